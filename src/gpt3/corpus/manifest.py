@@ -1,0 +1,164 @@
+"""The manifest of a shard folder: what its binary files hold, counted and hashed. Written last, read first."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt3 import durable
+from gpt3.errors import InputError
+
+FILE_NAME = "manifest.json"
+FORMAT = "gpt3-shards"
+VERSION = 1
+SPLITS = ("train", "validation")
+ITEM_BYTES = {"<u2": 2, "<u4": 4}
+"""The two types of a token, as numpy spells them: little-endian, unsigned, 2 or 4 bytes."""
+
+
+def token_dtype(vocab_size: int) -> str:
+    """The smallest of the two types that holds every id: ``"<u2"`` up to 65,536 ids, ``"<u4"`` above."""
+    return "<u2" if vocab_size <= 1 << 16 else "<u4"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One token file and its index."""
+
+    file: str
+    """Name of the token file in the folder; the index has the same name, ending in ``.idx``."""
+    tokens: int
+    """Tokens in the file, end-of-text tokens included."""
+    documents: int
+    """Whole documents in the file: none is spread over two shards."""
+    text_bytes: int
+    """UTF-8 bytes of the documents' text; end-of-text counts 0."""
+    max_token: int
+    """The largest id in the file."""
+    sha256: str
+    """Of the token file."""
+    index_sha256: str
+    """Of the index."""
+
+    @property
+    def index(self) -> str:
+        """Name of the index file."""
+        return self.file.removesuffix(".bin") + ".idx"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The shards of one split, in order, and their sums."""
+
+    tokens: int
+    documents: int
+    text_bytes: int
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def of(cls, shards: list[Shard]) -> Split:
+        """The split that these shards make."""
+        return cls(
+            tokens=sum(shard.tokens for shard in shards),
+            documents=sum(shard.documents for shard in shards),
+            text_bytes=sum(shard.text_bytes for shard in shards),
+            shards=tuple(shards),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``manifest.json``."""
+
+    dtype: str
+    """Type of a token in the shards: ``"<u2"`` or ``"<u4"``."""
+    vocab_size: int
+    """Ids run from 0 to this, exclusive."""
+    end_of_text: int
+    """The id that ends every document."""
+    tokenizer_sha256: str
+    """`gpt3.tokenizer.tokenizer_hash` of the tokenizer saved beside the shards."""
+    validation_fraction: float
+    """The part of the documents asked for as validation."""
+    validation_below: str
+    """A document is validation when its key (64-bit BLAKE2b of its text, little-endian) is below this; 16 hexadecimal digits."""
+    splits: dict[str, Split]
+    """``"train"`` and ``"validation"``."""
+    sources: list[dict[str, Any]]
+    """For each source, in order: name, fingerprint, documents dropped as empty, and counts by split."""
+    preparation: dict[str, Any]
+    """What was asked for: two folders with equal preparations hold equal bytes."""
+    created_by: str
+    """Program and version."""
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json`` into `folder`, durably: from then on the folder counts as finished."""
+        content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+        durable.write_text(folder / FILE_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``manifest.json`` of a shard folder.
+
+    Raises:
+        InputError: no manifest there, not one of ours, another version, an unknown type of token, or numbers that contradict.
+    """
+    path = folder / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder} is not a shard folder (it has no {FILE_NAME}); make one with: gpt3 prepare --data … --out {folder}"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); prepare the data again") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f'{path} is not the manifest of a shard folder: "format" must be "{FORMAT}"')
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"{path} is of version {content.get('version')!r}, this program reads version {VERSION}; "
+            "upgrade gpt3 or prepare the data again"
+        )
+    try:
+        manifest = _from_json(content)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged (missing or wrong entry: {error}); prepare the data again") from None
+    _check(manifest, path)
+    return manifest
+
+
+def _from_json(content: Mapping[str, Any]) -> Manifest:
+    splits = {
+        name: Split(
+            **{
+                **content["splits"][name],
+                "shards": tuple(Shard(**shard) for shard in content["splits"][name]["shards"]),
+            }
+        )
+        for name in SPLITS
+    }
+    names = {field.name for field in dataclasses.fields(Manifest)}
+    return Manifest(**{**{name: content[name] for name in names}, "splits": splits})
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    if manifest.dtype not in ITEM_BYTES:
+        raise InputError(
+            f"{path}: tokens of type {manifest.dtype!r} cannot be read; "
+            f"shards are little-endian, {' or '.join(map(repr, ITEM_BYTES))}"
+        )
+    if manifest.vocab_size > 1 << 8 * ITEM_BYTES[manifest.dtype]:
+        raise InputError(
+            f"{path}: a vocabulary of {manifest.vocab_size:,} ids does not fit tokens of type {manifest.dtype!r}"
+        )
+    if not 0 <= manifest.end_of_text < manifest.vocab_size:
+        raise InputError(
+            f"{path}: end-of-text id {manifest.end_of_text} is outside the vocabulary of {manifest.vocab_size:,} ids"
+        )
+    for name, split in manifest.splits.items():
+        if split != Split.of(list(split.shards)):
+            raise InputError(f"{path}: the sums of split {name!r} contradict its shards; prepare the data again")

@@ -1,0 +1,227 @@
+"""One preparation from beginning to end: what is asked for, what is there already, what is left to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gpt3 import __version__, durable
+from gpt3.corpus import manifest, segments
+from gpt3.corpus.assembly import Assembly, count_by_source, validation_limit
+from gpt3.corpus.pool import encode_in_processes
+from gpt3.corpus.prepare import PrepareOptions
+from gpt3.corpus.segments import Segment, SegmentWriter, read_segments
+from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
+from gpt3.corpus.sources import Part, open_sources
+from gpt3.errors import InputError
+from gpt3.progress import Progress
+from gpt3.tokenizer import Encoder, load_tokenizer, tokenizer_hash
+
+POOL_BYTES = 64 << 20
+"""Below this much text one process is done before others have started."""
+LEAST_BYTES_PER_TOKEN = 3.0
+"""To foresee the room needed: English has 4.4 bytes a GPT-2 token, other languages and small vocabularies 2.5 to 4."""
+STATE = "preparation.json"
+
+
+class Preparation:
+    """What `options` ask for, with sources and tokenizer opened.
+
+    Attributes:
+        identity: everything the shards' bytes depend on, ready for JSON.
+    """
+
+    def __init__(self, options: PrepareOptions) -> None:
+        self.options = options
+        self.sources = open_sources(options.data)
+        self.tokenizer = load_tokenizer(options.tokenizer)
+        if self.tokenizer.eos_token_id is None:
+            raise InputError(
+                f"tokenizer {options.tokenizer} has no end-of-text token (eos_token), which must end every document"
+            )
+        self.identity: dict[str, Any] = {
+            "sources": [{"name": source.name, "fingerprint": source.fingerprint()} for source in self.sources],
+            "tokenizer_sha256": tokenizer_hash(self.tokenizer),
+            "validation_fraction": options.validation_fraction,
+            "shard_tokens": options.shard_tokens,
+        }
+        self.vocab_size = len(self.tokenizer)
+        self.dtype = manifest.token_dtype(self.vocab_size)
+
+    def run(self, out: Path) -> Path:
+        """Make the shard folder `out`, or find it made; see `gpt3.corpus.prepare.prepare`."""
+        work = out.with_name(out.name + ".preparing")
+        lock = out.with_name(work.name + ".lock")
+        finished = self._finished(out)
+        if not finished or work.exists() or lock.exists():
+            with _locked(lock, out):
+                finished = self._finished(out)  # perhaps while we waited
+                if not finished:
+                    self._begin(work)
+                    try:
+                        self._make(work, out)
+                    except KeyboardInterrupt:
+                        print(
+                            f"interrupted; {work} keeps what is done: the same command goes on from there",
+                            file=sys.stderr,
+                        )
+                        raise
+                durable.discard(work)
+        if finished:
+            print(f"{out} is prepared already", file=sys.stderr)
+        return out
+
+    def _finished(self, out: Path) -> bool:
+        """Whether `out` holds this preparation, complete.
+
+        Raises:
+            InputError: it holds something else.
+        """
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return False
+        if not (out / manifest.FILE_NAME).exists():
+            raise InputError(f"--out {out} exists and is not a shard folder; choose another --out")
+        there = open_shards(out).manifest.preparation
+        if difference := self._difference(there):
+            raise InputError(f"--out {out} holds another preparation ({difference}); choose another --out or delete it")
+        return True
+
+    def _begin(self, work: Path) -> None:
+        """Make the working folder, or find one of an interrupted preparation and tidy it."""
+        if self.options.resume == "never":
+            durable.discard(work)
+        state = work / STATE
+        if state.exists():
+            there = json.loads(state.read_text(encoding="utf-8"))
+            if difference := self._difference(there):
+                raise InputError(
+                    f"{work} holds another preparation, unfinished ({difference}); "
+                    "choose another --out, or give --resume never to discard it and begin again"
+                )
+        for folder in (work, work / "segments", work / "shards"):
+            folder.mkdir(parents=True, exist_ok=True)
+            segments.clean(folder)
+        if not state.exists():
+            with durable.replacing(work / "shards" / TOKENIZER_FOLDER) as temporary:
+                self.tokenizer.save_pretrained(temporary)
+            durable.write_text(state, json.dumps(self.identity))
+
+    def _make(self, work: Path, out: Path) -> None:
+        owned = [(owner, part) for owner, source in enumerate(self.sources) for part in source.parts()]
+        owners = [owner for owner, _ in owned]
+        parts = list(enumerate(part for _, part in owned))
+        done = read_segments(work / "segments")
+        sizes = [part.size for _, part in parts]
+        total = sum(size for size in sizes if size is not None) if None not in sizes else None
+        self._check_room(work, done, total)
+        self._encode(work, parts, done, total)
+        splits, limit, per_source = self._assemble(work, owners)
+        if not splits["train"].documents:
+            durable.discard(work)
+            raise InputError(f"--data {' '.join(self.options.data)} holds no documents")
+        manifest.Manifest(
+            dtype=self.dtype,
+            vocab_size=self.vocab_size,
+            end_of_text=int(self.tokenizer.eos_token_id),
+            tokenizer_sha256=self.identity["tokenizer_sha256"],
+            validation_fraction=self.options.validation_fraction,
+            validation_below=f"{limit:016x}",
+            splits={name: splits[name] for name in manifest.SPLITS},
+            sources=[
+                {**source.describe(), "name": source.name, **counts}
+                for source, counts in zip(self.sources, per_source, strict=True)
+            ],
+            preparation=self.identity,
+            created_by=f"gpt3 {__version__}",
+        ).write(work / "shards")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            out.rmdir()  # empty, as was checked
+        os.replace(work / "shards", out)
+        durable.fsync_folder(out.parent)
+
+    def _check_room(self, work: Path, done: list[Segment], total: int | None) -> None:
+        """Refuse ahead when the tokens will not fit: each lies on the disk once, but for those of one shard."""
+        if total is None:
+            return
+        item = manifest.ITEM_BYTES[self.dtype]
+        left = max(0, total - sum(segment.text_bytes for segment in done))
+        tokens = left / LEAST_BYTES_PER_TOKEN
+        durable.check_room(
+            work, int(item * (tokens + min(tokens, self.options.shard_tokens))), purpose="the token shards"
+        )
+
+    def _encode(self, work: Path, parts: list[tuple[int, Part]], done: list[Segment], total: int | None) -> None:
+        """Turn every part into segments, in this process or in several."""
+        complete = {segment.part for segment in done if segment.last}
+        left = [(number, part) for number, part in parts if number not in complete]
+        start = sum(segment.text_bytes for segment in done)
+        if done:
+            print(f"going on behind {start / 1e6:,.0f} MB done before", file=sys.stderr)
+        workers = min(self.options.worker_count(), len(left))
+        with Progress("tokenising", total / 1e6 if total else None, "MB", start=start / 1e6) as progress:
+            end_of_text = int(self.tokenizer.eos_token_id)
+            if workers > 1 and (total is None or total - start > POOL_BYTES):
+                encode_in_processes(left, work, self.dtype, end_of_text, workers, progress)
+            else:
+                encoder = Encoder(self.tokenizer)
+                writer = SegmentWriter(
+                    work / "segments", encoder, self.dtype, end_of_text, lambda size: progress.advance(size / 1e6)
+                )
+                for number, part in left:
+                    writer.write_part(part, number)
+
+    def _assemble(self, work: Path, owners: list[int]) -> tuple[dict[str, manifest.Split], int, list[dict[str, Any]]]:
+        """Turn all segments into shards; also the limit between the splits and the counts by source."""
+        folder = work / "segments"
+        found = read_segments(folder)
+        limit = validation_limit(folder, found, self.options.validation_fraction)
+        with Progress("writing shards", sum(segment.tokens for segment in found) / 1e6, "M tokens") as progress:
+            splits = Assembly(
+                folder, work / "shards", work / "records", found, limit, self.dtype, self.options.shard_tokens,
+                lambda tokens: progress.advance(tokens / 1e6),
+            ).run()  # fmt: skip
+        return splits, limit, count_by_source(folder, found, owners, len(self.sources), limit)
+
+    def _difference(self, there: dict[str, Any]) -> str:
+        """How another preparation differs from this one, in words; empty when it does not."""
+        here = self.identity
+        words = []
+        if _of_each(there, "fingerprint") != _of_each(here, "fingerprint"):
+            theirs, ours = ", ".join(_of_each(there, "name")), ", ".join(_of_each(here, "name"))
+            words.append(f"data {theirs} there, {ours} here" if theirs != ours else f"data {ours} has changed since")
+        if there["tokenizer_sha256"] != here["tokenizer_sha256"]:
+            theirs, ours = there["tokenizer_sha256"][:12], here["tokenizer_sha256"][:12]
+            words.append(f"tokenizer {theirs} there, {ours} ({self.options.tokenizer}) here")
+        for name in ("validation_fraction", "shard_tokens"):
+            if there[name] != here[name]:
+                words.append(f"{name.replace('_', '-')} {there[name]} there, {here[name]} here")
+        return "; ".join(words)
+
+
+def _of_each(identity: dict[str, Any], key: str) -> list[str]:
+    return [source[key] for source in identity["sources"]]
+
+
+@contextmanager
+def _locked(path: Path, out: Path) -> Iterator[None]:
+    """Hold the lock file at `path`; say so when another process has it. A killed process lets go of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is preparing {out}; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+        path.unlink(missing_ok=True)  # a process still waiting on it finds `out` finished, so nobody writes any more
+    finally:
+        lock.release()

@@ -1,0 +1,281 @@
+"""Token shards on disk: the writer that makes them and the folder that reads them through memory maps.
+
+A shard folder holds, for each split, ``train-00000.bin``, ``train-00001.bin`` …: token ids one after the other,
+little-endian uint16 (uint32 above 65,536 ids), every document followed by end-of-text. Beside each lies an index,
+``train-00000.idx``: little-endian uint64, the end of every document in tokens from the shard's start. ``tokenizer/``
+is the tokenizer that made the ids, ``manifest.json`` counts and hashes it all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from gpt3 import durable
+from gpt3.corpus.manifest import ITEM_BYTES, SPLITS, Manifest, Shard, Split, read_manifest
+from gpt3.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+INDEX_DTYPE = "<u8"
+TOKENIZER_FOLDER = "tokenizer"
+SCAN_TOKENS = 1 << 24
+"""Tokens looked at in one go when a whole shard is checked: bounds the memory."""
+
+
+def shard_name(split: str, number: int) -> str:
+    """``train-00000.bin`` and so on."""
+    return f"{split}-{number:05d}.bin"
+
+
+class ShardWriter:
+    """Writes one shard, hashing and counting as it goes. Nothing shows under the final names before `close`.
+
+    Args:
+        folder: where the two files go.
+        name: name of the token file.
+        dtype: ``"<u2"`` or ``"<u4"``.
+    """
+
+    def __init__(self, folder: Path, name: str, dtype: str) -> None:
+        self.folder, self.name, self.dtype = folder, name, np.dtype(dtype)
+        self.tokens = self.documents = self.text_bytes = 0
+        self._max = 0
+        self._ends: list[np.ndarray] = []
+        self._sha256 = hashlib.sha256()
+        self._temporary = folder / (name + durable.TEMPORARY_SUFFIX)
+        self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115 (`close` closes it)
+
+    def append(self, tokens: np.ndarray, lengths: np.ndarray, text_bytes: int) -> None:
+        """Add whole documents.
+
+        Args:
+            tokens: ids of the documents one after the other, end-of-text included; any integer type.
+            lengths: (documents,) tokens of each, end-of-text included; they sum to ``len(tokens)``.
+            text_bytes: UTF-8 bytes of the documents' text.
+        """
+        if not len(lengths):
+            return
+        data = np.ascontiguousarray(tokens, dtype=self.dtype)
+        self._file.write(data.data)
+        self._sha256.update(data.data)
+        self._max = max(self._max, int(data.max()))
+        self._ends.append(self.tokens + np.cumsum(lengths, dtype=np.uint64))
+        self.tokens += len(data)
+        self.documents += len(lengths)
+        self.text_bytes += text_bytes
+
+    def close(self) -> Shard:
+        """Flush both files to the disk and give them their names."""
+        index = np.concatenate(self._ends).astype(INDEX_DTYPE).tobytes()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._temporary, self.folder / self.name)
+        shard = Shard(
+            file=self.name,
+            tokens=self.tokens,
+            documents=self.documents,
+            text_bytes=self.text_bytes,
+            max_token=self._max,
+            sha256=self._sha256.hexdigest(),
+            index_sha256=hashlib.sha256(index).hexdigest(),
+        )
+        durable.write_bytes(self.folder / shard.index, index)
+        return shard
+
+
+class TokenSplit:
+    """The tokens of one split as one long sequence, whatever the number of shards. Cheap to pickle, safe to fork."""
+
+    def __init__(self, folder: Path, name: str, split: Split, manifest: Manifest) -> None:
+        self.folder, self.name, self.shards = folder, name, split.shards
+        self.dtype, self.vocab_size, self.end_of_text = manifest.dtype, manifest.vocab_size, manifest.end_of_text
+        self.documents: int = split.documents
+        self.text_bytes: int = split.text_bytes
+        self.starts = np.cumsum([0] + [shard.tokens for shard in split.shards])  # (shards + 1,)
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """Tokens, end-of-text included."""
+        return int(self.starts[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}  # a pickled memory map would carry the whole file's content
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The tokens from `start` to `stop` (exclusive), across shards.
+
+        Returns:
+            (stop - start,) int64.
+
+        Raises:
+            IndexError: outside the split.
+            InputError: an id outside the vocabulary, named with its shard and position.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"tokens {start}:{stop} of split {self.name!r}, which has {len(self)}")
+        tokens = np.empty(stop - start, dtype=np.int64)
+        shard = int(np.searchsorted(self.starts, start, side="right")) - 1
+        position = start
+        while position < stop:
+            first = int(self.starts[shard])
+            end = min(stop, int(self.starts[shard + 1]))
+            piece = self._map(shard)[position - first : end - first]
+            if int(piece.max()) >= self.vocab_size:  # an embedding given such an id fails far from here, and unreadably
+                self.check_vocabulary(shard)
+            tokens[position - start : end - start] = piece
+            position = end
+            shard += 1
+        return tokens
+
+    def document_ends(self) -> np.ndarray:
+        """Where every document ends, in tokens from the split's start, end-of-text included: (documents,) int64, rising."""
+        ends = [np.fromfile(self.folder / shard.index, dtype=INDEX_DTYPE).astype(np.int64) for shard in self.shards]
+        shifted = [each + start for each, start in zip(ends, self.starts[:-1], strict=True)]
+        return np.concatenate([np.zeros(0, np.int64), *shifted])
+
+    def check_vocabulary(self, shard: int) -> None:
+        """Look at every token of a shard.
+
+        Raises:
+            InputError: naming the shard and the position of the first id outside the vocabulary.
+        """
+        tokens = self._map(shard)
+        for start in range(0, len(tokens), SCAN_TOKENS):
+            wrong = np.flatnonzero(tokens[start : start + SCAN_TOKENS] >= self.vocab_size)
+            if len(wrong):
+                position = start + int(wrong[0])
+                raise InputError(
+                    f"{self.folder / self.shards[shard].file}: token {int(tokens[position])} at position {position:,} is "
+                    f"outside the vocabulary of {self.vocab_size:,} ids; prepare the data again"
+                )
+
+    def _map(self, shard: int) -> np.ndarray:
+        if shard not in self._maps:
+            path = self.folder / self.shards[shard].file
+            self._maps[shard] = np.memmap(path, dtype=self.dtype, mode="r", shape=(self.shards[shard].tokens,))
+        return self._maps[shard]
+
+
+class ShardFolder:
+    """An opened shard folder; see `open_shards`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+        self.vocab_size = manifest.vocab_size
+        self.end_of_text = manifest.end_of_text
+
+    def split(self, name: str) -> TokenSplit:
+        """``"train"`` or ``"validation"``; the latter may be empty."""
+        if name not in SPLITS:
+            raise InputError(f"no split {name!r} in {self.path}; there are {', '.join(SPLITS)}")
+        return TokenSplit(self.path, name, self.manifest.splits[name], self.manifest)
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer saved with the shards.
+
+        Raises:
+            InputError: it is missing, or not the one that made the shards.
+        """
+        from gpt3.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(str(self.path / TOKENIZER_FOLDER))
+        self.check_tokenizer(tokenizer, str(self.path / TOKENIZER_FOLDER))
+        return tokenizer
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+        """Refuse a tokenizer that would read these ids as other text.
+
+        Args:
+            name: what to call it in the message, e.g. its path.
+
+        Raises:
+            InputError: its hash is not the manifest's.
+        """
+        from gpt3.tokenizer import tokenizer_hash
+
+        found = tokenizer_hash(tokenizer)
+        if found != self.manifest.tokenizer_sha256:
+            raise InputError(
+                f"tokenizer {name} ({len(tokenizer):,} ids, hash {found[:12]}) is not the one that made the shards in "
+                f"{self.path} ({self.vocab_size:,} ids, hash {self.manifest.tokenizer_sha256[:12]}); "
+                "prepare the data with the same tokenizer"
+            )
+
+    def verify(self) -> None:
+        """Read every byte and compare with the manifest.
+
+        Raises:
+            InputError: naming the first file that is damaged, or the first id outside the vocabulary.
+        """
+        for name in SPLITS:
+            split = self.split(name)
+            for number, shard in enumerate(split.shards):
+                for file, expected in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
+                    if _sha256(self.path / file) != expected:
+                        raise InputError(
+                            f"{self.path / file} is damaged: its sha256 is not the manifest's; prepare the data again"
+                        )
+                split.check_vocabulary(number)
+
+
+def open_shards(path: Path | str, *, verify: bool = False) -> ShardFolder:
+    """Open a shard folder, checking what can be checked without reading it through.
+
+    Args:
+        path: the folder that `gpt3 prepare` made.
+        verify: also read every byte: sha256 of each file, every id within the vocabulary.
+
+    Raises:
+        InputError: not a shard folder; a file missing, cut short or damaged; an id outside the vocabulary.
+    """
+    path = Path(path)
+    folder = ShardFolder(path, read_manifest(path))
+    for name in SPLITS:
+        split = folder.split(name)
+        for number, shard in enumerate(split.shards):
+            _check_size(path / shard.file, shard.tokens * ITEM_BYTES[folder.manifest.dtype])
+            _check_size(path / shard.index, shard.documents * np.dtype(INDEX_DTYPE).itemsize)
+            if shard.max_token >= folder.vocab_size:
+                split.check_vocabulary(number)  # finds the position
+    if verify:
+        folder.verify()
+    return folder
+
+
+def documents(split: TokenSplit) -> Iterator[np.ndarray]:
+    """The documents of a split in order: int64 ids without their end-of-text."""
+    start = 0
+    for end in split.document_ends().tolist():
+        yield split.read(start, end - 1)
+        start = end
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_size(path: Path, expected: int) -> None:
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing, though the manifest lists it; copy the folder whole or prepare the data again"
+        ) from None
+    if found != expected:
+        state = "cut short" if found < expected else "too long"
+        raise InputError(
+            f"{path} is {state}: {found:,} bytes, the manifest says {expected:,}; "
+            "copy it again or prepare the data again"
+        )

@@ -1,0 +1,98 @@
+"""Files that matter: written to a temporary name, fsynced, renamed. A kill leaves the old file or the new one, never half."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpt3.errors import InputError
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a closed file's content to the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def fsync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut. Windows has no such call."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path to write; on success it is fsynced and renamed over `path`, on an error removed.
+
+    `path` may become a file or a folder. A folder's files are fsynced one by one, then the folder itself;
+    an existing folder at `path` is replaced.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    discard(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            for inner in sorted(temporary.rglob("*")):
+                fsync_folder(inner) if inner.is_dir() else fsync_file(inner)
+            fsync_folder(temporary)
+            if path.is_dir():  # os.replace cannot replace a folder that holds files
+                old = path.with_name(f"{path.name}.{os.getpid()}.old{TEMPORARY_SUFFIX}")
+                os.replace(path, old)
+                os.replace(temporary, path)
+                discard(old)
+            else:
+                os.replace(temporary, path)
+        else:
+            fsync_file(temporary)
+            os.replace(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        discard(temporary)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Replace the file at `path` by `data`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Replace the file at `path` by `text` in UTF-8 with line feeds, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def check_room(folder: Path | str, need: int, *, purpose: str) -> None:
+    """Refuse before the work when the disk of `folder` (which need not exist yet) has fewer than `need` bytes free.
+
+    Raises:
+        InputError: naming the folder, the bytes needed and the bytes free.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < need:
+        raise InputError(
+            f"no room for {purpose} in {folder}: about {need / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free; "
+            "free some space or choose another --out"
+        )

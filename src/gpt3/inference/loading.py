@@ -1,0 +1,154 @@
+"""`load`: a model and its tokenizer, ready to generate, from a folder or (through transformers) from the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gpt3.errors import InputError
+from gpt3.inference.locating import TRAIN_FIRST, locate, read_json
+from gpt3.inference.options import DTYPES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load(
+    path: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A model in evaluation mode and its tokenizer.
+
+    Args:
+        path: a model folder, a run folder, a run's name under ./runs, or a hub id; None: the newest run under ./runs.
+        device: cpu, cuda, cuda:N, mps, or auto (cuda, then mps, then cpu).
+        dtype: fp32, bf16, fp16, or auto (bf16 on cuda that has it, fp32 elsewhere).
+
+    Raises:
+        InputError: nothing there, an incomplete or damaged folder, an unknown model type, a device that is not here.
+
+    Example:
+        >>> model, tokenizer = load("runs/demo")
+    """
+    where = choose_device(device)
+    number_format = choose_dtype(dtype, where)
+    place = locate(path)
+    with _quiet_transformers():
+        if isinstance(place, str):
+            model, tokenizer = _load_hub(place, number_format)
+        else:
+            model, tokenizer = _load_folder(place, number_format)
+    return model.to(where).eval(), tokenizer
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" takes cuda, then mps, then cpu.
+
+    Raises:
+        InputError: no such device is here.
+    """
+    here = ["cpu"]
+    if torch.backends.mps.is_available():
+        here.insert(0, "mps")
+    if torch.cuda.is_available():
+        here = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *here]
+    if name == "auto":
+        return torch.device(here[0])
+    if name not in here:
+        raise InputError(f"--device {name} is not here; this machine has {', '.join(here)} (or give auto)")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format called `name`; "auto" is bf16 on cuda devices that compute in it, fp32 elsewhere."""
+    if name == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if bf16 else torch.float32
+    if name not in TORCH_DTYPES:
+        raise InputError(f"--dtype is {name!r}; give one of {', '.join(DTYPES)}")
+    return TORCH_DTYPES[name]
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    from gpt3.tokenizer import load_tokenizer
+
+    model_type = read_json(folder / "config.json")["model_type"]
+    tokenizer = load_tokenizer(folder)
+    try:
+        model = _from_pretrained(folder, model_type, dtype=dtype, local_files_only=True)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged folder makes transformers, safetensors or the configuration raise
+        raise InputError(f"--model {folder} does not load ({_one_line(error)}); copy or save it again") from error
+    return model, tokenizer
+
+
+def _load_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    try:
+        model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+        model = _from_pretrained(name, model_type, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # what transformers raises for an unknown id, no network, unsafe files
+        raise InputError(
+            f"--model {name}: no folder or run of that name is here, and the hub did not give it ({_one_line(error)}); "
+            f"give a model or run folder, or {TRAIN_FIRST}"
+        ) from error
+    return model, tokenizer
+
+
+def _from_pretrained(place: Path | str, model_type: str | None, **options: Any) -> Any:
+    """The model, no code of its own run, no pickle read, no tensor left to chance.
+
+    Raises:
+        InputError: unknown model type, or tensors missing (transformers would fill them with random numbers).
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    import gpt3.model  # noqa: F401  # registers gpt3 with transformers
+
+    if model_type not in CONFIG_MAPPING:
+        raise InputError(
+            f"--model {place}: config.json has model_type {model_type!r}, which neither gpt3 nor transformers knows "
+            "(code that comes with a model is not run); use a gpt3 or gpt2 model"
+        )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        place, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
+    )
+    model, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"--model {place}: {len(missing)} tensors are missing from the weights ({', '.join(missing[:3])}"
+            f"{', …' if len(missing) > 3 else ''}); copy or save it again"
+        )
+    return model
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}{'…' if len(text) > 200 else ''}"
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice from transformers while it loads: ours are the messages that name the remedy."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,124 @@
+"""What a user may ask of text generation: names, units, ranges, defaults. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from gpt3.errors import InputError
+
+DType = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES: tuple[str, ...] = get_args(DType)
+SMALLEST_TEMPERATURE = 1e-6  # below it a float32 logit divided by the temperature may overflow
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How the next token is chosen and when the text ends. The defaults are the model's own distribution, untouched.
+
+    Raises:
+        InputError: on creation, one line naming every value out of its range and what it may be.
+    """
+
+    max_new_tokens: int = 200
+    """Tokens to write at most, per sample; 1 and up."""
+    temperature: float = 1.0
+    """Divides the logits: below 1 plainer text, above 1 wilder; 0 is greedy (the likeliest token), else from 1e-6."""
+    top_k: int = 0
+    """Choose among the k likeliest tokens only (Fan et al. 2018); 0 is all."""
+    top_p: float = 1.0
+    """Choose among the fewest tokens with this much probability together (Holtzman et al. 2019); above 0, 1 is all."""
+    min_p: float = 0.0
+    """Choose among tokens at least this many times as likely as the likeliest (Nguyen et al. 2024); 0 is all, up to 1."""
+    repetition_penalty: float = 1.0
+    """Above 1, makes tokens already in prompt or text less likely (Keskar et al. 2019); above 0, 1 is none."""
+    no_repeat_ngram: int = 0
+    """Let no run of this many tokens come twice in prompt and text (Paulus et al. 2017); 0 is no limit."""
+    stop: list[str] = field(default_factory=list)
+    """Texts that end a sample, neither they nor what follows being shown; may be given several times."""
+    seed: int | None = None
+    """The same seed gives the same text; 0 and up. Default: another one every time, which is reported."""
+    num_samples: int = 1
+    """Continuations to write side by side; sample i depends on seed and i only."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):  # a single stop string is the common case
+            object.__setattr__(self, "stop", [self.stop])
+        errors = self.errors()
+        if errors:
+            raise InputError("; ".join(errors))
+
+    def errors(self) -> list[str]:
+        """Every value out of its range, one clause each: name, value, remedy."""
+        found: list[str] = []
+
+        def check(name: str, fine: bool, remedy: str) -> None:
+            if not fine:
+                found.append(f"--{name.replace('_', '-')} is {getattr(self, name)!r}; {remedy}")
+
+        check("max_new_tokens", _whole(self.max_new_tokens, 1), "give a whole number from 1")
+        check(
+            "temperature",
+            _number(self.temperature) and (self.temperature == 0 or self.temperature >= SMALLEST_TEMPERATURE),
+            f"give 0 (greedy) or a number from {SMALLEST_TEMPERATURE:g}",
+        )
+        check("top_k", _whole(self.top_k, 0), "give a whole number from 1, or 0 for all tokens")
+        check("top_p", _number(self.top_p) and 0 < self.top_p <= 1, "give a number above 0 and up to 1")
+        check("min_p", _number(self.min_p) and 0 <= self.min_p <= 1, "give a number from 0 to 1")
+        check(
+            "repetition_penalty",
+            _number(self.repetition_penalty) and self.repetition_penalty > 0,
+            "give a number above 0 (1 is no penalty)",
+        )
+        check("no_repeat_ngram", _whole(self.no_repeat_ngram, 0), "give a whole number from 1, or 0 for no limit")
+        check(
+            "stop",
+            isinstance(self.stop, (list, tuple)) and all(isinstance(text, str) and text for text in self.stop),
+            "give texts of at least one character",
+        )
+        check("seed", self.seed is None or _whole(self.seed, 0), "give a whole number from 0")
+        check("num_samples", _whole(self.num_samples, 1), "give a whole number from 1")
+        if not found and self.temperature == 0 and self.num_samples > 1:
+            found.append(
+                f"--num-samples is {self.num_samples} with --temperature 0, which writes the same text every time; "
+                "give --num-samples 1 or a temperature above 0"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class GenerateOptions(SamplingOptions):
+    """What `gpt3 generate` takes: the sampling options, the model and the prompt."""
+
+    top_p: float = 0.9
+    """Choose among the fewest tokens with this much probability together; above 0, 1 is all. Default: the paper's (App. F)."""
+    model: str | None = None
+    """A model folder, a run folder, a run's name in ./runs, or a hub id. Default: the newest run in ./runs."""
+    prompt: str | None = None
+    """The text to continue; "-" reads standard input. Default: what is piped in, else the beginning of a document."""
+    prompt_file: str | None = None
+    """A UTF-8 text file to continue, in place of --prompt; "-" is standard input."""
+    json: bool = False
+    """Print one JSON object a line and sample, when it is complete, in place of text."""
+    device: str = "auto"
+    """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
+    dtype: DType = "auto"
+    """Number format of weights and arithmetic. auto: bf16 on CUDA that has it, fp32 elsewhere."""
+
+    def errors(self) -> list[str]:
+        """As SamplingOptions', and what is wrong in the rest."""
+        found = super().errors()
+        if self.prompt is not None and self.prompt_file is not None:
+            found.append(f"--prompt and --prompt-file {self.prompt_file} are both given; give one of them")
+        if self.dtype not in DTYPES:
+            found.append(f"--dtype is {self.dtype!r}; give one of {', '.join(DTYPES)}")
+        return found
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

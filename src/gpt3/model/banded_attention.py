@@ -1,0 +1,1 @@
+"""Locally banded attention in blocks."""

@@ -1,0 +1,136 @@
+"""Options from typed dataclasses: the same names in YAML (``--config``, ``--print_config``), on the command line and in Python.
+
+jsonargparse does the parsing. This page adds the habits of a command line: dashes in names, bare boolean flags with
+their ``--no-`` form, list options that may be repeated, one positional argument, and errors of one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+import jsonargparse
+
+from gpt3.errors import InputError
+
+T = TypeVar("T")
+
+PARSER_OPTIONS = ("config", "print_config", "help")
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """Shows names with dashes, and raises InputError in place of printing a usage text of many lines."""
+
+    def format_help(self) -> str:
+        return re.sub(r"--(?!print_config)([a-z0-9_]+)", lambda m: "--" + m[1].replace("_", "-"), super().format_help())
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """jsonargparse's message of several lines, as one."""
+    message = re.sub(r'Parser key "([^"]+)":', lambda m: "--" + m[1].replace("_", "-") + ":", message)
+    return " ".join(part.strip().rstrip(".") for part in message.splitlines() if part.strip())
+
+
+def build_parser(options: type[Any], command: str) -> jsonargparse.ArgumentParser:
+    """A parser for the dataclass `options`; the text below each field is its help."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    description = (options.__doc__ or "").strip().split("\n\n")[0]
+    parser = _Parser(prog=f"gpt3 {command}", description=description, exit_on_error=True)
+    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    parser.add_class_arguments(options, nested_key=None)
+    return parser
+
+
+def parse(options: type[T], arguments: Sequence[str], *, command: str, positional: str | None = None) -> T:
+    """An instance of the dataclass `options` from command-line `arguments`.
+
+    Args:
+        positional: the field that takes an argument without a name.
+
+    Raises:
+        InputError: an unknown option or a value of the wrong kind, in one line.
+        SystemExit: after ``--help`` or ``--print_config``.
+    """
+    parser = build_parser(options, command)
+    parsed = parser.parse_args(_canonical(options, arguments, positional))
+    values = {field.name: parsed[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    return options(**values)
+
+
+def _canonical(options: type[Any], arguments: Sequence[str], positional: str | None) -> list[str]:
+    """Rewrite `arguments` into jsonargparse's form: ``--name=value`` with underscores, lists as JSON."""
+    hints = typing.get_type_hints(options)
+    lists: dict[str, list[str]] = {}
+    result: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("-h", "--help"):
+            result.append("--help")
+            continue
+        if not argument.startswith("--") or argument == "--":
+            if positional is None:
+                raise InputError(
+                    f"unexpected argument {argument!r}; every option of this command has a name, see --help"
+                )
+            if any(item.startswith(f"--{positional}=") for item in result):
+                raise InputError(f"unexpected second argument {argument!r}; put the {positional} in quotes")
+            result.append(f"--{positional}={argument}")
+            continue
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
+        if name not in hints and name.startswith("no_") and _is(bool, hints.get(name[3:])):
+            result.append(f"--{name[3:]}=false")
+            continue
+        if name not in hints:
+            if name not in PARSER_OPTIONS:
+                raise InputError(_unknown(name, hints))
+            result.append(f"--{name}" + (equals + value if equals else ""))
+            if name == "config" and not equals:
+                result[-1] += "=" + _value_of(name, rest)
+            continue
+        if _is(bool, hints[name]) and not equals:
+            value = rest.pop(0).lower() if rest and rest[0].lower() in ("true", "false") else "true"
+        elif not equals:
+            value = _value_of(name, rest)
+        if _is(list, hints[name]):
+            lists.setdefault(name, []).extend(
+                json.loads(value) if value.startswith("[") and value.endswith("]") else [value]
+            )
+            while rest and not rest[0].startswith("-") and name != positional and not equals:  # --data a.txt b.txt
+                lists[name].append(rest.pop(0))
+        else:
+            result.append(f"--{name}={value}")
+    return result + [f"--{name}={json.dumps(values)}" for name, values in lists.items()]
+
+
+def _value_of(name: str, rest: list[str]) -> str:
+    """The argument that follows ``--name``. A negative number is a value, another option is not."""
+    if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
+        raise InputError(f"--{name.replace('_', '-')} needs a value")
+    return rest.pop(0)
+
+
+def _is(kind: type, hint: Any) -> bool:
+    """Whether a type hint is `kind`, or `kind` or None."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(_is(kind, part) for part in typing.get_args(hint))
+    return (typing.get_origin(hint) or hint) is kind
+
+
+def _unknown(name: str, hints: dict[str, Any]) -> str:
+    """The message for an unknown option, with the nearest known one."""
+    shown = "--" + name.replace("_", "-")
+    near = difflib.get_close_matches(name, [*hints, *PARSER_OPTIONS], n=1)
+    return f"unknown option {shown}; " + (
+        f"did you mean --{near[0].replace('_', '-')}?" if near else "--help lists them all"
+    )

@@ -1,0 +1,101 @@
+"""Progress of long work: a bar with ETA on a terminal, a plain line now and then elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``1:02:03`` or ``2:03``."""
+    whole = max(0, int(seconds + 0.5))
+    hours, rest = divmod(whole, 3600)
+    minutes, secs = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes}:{secs:02}"
+
+
+class Progress:
+    """A context manager that shows how far `label` has come.
+
+    Args:
+        label: what is being done.
+        total: how many units in all; None where nobody knows (no ETA then).
+        unit: the unit's name, e.g. ``"MB"``.
+        start: units done before this run (a resumed job); they do not count into the speed.
+    """
+
+    def __init__(self, label: str, total: float | None, unit: str = "", start: float = 0.0) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = self.start = start
+        self.began = self.said = time.monotonic()
+        self.note = ""
+        self._bar = None
+        self._task = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.percentage:>3.0f}%"),
+                progress.TextColumn("{task.fields[note]}"),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("ETA"),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
+        return self
+
+    def advance(self, units: float, note: str | None = None) -> None:
+        """Count `units` more as done; `note` (speed, loss, …) is shown beside the bar."""
+        self.update(self.done + units, note)
+
+    def update(self, done: float, note: str | None = None) -> None:
+        """Set the units done."""
+        self.done = done
+        if note is not None:
+            self.note = note
+        now = time.monotonic()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, note=self.note)
+        elif now - self.said >= PLAIN_INTERVAL_SECONDS:
+            self.said = now
+            print(self.line(now), file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line of its own without disturbing the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def line(self, now: float) -> str:
+        """The plain form: label, done of total, per cent, note, elapsed, ETA."""
+        elapsed = now - self.began
+        amount = (
+            f"{self.done:,.0f}" + (f"/{self.total:,.0f}" if self.total else "") + (f" {self.unit}" if self.unit else "")
+        )
+        parts = [f"{self.label}: {amount}"]
+        if self.total:
+            parts.append(f"{100 * self.done / self.total:.0f}%")
+        if self.note:
+            parts.append(self.note)
+        parts.append(f"elapsed {clock(elapsed)}")
+        speed = (self.done - self.start) / elapsed if elapsed > 0 else 0.0
+        if self.total and speed > 0:
+            parts.append(f"ETA {clock((self.total - self.done) / speed)}")
+        return ", ".join(parts)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

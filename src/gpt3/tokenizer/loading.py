@@ -1,0 +1,86 @@
+"""A tokenizer by name or folder, and the fingerprint that ties shards and models to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt3.errors import InputError
+from gpt3.tokenizer.bytelevel import END_OF_TEXT, wrap
+from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
+    """``"gpt2"`` (the offline one), a folder with a ``tokenizer.json``, or that file. ``./gpt2`` is a folder.
+
+    A folder is loaded as it was saved. Where ``tokenizer.json`` stands alone, end-of-text begins and ends texts, and
+    text that spells a special token stays text, as in our own tokenizers.
+
+    Raises:
+        InputError: no such folder, no tokenizer in it, or one that does not load.
+    """
+    if name_or_path == "gpt2":
+        return gpt2_tokenizer()
+    path = Path(name_or_path)
+    folder = path.parent if path.name == TOKENIZER_FILE and path.is_file() else path
+    file = folder / TOKENIZER_FILE
+    if not file.is_file():
+        raise InputError(_not_found(name_or_path, folder))
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"tokenizer {name_or_path}: {file} is not JSON ({error}); save it again") from error
+    try:
+        tokenizer = _with_config(folder) if (folder / CONFIG_FILE).is_file() else _bare(file)
+    except Exception as error:  # tokenizers raises plain Exception on a file it cannot read
+        reason = " ".join(str(error).split())
+        raise InputError(f"tokenizer {name_or_path}: {folder} does not load ({reason}); save it again") from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"tokenizer {name_or_path}: it names no eos_token; set one in {folder / CONFIG_FILE}")
+    return tokenizer
+
+
+def _with_config(folder: Path) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+
+
+def _bare(file: Path) -> PreTrainedTokenizerFast:
+    """A ``tokenizer.json`` without transformers' own file beside it."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_file(str(file))
+    if backend.token_to_id(END_OF_TEXT) is None:
+        raise ValueError(f"no {END_OF_TEXT} in it, and no {CONFIG_FILE} that names another end-of-text")
+    return wrap(backend)
+
+
+def _not_found(name_or_path: str | Path, folder: Path) -> str:
+    if (folder / "tokenizer" / TOKENIZER_FILE).is_file():
+        return f"tokenizer {name_or_path}: no {TOKENIZER_FILE} in it; did you mean {folder / 'tokenizer'}?"
+    what = f"the folder has no {TOKENIZER_FILE}" if folder.is_dir() else "no such folder"
+    return f"tokenizer {name_or_path}: {what}; give gpt2 or a folder that `gpt3 tokenizer train` wrote"
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
+    """sha256 (hex) over vocabulary, merges and added tokens: what gives ids their meaning.
+
+    Saving, loading, chat templates and the roles of special tokens (padding, …) do not change it.
+    """
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    content = {
+        "vocabulary": sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])),
+        "merges": [merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges", [])],
+        "added": [[i, token.content, token.special] for i, token in sorted(tokenizer.added_tokens_decoder.items())],
+    }
+    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -1,0 +1,69 @@
+"""The README.md of a model folder, made from its run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpt3.training.options import TrainOptions
+from gpt3.training.plan import Plan
+
+if TYPE_CHECKING:
+    from gpt3.corpus.shards import ShardFolder
+    from gpt3.model import GPT3ForCausalLM
+    from gpt3.training.validation import Score
+
+
+def model_card(
+    name: str,
+    options: TrainOptions,
+    plan: Plan,
+    model: GPT3ForCausalLM,
+    shards: ShardFolder,
+    score: Score | None,
+    seconds: float,
+) -> str:
+    """Markdown with Hugging Face's front matter: what the model is, what it was trained on and how, how to run it."""
+    config = model.config
+    banded = sum(kind == "sliding_attention" for kind in config.layer_types)
+    sources = ", ".join(str(source["name"]) for source in shards.manifest.sources)
+    result = (
+        f"| held-out loss (nats a token) | {score.loss:.4f} |\n| perplexity | {score.perplexity:.2f} |\n"
+        f"| bits per byte | {score.bits_per_byte:.4f} |\n"
+        if score
+        else "| held-out loss | not measured: no held-out documents |\n"
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [gpt3]
+---
+# {name}
+
+A GPT-3 (Brown et al. 2020, arXiv 2005.14165) of {model.num_parameters():,} parameters, trained with the gpt3 package.
+
+| | |
+|---|---|
+| layers, width, heads | {config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads} |
+| attention | {config.num_hidden_layers - banded} dense and {banded} banded layers, window {config.sliding_window} |
+| context, vocabulary | {config.max_position_embeddings}, {config.vocab_size:,} |
+| data | {sources} |
+| tokens seen | {plan.tokens:,} in {plan.steps:,} steps of {plan.batch_tokens:,} |
+| recipe | AdamW {options.beta1}/{options.beta2}, decay {options.weight_decay}, clip {options.clip}, peak rate {plan.lr:g}, cosine to {plan.min_lr:g} |
+| computed in | {options.dtype}, seed {options.seed}, {seconds / 60:.1f} minutes |
+{result}
+## Run it
+
+```sh
+gpt3 generate --model PATH_OF_THIS_FOLDER "The history of"
+```
+
+```python
+import gpt3
+model, tokenizer = gpt3.load("PATH_OF_THIS_FOLDER")
+print(gpt3.generate(model, tokenizer, "The history of", max_new_tokens=50)[0].text)
+```
+
+Without the package: `transformers.AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)`.
+
+It continues text. It was not tuned to follow instructions, and what it says of the world is often wrong.
+"""

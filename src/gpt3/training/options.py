@@ -1,0 +1,151 @@
+"""What a pretraining run can be told. The same names in YAML, on the command line and in Python."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gpt3.errors import InputError
+
+TRACKERS = ("none", "wandb", "tensorboard")
+SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Pretrain a GPT-3. With no options: the demo, a small model of embedded Wikipedia text in a few minutes."""
+
+    model: str = "demo"
+    """The shape: a preset of `gpt3 ladder` (17M, 125M, ... 175B) or demo."""
+    data: list[str] = field(default_factory=lambda: ["wiki"])
+    """What to read: a shard folder of `gpt3 prepare`, or sources (wiki, fineweb, hf:owner/name, files, folders, globs)."""
+    tokenizer: str | None = None
+    """gpt2, a tokenizer folder, or own:N (a byte-level BPE of N entries trained on the data). Default: the preset's."""
+    out: str | None = None
+    """The run folder. Default: runs/MODEL, with a number behind it when that is taken."""
+    tokens: str | None = None
+    """Tokens to train on, such as 300B or 2.5M. Default: 4 epochs of the data, at most the paper's 300B."""
+    steps: int | None = None
+    """Optimizer steps; in place of --tokens."""
+    minutes: float | None = None
+    """Wall-clock minutes to train for, in place of --tokens: a few steps are timed first, then the schedule is laid out."""
+    batch_tokens: int | None = None
+    """Tokens an optimizer step sees. Default: the preset's (paper Table 2.1), at most a thousandth of the run's tokens."""
+    micro_batch: int | None = None
+    """Sequences a forward pass sees; gradients are accumulated over batch-tokens. Default: about 8,192 tokens."""
+    context: int | None = None
+    """Tokens in a sequence. Default: all of the model's positions."""
+    lr: float | None = None
+    """Peak learning rate. Default: the preset's (paper Table 2.1)."""
+    min_lr_ratio: float = 0.1
+    """The learning rate at the end of the cosine, as a share of the peak (paper App. B: 10%)."""
+    warmup_tokens: int | None = None
+    """Tokens of linear warm-up. Default: the paper's 375M of 300B scaled to the run, at least 1% of it (see docs/training.md)."""
+    decay_tokens: int | None = None
+    """Tokens after which the cosine has reached its end. Default: the paper's 260B of 300B scaled to the run."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of matrices; biases, gains and positions have none (paper App. B: 0.1)."""
+    beta1: float = 0.9
+    """Adam's first-moment decay (paper App. B)."""
+    beta2: float = 0.95
+    """Adam's second-moment decay (paper App. B)."""
+    eps: float = 1e-8
+    """Adam's epsilon (paper App. B)."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off (paper App. B: 1.0)."""
+    dropout: float = 0.0
+    """Dropout of embeddings, attention and residuals (the paper names none)."""
+    mask_documents: bool = False
+    """Keep packed documents from seeing one another (the paper does not)."""
+    layers: int | None = None
+    """Layers, in place of the preset's."""
+    width: int | None = None
+    """d_model, in place of the preset's."""
+    heads: int | None = None
+    """Attention heads, in place of the preset's."""
+    window: int | None = None
+    """Keys that a banded layer's query sees, itself included, in place of the preset's."""
+    seed: int = 1337
+    """Seed of the initial weights and of the order of the data."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """What matrix products are computed in; weights stay fp32. auto: bf16 on CUDA, and on a CPU where it measures faster."""
+    compile: bool | None = None
+    """torch.compile the model. Default: on CUDA."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third more time for much less memory."""
+    validation_fraction: float = 0.005
+    """The share of documents held out when the data is prepared here."""
+    validate_every: int | None = None
+    """Steps between validations. Default: ten a run."""
+    validation_tokens: int = 100_000
+    """Tokens of a validation while training; the last one reads the whole held-out split."""
+    sample_every: int | None = None
+    """Steps between samples. Default: at every validation."""
+    sample_prompt: list[str] = field(default_factory=list)
+    """What samples start from. Default: the beginnings of three held-out documents' first lines."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints. Default: ten a run, and at the end."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay."""
+    resume: str = "auto"
+    """auto: go on with an unfinished run of these options in --out; never; or a checkpoint folder."""
+    track: list[str] = field(default_factory=lambda: ["none"])
+    """wandb and/or tensorboard beside metrics.jsonl."""
+    workers: int | None = None
+    """Processes that prepare the data. Default: one a core."""
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise InputError("; ".join(problems))
+
+    def _problems(self):  # type: ignore[no-untyped-def]
+        """Each thing wrong, with its value and the remedy."""
+        budgets = [f"--{n}" for n in ("tokens", "steps", "minutes") if getattr(self, n) is not None]
+        if len(budgets) > 1:
+            yield f"{' and '.join(budgets)} both say how long to train; give one"
+        if self.tokens is not None:
+            try:
+                count(self.tokens)
+            except ValueError:
+                yield f"--tokens {self.tokens!r} is not a number of tokens; write 2500000, 2.5M or 300B"
+        for name in ("steps", "minutes", "batch_tokens", "micro_batch", "context", "lr", "layers", "width", "heads",
+                     "window", "validate_every", "sample_every", "checkpoint_every", "workers"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                yield f"--{name.replace('_', '-')} {value} must be above 0"
+        for name in ("min_lr_ratio", "dropout", "beta1", "beta2"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                yield f"--{name.replace('_', '-')} {value} must lie between 0 and 1"
+        for name in ("warmup_tokens", "decay_tokens", "weight_decay", "clip", "validation_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                yield f"--{name.replace('_', '-')} {value} must be 0 or above"
+        if not 0 < self.validation_fraction < 1:
+            yield f"--validation-fraction {self.validation_fraction} must lie between 0 and 1"
+        if self.keep_checkpoints < 1:
+            yield f"--keep-checkpoints {self.keep_checkpoints} must be at least 1"
+        if not self.data:
+            yield "--data is empty; name a source, such as wiki"
+        for name in self.track:
+            if name not in TRACKERS:
+                yield f"--track {name!r} is unknown; choose from {', '.join(TRACKERS)}"
+
+
+def count(text: str) -> int:
+    """A number such as ``2500000``, ``2.5M``, ``300B`` or ``1e9`` as an int.
+
+    Raises:
+        ValueError: it is none, or not above 0.
+    """
+    match = re.fullmatch(r"([0-9][0-9_,]*\.?[0-9]*(?:e[0-9]+)?)([KMBT]?)", text.strip(), re.IGNORECASE)
+    if not match:
+        raise ValueError(text)
+    number = round(float(match[1].replace(",", "").replace("_", "")) * SUFFIXES[match[2].upper()])
+    if number < 1:
+        raise ValueError(text)
+    return number

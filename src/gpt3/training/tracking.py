@@ -1,0 +1,115 @@
+"""Where a run's numbers go: metrics.jsonl always, Weights & Biases and TensorBoard when asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from gpt3.errors import require
+
+
+class Tracker(Protocol):
+    """Something that takes a run's numbers."""
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Take one record; it holds ``step`` and ``tokens``."""
+
+    def close(self) -> None:
+        """Flush and let go."""
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line.
+
+    A run that goes on from a checkpoint drops the records after it, so that a step stands in the file once.
+    """
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        kept = read_metrics(path, resume_step) if resume_step else []
+        self._file = open(path, "w", encoding="utf-8")
+        for record in kept:
+            self._write(record)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        finite = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in record.items()}
+        self._file.write(json.dumps(finite) + "\n")
+        self._file.flush()
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Append one line."""
+        self._write(metrics)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """The records of a metrics file, up to `last_step`. A last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            record = json.loads(line)
+            if last_step is None or record["step"] <= last_step:
+                records.append(record)
+    return records
+
+
+class WandbTracker:
+    """Weights & Biases, by its own environment variables (WANDB_MODE=offline works without an account)."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], resume_step: int) -> None:
+        wandb = require("wandb", extra="wandb", purpose="--track wandb")
+        marker = folder / "wandb_id"
+        run_id = marker.read_text(encoding="utf-8") if resume_step and marker.exists() else wandb.util.generate_id()
+        marker.write_text(run_id, encoding="utf-8")
+        self._run = wandb.init(
+            project="gpt3", name=folder.name, id=run_id, resume="allow", dir=str(folder), config=dict(config)
+        )
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Send one record."""
+        self._run.log({k: v for k, v in metrics.items() if k != "step"}, step=metrics["step"])
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+class TensorboardTracker:
+    """TensorBoard event files in the run folder's tensorboard/."""
+
+    def __init__(self, folder: Path, resume_step: int) -> None:
+        require("tensorboard", extra="tensorboard", purpose="--track tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(folder / "tensorboard", purge_step=resume_step + 1 if resume_step else None)
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Write each number of a record as a scalar."""
+        for name, value in metrics.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self._writer.add_scalar(name, value, metrics["step"])
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()
+
+
+def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any], resume_step: int) -> list[Tracker]:
+    """The trackers called `names`, metrics.jsonl first.
+
+    Raises:
+        InputError: a tracker's package is not installed.
+    """
+    trackers: list[Tracker] = []
+    if "wandb" in names:
+        trackers.append(WandbTracker(folder, config, resume_step))
+    if "tensorboard" in names:
+        trackers.append(TensorboardTracker(folder, resume_step))
+    return [MetricsFile(folder / "metrics.jsonl", resume_step), *trackers]

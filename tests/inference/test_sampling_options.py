@@ -1,0 +1,96 @@
+"""Options out of range are all named at once, with their values, in one line."""
+
+import dataclasses
+
+import pytest
+
+from gpt3.errors import InputError
+from gpt3.inference.options import GenerateOptions, SamplingOptions
+
+BAD = {
+    "max_new_tokens": [0, -1, 2.5, True],
+    "temperature": [-0.1, 1e-9, float("nan"), float("inf"), "hot"],
+    "top_k": [-1, 1.5],
+    "top_p": [0, -0.5, 1.01, float("nan")],
+    "min_p": [-0.1, 1.5],
+    "repetition_penalty": [0, -1.0, float("inf")],
+    "no_repeat_ngram": [-2, 0.5],
+    "stop": [["a", ""], "", [3]],
+    "seed": [-1, 0.5],
+    "num_samples": [0, -3],
+}
+EDGES = {
+    "max_new_tokens": [1],
+    "temperature": [0, 1e-6, 100.0],
+    "top_k": [0, 1, 10**6],
+    "top_p": [1e-6, 1, 1.0],
+    "min_p": [0, 1],
+    "repetition_penalty": [0.5, 1],
+    "no_repeat_ngram": [0, 1],
+    "stop": [[], ["\n"], "\n\n"],
+    "seed": [None, 0, 2**63],
+    "num_samples": [1, 7],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_a_bad_value_is_named(name, value):
+    with pytest.raises(InputError) as caught:
+        SamplingOptions(**{name: value})
+    message = str(caught.value)
+    assert f"--{name.replace('_', '-')} is " in message
+    assert repr(value) in message or repr([value]) in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in EDGES.items() for value in values])
+def test_the_edges_of_each_range_are_fine(name, value):
+    SamplingOptions(**{name: value})
+
+
+def test_every_option_is_covered_here():
+    names = {field.name for field in dataclasses.fields(SamplingOptions)}
+    assert names == set(BAD) == set(EDGES)
+
+
+def test_all_errors_come_at_once():
+    with pytest.raises(InputError) as caught:
+        GenerateOptions(
+            temperature=-1, top_p=7.0, stop=[""], num_samples=0, dtype="fp8", prompt="a", prompt_file="b.txt"
+        )
+    for part in ("--temperature is -1", "--top-p is 7.0", "--stop is ['']", "--num-samples is 0", "'fp8'", "b.txt"):
+        assert part in str(caught.value)
+
+
+def test_several_samples_of_one_greedy_text_contradict():
+    with pytest.raises(InputError, match=r"--num-samples is 3 with --temperature 0"):
+        SamplingOptions(temperature=0, num_samples=3)
+
+
+def test_a_stop_string_may_stand_alone():
+    assert SamplingOptions(stop="\n\n").stop == ["\n\n"]
+
+
+def test_options_cost_no_heavy_import():
+    import subprocess
+    import sys
+
+    code = "import sys, gpt3.inference.options; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_command_line_knows_every_option_and_its_help():
+    from gpt3.options import build_parser, parse
+
+    options = parse(
+        GenerateOptions,
+        ["The sea", "--temperature", "0.7", "--stop", "a", "--stop", "b", "--json", "--no-repeat-ngram", "3"],
+        command="generate",
+        positional="prompt",
+    )
+    assert options == GenerateOptions(prompt="The sea", temperature=0.7, stop=["a", "b"], json=True, no_repeat_ngram=3)
+    help_text = build_parser(GenerateOptions, "generate").format_help()
+    for field in dataclasses.fields(GenerateOptions):
+        assert f"--{field.name.replace('_', '-')}" in help_text
+    for words in ("the likeliest token", "sample i depends on seed", "the newest run", "one JSON object"):
+        assert words in " ".join(help_text.split())

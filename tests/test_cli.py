@@ -1,0 +1,135 @@
+"""The command line: its frozen surface, its speed of start, its errors of one line."""
+
+import dataclasses
+import importlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gpt3 import cli
+from gpt3.errors import InputError
+from gpt3.options import parse
+from gpt3.training.options import TrainOptions
+
+SURFACE = {
+    "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype eps
+        gradient_checkpointing heads keep_checkpoints layers lr mask_documents micro_batch min_lr_ratio minutes model out resume
+        sample_every sample_prompt seed steps tokenizer tokens track validate_every validation_fraction validation_tokens
+        warmup_tokens weight_decay width window workers""",
+    "generate": """device dtype json max_new_tokens min_p model no_repeat_ngram num_samples prompt prompt_file repetition_penalty
+        seed stop temperature top_k top_p""",
+    "prepare": "data out resume shard_tokens tokenizer validation_fraction workers",
+    "tokenizer train": "data out vocab_size",
+    "ladder": "json",
+}
+
+
+def options_of(name: str) -> type:
+    module, _, attribute = cli.COMMANDS[name].options.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def test_the_command_surface_is_frozen() -> None:
+    """A new or renamed option is a decision: change SURFACE with it."""
+    found = {name: sorted(field.name for field in dataclasses.fields(options_of(name))) for name in cli.COMMANDS}
+    assert found == {name: sorted(text.split()) for name, text in SURFACE.items()}
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_runs_something_and_documents_every_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module, _, attribute = cli.COMMANDS[name].run.partition(":")
+    assert callable(getattr(importlib.import_module(module), attribute))
+    assert cli.main([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(options_of(name)):
+        assert f"--{field.name.replace('_', '-')} " in shown or f"--{field.name.replace('_', '-')}," in shown
+
+
+def test_help_starts_fast_and_imports_nothing_heavy() -> None:
+    code = "import sys; from gpt3.cli import main; main(['--help']); print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    start = time.perf_counter()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.rstrip().endswith("[]")
+    assert "train" in run.stdout
+    assert time.perf_counter() - start < 5  # 0.05 s in practice; the bound only catches an import gone wrong
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_options_are_parsed_without_torch(name: str) -> None:
+    code = (
+        f"import sys; from gpt3.cli import main; main([*{name.split()!r}, '--help']); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "needles"),
+    [
+        (["trian"], ["unknown command", "gpt3 train"]),
+        (["tokenizer"], ["train"]),
+        (["train", "--modle", "17M"], ["--modle", "--model"]),
+        (["train", "--steps", "many"], ["--steps", "many"]),
+        (["train", "--steps"], ["--steps needs a value"]),
+        (["train", "--steps", "-3"], ["--steps -3", "above 0"]),
+        (["train", "--steps", "3", "--tokens", "1M"], ["--tokens and --steps"]),
+        (["train", "--tokens", "lots"], ["lots", "2.5M"]),
+        (["train", "--model", "12M"], ["12M", "125M"]),
+        (["train", "--track", "mlflow"], ["mlflow", "wandb"]),
+        (["train", "--config", "no-such.yaml"], ["no-such.yaml"]),
+        (["train", "spare"], ["spare"]),
+        (["train", "--dtype", "fp64"], ["fp64", "bf16"]),
+        (["prepare", "--data", "no/such/file.txt", "--out", "x"], ["no/such/file.txt"]),
+        (["generate", "--top-p", "3", "x"], ["--top-p", "3"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: list[str], needles: list[str], capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert all(needle in error for needle in needles), error
+    assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+def test_flags_lists_and_yaml_give_the_same_options(tmp_path) -> None:
+    flags = parse(
+        TrainOptions,
+        [
+            "--mask-documents",
+            "--data",
+            "a.txt",
+            "b.txt",
+            "--data=c.txt",
+            "--lr",
+            "1e-3",
+            "--no-compile",
+            "--track",
+            "wandb",
+        ],
+        command="train",
+    )
+    assert flags == TrainOptions(
+        mask_documents=True, data=["a.txt", "b.txt", "c.txt"], lr=1e-3, compile=False, track=["wandb"]
+    )
+    config = tmp_path / "run.yaml"
+    config.write_text("mask_documents: true\ndata: [a.txt, b.txt, c.txt]\nlr: 0.001\ncompile: false\ntrack: [wandb]\n")
+    assert parse(TrainOptions, ["--config", str(config)], command="train") == flags
+    assert parse(TrainOptions, ["--config", str(config), "--lr", "2"], command="train").lr == 2
+
+
+def test_print_config_is_read_back(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--model", "17M", "--steps", "7", "--print_config"]) == 0
+    config = tmp_path / "run.yaml"
+    config.write_text(capsys.readouterr().out)
+    assert parse(TrainOptions, ["--config", str(config)], command="train") == TrainOptions(model="17M", steps=7)
+
+
+def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("modle: 17M\n")
+    with pytest.raises(InputError, match="modle"):
+        parse(TrainOptions, ["--config", str(config)], command="train")

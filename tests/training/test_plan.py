@@ -1,0 +1,99 @@
+"""The plan of a run against the paper's recipe (Brown et al. 2020, App. B) and its own rules."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt3.errors import InputError
+from gpt3.ladder import PRESETS, preset
+from gpt3.training.options import TrainOptions, count
+from gpt3.training.plan import make_plan, settled
+
+
+def test_at_300b_tokens_the_recipe_is_the_papers() -> None:
+    plan = make_plan(
+        TrainOptions(model="125M", tokens="300B", warmup_tokens=375_000_000), preset("125M"), train_tokens=10**12
+    )
+    assert plan.batch_tokens == 2**19  # 0.5M
+    assert plan.context == 2048
+    assert plan.tokens == pytest.approx(300e9, rel=1e-5)
+    assert plan.decay_tokens == pytest.approx(260e9, rel=1e-5)
+    assert plan.learning_rate(375_000_000) == pytest.approx(6e-4)
+    assert plan.learning_rate(375_000_000 // 2) == pytest.approx(3e-4)
+    assert plan.learning_rate(260_100_000_000) == pytest.approx(6e-5)
+    assert plan.learning_rate(plan.tokens) == pytest.approx(6e-5)
+
+
+def test_the_cosine_is_torchs() -> None:
+    plan = make_plan(TrainOptions(steps=1000, batch_tokens=256, warmup_tokens=0, lr=1.0), preset("demo"), 10**6)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    steps = plan.decay_tokens / plan.batch_tokens
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=plan.min_lr)  # type: ignore[arg-type]
+    for step in range(int(steps)):
+        assert plan.learning_rate(step * plan.batch_tokens) == pytest.approx(reference.get_last_lr()[0], abs=1e-6)
+        optimizer.step()
+        reference.step()
+
+
+@given(
+    name=st.sampled_from(sorted(PRESETS)),
+    tokens=st.integers(10**4, 10**12),
+    corpus=st.integers(10**4, 10**12),
+)
+def test_every_plan_is_consistent(name: str, tokens: int, corpus: int) -> None:
+    plan = make_plan(TrainOptions(model=name, tokens=str(tokens)), preset(name), corpus)
+    assert plan.batch_tokens == plan.micro_batch * plan.accumulation * plan.context
+    assert plan.batch_tokens <= max(PRESETS[name].batch_tokens, plan.context)
+    assert 0 <= plan.tokens - tokens < plan.batch_tokens
+    assert 0 < plan.warmup_tokens <= plan.decay_tokens <= plan.tokens
+    rates = [plan.learning_rate(round(plan.tokens * i / 50)) for i in range(51)]
+    assert max(rates) <= plan.lr
+    assert rates[-1] == plan.min_lr
+    peak = rates.index(max(rates))
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_without_a_budget_it_is_four_epochs_and_at_most_the_papers_tokens() -> None:
+    assert make_plan(TrainOptions(model="17M"), preset("17M"), 1_000_000).tokens == pytest.approx(4e6, rel=0.01)
+    assert make_plan(TrainOptions(model="17M"), preset("17M"), 10**12).tokens == pytest.approx(300e9, rel=0.01)
+
+
+def test_a_settled_plan_settles_to_itself() -> None:
+    options = TrainOptions(model="17M", tokens="3M")
+    plan = make_plan(options, preset("17M"), 10**6)
+    again = settled(options, plan)
+    assert again.tokens is None
+    assert make_plan(again, preset("17M"), 10**6) == plan
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (TrainOptions(batch_tokens=1000), r"--batch-tokens 1000 is not a multiple of the context of 256; try 768"),
+        (TrainOptions(batch_tokens=1024, micro_batch=3), r"--micro-batch 3 does not divide the 4 sequences"),
+        (TrainOptions(context=4096), r"--context 4096 is beyond the 256 positions of demo"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(options: TrainOptions, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_plan(options, preset("demo"), 10**6)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(InputError, match=r"--steps 0.*--clip -1.*--keep-checkpoints 0"):
+        TrainOptions(steps=0, clip=-1, keep_checkpoints=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2500000", 2_500_000), ("2.5M", 2_500_000), ("300B", 3 * 10**11), ("1e6", 10**6)]
+)
+def test_counts(text: str, value: int) -> None:
+    assert count(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "M", "-3", "0", "3X", "1.2.3"])
+def test_what_is_no_count(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any text will do
+        count(text)

@@ -1,0 +1,205 @@
+"""Whole runs: what they leave behind, and that a killed one ends in the same bits."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import gpt3
+from gpt3.corpus.shards import open_shards
+from gpt3.errors import InputError, RunError
+from gpt3.training import TrainOptions, train
+from gpt3.training.checkpoint import checkpoints
+from gpt3.training.data import open_data
+from gpt3.training.loop import document_positions
+from gpt3.training.run import shape_of
+from gpt3.training.tracking import read_metrics
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def assert_equal_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_leaves_what_the_design_says(tiny, tmp_path: Path) -> None:
+    result = train(tiny(steps=40, validate_every=20))
+    folder = tmp_path / "run"
+    assert result.folder == folder
+    assert result.finished
+    records = read_metrics(folder / "metrics.jsonl")
+    steps = [r for r in records if "loss" in r]
+    assert {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s", "mfu"} <= steps[-1].keys()
+    assert steps[-1]["tokens"] == 40 * 256
+    assert steps[0]["loss"] == pytest.approx(math.log(300), rel=0.03)  # fresh weights know nothing
+    scores = [r for r in records if "val/loss" in r]
+    assert [r["step"] for r in scores] == [20, 40]
+    assert scores[-1]["val/loss"] < math.log(300) - 1
+    assert scores[-1]["val/perplexity"] == pytest.approx(math.exp(scores[-1]["val/loss"]))
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [s["step"] for s in samples] == [20, 40]
+    assert len(checkpoints(folder / "checkpoints")) == 2
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert saved["steps"] == 40
+    assert saved["dtype"] == "fp32"
+    model, tokenizer = gpt3.load(folder)
+    assert gpt3.generate(model, tokenizer, "The", max_new_tokens=5, seed=1)[0].text
+    assert "bits per byte" in (folder / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_bits_per_byte_is_what_the_logits_say(tiny, tmp_path: Path) -> None:
+    """Recomputed from the final model's own logits with torch's cross-entropy, token by token."""
+    options = tiny(steps=5)
+    result = train(options)
+    split = open_data(options, shape_of(options)).split("validation")
+    model, _ = gpt3.load(tmp_path / "run")
+    nats = 0.0
+    for start in range(0, len(split) - 1, 32):
+        stop = min(start + 33, len(split))
+        window = torch.from_numpy(split.read(start, stop))[None]
+        with torch.no_grad():
+            logits = model(window[:, :-1]).logits
+        nats += float(torch.nn.functional.cross_entropy(logits[0].double(), window[0, 1:], reduction="sum"))
+    assert result.score.tokens == len(split) - 1
+    assert result.score.loss == pytest.approx(nats / (len(split) - 1), rel=1e-5)
+    assert result.score.bits_per_byte == pytest.approx(nats / math.log(2) / split.text_bytes, rel=1e-5)
+
+
+def test_accumulation_does_not_change_what_is_learned(tiny, tmp_path: Path) -> None:
+    train(tiny(out=str(tmp_path / "whole"), micro_batch=8))
+    train(tiny(out=str(tmp_path / "parts"), micro_batch=2))
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=2e-5)
+
+
+def test_config_yaml_repeats_the_run(tiny, tmp_path: Path) -> None:
+    train(tiny(steps=None, tokens="3K"))
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    train(TrainOptions(**(saved | {"out": str(tmp_path / "again")})))
+    assert_equal_weights(tmp_path / "run", tmp_path / "again")
+
+
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.1}, {"mask_documents": True}])
+def test_resume_is_bit_exact(tiny, tmp_path: Path, changes: dict) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(tiny(out=str(whole), checkpoint_every=4, keep_checkpoints=9, **changes))
+    shutil.copytree(whole, broken)
+    shutil.rmtree(broken / "model")
+    for late in checkpoints(broken / "checkpoints")[1:]:
+        shutil.rmtree(late)
+    (broken / "checkpoints" / "step-8.123.partial").mkdir()  # what a kill in the middle of a save leaves
+    result = train(tiny(out=str(broken), checkpoint_every=4, keep_checkpoints=9, **changes))
+    assert result.finished
+    assert_equal_weights(whole, broken)
+    losses = [
+        [(r["step"], r["val/loss"]) for r in read_metrics(f / "metrics.jsonl") if "val/loss" in r]
+        for f in (whole, broken)
+    ]
+    assert losses[0] == losses[1]  # each step stands in the file once
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tiny, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = {"steps": 150, "checkpoint_every": 5, "validate_every": 1000}
+    train(tiny(out=str(whole), **options))
+    saved = tiny(out=str(killed), **options)
+    code = f"from gpt3.training import *\ntrain({saved!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not checkpoints(killed / "checkpoints") and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    process.communicate()
+    assert process.returncode != 0  # it had not finished
+    assert not (killed / "model").exists()
+    assert train(saved).finished
+    assert_equal_weights(whole, killed)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+def test_a_polite_stop_saves_and_exits_130(tiny, tmp_path: Path, text_file: Path) -> None:
+    options = tiny(steps=100_000, checkpoint_every=50_000, validate_every=50_000)
+    code = f"import sys; from gpt3.training.run import *; sys.exit(run({options!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not read_metrics(metrics) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 1
+
+
+def test_an_out_that_holds_another_run_is_refused(tiny, tmp_path: Path) -> None:
+    train(tiny())
+    with pytest.raises(InputError, match="holds a finished run"):
+        train(tiny())
+    shutil.rmtree(tmp_path / "run" / "model")
+    with pytest.raises(InputError, match="holds another run"):
+        train(tiny(lr=1e-4))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds another run or other files"):
+        train(tiny(out=str(other)))
+    assert (other / "thesis.txt").read_text() == "mine"
+
+
+def test_default_folders_are_numbered(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(tiny(out=None, steps=2)).folder == Path("runs/demo")
+    assert train(tiny(out=None, steps=2)).folder == Path("runs/demo-2")
+
+
+def test_minutes_settle_the_number_of_steps(tiny, tmp_path: Path) -> None:
+    result = train(tiny(steps=None, minutes=0.02))
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved["minutes"] is None
+    assert saved["steps"] >= 1
+    assert result.finished
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run(tiny) -> None:
+    with pytest.raises(RunError, match="no longer finite"):
+        train(tiny(lr=1e30, clip=0, steps=60, warmup_tokens=0))
+
+
+def test_a_tokenizer_that_is_not_the_shards_is_refused(tiny) -> None:
+    options = tiny()
+    shards = open_data(options, shape_of(options))
+    assert open_shards(shards.path).vocab_size == 300
+    with pytest.raises(InputError, match="tokenizer"):
+        train(tiny(data=[str(shards.path)], tokenizer="gpt2"))
+
+
+def test_no_room_on_the_disk_is_said_before_the_work(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    options = tiny()
+    open_data(options, shape_of(options))  # prepared while there was room
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+    with pytest.raises(InputError, match="no room for checkpoints"):
+        train(options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_positions_restart_after_end_of_text() -> None:
+    inputs = torch.tensor([[5, 9, 6, 7, 9, 9, 8], [9, 1, 2, 3, 4, 5, 6]])
+    expected = [[0, 1, 0, 1, 2, 0, 0], [0, 0, 1, 2, 3, 4, 5]]
+    assert document_positions(inputs, end_of_text=9).tolist() == expected
