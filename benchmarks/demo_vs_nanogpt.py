@@ -2,16 +2,17 @@
 
     python benchmarks/demo_vs_nanogpt.py --nanogpt PATH [--runs 3] [--seconds 0]
 
-PATH is a checkout of github.com/karpathy/nanoGPT. Each run: `gpt3 train` with an empty cache, preparation included, timed from
-outside; then nanoGPT's train.py with the options of its README for a CPU (4 layers, 128 wide, 4 heads, block 64, batch 12, dropout 0,
-character level, learning rate 1e-3 to 1e-4, its config train_shakespeare_char.py for the rest) and as many iterations as fit the
-same seconds. nanoGPT is given the text already encoded, is evaluated seldom, and its start-up is not counted. Both predict an end
-symbol after each document, which costs bits and counts no bytes.
+PATH is a checkout of github.com/karpathy/nanoGPT. Each run: `gpt3 train` with an empty cache, preparation included, timed
+from outside; then nanoGPT's train.py with the options of its README for a CPU (4 layers, 128 wide, 4 heads, block 64,
+batch 12, dropout 0, character level, learning rate 1e-3 to 1e-4, its config train_shakespeare_char.py for the rest) and as
+many iterations as fit the same seconds. nanoGPT is given the text already encoded, is evaluated seldom, and its start-up is
+not counted. Both predict an end symbol after each document, which costs bits and counts no bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -45,7 +46,7 @@ def documents() -> dict[str, list[str]]:
     for name in ("train", "validation"):
         split = shards.split(name)
         starts = [0, *split.document_ends()]
-        result[name] = [tokenizer.decode(split.read(a, b - 1)) for a, b in zip(starts, starts[1:], strict=False)]
+        result[name] = [tokenizer.decode(split.read(a, b - 1)) for a, b in itertools.pairwise(starts)]
     return result
 
 

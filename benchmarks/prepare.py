@@ -6,8 +6,9 @@ From the text of --data two files are made: ``short`` (paragraphs gathered to ab
 (documents of about 20 kB). Contenders, all with GPT-2's ids and two processes: ours; the way nanoGPT prepares
 OpenWebText (`datasets.map` with tiktoken, then a memory map filled), written anew here; datatrove's tokenizing
 pipeline, if --datatrove names a Python that has it (it gets the data cut in two files, as it shares out files). Runs are
-interleaved; MB/s is text over wall-clock from the start of the process, imports included, median with least and most.
-The token counts must agree. Peak memory is the sum of the resident sets of a process and all below it (Linux).
+interleaved; MB/s is text over wall-clock from the start of the process, imports included, median with least and most;
+CPU s, the median of processor seconds of all its processes, tells less of what else the machine does. The
+token counts must agree. Peak memory is the sum of the resident sets of a process and all below it (Linux).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 WORKERS = 2
 
@@ -158,8 +160,26 @@ def tree_memory(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") + sum(tree_memory(int(child)) for child in below)
 
 
-def measure(command: list[str], environment: dict[str, str]) -> tuple[float, int, int]:
-    """Run a command; seconds, peak bytes of memory of its tree, and the number it printed last."""
+def processor_seconds() -> float:
+    """Of all processes below this one that have ended; nan where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+class Run(NamedTuple):
+    seconds: float
+    processor_seconds: float
+    peak_bytes: int
+    tokens: int
+
+
+def measure(command: list[str], environment: dict[str, str]) -> Run:
+    """Run a command that prints a number of tokens last."""
+    used = processor_seconds()
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     peak = 0
@@ -178,7 +198,7 @@ def measure(command: list[str], environment: dict[str, str]) -> tuple[float, int
     watcher.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{errors[-3000:]}")
-    return seconds, peak, int(output.split()[-1])
+    return Run(seconds, processor_seconds() - used, peak, int(output.split()[-1]))
 
 
 def main() -> None:
@@ -220,22 +240,24 @@ def main() -> None:
                 str(work / "tokenizer" / "tokenizer.json"), str(WORKERS),
             ]  # fmt: skip
         contenders = {name: command for name, command in contenders.items() if name in arguments.only}
-        results: dict[tuple[str, str], list[tuple[float, int, int]]] = {}
+        results: dict[tuple[str, str], list[Run]] = {}
         for _ in range(arguments.runs):
             for kind in sizes:
                 for name, command in contenders.items():
                     out = work / "out"
                     results.setdefault((kind, name), []).append(measure(command(kind, out), environment))
                     shutil.rmtree(out)
-        print(f"{'documents':10} {'who':10} {'MB/s':>7} {'least':>7} {'most':>7} {'peak MB':>8} {'tokens':>12}")
+        columns = f"{'MB/s':>7} {'least':>7} {'most':>7} {'CPU s':>7} {'peak MB':>8} {'tokens':>12}"
+        print(f"{'documents':10} {'who':10} {columns}")
         for (kind, name), runs in results.items():
-            speeds = sorted(sizes[kind] / 1e6 / seconds for seconds, _, _ in runs)
-            peak, tokens = max(run[1] for run in runs), runs[0][2]
+            speeds = sorted(sizes[kind] / 1e6 / run.seconds for run in runs)
+            processor = statistics.median(run.processor_seconds for run in runs)
+            peak, tokens = max(run.peak_bytes for run in runs), runs[0].tokens
             print(
                 f"{kind:10} {name:10} {statistics.median(speeds):7.1f} {speeds[0]:7.1f} {speeds[-1]:7.1f} "
-                f"{peak / 1e6:8.0f} {tokens:12,}"
+                f"{processor:7.1f} {peak / 1e6:8.0f} {tokens:12,}"
             )
-            if tokens != results[kind, next(iter(contenders))][0][2]:
+            if tokens != results[kind, next(iter(contenders))][0].tokens:
                 raise SystemExit(f"{name} has another number of tokens")
     finally:
         shutil.rmtree(work)

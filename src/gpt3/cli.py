@@ -55,8 +55,8 @@ COMMANDS = {
     ),
     "ladder": Command(
         "the paper's models: shapes, parameters, compute, memory",
-        "gpt3.ladder:LadderOptions",
-        "gpt3.ladder:run",
+        "gpt3.ladder_command:LadderOptions",
+        "gpt3.ladder_command:run",
     ),
 }
 

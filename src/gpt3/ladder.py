@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -231,14 +230,15 @@ class TrainingMemory:
     optimizer: float
     """AdamW's two moments: 8 bytes per weight."""
     activations: float
-    """What backward needs, kept from forward: 12 d_model + 4 n_heads d_head numbers per token and layer (both layer norms'
-    inputs and outputs, q, k, v, the attention's output, the MLP before and after the GELU), and the last layer norm's.
-    Attention probabilities are not kept (fused attention). 4 bytes a number, 2 in bfloat16."""
+    """What backward needs, kept from forward, per token and layer: the inputs of both layer norms (2 d_model numbers of 4 bytes),
+    and their outputs, q, k, v, the attention's output, the MLP before and after the GELU (10 d_model + 4 n_heads d_head
+    numbers of the activations' dtype); and the last layer norm's. Attention probabilities are not kept (fused attention)."""
     loss: float
     """The vocabulary loss: a chunk of logits, the gradients of the head's weight and input."""
 
     @property
     def total(self) -> float:
+        """All of it."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.loss
 
 
@@ -251,11 +251,12 @@ def training_memory(preset: Preset, dtype: str = "float32", sequences: int = 1) 
     """
     n = preset.parameters
     tokens = sequences * preset.context
-    per_token = preset.n_layers * (12 * preset.d_model + 4 * preset.n_heads * preset.d_head) + 2 * preset.d_model
+    stream = (2 * preset.n_layers + 2) * preset.d_model
+    inner = preset.n_layers * (10 * preset.d_model + 4 * preset.n_heads * preset.d_head)
     loss = 4.0 * (
         min(LOSS_CHUNK_ROWS, tokens) * preset.vocab_size + preset.vocab_size * preset.d_model + tokens * preset.d_model
     )
-    return TrainingMemory(4.0 * n, 4.0 * n, 8.0 * n, BYTES[dtype] * tokens * per_token, loss)
+    return TrainingMemory(4.0 * n, 4.0 * n, 8.0 * n, tokens * (4.0 * stream + BYTES[dtype] * inner), loss)
 
 
 def running_memory(preset: Preset, dtype: str = "float32") -> float:
@@ -305,7 +306,7 @@ def ladder_table(rows: list[dict[str, Any]] | None = None) -> str:
             + [_size(size) for size in sizes]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     return "\n".join(
         [
             *text,
@@ -330,16 +331,3 @@ def _size(size: float) -> str:
         if size >= scale:
             return f"{_three_digits(size / scale)} {unit}"
     return f"{_three_digits(size / 1e6)} MB"
-
-
-@dataclass(frozen=True)
-class LadderOptions:
-    """The paper's models and two small ones: shapes, exact parameter counts, compute, memory."""
-
-    json: bool = False
-    """Print one JSON array in place of the table."""
-
-
-def run(options: LadderOptions) -> None:
-    """``gpt3 ladder``: print the ladder."""
-    print(json.dumps(ladder_rows(), indent=2) if options.json else ladder_table())

@@ -27,8 +27,9 @@ PARSER_OPTIONS = ("config", "print_config", "help")
 class _Parser(jsonargparse.ArgumentParser):
     """Shows names with dashes, and raises InputError in place of printing a usage text of many lines."""
 
-    def format_help(self) -> str:
-        return re.sub(r"--(?!print_config)([a-z0-9_]+)", lambda m: "--" + m[1].replace("_", "-"), super().format_help())
+    def format_help(self, *arguments: Any, **keywords: Any) -> str:
+        text = super().format_help(*arguments, **keywords)
+        return re.sub(r"--(?!print_config)([a-z0-9_]+)", lambda m: "--" + m[1].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(_one_line(message))

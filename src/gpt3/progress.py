@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 PLAIN_INTERVAL_SECONDS = 10.0
 
@@ -32,8 +33,8 @@ class Progress:
         self.done = self.start = start
         self.began = self.said = time.monotonic()
         self.note = ""
-        self._bar = None
-        self._task = None
+        self._bar: Any = None  # rich's, on a terminal
+        self._task: Any = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():

@@ -21,18 +21,24 @@ Failure = Callable[[str, str, int], str | int | None]
 
 
 class LoopbackHub:
-    """Serves one dataset repository. A context manager; `endpoint` is its address, `requests` what was asked."""
+    """Serves dataset repositories, name → path → content. A context manager.
 
-    def __init__(self, repository: str, files: dict[str, bytes], failure: Failure | None = None) -> None:
-        self.repository, self.files, self.failure = repository, files, failure
-        self.requests: list[tuple[str, str]] = []
-        self.failed = 0
+    Attributes:
+        endpoint: its address.
+        failed: how many requests failed as ordered.
+        sent: how many bytes of files were sent.
+    """
+
+    def __init__(self, repositories: dict[str, dict[str, bytes]], failure: Failure | None = None) -> None:
+        self.repositories, self.failure = repositories, failure
+        self.failed = self.sent = 0
         self.counts: dict[str, int] = {}
         self.lock = threading.Lock()
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are written one after the other
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""
@@ -58,51 +64,53 @@ class LoopbackHub:
     def answer(self, request: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
         """Answer one request, or fail as ordered."""
         with self.lock:
-            self.requests.append((request.command, path))
             self.counts[path] = self.counts.get(path, 0) + 1
             failure = self.failure(request.command, path, self.counts[path]) if self.failure else None
             self.failed += failure is not None
         if isinstance(failure, int):
             send(request, failure, b"ordered failure")
             return
-        api, resolve = f"/api/datasets/{self.repository}", f"/datasets/{self.repository}/resolve/"
-        if path == api or re.fullmatch(api + r"/revision/[^/]+", path):
-            siblings = [{"rfilename": name} for name in self.files]
-            card = {"license": "cc0-1.0"}
-            send_json(request, {"id": self.repository, "sha": REVISION, "siblings": siblings, "cardData": card})
-        elif path.startswith(api + "/tree/"):
-            folder = path.removeprefix(api + "/tree/").partition("/")[2]
-            send_json(request, self.entries(lambda name: name.startswith(folder)))
-        elif path.startswith(api + "/paths-info/"):
+        match = re.match(r"(/api)?/datasets/([^/]+/[^/]+)(?:/([a-z-]+)/([^/]+)/?(.*))?$", path)
+        files = self.repositories.get(match[2]) if match else None
+        if match is None or files is None:
+            send(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
+        elif match[1] and match[3] in (None, "revision"):
+            siblings = [{"rfilename": name} for name in files]
+            send_json(
+                request, {"id": match[2], "sha": REVISION, "siblings": siblings, "cardData": {"license": "cc0-1.0"}}
+            )
+        elif match[1] and match[3] == "tree":
+            folder = match[5]
+            send_json(request, entries(files, lambda name: name.startswith(folder)))
+        elif match[1] and match[3] == "paths-info":
             asked = json.loads(body)["paths"]
-            send_json(request, self.entries(lambda name: name in asked))
-        elif path.startswith(resolve) and path.removeprefix(resolve).partition("/")[2] in self.files:
-            self.send_file(request, path.removeprefix(resolve).partition("/")[2], failure == "drop")
+            send_json(request, entries(files, lambda name: name in asked))
+        elif match[3] == "resolve" and match[5] in files:
+            self.send_file(request, files[match[5]], failure == "drop")
         else:
-            send(request, 404, b"", {"X-Error-Code": "EntryNotFound" if path.startswith(resolve) else "RepoNotFound"})
+            send(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
 
-    def entries(self, wanted: Callable[[str], bool]) -> list[dict[str, Any]]:
-        """Files and folders as the hub's tree lists them."""
-        found = [
-            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-            for name, data in self.files.items()
-            if wanted(name)
-        ]
-        folders = sorted({name.rpartition("/")[0] for name in self.files} - {""})
-        return found + [
-            {"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in folders if wanted(name)
-        ]
-
-    def send_file(self, request: BaseHTTPRequestHandler, name: str, drop: bool) -> None:
+    def send_file(self, request: BaseHTTPRequestHandler, data: bytes, drop: bool) -> None:
         """Send a file or the range of it that was asked for; when dropping, close the connection halfway."""
-        data = self.files[name]
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"}
         status = 200
         if match := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", "")):
             start, stop = int(match[1]), min(int(match[2] or len(data)), len(data) - 1) + 1
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
             data, status = data[start:stop], 206
+        with self.lock:
+            self.sent += len(data) if request.command == "GET" else 0
         send(request, status, data, headers, len(data) // 2 if drop else None)
+
+
+def entries(files: dict[str, bytes], wanted: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """Files and folders as the hub's tree lists them."""
+    folders = sorted({name.rpartition("/")[0] for name in files} - {""})
+    return [
+        {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+        for name, data in files.items()
+        if wanted(name)
+    ] + [{"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in folders if wanted(name)]
 
 
 def send_json(request: BaseHTTPRequestHandler, value: Any) -> None:

@@ -1,5 +1,6 @@
 """A preparation killed at any moment goes on, and ends in the bytes of one that was never interrupted."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from gpt3.corpus import segments
 from gpt3.corpus.prepare import PrepareOptions, prepare
-from gpt3.corpus.shards import open_shards
+from gpt3.corpus.shards import ShardWriter, open_shards
 from gpt3.errors import InputError
 from gpt3.tokenizer import train_tokenizer
 
@@ -131,6 +132,35 @@ def test_what_was_done_is_not_done_again(tmp_path, options, monkeypatch):
     assert once < sum(sizes) <= once + 6000 + 2 * 2000  # at most one segment, and the batch that was interrupted, twice
 
 
+def test_finished_shards_are_kept_though_the_tokens_behind_them_are_gone(tmp_path, options, monkeypatch):
+    """Every document a shard of its own, so that shards end where segments end; interrupted before every 25th shard."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 6000)
+    monkeypatch.setattr(segments, "BATCH_BYTES", 2000)
+    close = ShardWriter.close
+    asked = PrepareOptions(**{**options, "shard_tokens": 1, "out": str(tmp_path / "whole")})
+    whole = contents(prepare(asked))
+    asked = dataclasses.replace(asked, out=str(tmp_path / "out"))
+    closed = []
+
+    def interrupted(writer):
+        if len(closed) % 25 == 24:
+            closed.append("interrupted")
+            raise KeyboardInterrupt
+        closed.append(writer.name)
+        return close(writer)
+
+    monkeypatch.setattr(ShardWriter, "close", interrupted)
+    while not (tmp_path / "out").exists():
+        try:
+            prepare(asked)
+        except KeyboardInterrupt:
+            continue
+    assert contents(tmp_path / "out") == whole
+    assert closed.count("interrupted") > 4
+    trained = [name for name in closed if name.startswith("train")]
+    assert len(set(trained)) == len(trained) > 100  # none is written twice
+
+
 def test_an_interrupted_preparation_of_other_data_is_not_mixed_in(tmp_path, options, monkeypatch):
     asked = PrepareOptions(**options, out=str(tmp_path / "out"))
     encode = segments.encode
@@ -159,7 +189,8 @@ except (InputError, RunError) as error:
 
 
 def start_pooled(options):
-    return subprocess.Popen([sys.executable, "-c", POOLED, json.dumps(options)], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", POOLED, json.dumps(options)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def children(pid):
@@ -207,7 +238,8 @@ def test_processes_killed_in_the_middle(tmp_path, pooled):
     wait_until(lambda: any(segments_folder.glob("*.json")))
     workers = children(process.pid)
     process.kill()
-    process.communicate()
+    process.wait()
+    process.stderr.close()
     assert len(workers) >= 2
     wait_until(lambda: not any(map(running, workers)), 10)  # they do not outlive the parent
     assert not (tmp_path / "out").exists()
@@ -226,6 +258,21 @@ def test_processes_killed_in_the_middle(tmp_path, pooled):
     assert process.returncode == 0, errors
     assert "going on behind" in errors
     assert contents(tmp_path / "out") == whole
+
+
+@needs_proc
+def test_control_c_stops_all_processes_quietly(tmp_path, pooled):
+    process = start_pooled(pooled)
+    wait_until(lambda: any((tmp_path / "out.preparing" / "segments").glob("*.json")))
+    workers = children(process.pid)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    errors = process.communicate(timeout=60)[1]
+    assert "out.preparing keeps what is done" in errors
+    assert (
+        errors.count("Traceback") <= 1
+    )  # the parent's own, of KeyboardInterrupt, which the command line turns into 130
+    assert "SpawnProcess" not in errors
+    wait_until(lambda: not any(map(running, workers)), 10)
 
 
 @needs_proc

@@ -154,6 +154,7 @@ def test_not_utf8_in_parquet(tmp_path):
     )
     pyarrow.parquet.write_table(pyarrow.table({"text": bad}), tmp_path / "a.parquet", row_group_size=2)
     check(tmp_path / "a.parquet", "a.parquet: row 3: not UTF-8 at byte 1")
+    check(tmp_path / "a.parquet", "a.parquet: row 3: not UTF-8 at byte 1", part_bytes=1)
 
 
 # ---- damaged

@@ -65,9 +65,12 @@ def model(new_model):
 
 @pytest.fixture(scope="session")
 def saved(new_model, tokenizer, tmp_path_factory) -> Path:
-    """A model folder. Its context is wider, so that a text can go on for long."""
+    """A model folder. Its context is wider and end-of-text all but impossible, so that a text goes on for long."""
     folder = tmp_path_factory.mktemp("saved") / "model"
-    new_model(max_position_embeddings=256).save_pretrained(folder)
+    model = new_model(max_position_embeddings=256)
+    end = model.transformer.wte.weight.data[tokenizer.eos_token_id]
+    model.transformer.ln_f.bias.data -= 12 * end / end.square().sum()  # lowers its logit by 12
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -1,5 +1,6 @@
 """The decode loop against transformers' generate, and against a loop without cache, batch or tricks."""
 
+import codecs
 import itertools
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from gpt3.errors import InputError
 from gpt3.inference import Generation, SamplingOptions, generate, sampling, stream
 from gpt3.inference.generation import Job, end_tokens
+from gpt3.inference.streaming import TokenBytes
 
 PROMPT = "Once upon a time there was"
 CONTEXT, WINDOW = 48, 6  # of the models in conftest.py
@@ -173,6 +175,23 @@ def test_stop_strings(model, tokenizer):
     assert result.tokens == whole.tokens[: result.token_count]
 
 
+def test_what_is_held_back_comes_at_the_end(model, tokenizer):
+    """Wherever max_new_tokens cuts: half a character as U+FFFD, the beginning of a stop string as itself."""
+    options = SamplingOptions(seed=0, temperature=3, max_new_tokens=40)
+    longest = generate(model, tokenizer, PROMPT, options)[0].tokens
+    assert len(longest) == 40
+    table = TokenBytes(tokenizer)
+    cut = 0
+    for length in range(1, 41):
+        expected = tokenizer.decode(longest[:length])
+        content = b"".join(table[token] for token in longest[:length])
+        cut += codecs.getincrementaldecoder("utf-8")("replace").decode(content) != expected
+        stop = expected[-1] + "never there"
+        result = generate(model, tokenizer, PROMPT, options, max_new_tokens=length, stop=[stop])[0]
+        assert (result.text, result.finish_reason) == (expected, "length")
+    assert cut > 0  # some cuts did leave half a character
+
+
 def test_end_of_text_ends_and_is_not_shown(model, tokenizer):
     first = generate(model, tokenizer, PROMPT, temperature=0, max_new_tokens=10)[0].tokens
     at = next(i for i, token in enumerate(first) if i > 2 and token not in first[:i])
@@ -252,6 +271,7 @@ def test_seconds_and_counts(model, tokenizer):
         assert result.as_dict()["token_count"] == 20
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 def test_the_models_mode_is_left_as_it_is(new_model, tokenizer):
     dropping = new_model(resid_pdrop=0.5).train()
     dropping.gradient_checkpointing_enable()
@@ -274,7 +294,7 @@ def test_a_foreign_tokenizer_is_refused(model):
     from gpt3.tokenizer import gpt2_tokenizer
 
     with pytest.raises(InputError, match=r"tokenizer has 50,257 ids, the model 300"):
-        generate(model, gpt2_tokenizer(), PROMPT)
+        generate(model, gpt2_tokenizer(), "!")  # even where the prompt's ids happen to be in the model's range
 
 
 def test_half_a_character_is_no_prompt(model, tokenizer):

@@ -35,7 +35,7 @@ def age(folder: Path, seconds: int) -> None:
 def runs(saved, tmp_path, monkeypatch):
     """Three runs: an old finished one, the newest (unfinished, two checkpoints), one that has only begun."""
     monkeypatch.chdir(tmp_path)
-    age(copy_folder(saved, tmp_path / "runs" / "zz-old" / "model"), 1000)
+    age(copy_folder(saved, tmp_path / "runs" / "an-old-one" / "model"), 1000)
     age(copy_folder(saved, tmp_path / "runs" / "new" / "checkpoints" / "step-900"), 20)
     age(copy_folder(saved, tmp_path / "runs" / "new" / "checkpoints" / "step-1000"), 10)
     (tmp_path / "runs" / "new" / "checkpoints" / "step-2000.17.partial").mkdir()
@@ -56,9 +56,9 @@ def test_a_finished_runs_model_comes_before_its_checkpoints(runs, saved):
 @pytest.mark.parametrize(
     ("name", "place"),
     [
-        ("runs/zz-old/model", "zz-old/model"),
-        ("runs/zz-old", "zz-old/model"),
-        ("zz-old", "zz-old/model"),
+        ("runs/an-old-one/model", "an-old-one/model"),
+        ("runs/an-old-one", "an-old-one/model"),
+        ("an-old-one", "an-old-one/model"),
         ("new", "new/checkpoints/step-1000"),
         ("runs/new/checkpoints", "new/checkpoints/step-1000"),
         ("runs/new/checkpoints/step-900", "new/checkpoints/step-900"),
@@ -135,7 +135,15 @@ def cut_weights(folder):
         (lambda f: (f / "config.json").write_text("{}"), "has no model_type"),
         (lambda f: edit_config(f, model_type="custom_gpt2"), "model_type 'custom_gpt2', which neither gpt3 nor"),
         (lambda f: edit_config(f, hidden_size=33), "does not load"),
-        (lambda f: edit_config(f, num_hidden_layers=6), r"tensors are missing from the weights \(transformer.h.4"),
+        (
+            lambda f: edit_config(f, num_hidden_layers=6, layer_types=None),
+            r"24 tensors are missing from .*transformer.h.4",
+        ),
+        (
+            lambda f: edit_config(f, num_hidden_layers=2, layer_types=None),
+            r"24 tensors have no place .*transformer.h.2",
+        ),
+        (lambda f: edit_config(f, intermediate_size=64), "does not load"),
         (lambda f: (f / "model.safetensors").unlink(), "no weights"),
         (only_pickle, "pytorch_model.bin is a pickle and never read"),
         (shard_missing, r"weights are missing \(model-00002-of-00002.safetensors\)"),

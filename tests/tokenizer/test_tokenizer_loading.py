@@ -15,28 +15,29 @@ from gpt3.errors import InputError
 from gpt3.tokenizer import END_OF_TEXT, load_tokenizer, tokenizer_hash
 
 
-def test_auto_tokenizer_needs_nothing_of_ours(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_auto_tokenizer_needs_nothing_of_ours(
+    gpt2: PreTrainedTokenizerFast, own: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     """In a process that cannot import gpt3."""
-    tokenizer.save_pretrained(tmp_path)
+    for tokenizer in (gpt2, own):
+        tokenizer.save_pretrained(tmp_path / str(len(tokenizer)))
     program = (
         "import json, sys; sys.modules['gpt3'] = None\n"
         "from transformers import AutoTokenizer\n"
-        "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n"
         "texts = json.loads(sys.stdin.read())\n"
-        "ids = tokenizer(texts)['input_ids']\n"
-        "print(json.dumps([ids, [tokenizer.decode(each) for each in ids], tokenizer.eos_token_id, tokenizer.bos_token]))"
+        "for folder in sys.argv[1:]:\n"
+        "    tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        "    ids = tokenizer(texts)['input_ids']\n"
+        "    decoded = [tokenizer.decode(each) for each in ids]\n"
+        "    print(json.dumps([ids, decoded, tokenizer.eos_token_id, tokenizer.bos_token]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        input=json.dumps(NASTY),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    ids, decoded, eos, bos = json.loads(done.stdout)
-    assert ids == tokenizer(NASTY)["input_ids"]
-    assert decoded == NASTY
-    assert (eos, bos) == (tokenizer.eos_token_id, END_OF_TEXT)
+    command = [sys.executable, "-c", program, *(str(tmp_path / str(len(each))) for each in (gpt2, own))]
+    done = subprocess.run(command, input=json.dumps(NASTY), capture_output=True, text=True, check=True)
+    for tokenizer, line in zip((gpt2, own), done.stdout.splitlines(), strict=True):
+        ids, decoded, eos, bos = json.loads(line)
+        assert ids == tokenizer(NASTY)["input_ids"]
+        assert decoded == NASTY
+        assert (eos, bos) == (tokenizer.eos_token_id, END_OF_TEXT)
 
 
 def test_text_stays_text_through_save_and_load(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

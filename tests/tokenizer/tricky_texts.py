@@ -38,10 +38,16 @@ NASTY = [
 
 @cache
 def every_character() -> list[str]:
-    """All of Unicode but surrogates, in texts of about 500 characters, joined both with spaces and without."""
-    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
-    blocks = [characters[start : start + 499] for start in range(0, len(characters), 499)]
-    return ["".join(block) for block in blocks] + [" ".join(block) for block in blocks[:200]]
+    """Texts that together hold all of planes 0 and 1 and a sample of the planes above; surrogates are no text.
+
+    Each character stands where its kind (letter, digit, space, other) changes the ids: before ``'s``, which only letters
+    and digits let stand alone, and after a space. Libraries with Unicode tables of different years differ here. The
+    basic plane comes a second time as runs of neighbours, which is what text in any script looks like.
+    """
+    codes = [*range(0xD800), *range(0xE000, 0x20000), *range(0x20000, sys.maxunicode + 1, 37), sys.maxunicode]
+    blocks = [list(map(chr, codes[start : start + 499])) for start in range(0, len(codes), 499)]
+    placed = ["".join(f"{character}'s {character}1" for character in block) for block in blocks]
+    return placed + ["".join(block) for block in blocks[: 0x10000 // 499]]
 
 
 _spelled = st.sampled_from(

@@ -41,10 +41,8 @@ def validation_limit(folder: Path, segments: Sequence[Segment], fraction: float)
         if segment.documents:
             keys = read_documents(folder, segment)["key"]
             smallest, largest = min(smallest, int(keys.min())), max(largest, int(keys.max()))
-    if smallest >= largest:
-        return 0
     limit = int(fraction * (1 << 64))
-    return min(max(limit, smallest + 1), largest)
+    return min(max(limit, smallest + 1), largest)  # one key alone, or none: nothing lies below it
 
 
 class Assembly:

@@ -133,7 +133,8 @@ class Piece:
             with parquet_errors(path), parquet.open_parquet(path) as table:
                 column = parquet.find_column(table, self.field)
                 last = table.num_row_groups if self.stop is None else self.stop
-                yield from parquet.read_parquet(table, column, self.start, last)
+                rows = parquet.read_rows(table, column, self.start, last)
+                yield from (text for text in rows if text and not text.isspace())
             return
         reader = formats.READERS[self.file.format]
         with explained(path, self.start, self.start), self.stream() as stream:

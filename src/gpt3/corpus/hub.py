@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from gpt3.corpus import parquet
+from gpt3.corpus.compression import RATIOS
 from gpt3.corpus.documents import PART_BYTES, Part, RecordError, Source
 from gpt3.corpus.formats import pick_column
 from gpt3.errors import InputError
@@ -23,8 +27,11 @@ ATTEMPTS = 6
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second try, doubled from try to try; and at most."""
 
-PARQUET_RATIO = 1.8
-"""Bytes of text in a byte of a parquet file, roughly (FineWeb: 2.15 GB a file, 3.4 GB of text in it)."""
+PARQUET_RATIO = 1.6
+"""Bytes of text in a byte of a parquet file, roughly (measured: 1.6 for novels under snappy)."""
+
+REQUEST_BYTES = 16 * 1024 * 1024
+"""Bytes of a column fetched at a time, less where a row group holds less."""
 
 MANY_FILES = 1000
 """Datasets of more files than this are not cut within files: the files are parts enough."""
@@ -42,7 +49,7 @@ class Dataset:
         config: configuration; None where the dataset has but one.
         split: e.g. ``"train"``.
         field: the column that holds the text; "" while it is not known.
-        parquet: whether the files are parquet, of which one column is read by itself.
+        parquet: whether the files are parquet, of which the column is read by itself, by row groups.
     """
 
     repository: str
@@ -100,10 +107,11 @@ def look_up(dataset: Dataset, field: str | None) -> tuple[Dataset, list[tuple[st
 
     try:
         builder = open_builder(dataset)
-        stream = builder.as_streaming_dataset(split=dataset.split)
-        features = stream.features
-        if features is None:  # JSON lines and the like: known from their first records only
-            features = stream._resolve_features().features or {}
+        with without_torch():
+            stream = builder.as_streaming_dataset(split=dataset.split)
+            features = stream.features
+            if features is None:  # JSON lines and the like: known from their first records only
+                features = stream._resolve_features().features or {}
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         # `datasets` says so when there is no such configuration, split or data; and when a file could not be fetched
         if is_passing(error) or any(name in str(error) for name in ("LocalEntryNotFoundError", "ConnectionError")):
@@ -122,8 +130,8 @@ def look_up(dataset: Dataset, field: str | None) -> tuple[Dataset, list[tuple[st
     ]
     splits = builder.info.splits or {}
     text_bytes = splits[dataset.split].num_bytes if dataset.split in splits else None
-    parquet = hasattr(builder.config, "columns") and all(address.endswith(".parquet") for address, _ in files)
-    return replace(dataset, field=column, parquet=parquet), files, text_bytes or None
+    is_parquet = all(address.endswith(".parquet") for address, _ in files)
+    return replace(dataset, field=column, parquet=is_parquet), files, text_bytes or None
 
 
 @functools.lru_cache(maxsize=16)
@@ -131,8 +139,20 @@ def open_builder(dataset: Dataset) -> Any:
     """The `datasets` builder of a dataset: one per process, as it asks the hub for the list of files."""
     import datasets
 
-    options = {"columns": [dataset.field]} if dataset.parquet else {}
-    return datasets.load_dataset_builder(dataset.repository, dataset.config, revision=dataset.revision, **options)
+    return datasets.load_dataset_builder(dataset.repository, dataset.config, revision=dataset.revision)
+
+
+@contextmanager
+def without_torch() -> Iterator[None]:
+    """Keep `datasets` from importing torch for every stream it makes: seconds and hundreds of megabytes in each worker."""
+    import datasets
+
+    available = datasets.config.TORCH_AVAILABLE
+    datasets.config.TORCH_AVAILABLE = "torch" in sys.modules
+    try:
+        yield
+    finally:
+        datasets.config.TORCH_AVAILABLE = available
 
 
 # ---- what can go wrong
@@ -205,6 +225,11 @@ def explained(error: Exception, spec: str) -> Exception:
         return InputError(f"{spec}: the hub is switched off by HF_HUB_OFFLINE; unset it or give local files")
     if isinstance(error, HfHubHTTPError):
         return InputError(f"{spec}: the hub refuses: {one_line(error)}")
+    if isinstance(error, RecordError):
+        return InputError(f"{spec}: row {error.line}: {error.what}")
+    damaged = type(error) is OSError and error.errno is None  # how Arrow speaks of pages it cannot decode
+    if damaged or type(error).__module__.split(".")[0] in ("datasets", "pyarrow"):
+        return InputError(f"{spec}: its files cannot be read ({one_line(error)})")
     return error
 
 
@@ -218,58 +243,59 @@ def one_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class HubPart(Part):
-    """A file of a dataset, or a range of the row groups of a parquet file.
+    """A file of a dataset, or a stretch of a parquet file.
 
     Attributes:
         dataset: which.
-        file, files: number of the file, and how many there are.
-        range, ranges: number of the range within it, and how many there are (fewer if it has fewer row groups).
+        address: the file.
+        file, files: its number in the dataset, and how many there are.
+        stretch, stretches: number of the stretch of row groups, and in how many the file is cut.
     """
 
     name: str
     size: int | None
     dataset: Dataset
+    address: str
     file: int
     files: int
-    range: int
-    ranges: int
-
-    def stream(self) -> Any:
-        """The part's rows as an iterable dataset of `datasets`, or None where the file has no such range."""
-        stream = open_builder(self.dataset).as_streaming_dataset(split=self.dataset.split)
-        if stream.num_shards != self.files:
-            raise InputError(f"{self.name}: the dataset's files changed while it was read; start again")
-        stream = stream.shard(num_shards=self.files, index=self.file, contiguous=True)
-        if self.ranges > 1:
-            stream = stream.reshard()  # a shard for each row group
-            ranges = min(self.ranges, stream.num_shards)
-            if self.range >= ranges:
-                return None
-            stream = stream.shard(num_shards=ranges, index=self.range, contiguous=True)
-        return stream.select_columns([self.dataset.field])
+    stretch: int
+    stretches: int
 
     def documents(self) -> Iterator[str]:
         """Yield the texts; after a failure of the network go on behind the last one."""
         wait = Waiting(self.name)
-        state: dict[str, Any] | None = None
+        done = 0  # rows, empty ones included
         while True:
-            stream = None
             try:
-                stream = self.stream()
-                if stream is None:
-                    return
-                if state is not None:
-                    stream.load_state_dict(state)
-                for row in stream:
+                for text in self.parquet_rows(done) if self.dataset.parquet else self.streamed_rows(done):
+                    done += 1
                     wait.failures = 0
-                    text = row[self.dataset.field]
                     if text and not text.isspace():
                         yield text
                 return
             except Exception as error:
                 wait.after(error)
-            if stream is not None:
-                state = stream.state_dict()  # of the last row that was yielded
+
+    def parquet_rows(self, done: int) -> Iterator[str | None]:
+        """The rows from `done` on, by as many requests as there are row groups; their other columns are not fetched."""
+        from huggingface_hub import HfFileSystem
+
+        with HfFileSystem().open(self.address, "rb", cache_type="none") as file:
+            table = parquet.open_parquet(file, REQUEST_BYTES)
+            groups = table.num_row_groups
+            start, stop = (groups * index // self.stretches for index in (self.stretch, self.stretch + 1))
+            yield from parquet.read_rows(table, self.dataset.field, start, stop, done)
+
+    def streamed_rows(self, done: int) -> Iterator[str | None]:
+        """The rows from `done` on; `datasets` reads the file from its beginning."""
+        with without_torch():
+            stream = open_builder(self.dataset).as_streaming_dataset(split=self.dataset.split)
+            if stream.num_shards != self.files:
+                raise InputError(f"{self.name}: the dataset has {stream.num_shards} files now; start again")
+            stream = stream.shard(num_shards=self.files, index=self.file, contiguous=True)
+            stream = stream.select_columns([self.dataset.field])
+        for row in itertools.islice(stream, done, None):
+            yield row[self.dataset.field]
 
 
 @dataclass(frozen=True)
@@ -295,16 +321,17 @@ class HubSource(Source):
     def parts(self) -> list[Part]:
         """A part for each file; for each stretch of row groups of a large parquet file."""
         parts: list[Part] = []
+        count = len(self.files)
         for number, (address, size) in enumerate(self.files):
             text = estimate(address, size)
-            ranges = 1
-            if self.dataset.parquet and text and len(self.files) <= MANY_FILES:
-                ranges = -(-text // self.part_bytes)
-            for index in range(ranges):
-                name = f"{self.name} file {number + 1}/{len(self.files)}"
-                name += f" range {index + 1}/{ranges}" if ranges > 1 else ""
-                share = None if text is None else text // ranges
-                parts.append(HubPart(name, share, self.dataset, number, len(self.files), index, ranges))
+            stretches = 1
+            if self.dataset.parquet and text and count <= MANY_FILES:
+                stretches = -(-text // self.part_bytes)
+            for index in range(stretches):
+                name = f"{self.name} file {number + 1}/{count}"
+                name += f" stretch {index + 1}/{stretches}" if stretches > 1 else ""
+                share = None if text is None else text // stretches
+                parts.append(HubPart(name, share, self.dataset, address, number, count, index, stretches))
         return parts
 
     def fingerprint(self) -> str:
@@ -315,7 +342,7 @@ class HubSource(Source):
 
     def size_bytes(self) -> int | None:
         """As `Source.size_bytes`."""
-        sizes = [estimate(address, size) for address, size in self.files]
+        sizes = [part.size for part in self.parts()]
         return self.text_bytes or (None if None in sizes else sum(size or 0 for size in sizes))
 
     def describe(self) -> dict[str, Any]:
@@ -331,8 +358,6 @@ class HubSource(Source):
 
 def estimate(address: str, size: int | None) -> int | None:
     """Bytes of text in a file of the hub."""
-    from gpt3.corpus.compression import RATIOS
-
     if size is None:
         return None
     suffix = "." + address.rsplit(".", 1)[-1]

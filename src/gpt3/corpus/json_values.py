@@ -97,8 +97,8 @@ class JsonValues:
                 raise RecordError(line, f"not JSON: {what}") from None
             except RecursionError:
                 raise RecordError(self.line, "nested too deeply") from None
-            if end == len(self.text) and isinstance(value, (int, float)) and self.refill():
-                continue  # the rest of a number may be in the next chunk
+            if isinstance(value, (int, float)) and not self.text[end:].strip("+-.eE") and self.refill():
+                continue  # the rest of a number may be in the next chunk, as in "1", "1." or "1e-"
             line = self.line
             self.advance(end)
             return line, value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gpt3.corpus.documents import RecordError
@@ -27,11 +26,13 @@ class RowGroup:
     bytes: int
 
 
-def open_parquet(path: Path) -> Any:
-    """Open a file without reading columns ahead, so that memory stays small whatever the row groups' size."""
+def open_parquet(file: Any, buffer_bytes: int = 1024 * 1024) -> Any:
+    """Open a file or a path; columns are read `buffer_bytes` at a time, so memory stays small whatever the row groups' size."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(path, buffer_size=1024 * 1024, pre_buffer=False, page_checksum_verification=True)
+    return pyarrow.parquet.ParquetFile(
+        file, buffer_size=buffer_bytes, pre_buffer=False, page_checksum_verification=True
+    )
 
 
 def find_column(file: Any, field: str | None) -> str:
@@ -66,17 +67,21 @@ def row_groups(file: Any, column: str) -> list[RowGroup]:
     return [RowGroup(group.num_rows, group.column(position).total_uncompressed_size) for group in groups]
 
 
-def read_parquet(file: Any, column: str, start: int, stop: int) -> Iterator[str]:
-    """Documents of the row groups [start, stop); nulls and blank texts are passed over."""
+def read_rows(file: Any, column: str, start: int, stop: int, skip: int = 0) -> Iterator[str | None]:
+    """Yield the rows of the row groups [start, stop) but for the first `skip`; whole row groups are skipped unread."""
     groups = row_groups(file, column)
     row = sum(group.rows for group in groups[:start])
     for index in range(start, stop):
         group = groups[index]
+        if skip >= group.rows:
+            skip -= group.rows
+            row += group.rows
+            continue
         size = max(1, min(4096, BATCH_BYTES * group.rows // max(1, group.bytes)))
         for batch in file.iter_batches(batch_size=size, row_groups=[index], columns=[column], use_threads=False):
-            for text in texts(batch.column(0), row):
-                if text and not text.isspace():
-                    yield text
+            values = batch.column(0)[skip:] if skip else batch.column(0)
+            yield from texts(values, row + batch.num_rows - len(values))
+            skip = max(0, skip - batch.num_rows)
             row += batch.num_rows
 
 

@@ -24,9 +24,15 @@ POLL_SECONDS = 0.2
 
 
 def encode_in_processes(
-    parts: list[tuple[int, Part]], work: Path, dtype: str, end_of_text: int, workers: int, progress: Progress
+    parts: list[tuple[int, Part]],
+    work: Path,
+    dtype: str,
+    end_of_text: int,
+    workers: int,
+    threads: int,
+    progress: Progress,
 ) -> None:
-    """Write the segments of `parts` into ``work/segments`` with `workers` processes.
+    """Write the segments of `parts` into ``work/segments`` with `workers` processes of `threads` threads each.
 
     Args:
         parts: with their numbers through all sources.
@@ -38,10 +44,8 @@ def encode_in_processes(
     """
     context = multiprocessing.get_context("spawn")  # alike on every system, and safe whatever threads this process has
     done = context.Value("q", 0)
-    watched, held = context.Pipe(
-        duplex=False
-    )  # only this process holds the writing end: closed, or dead, workers see its end
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    # Only this process holds the pipe's writing end: when it closes it, or dies, the workers see the end of the pipe.
+    watched, held = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start, initargs=(work, dtype, end_of_text, threads, done, watched)
     )
@@ -76,9 +80,8 @@ def _start(
 ) -> None:
     """Set a worker process up."""
     global _writer
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches every process of the terminal; the parent answers for all
+    # Ctrl-C reaches every process of the terminal; the parent answers for all of them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()
     from gpt3.tokenizer import Encoder, load_tokenizer
 

@@ -24,8 +24,8 @@ from gpt3.errors import InputError
 from gpt3.progress import Progress
 from gpt3.tokenizer import Encoder, load_tokenizer, tokenizer_hash
 
-POOL_BYTES = 64 << 20
-"""Below this much text one process is done before others have started."""
+POOL_BYTES = 256 << 20
+"""Up to this much text one process does the work, with threads in the tokeniser: it is done before others have started."""
 LEAST_BYTES_PER_TOKEN = 3.0
 """To foresee the room needed: English has 4.4 bytes a GPT-2 token, other languages and small vocabularies 2.5 to 4."""
 STATE = "preparation.json"
@@ -68,10 +68,7 @@ class Preparation:
                     try:
                         self._make(work, out)
                     except KeyboardInterrupt:
-                        print(
-                            f"interrupted; {work} keeps what is done: the same command goes on from there",
-                            file=sys.stderr,
-                        )
+                        print(f"{work} keeps what is done: the same command goes on from there", file=sys.stderr)
                         raise
                 durable.discard(work)
         if finished:
@@ -88,7 +85,10 @@ class Preparation:
             return False
         if not (out / manifest.FILE_NAME).exists():
             raise InputError(f"--out {out} exists and is not a shard folder; choose another --out")
-        there = open_shards(out).manifest.preparation
+        try:
+            there = open_shards(out).manifest.preparation
+        except InputError as error:
+            raise InputError(f"--out {out} cannot be used: {error}; delete it first, or choose another --out") from None
         if difference := self._difference(there):
             raise InputError(f"--out {out} holds another preparation ({difference}); choose another --out or delete it")
         return True
@@ -169,9 +169,10 @@ class Preparation:
         with Progress("tokenising", total / 1e6 if total else None, "MB", start=start / 1e6) as progress:
             end_of_text = int(self.tokenizer.eos_token_id)
             if workers > 1 and (total is None or total - start > POOL_BYTES):
-                encode_in_processes(left, work, self.dtype, end_of_text, workers, progress)
+                threads = max(1, self.options.worker_count() // workers)
+                encode_in_processes(left, work, self.dtype, end_of_text, workers, threads, progress)
             else:
-                encoder = Encoder(self.tokenizer)
+                encoder = Encoder(self.tokenizer, threads=self.options.worker_count())
                 writer = SegmentWriter(
                     work / "segments", encoder, self.dtype, end_of_text, lambda size: progress.advance(size / 1e6)
                 )

@@ -75,7 +75,5 @@ def run(options: PrepareOptions) -> None:
 
     folder = open_shards(prepare(options))
     for name, split in folder.manifest.splits.items():
-        print(
-            f"{name}: {split.documents:,} documents, {split.text_bytes / 1e6:,.1f} MB of text, {split.tokens:,} tokens"
-        )
+        print(f"{name}: {split.documents:,} documents, {split.text_bytes:,} bytes of text, {split.tokens:,} tokens")
     print(f"shards: {folder.path}\nnext: gpt3 train --data {folder.path}")

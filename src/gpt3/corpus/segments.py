@@ -1,6 +1,6 @@
 """Parts of sources turned into tokens, piece by piece: intermediate files that several processes write and a kill spares.
 
-A part's documents become *segments* of about 64 MB of text. A segment is three files in one folder: ``PART-NUMBER.tokens``
+A part's documents become *segments* of about 32 MB of text. A segment is three files in one folder: ``PART-NUMBER.tokens``
 (ids, end-of-text after each document), ``.documents`` (a record for each document) and ``.json`` (the counts), the last
 written last: a segment without it does not exist. Nothing in a segment depends on who wrote it, so a new run goes on
 behind the last segment of each part, with any number of workers.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gpt3.corpus.documents import Part
     from gpt3.tokenizer import Encoder
 
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 32 << 20
 """A segment is closed after this much text: what a kill costs each worker at most."""
 BATCH_BYTES = 4 << 20
 """Text given to the encoder in one call: enough for its threads to share, little enough to forget the memory."""

@@ -40,6 +40,8 @@ def run(options: GenerateOptions) -> None:
         note(f"model: {place}")
     model, tokenizer = load(place, device=options.device, dtype=options.dtype)
     job = Job(model, tokenizer, prompt, options)
+    if not prompt:
+        note("the prompt is empty: a new document begins")
     if job.dropped:
         note(
             f"the prompt has {job.dropped + job.prompt_tokens:,} tokens, the model's context {job.prompt_tokens:,}: "

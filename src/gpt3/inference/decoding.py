@@ -47,12 +47,8 @@ class Decoder:
         self.restarts = 0
         self.length = len(prompt)  # of every row: prompt and what was written
         self.written = 0
-        # (rows, prompt + new): prompt and text of each row; only [:, : length] is filled
-        self._history = torch.zeros(
-            (len(self.rows), len(prompt) + options.max_new_tokens), dtype=torch.long, device=model.device
-        )
-        self._history[:, : self.length] = torch.tensor(prompt, dtype=torch.long, device=model.device)
-        self._logits: Tensor | None = None  # (rows, V) of the next token, once they are known
+        # (rows, room): prompt and text of each row; only [:, : length] is filled
+        self._history = torch.tensor([prompt] * len(self.rows), dtype=torch.long, device=model.device)
 
     def step(self) -> list[int]:
         """One more token for each of `rows`, in their order; sampling.NOTHING_LEFT where all are ruled out.
@@ -90,6 +86,8 @@ class Decoder:
         greedy = self.options.temperature == 0
         uniforms = [] if greedy else [sampling.uniform(self.seed, row, self.written) for row in self.rows]
         tokens = sampling.choose(logits, greedy, uniforms)
+        if self.length == self._history.shape[1]:  # full: double it
+            self._history = torch.cat([self._history, torch.zeros_like(self._history)], dim=1)
         self._history[:, self.length] = torch.tensor(tokens, device=self._history.device)
         self.length += 1
         self.written += 1
@@ -124,8 +122,16 @@ class Decoder:
 
 
 def context_of(model: PreTrainedModel) -> int:
-    """The positions the model has: the most tokens it can see at once."""
-    positions: int = model.config.max_position_embeddings
+    """The positions the model has: the most tokens it can see at once.
+
+    Raises:
+        InputError: its configuration names no such number.
+    """
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        raise InputError(
+            f"model type {model.config.model_type!r} names no max_position_embeddings; use a gpt3 or gpt2 model"
+        )
     return positions
 
 

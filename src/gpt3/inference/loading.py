@@ -43,7 +43,7 @@ def load(
             model, tokenizer = _load_hub(place, number_format)
         else:
             model, tokenizer = _load_folder(place, number_format)
-    return model.to(where).eval(), tokenizer
+    return model.to(where), tokenizer
 
 
 def choose_device(name: str) -> torch.device:
@@ -109,7 +109,7 @@ def _from_pretrained(place: Path | str, model_type: str | None, **options: Any) 
     """The model, no code of its own run, no pickle read, no tensor left to chance.
 
     Raises:
-        InputError: unknown model type, or tensors missing (transformers would fill them with random numbers).
+        InputError: unknown model type, tensors missing (transformers would fill in random numbers) or left over.
     """
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -124,12 +124,13 @@ def _from_pretrained(place: Path | str, model_type: str | None, **options: Any) 
         place, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
     )
     model, report = loaded
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise InputError(
-            f"--model {place}: {len(missing)} tensors are missing from the weights ({', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}); copy or save it again"
-        )
+    missing = report["missing_keys"]
+    # in other models transformers itself passes over tensors of no use, such as GPT-2's mask buffers
+    unexpected = report["unexpected_keys"] if model_type == "gpt3" else ()
+    for names, fault in ((missing, "are missing from the weights"), (unexpected, "have no place in that model")):
+        if names:
+            shown = ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+            raise InputError(f"--model {place}: {len(names)} tensors {fault} ({shown}); copy or save it again")
     return model
 
 

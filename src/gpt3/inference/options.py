@@ -89,7 +89,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class GenerateOptions(SamplingOptions):
-    """What `gpt3 generate` takes: the sampling options, the model and the prompt."""
+    """Continue a text with a trained model: streams to standard output as it is written."""
 
     top_p: float = 0.9
     """Choose among the fewest tokens with this much probability together; above 0, 1 is all. Default: the paper's (App. F)."""

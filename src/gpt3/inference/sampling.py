@@ -156,9 +156,8 @@ def draw(logits: Tensor, uniforms: Sequence[float]) -> Tensor:
     if device.type == "mps":  # which has no float64
         logits = logits.cpu()
     cumulative = logits.double().softmax(-1).cumsum(-1)  # (B, V)
-    total = cumulative[:, -1:]
-    point = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * total
-    point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))  # rounding may have reached the total
+    point = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
+    # the first token whose sum is above the point: such a token has added to the sum, so its probability is not 0
     return torch.searchsorted(cumulative, point, right=True)[:, 0].to(device)
 
 

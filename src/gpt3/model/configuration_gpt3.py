@@ -1,13 +1,23 @@
 """Configuration of GPT-3 (Brown et al. 2020, section 2.1)."""
+# No `from __future__ import annotations` here: `@strict` checks values against the fields' types, not against strings.
 
-from __future__ import annotations
-
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
+LEAST = {
+    "vocab_size": 1,
+    "max_position_embeddings": 1,
+    "hidden_size": 1,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "head_dim": 1,
+    "intermediate_size": 1,
+    "sliding_window": 2,  # transformers' caches keep window - 1 keys
+}
 
 
 @strict
@@ -62,10 +72,15 @@ class GPT3Config(PreTrainedConfig):
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
-    head_dim: int | None = None
-    intermediate_size: int | None = None
+    if TYPE_CHECKING:  # None stands for a default, which __post_init__ fills in
+        head_dim: int = 0
+        intermediate_size: int = 0
+        layer_types: list[str] = []
+    else:
+        head_dim: int | None = None
+        intermediate_size: int | None = None
+        layer_types: list[str] | None = None
     activation_function: str = "gelu"
-    layer_types: list[str] | None = None
     sliding_window: int = 256
     use_pre_layernorm: bool = True
     layer_norm_epsilon: float = 1e-5
@@ -80,32 +95,45 @@ class GPT3Config(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.head_dim is None and self.num_attention_heads > 0 and self.hidden_size % self.num_attention_heads == 0:
-            self.head_dim = self.hidden_size // self.num_attention_heads
-        if self.intermediate_size is None:
-            self.intermediate_size = 4 * self.hidden_size
-        if self.layer_types is None:
-            self.layer_types = [LAYER_TYPES[i % 2] for i in range(self.num_hidden_layers)]
         super().__post_init__(**kwargs)
+        width, heads, layers = self.hidden_size, self.num_attention_heads, self.num_hidden_layers
+        if self.head_dim is None and heads > 0 and width % heads == 0:
+            self.head_dim = width // heads
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * width
+        if self.layer_types is None:
+            self.layer_types = [LAYER_TYPES[layer % 2] for layer in range(layers)]
 
     def validate_architecture(self) -> None:
-        """Part of `@strict`'s validation: every value that makes no model, named at once."""
-        wrong = [
-            f"{name} must be at least 1, got {getattr(self, name)}"
-            for name in (
-                "vocab_size",
-                "max_position_embeddings",
-                "hidden_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "sliding_window",
-            )
-            if getattr(self, name) < 1
-        ]
-        if self.head_dim is None:
+        """Part of `@strict`'s validation: every value that makes no model, all named at once."""
+        wrong = []
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                wrong.append(f"{name} must be at least {least}, got {value}")
+        if self.head_dim is None and self.num_attention_heads > 0:
             wrong.append(
-                f"hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "
-                f"({self.num_attention_heads}); give head_dim"
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}: "
+                "choose others, or give head_dim"
+            )
+        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if not 0 <= getattr(self, name) < 1:
+                wrong.append(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        for name in ("initializer_range", "layer_norm_epsilon"):
+            if not getattr(self, name) > 0:
+                wrong.append(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.real_vocab_size is not None and not 1 <= self.real_vocab_size <= self.vocab_size:
+            wrong.append(f"real_vocab_size must be from 1 to vocab_size {self.vocab_size}, got {self.real_vocab_size}")
+        if self.activation_function not in ACT2FN:
+            wrong.append(
+                f"activation_function {self.activation_function!r} is unknown: gelu, gelu_new, relu, silu, ..."
             )
         if wrong:
             raise ValueError("; ".join(wrong))
+
+    def validate_layer_type(self) -> None:
+        """Part of `@strict`'s validation: the layers' kinds."""
+        if unknown := sorted(set(self.layer_types) - set(LAYER_TYPES)):
+            raise ValueError(f"layer_types may hold {' and '.join(LAYER_TYPES)}, not {', '.join(unknown)}")
+        if (count := len(self.layer_types)) != self.num_hidden_layers:
+            entries = "1 entry" if count == 1 else f"{count} entries"
+            raise ValueError(f"layer_types has {entries} for {self.num_hidden_layers} layers")

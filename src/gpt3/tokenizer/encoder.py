@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,8 @@ Flat = tuple[np.ndarray, np.ndarray]
 # Each library reads its variable when its thread pool starts, once per process.
 THREAD_VARIABLES = ("FASTOKENS_BPE_THREADS", "RAYON_NUM_THREADS")
 # Where implementations differ: contractions in both cases, spaces at the end and before line breaks, Unicode's other
-# spaces, digits and letters beyond ASCII, marks, joined emoji, long runs, and text that spells special tokens.
+# spaces, digits and letters beyond ASCII, marks, joined emoji, long runs, text that spells special tokens, and letters
+# that came with Unicode 15.1, 16 and 17, which tables of another year take for no letters.
 PROBES = (
     "",
     "The quick brown fox's 3rd jump, they'LL say: don't — we've 1,234.5 reasons!",
@@ -37,6 +38,7 @@ PROBES = (
     "\u0939\u093f\u0928\u094d\u0926\u0940 \u4e2d\u6587\u5b57 \u0e44\u0e17\u0e22 \ufeff\x00\x7f\ufffd",
     "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001d518\U0001d52b\U0001d526 \U00020000\U000e0001\U0010fffd",
     f"a{END_OF_TEXT}b {END_OF_TEXT} <|im_start|>",
+    "\U0002ebf0's \u1c89's \ua7cb's \U00010d50's \ua7ce's \U00032901's \U0003347a's",
     "a" * 300 + " " * 300 + "\n" * 300 + "!?" * 150,
 )
 
@@ -58,9 +60,11 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, threads: int | None = None) -> None:
         self.tokenizer, self.threads = tokenizer, threads
-        description = tokenizer.backend_tokenizer.to_str()
+        settings = json.loads(tokenizer.backend_tokenizer.to_str())
+        settings["truncation"] = settings["padding"] = None  # what an earlier call left set would cut documents
+        description = json.dumps(settings)
         with _thread_limit(threads):
-            fast = _fastokens(tokenizer, description)
+            fast = _fastokens(tokenizer, description) if _fits(settings) else None
             self.library = "fastokens" if fast else "tokenizers"
             self._encode = fast or _tokenizers(description)
 
@@ -87,8 +91,6 @@ class Encoder:
 
 def _fastokens(tokenizer: PreTrainedTokenizerFast, description: str) -> Callable[[list[str]], Flat] | None:
     """The fast path, if it is installed and proves itself on the probes."""
-    if not _fits(json.loads(description)):
-        return None
     try:
         import fastokens
     except ImportError as error:
@@ -113,18 +115,18 @@ def _fastokens(tokenizer: PreTrainedTokenizerFast, description: str) -> Callable
     return encode
 
 
-def _fits(description: dict) -> bool:
+def _fits(settings: dict[str, Any]) -> bool:
     """Whether a ``tokenizer.json`` is what the fast path is tested on: byte-level BPE, GPT-2's split, special tokens only."""
-    model, split = description["model"], description.get("pre_tokenizer") or {}
+    model, split = settings["model"], settings.get("pre_tokenizer") or {}
     return (
         model.get("type") == "BPE"
         and not any(model.get(key) for key in ("dropout", "unk_token", "byte_fallback", "ignore_merges"))
         and not any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix"))
-        and description.get("normalizer") is None
+        and settings.get("normalizer") is None
         and split.get("type") == "ByteLevel"
         and split.get("use_regex", True)
         and not split.get("add_prefix_space", True)
-        and all(token["special"] for token in description.get("added_tokens", []))
+        and all(token["special"] for token in settings.get("added_tokens", []))
     )
 
 
@@ -134,8 +136,6 @@ def _tokenizers(description: str) -> Callable[[list[str]], Flat]:
 
     backend = Tokenizer.from_str(description)
     backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
 
     def encode(texts: list[str]) -> Flat:
         each = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]

@@ -24,7 +24,7 @@ def model_card(
 ) -> str:
     """Markdown with Hugging Face's front matter: what the model is, what it was trained on and how, how to run it."""
     config = model.config
-    banded = sum(kind == "sliding_attention" for kind in config.layer_types)
+    banded = sum(kind == "sliding_attention" for kind in config.layer_types or ())
     sources = ", ".join(str(source["name"]) for source in shards.manifest.sources)
     result = (
         f"| held-out loss (nats a token) | {score.loss:.4f} |\n| perplexity | {score.perplexity:.2f} |\n"
@@ -48,7 +48,8 @@ A GPT-3 (Brown et al. 2020, arXiv 2005.14165) of {model.num_parameters():,} para
 | context, vocabulary | {config.max_position_embeddings}, {config.vocab_size:,} |
 | data | {sources} |
 | tokens seen | {plan.tokens:,} in {plan.steps:,} steps of {plan.batch_tokens:,} |
-| recipe | AdamW {options.beta1}/{options.beta2}, decay {options.weight_decay}, clip {options.clip}, peak rate {plan.lr:g}, cosine to {plan.min_lr:g} |
+| optimizer | AdamW {options.beta1}/{options.beta2}, decay {options.weight_decay}, clip {options.clip} |
+| learning rate | {plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} |
 | computed in | {options.dtype}, seed {options.seed}, {seconds / 60:.1f} minutes |
 {result}
 ## Run it

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -49,6 +49,9 @@ class RunResult:
 
 def run(options: TrainOptions) -> int:
     """``gpt3 train``: train, then say what was made and what to do next. Returns the exit code."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # transformers' bars over saves of a second would break our line
     began = time.monotonic()
     result = train(options)
     if not result.finished:
@@ -201,7 +204,8 @@ def _train(
     compute = choose_compute(options.device, options.dtype)
 
     torch.manual_seed(options.seed)
-    model = build_model(options, shape, shards.vocab_size, shards.end_of_text).to(compute.device)
+    model = build_model(options, shape, shards.vocab_size, shards.end_of_text)
+    model.to(compute.device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
     check_room(
         folder, (options.keep_checkpoints + 1) * BYTES_A_PARAMETER * model.num_parameters(), purpose="checkpoints"
     )
@@ -239,7 +243,7 @@ def _train(
             {"step": step, "tokens": step * plan.batch_tokens, "seconds": seconds}, options.keep_checkpoints,
         )  # fmt: skip
 
-    dtype = "bf16" if compute.dtype == torch.bfloat16 else "fp32"
+    dtype: Literal["bf16", "fp32"] = "bf16" if compute.dtype == torch.bfloat16 else "fp32"
     final = dataclasses.replace(settled(options, plan), dtype=dtype)
     if checkpoint is None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from gpt3.corpus.shards import TokenSplit
 from gpt3.inference import generate
@@ -33,7 +33,7 @@ class SampleWriter:
         self,
         path: Path,
         model: GPT3ForCausalLM,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerFast,
         held_out: TokenSplit,
         options: TrainOptions,
     ) -> None:
@@ -59,12 +59,12 @@ class SampleWriter:
             self.model.train(was_training)
 
 
-def held_out_prompts(split: TokenSplit, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def held_out_prompts(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """The first line, at most 12 tokens of it, of a few held-out documents; one empty prompt where there are none."""
     prompts = []
     start = 0
     for end in split.document_ends()[:SAMPLES]:
-        text = tokenizer.decode(split.read(start, min(start + 12, int(end) - 1)))
+        text = str(tokenizer.decode(split.read(start, min(start + 12, int(end) - 1))))
         line, newline, _ = text.partition("\n\n")
         prompts.append(line + newline)
         start = int(end)

@@ -29,7 +29,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, resume_step: int) -> None:
         kept = read_metrics(path, resume_step) if resume_step else []
-        self._file = open(path, "w", encoding="utf-8")
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         for record in kept:
             self._write(record)
 

@@ -1,0 +1,194 @@
+"""`gpt3 generate`: where the prompt comes from, what goes to which stream, and how it ends."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gpt3.errors import InputError
+from gpt3.inference import Job, generate, load
+from gpt3.inference.command import run
+from gpt3.inference.options import GenerateOptions
+
+PROMPT = "Once upon a time"
+ANY = {"seed": 0, "max_new_tokens": 30}
+
+
+def said(options, capfd):
+    run(options)
+    return capfd.readouterr()
+
+
+def expected(home, prompt, **options):
+    return generate(*load(home / "runs" / "demo"), prompt, **{"top_p": 0.9, **ANY, **options})
+
+
+def test_text_goes_out_and_notes_to_stderr(home, capfd):
+    out, err = said(GenerateOptions(prompt=PROMPT, **ANY), capfd)
+    text = expected(home, PROMPT)[0].text
+    assert out == text + "\n"
+    assert f"model: {Path('runs') / 'demo' / 'model'}" in err
+    assert re.search(r"30 tokens in \d+\.\d s .*; ended by --max-new-tokens 30; --seed 0 gives the same again", err)
+
+
+def test_the_seed_in_the_note_gives_the_same_again(home, capfd):
+    out, err = said(GenerateOptions(prompt=PROMPT, max_new_tokens=20), capfd)
+    seed = int(re.search(r"--seed (\d+)", err)[1])
+    assert said(GenerateOptions(prompt=PROMPT, max_new_tokens=20, seed=seed), capfd).out == out
+
+
+@pytest.mark.parametrize("content", ["Ἐν ἀρχῇ ἦν\n", "Ἐν ἀρχῇ ἦν", "\ufeffἘν ἀρχῇ ἦν\r\n"])
+@pytest.mark.parametrize("options", [{}, {"prompt": "-"}, {"prompt_file": "-"}, {"prompt_file": "prompt.txt"}])
+def test_piped_and_filed_prompts(home, pipe_in, capfd, content, options):
+    """UTF-8 wherever it comes from; the one line end that echo and editors add is not the prompt's."""
+    (home / "prompt.txt").write_bytes(content.encode())
+    pipe_in(b"" if options.get("prompt_file") == "prompt.txt" else content.encode())
+    assert said(GenerateOptions(**options, **ANY), capfd).out == expected(home, "Ἐν ἀρχῇ ἦν")[0].text + "\n"
+
+
+def test_only_one_line_end_is_left_out(home, pipe_in, capfd):
+    pipe_in(b"Q: sea\n\n")
+    assert said(GenerateOptions(json=True, **ANY), capfd).out.startswith('{"index": 0, "prompt": "Q: sea\\n"')
+
+
+def test_a_given_prompt_leaves_standard_input_unread(home, pipe_in, capfd):
+    pipe_in(b"something else")
+    run(GenerateOptions(prompt=PROMPT, **ANY))
+    assert sys.stdin.read() == "something else"
+
+
+def test_nothing_given_begins_a_document(home, pipe_in, capfd):
+    pipe_in(b"")
+    out, err = said(GenerateOptions(**ANY), capfd)
+    assert out == expected(home, "")[0].text + "\n"
+    assert "the prompt is empty: a new document begins" in err
+
+
+def test_bad_prompts(home, pipe_in):
+    (home / "latin.txt").write_bytes("caf\u00e9 ".encode("latin-1"))
+    pipe_in(b"ab\xff")
+    for options, message in (
+        ({"prompt_file": "latin.txt"}, "latin.txt is not UTF-8 at byte 3"),
+        ({"prompt_file": "none.txt"}, r"--prompt-file none.txt cannot be read \(No such file"),
+        ({"prompt_file": "."}, "--prompt-file . cannot be read"),
+        ({"prompt": "-"}, "standard input is not UTF-8 at byte 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(GenerateOptions(**options))
+
+
+def test_several_samples_are_numbered(home, capfd):
+    out, _ = said(GenerateOptions(prompt=PROMPT, num_samples=3, **ANY), capfd)
+    parts = re.split(r"^--- sample (\d) of 3 ---\n", out, flags=re.M)
+    texts = [result.text + "\n" for result in expected(home, PROMPT, num_samples=3)]
+    assert parts == ["", "1", texts[0] + "\n", "2", texts[1] + "\n", "3", texts[2]]
+
+
+def test_json_lines(home, capfd):
+    out, err = said(GenerateOptions(prompt=PROMPT, num_samples=2, json=True, stop=["e"], **ANY), capfd)
+    lines = [json.loads(line) for line in out.splitlines()]
+    for line, result in zip(lines, expected(home, PROMPT, num_samples=2, stop=["e"]), strict=True):
+        same = {"index", "prompt", "text", "tokens", "finish_reason", "prompt_tokens", "dropped_prompt_tokens", "seed"}
+        assert {name: line[name] for name in same} == {name: result.as_dict()[name] for name in same}
+        assert line["token_count"] == len(line["tokens"])
+        assert line["seconds"] > 0
+        assert line["tokens_per_second"] > 0
+    assert "tokens/s" not in err
+
+
+def test_a_long_prompt_is_told(home, capfd):
+    prompt = "the sea and the ships " * 200
+    _, err = said(GenerateOptions(prompt=prompt, **ANY), capfd)
+    result = expected(home, prompt)[0]
+    total = result.prompt_tokens + result.dropped_prompt_tokens
+    assert (
+        f"the prompt has {total:,} tokens, the model's context 256: the oldest {result.dropped_prompt_tokens:,} are dropped"
+        in err
+    )
+
+
+def test_the_model_is_checked_before_anything_is_loaded(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="train one first"):
+        run(GenerateOptions(prompt=PROMPT))
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_interruption_leaves_the_text_so_far(home, capfd, monkeypatch, as_json):
+    """Ctrl-C while the twelfth piece is computed, of two samples."""
+    steps = Job.__iter__
+
+    def interrupted(job):
+        yield from itertools.islice(steps(job), 11)
+        raise KeyboardInterrupt
+
+    whole = [result.text for result in expected(home, PROMPT, num_samples=2)]
+    monkeypatch.setattr(Job, "__iter__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(GenerateOptions(prompt=PROMPT, json=as_json, num_samples=2, **ANY))
+    out = capfd.readouterr().out
+    if as_json:
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert [line["finish_reason"] for line in lines] == ["interrupted"] * 2
+        texts = [line["text"] for line in lines]
+    else:
+        texts = re.fullmatch("--- sample 1 of 2 ---\n(.*)\n\n--- sample 2 of 2 ---\n(.*)\n", out, flags=re.S).groups()
+    for text, complete in zip(texts, whole, strict=True):
+        assert len(text) > 2
+        assert complete.startswith(text)
+        assert complete != text
+
+
+@contextmanager
+def greedy_without_end(home):
+    """`gpt3 generate` in a process of its own, writing a text that goes on for hours."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpt3", "generate", PROMPT, "--max-new-tokens", "1000000", "--temperature", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=home,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": "", "OMP_NUM_THREADS": "1"},
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs are born deaf to it
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to a child process differ")
+def test_ctrl_c_exits_130(home):
+    with greedy_without_end(home) as process:
+        first = os.read(process.stdout.fileno(), 100_000)
+        assert len(first) < 4096  # it streams: the text is far from complete, and no buffer was waited for
+        first += process.stdout.read(40)
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    text = (first + rest).decode("utf-8")
+    assert not text.isascii()  # in UTF-8 whatever the locale
+    assert text.endswith("\n")
+    assert expected(home, PROMPT, temperature=0)[0].text[:25] == text[:25]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes break differently")
+def test_a_broken_pipe_is_quiet(home):
+    with greedy_without_end(home) as process:
+        process.stdout.read(20)
+        process.stdout.close()
+        err = process.stderr.read().decode()
+        assert process.wait(timeout=60) == 0
+    assert err.splitlines() == [f"gpt3 generate: model: {Path('runs') / 'demo' / 'model'}"]

@@ -1,0 +1,56 @@
+"""Files that matter survive an error in the middle, and a full disk is told beforehand."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gpt3 import durable
+from gpt3.errors import InputError, require
+
+
+def test_an_error_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    durable.write_text(path, "old")
+
+    def write_half() -> None:
+        with durable.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        write_half()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for content in ("one", "two"):
+        with durable.replacing(folder) as temporary:
+            (temporary / "sub").mkdir(parents=True)
+            (temporary / "sub" / content).write_text(content)
+            assert not folder.exists() or content == "two"
+    assert [p.name for p in (folder / "sub").iterdir()] == ["two"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_text_is_utf8_with_line_feeds(tmp_path: Path) -> None:
+    durable.write_text(tmp_path / "text", "é\nß\n")
+    assert (tmp_path / "text").read_bytes() == b"\xc3\xa9\n\xc3\x9f\n"
+
+
+def test_a_full_disk_is_told_with_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    durable.check_room(tmp_path / "new" / "folder", 1_000_000, purpose="shards")
+    with pytest.raises(InputError, match=r"no room for shards .*about 2 MB needed, 1 MB free"):
+        durable.check_room(tmp_path / "new" / "folder", 2_000_000, purpose="shards")
+
+
+def test_a_missing_extra_is_one_line_with_the_remedy() -> None:
+    with pytest.raises(
+        InputError, match=r"reading spells needs no_such_module; install it with: pip install 'gpt3\[magic\]'"
+    ):
+        require("no_such_module", extra="magic", purpose="reading spells")
+    assert require("json", extra="magic", purpose="reading").dumps([1]) == "[1]"

@@ -1,0 +1,36 @@
+"""Progress in its plain form, as a file or a pipe sees it."""
+
+import pytest
+
+from gpt3 import progress
+from gpt3.progress import Progress, clock
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0, 59.6, 61, 3600, 3723)] == ["0:00", "1:00", "1:01", "1:00:00", "1:02:03"]
+
+
+def test_plain_lines_come_seldom_and_hold_the_numbers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Progress("reading", 200, "MB", start=100) as bar:
+        for _ in range(50):
+            now += 1
+            bar.advance(1, note="2 files")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5  # one every ten seconds
+    assert (
+        lines[-1] == "reading: 150/200 MB, 75%, 2 files, elapsed 0:50, ETA 0:50"
+    )  # 1 MB/s: what was done before does not count
+
+
+def test_without_a_total_there_is_no_eta(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Progress("streaming", None, "documents") as bar:
+        now = 11.0
+        bar.update(1234)
+        bar.say("a line of its own")
+    assert capsys.readouterr().err.splitlines() == ["streaming: 1,234 documents, elapsed 0:11", "a line of its own"]
