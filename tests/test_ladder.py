@@ -15,17 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from gpt3.errors import InputError
 from gpt3.ladder import (
     PRESETS,
-    LadderOptions,
     flops_per_token,
     ladder_rows,
     ladder_table,
     mean_keys,
     parameter_count,
     preset,
-    run,
     running_memory,
     training_memory,
 )
+from gpt3.ladder_command import LadderOptions, run
 
 EXACT = {
     "17M": 17_867_008,

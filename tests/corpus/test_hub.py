@@ -168,10 +168,12 @@ def test_parquet_in_parts(tmp_path):
 
 
 def fail_at_first(method: str, path: str, number: int) -> str | int | None:
-    """Every address answers 503 at first, then 500, then works; data files break off in between."""
-    if number <= 2:
-        return [503, 500][number - 1]
-    return "drop" if path.endswith((".parquet", ".gz")) and number % 4 == 3 else None
+    """Every address answers 503 at first, then works; data files answer 500 next, and break off now and again."""
+    if number == 1:
+        return 503
+    if not path.endswith((".parquet", ".gz")):
+        return None
+    return 500 if number == 2 else "drop" if number % 4 == 3 else None
 
 
 def fail_now_and_then(method: str, path: str, number: int) -> str | int | None:

@@ -193,6 +193,9 @@ def start_pooled(options):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
+PARTS = 100
+
+
 def children(pid):
     """The processes below a process, running ones only (Linux)."""
     found = []
@@ -217,13 +220,13 @@ def wait_until(condition, seconds=60):
 
 @pytest.fixture
 def pooled(tmp_path, options):
-    """Options of a preparation of 24 parts by two processes."""
+    """Options of a preparation of many parts by two processes: enough that it still runs when it is interrupted."""
     text = " ".join(str(i) for i in range(20_000))
-    for i in range(24):
+    for i in range(PARTS):
         (tmp_path / f"{i}.jsonl").write_text(json.dumps({"text": f"{i} {text}"}) + "\n", encoding="utf-8")
     return {
         **options,
-        "data": [str(tmp_path / f"{i}.jsonl") for i in range(24)],
+        "data": [str(tmp_path / f"{i}.jsonl") for i in range(PARTS)],
         "workers": 2,
         "out": str(tmp_path / "out"),
     }
@@ -244,7 +247,7 @@ def test_processes_killed_in_the_middle(tmp_path, pooled):
     wait_until(lambda: not any(map(running, workers)), 10)  # they do not outlive the parent
     assert not (tmp_path / "out").exists()
     done = len(list(segments_folder.glob("*.json")))
-    assert 1 <= done < 24
+    assert 1 <= done < PARTS
 
     process = start_pooled(pooled)
     wait_until(lambda: len(list(segments_folder.glob("*.json"))) > done)

@@ -1,5 +1,6 @@
 """`gpt3 generate`: where the prompt comes from, what goes to which stream, and how it ends."""
 
+import io
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gpt3.errors import InputError
-from gpt3.inference import Job, generate, load
+from gpt3.inference import Job, generate, load, stream
 from gpt3.inference.command import run
 from gpt3.inference.options import GenerateOptions
 
@@ -37,6 +38,27 @@ def test_text_goes_out_and_notes_to_stderr(home, capfd):
     assert out == text + "\n"
     assert f"model: {Path('runs') / 'demo' / 'model'}" in err
     assert re.search(r"30 tokens in \d+\.\d s .*; ended by --max-new-tokens 30; --seed 0 gives the same again", err)
+
+
+def test_each_piece_goes_out_at_once(home, monkeypatch):
+    """No buffer is waited for, and every write is whole characters."""
+    writes = []
+
+    class Pipe(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, content):
+            writes.append(bytes(content))
+            return len(content)
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(Pipe()), encoding="latin-1"))
+    run(GenerateOptions(prompt=PROMPT, **ANY))
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    pieces = list(stream(*load(), PROMPT, top_p=0.9, **ANY))
+    assert [content.decode("utf-8") for content in writes] == [*pieces, "\n"]
+    assert len(pieces) > 10
 
 
 def test_the_seed_in_the_note_gives_the_same_again(home, capfd):
@@ -171,9 +193,9 @@ def greedy_without_end(home):
 @pytest.mark.skipif(os.name == "nt", reason="signals to a child process differ")
 def test_ctrl_c_exits_130(home):
     with greedy_without_end(home) as process:
-        first = os.read(process.stdout.fileno(), 100_000)
-        assert len(first) < 4096  # it streams: the text is far from complete, and no buffer was waited for
-        first += process.stdout.read(40)
+        first = b""
+        while len(first) < 40:  # it streams: the text is far from complete
+            first += os.read(process.stdout.fileno(), 4096)
         process.send_signal(signal.SIGINT)
         rest, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -13,11 +13,13 @@ from gpt3.model import GPT3Model
 from gpt3.model.banded_attention import BLOCKS_FROM_WINDOWS, banded_attention, banded_mask
 
 
-def naive_band(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int) -> torch.Tensor:
+def naive_band(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, scale: float | None
+) -> torch.Tensor:
     """A (T, T) mask, entry by entry."""
     T = query.shape[2]
     mask = torch.tensor([[0 <= t - s < window for s in range(T)] for t in range(T)])
-    scores = (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).masked_fill(~mask, -torch.inf)
+    scores = (query @ key.transpose(2, 3) * (scale or query.shape[-1] ** -0.5)).masked_fill(~mask, -torch.inf)
     return scores.softmax(-1) @ value
 
 
@@ -28,17 +30,18 @@ def naive_band(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, wind
     length=st.integers(1, 40),
     width=st.integers(1, 8),
     window=st.integers(1, 12),
+    scale=st.sampled_from([None, 0.3]),
     seed=st.integers(0, 99),
 )
 def test_blocks_are_the_naive_mask_in_outputs_and_gradients(
-    batch: int, heads: int, length: int, width: int, window: int, seed: int
+    batch: int, heads: int, length: int, width: int, window: int, scale: float | None, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     q, k, v, upstream = (
         torch.randn(batch, heads, length, width, generator=generator, dtype=torch.float64) for _ in range(4)
     )
     inputs = [x.requires_grad_() for x in (q, k, v)]
-    output, expected = banded_attention(*inputs, window), naive_band(*inputs, window)
+    output, expected = banded_attention(*inputs, window, scale=scale), naive_band(*inputs, window, scale)
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-10)
     gradients = torch.autograd.grad(output, inputs, upstream)
     for gradient, reference in zip(gradients, torch.autograd.grad(expected, inputs, upstream), strict=True):
@@ -121,8 +124,9 @@ def test_attention_dropout_drops_in_training_only() -> None:
     value = torch.ones(2, 2, 64, 8)
     torch.manual_seed(0)
     dropped = banded_attention(query, key, value, 8, dropout=0.5)
-    assert dropped.std() > 0.2
-    assert abs(float(dropped.mean()) - 1) < 0.05
+    for rows in (dropped[:, :, :8], dropped[:, :, 8:]):  # the first block and the others
+        assert rows.std() > 0.2
+        assert abs(float(rows.mean()) - 1) < 0.2
     torch.testing.assert_close(banded_attention(query, key, value, 8), value)
 
     model, ids = tiny_model(attn_pdrop=0.5), random_ids(1, 40)

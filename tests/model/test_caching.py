@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -136,7 +138,9 @@ def test_beam_search_is_no_worse_than_greedy() -> None:
 def test_continuous_batching_is_row_by_row() -> None:
     model = tiny_model()
     prompts = [random_ids(1, n, seed=n)[0].tolist() for n in (3, WINDOW + 1, 20)]
-    batching = ContinuousBatchingConfig(page_size=16, num_blocks=32, max_batch_tokens=64)
+    names = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
+    page = {"page_size" if "page_size" in names else "block_size": 16}  # the older name in transformers 5.4
+    batching = ContinuousBatchingConfig(num_blocks=32, max_batch_tokens=64, **page)
     options = GenerationConfig(max_new_tokens=20, do_sample=False, pad_token_id=0, eos_token_id=-1)
     results = model.generate_batch(
         prompts, generation_config=options, continuous_batching_config=batching, progress_bar=False

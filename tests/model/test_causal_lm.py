@@ -131,13 +131,20 @@ def test_an_adapter_in_the_heads_place_is_used() -> None:
     torch.testing.assert_close(output.loss, F.cross_entropy(2 * logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
 
 
-def test_residual_and_embedding_dropout_drop_in_training_only() -> None:
-    ids = random_ids(1, 10)
-    for name in ("resid_pdrop", "embd_pdrop"):
+def test_each_dropout_drops_in_its_place_and_in_training_only() -> None:
+    x, ids = torch.randn(1, 10, 24), random_ids(1, 10)
+    places = {
+        "resid_pdrop": lambda model: [model.transformer.h[0].attn(x, None, None)[0], model.transformer.h[0].mlp(x)],
+        "attn_pdrop": lambda model: [model.transformer.h[0].attn(x, None, None)[0]],
+        "embd_pdrop": lambda model: [model.transformer(ids).last_hidden_state],
+    }
+    for name, outputs in places.items():
         model = tiny_model(**{name: 0.5})
-        assert torch.equal(model(ids).logits, model(ids).logits)
+        for once, again in zip(outputs(model), outputs(model), strict=True):
+            assert torch.equal(once, again)
         model.train()
-        assert not torch.allclose(model(ids).logits, model(ids).logits)
+        for once, again in zip(outputs(model), outputs(model), strict=True):
+            assert not torch.allclose(once, again), name
 
 
 def test_it_learns() -> None:

@@ -142,6 +142,21 @@ def test_non_contiguous_inputs() -> None:
     torch.testing.assert_close(loss, plain(hidden[::2], weight, targets[::2]))
 
 
+def test_rows_that_do_not_count_may_be_left_in_with_weight_0() -> None:
+    """On a GPU they are, on a CPU they are taken out first: the same sum."""
+    hidden, weight, targets = example(60, 8, 100, dtype=torch.float64)
+    counted = torch.arange(60) % 3 > 0
+    kept = loss_module._LinearCrossEntropy.apply(
+        hidden, weight, targets.where(counted, 0), counted, False, torch.float64, 16, None
+    )
+    expected = linear_cross_entropy(hidden, weight, targets.where(counted, -100), reduction="sum")
+    torch.testing.assert_close(kept, expected)
+    for gradient, reference in zip(
+        torch.autograd.grad(kept, [hidden, weight]), torch.autograd.grad(expected, [hidden, weight]), strict=True
+    ):
+        torch.testing.assert_close(gradient, reference)
+
+
 def test_only_the_gradients_asked_for_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[bool, ...]] = []
     inner = loss_module._losses_and_gradients

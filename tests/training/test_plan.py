@@ -12,9 +12,8 @@ from gpt3.training.plan import make_plan, settled
 
 
 def test_at_300b_tokens_the_recipe_is_the_papers() -> None:
-    plan = make_plan(
-        TrainOptions(model="125M", tokens="300B", warmup_tokens=375_000_000), preset("125M"), train_tokens=10**12
-    )
+    plan = make_plan(TrainOptions(model="125M", tokens="300B"), preset("125M"), train_tokens=10**12)
+    assert plan.warmup_tokens == 375_000_000
     assert plan.batch_tokens == 2**19  # 0.5M
     assert plan.context == 2048
     assert plan.tokens == pytest.approx(300e9, rel=1e-5)
@@ -71,9 +70,9 @@ def test_a_settled_plan_settles_to_itself() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (TrainOptions(batch_tokens=1000), r"--batch-tokens 1000 is not a multiple of the context of 256; try 768"),
-        (TrainOptions(batch_tokens=1024, micro_batch=3), r"--micro-batch 3 does not divide the 4 sequences"),
-        (TrainOptions(context=4096), r"--context 4096 is beyond the 256 positions of demo"),
+        (TrainOptions(batch_tokens=1000), r"--batch-tokens 1000 is not a multiple of the context of 128; try 896"),
+        (TrainOptions(batch_tokens=1024, micro_batch=3), r"--micro-batch 3 does not divide the 8 sequences"),
+        (TrainOptions(context=4096), r"--context 4096 is beyond the 128 positions of demo"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options: TrainOptions, message: str) -> None:

@@ -165,6 +165,8 @@ class Preparation:
         start = sum(segment.text_bytes for segment in done)
         if done:
             print(f"going on behind {start / 1e6:,.0f} MB done before", file=sys.stderr)
+        if not left:
+            return
         workers = min(self.options.worker_count(), len(left))
         with Progress("tokenising", total / 1e6 if total else None, "MB", start=start / 1e6) as progress:
             end_of_text = int(self.tokenizer.eos_token_id)

@@ -41,7 +41,7 @@ class TrainOptions:
     min_lr_ratio: float = 0.1
     """The learning rate at the end of the cosine, as a share of the peak (paper App. B: 10%)."""
     warmup_tokens: int | None = None
-    """Tokens of linear warm-up. Default: the paper's 375M of 300B scaled to the run, at least 1% of it (see docs/training.md)."""
+    """Tokens of linear warm-up. Default: the paper's 375M (App. B), at most a tenth of the run (see docs/training.md)."""
     decay_tokens: int | None = None
     """Tokens after which the cosine has reached its end. Default: the paper's 260B of 300B scaled to the run."""
     weight_decay: float = 0.1

@@ -3,7 +3,7 @@
 The paper's recipe (Brown et al. 2020, App. B) is written for 300B tokens. A shorter run keeps its shape, by these rules:
 
 - cosine: ends after 260/300 of the tokens, then the rate stays at its floor, as in the paper;
-- warm-up: 375M/300B of the tokens, but at least 1% of them: an eighth of a per cent of a short run is no warm-up;
+- warm-up: the paper's 375M tokens, but at most a tenth of the run (docs/LOG.md has what a shorter one costs);
 - batch: the preset's, but at most a thousandth of the tokens, so that a short run still takes 1,000 steps;
 - learning rate: the preset's.
 """
@@ -20,11 +20,11 @@ from gpt3.training.options import TrainOptions, count
 
 PAPER_WARMUP_TOKENS = 375_000_000
 PAPER_DECAY_TOKENS = 260_000_000_000
-LEAST_WARMUP = 0.01
+MOST_WARMUP = 0.1
 LEAST_STEPS = 1000
 DEFAULT_EPOCHS = 4
 """Repeating data up to four times is almost as good as new data (Muennighoff et al. 2023, arXiv 2305.16264)."""
-DEMO_MINUTES = 4.0
+DEMO_MINUTES = 4.2
 """What the demo trains for when nothing is said."""
 DEFAULT_MICRO_BATCH_TOKENS = 8192
 EVENTS_A_RUN = 10
@@ -129,7 +129,7 @@ def make_plan(options: TrainOptions, preset: Preset, train_tokens: int, steps: i
     tokens = steps * batch_tokens
     warmup = options.warmup_tokens
     if warmup is None:
-        warmup = max(round(tokens * PAPER_WARMUP_TOKENS / PAPER_TOKENS), round(tokens * LEAST_WARMUP))
+        warmup = min(PAPER_WARMUP_TOKENS, round(tokens * MOST_WARMUP))
     decay = options.decay_tokens
     if decay is None:
         decay = round(tokens * PAPER_DECAY_TOKENS / PAPER_TOKENS)
