@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -190,7 +191,8 @@ except (InputError, RunError) as error:
 
 def start_pooled(options):
     command = [sys.executable, "-c", POOLED, json.dumps(options)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job is born deaf to Ctrl-C
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear)
 
 
 PARTS = 100
