@@ -42,9 +42,10 @@ def test_the_cosine_is_torchs() -> None:
 )
 def test_every_plan_is_consistent(name: str, tokens: int, corpus: int) -> None:
     plan = make_plan(TrainOptions(model=name, tokens=str(tokens)), preset(name), corpus)
-    assert plan.batch_tokens == plan.micro_batch * plan.accumulation * plan.context
+    assert plan.batch_tokens % (plan.micro_batch * plan.context) == 0
     assert plan.batch_tokens <= max(PRESETS[name].batch_tokens, plan.context)
     assert 0 <= plan.tokens - tokens < plan.batch_tokens
+    assert plan.tokens_after(plan.steps - 1) < tokens <= plan.tokens
     assert 0 < plan.warmup_tokens <= plan.decay_tokens <= plan.tokens
     rates = [plan.learning_rate(round(plan.tokens * i / 50)) for i in range(51)]
     assert max(rates) <= plan.lr
@@ -52,6 +53,51 @@ def test_every_plan_is_consistent(name: str, tokens: int, corpus: int) -> None:
     peak = rates.index(max(rates))
     assert rates[:peak] == sorted(rates[:peak])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_the_batch_ramp_is_the_papers() -> None:
+    """App. B: from 32k tokens, linearly to the full batch over the first 4 to 12 billion tokens depending on the size."""
+    for name, billions in (("125M", 4), ("6.7B", 7.26), ("175B", 12)):
+        plan = make_plan(TrainOptions(model=name, tokens="300B"), preset(name), 10**12)
+        assert plan.stages[0].sequences * plan.context == 32_768
+        assert plan.ramp_tokens == pytest.approx(billions * 1e9, rel=0.01)
+        full = plan.stages[-1]
+        assert full.sequences * plan.context == plan.batch_tokens == preset(name).batch_tokens
+        assert full.first_tokens == pytest.approx(plan.ramp_tokens, rel=0.01)
+        for step in range(0, full.first_step, 101):
+            line = 32_768 + (plan.batch_tokens - 32_768) * plan.tokens_after(step) / plan.ramp_tokens
+            assert line - 32_768 <= len(plan.sequences(step)) * plan.context <= line + 1
+    assert (
+        make_plan(TrainOptions(model="175B", tokens="300B", ramp_tokens=0), preset("175B"), 10**12).stages[0].sequences
+        == 1568
+    )
+
+
+def test_small_batches_have_no_ramp() -> None:
+    assert make_plan(TrainOptions(model="17M", tokens="30M"), preset("17M"), 10**9).ramp_tokens == 0
+
+
+@given(
+    batch=st.integers(1, 400),
+    ramp=st.integers(0, 10**7),
+    context=st.sampled_from([128, 1024, 2048]),
+    steps=st.integers(1, 300),
+)
+def test_steps_cut_the_sequences_without_gap_or_overlap(batch: int, ramp: int, context: int, steps: int) -> None:
+    options = TrainOptions(model="125M", context=context, batch_tokens=batch * context, ramp_tokens=ramp, steps=steps)
+    plan = make_plan(options, preset("125M"), 10**9)
+    follows, sizes = 0, []
+    for step in range(steps):
+        sequences = plan.sequences(step)
+        assert sequences.start == follows
+        follows = sequences.stop
+        sizes.append(len(sequences))
+        assert plan.tokens_after(step + 1) == follows * context
+        assert plan.steps_for(plan.tokens_after(step + 1)) == step + 1
+        assert plan.steps_for(plan.tokens_after(step + 1) + 1) == step + 2
+    assert sizes == sorted(sizes)
+    assert sizes[-1] <= batch
+    assert plan.total_sequences == follows
 
 
 def test_without_a_budget_it_is_four_epochs_and_at_most_the_papers_tokens() -> None:

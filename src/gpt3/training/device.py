@@ -83,10 +83,10 @@ def choose_compute(device_name: str, dtype_name: str) -> Compute:
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where fp32 is asked for
     if dtype_name != "auto":
-        dtype = {"fp32": fp32, "bf16": torch.bfloat16}[dtype_name]
+        dtype = {"fp32": fp32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype_name]
         return Compute(device, dtype, gemm_flops(device, dtype))
     if device.type == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else fp32
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         return Compute(device, dtype, gemm_flops(device, dtype))
     if device.type == "mps":
         return Compute(device, fp32, gemm_flops(device, fp32))

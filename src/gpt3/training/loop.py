@@ -1,32 +1,69 @@
-"""The training loop, top to bottom: rate → micro-batches → finite check → clip → step → log → validate → sample → save."""
+"""The training loop, top to bottom: rate → micro-batches → sum over ranks → finite and spike check → clip → step → log →
+validate → sample → save."""
 
 from __future__ import annotations
 
 import math
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from gpt3.corpus.sampler import WindowSampler
 from gpt3.errors import RunError
 from gpt3.ladder import flops_per_token
 from gpt3.model import GPT3ForCausalLM
-from gpt3.progress import Progress
 from gpt3.training.device import Compute
+from gpt3.training.distributed import World, gradients_stay, peers_lost
+from gpt3.training.ema import WeightAverage
+from gpt3.training.panel import Panel
 from gpt3.training.plan import Plan
-from gpt3.training.tracking import Tracker
-from gpt3.training.validation import Score
+from gpt3.training.signals import Interruption
+from gpt3.training.spikes import SpikeWindow
+from gpt3.training.validation import IGNORED
 
-LOG_SECONDS = 1.0
-"""At most one metrics record a second: reading the loss waits for the device."""
+SHOW_SECONDS = 0.25
+"""The panel is told of a step at most so often."""
+
+
+class Sequences(Protocol):
+    """Where training sequences come from: gpt3.corpus' WindowSampler, or a mixture of them."""
+
+    windows_per_epoch: int
+
+    def batch(self, indices: Sequence[int]) -> Any:
+        """Sequences by number: (n, context + 1) int64 numpy."""
+
+
+class Evaluator(Protocol):
+    """Something measured now and then while training, such as a few-shot probe."""
+
+    every: int
+    """Steps between two measurements."""
+
+    def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
+        """Numbers by name; they are logged as ``eval/NAME``. Called on every rank."""
+
+
+class Events(Protocol):
+    """What a run does beside its steps; gpt3.training.run has it."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Take one record of metrics.jsonl."""
+
+    def validate(self, step: int, final: bool) -> bool:
+        """Score every validation set and log it; True: time to stop early."""
+
+    def improved(self, step: int) -> bool:
+        """Whether the validation of `step` is the best so far."""
+
+    def sample(self, step: int) -> None:
+        """Write samples."""
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write a checkpoint."""
 
 
 @dataclass
@@ -34,176 +71,225 @@ class Trainer:
     """One run's moving parts. `step` optimizer steps are done; everything else follows from it."""
 
     model: GPT3ForCausalLM
-    optimizer: torch.optim.Optimizer
+    forward: Any
+    """What forward passes go through: the model, its DDP wrapper, its compiled form."""
+    optimizer: Any
     plan: Plan
-    sampler: WindowSampler
+    sampler: Sequences
     compute: Compute
+    world: World
+    spikes: SpikeWindow
     clip: float
     mask_documents: bool
     end_of_text: int
-    trackers: Sequence[Tracker]
-    validate: Callable[[], Score]
-    sample: Callable[[int], None]
-    save: Callable[[int, float], None]
+    average: WeightAverage | None = None
+    scaler: torch.amp.GradScaler | None = None
+    evaluators: Sequence[Evaluator] = ()
+    profiler: Any = field(default_factory=nullcontext)
+    """gpt3.training.profiling.StepProfiler."""
+    panel: Panel | None = None
+    """Shown while training; None on all ranks but the first."""
     step: int = 0
     seconds: float = 0.0
     """Training time of earlier sittings and this one, validation and saving left out."""
-    last_score: Score | None = None
-    forward: Any = field(init=False)
-    """The model, or its compiled form."""
 
-    def __post_init__(self) -> None:
-        self.forward = self.model
+    def batches(self, step: int) -> Iterator[dict[str, torch.Tensor]]:
+        """This rank's micro-batches of step `step` (0-based): a pure function of the step, so any resume sees the same.
 
-    def batch(self, step: int, part: int) -> dict[str, torch.Tensor]:
-        """The `part`-th micro-batch of step `step` (0-based): a pure function of the two, so any resume sees the same."""
-        first = step * self.plan.sequences + part * self.plan.micro_batch
-        windows = torch.from_numpy(self.sampler.batch(range(first, first + self.plan.micro_batch)))  # (B, T + 1) int64
-        if self.compute.device.type == "cuda":
-            windows = windows.pin_memory().to(self.compute.device, non_blocking=True)
-        else:
-            windows = windows.to(self.compute.device)
-        inputs, targets = windows[:, :-1], windows[:, 1:]
-        batch = {"input_ids": inputs, "shift_labels": targets}
-        if self.mask_documents:
-            batch["position_ids"] = document_positions(inputs, self.end_of_text)
-        return batch
+        The sequences are shared out in order. Every rank gets as many micro-batches as the others, so that they meet in
+        each exchange: where sequences run out, one that counts nothing.
+        """
+        numbers = self.plan.sequences(step)
+        rank, size, micro = self.world.rank, self.world.size, self.plan.micro_batch
+        mine = numbers[len(numbers) * rank // size : len(numbers) * (rank + 1) // size]
+        for first in range(0, -(-len(numbers) // size), micro):
+            part = mine[first : first + micro]
+            windows = torch.from_numpy(self.sampler.batch(part or numbers[:1]))  # (B, T + 1) int64
+            if self.compute.device.type == "cuda":
+                windows = windows.pin_memory().to(self.compute.device, non_blocking=True)
+            else:
+                windows = windows.to(self.compute.device)
+            inputs, targets = windows[:, :-1], windows[:, 1:]
+            batch = {"input_ids": inputs, "shift_labels": targets if part else torch.full_like(targets, IGNORED)}
+            if self.mask_documents:
+                batch["position_ids"] = document_positions(inputs, self.end_of_text)
+            yield batch
 
     def accumulate(self, step: int) -> torch.Tensor:
-        """Gradients of one step's mean loss per token; returns that loss, a scalar on the device."""
+        """Gradients of one step's mean loss per token over all ranks; returns this rank's share of that loss, a scalar."""
         total = torch.zeros((), device=self.compute.device)
-        for part in range(self.plan.accumulation):
-            with self.compute.autocast():
-                output = self.forward(
-                    **self.batch(step, part),
-                    num_items_in_batch=self.plan.batch_tokens,
-                    skip_logits=True,
-                    use_cache=False,
-                )
-            output.loss.backward()
+        tokens = len(self.plan.sequences(step)) * self.plan.context
+        batches = list(self.batches(step))
+        for index, batch in enumerate(batches):
+            with peers_lost(), gradients_stay(self.forward, index + 1 < len(batches)):
+                with self.compute.autocast():
+                    output = self.forward(**batch, num_items_in_batch=tokens, skip_logits=True, use_cache=False)
+                loss = output.loss * self.world.size  # exchanged gradients are means over ranks, wanted is their sum
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             total += output.loss.detach()
         return total
 
-    def one_step(self) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """One optimizer step: loss and gradient norm (scalars on the device), and the learning rate.
+    def one_step(self, stop: bool = False) -> dict[str, Any]:
+        """One optimizer step, taken or skipped; its record of metrics.jsonl.
+
+        Args:
+            stop: this rank was asked to end; the record's ``stop`` says whether any was.
 
         Raises:
-            RunError: the loss or the gradient is not finite; the weights are still those of the step before.
+            RunError: the last of too many skipped steps in a row; the weights are those before them.
         """
-        lr = self.plan.learning_rate((self.step + 1) * self.plan.batch_tokens)
+        tokens = self.plan.tokens_after(self.step + 1)
+        lr = self.plan.learning_rate(tokens)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        loss = self.accumulate(self.step)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip or math.inf)
-        if not math.isfinite(float(loss)) or not math.isfinite(float(grad_norm)):
-            raise RunError(
-                f"step {self.step + 1}: loss {float(loss)}, gradient norm {float(grad_norm)}: no longer finite; "
-                "go on from the last checkpoint with a lower --lr"
-            )
-        self.optimizer.step()
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        share = self.accumulate(self.step)
+        loss, stops = self.world.all_reduce(torch.stack([share, share.new_tensor(float(stop))])).tolist()
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        with peers_lost():
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip or math.inf)
+            grad_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # of a sharded model
+        record: dict[str, Any] = {
+            "step": self.step + 1,
+            "tokens": tokens,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": grad_norm,
+        }
+        record["batch_tokens"] = len(self.plan.sequences(self.step)) * self.plan.context
+
+        if self.scaler is not None and math.isfinite(loss) and not math.isfinite(grad_norm):
+            self.scaler.update()
+            record["skipped"] = f"fp16 overflow; the loss scale is now {self.scaler.get_scale():g}"
+            if self.scaler.get_scale() < 1:
+                raise RunError(f"step {self.step + 1}: gradients overflow fp16 at any loss scale; use --dtype fp32")
+        elif reason := self.spikes.verdict(loss, grad_norm):
+            numbers = self.plan.sequences(self.step)
+            record |= {"skipped": reason, "windows": [numbers.start, numbers.stop - 1]}
+        else:
+            if self.scaler is None:
+                self.optimizer.step()
+            else:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return loss, grad_norm, lr
+        if self.average is not None:
+            self.average.update(self.step)
+        return record | {"stop": stops > 0}
 
-    def train(self) -> bool:
-        """Take every step that is left. True: all done; False: interrupted by SIGINT or SIGTERM, after a checkpoint."""
+    def train(self, events: Events, interruption: Interruption) -> bool:
+        """Take every step that is left. True: all done, or stopped early; False: interrupted, after a checkpoint."""
         plan = self.plan
         flops = flops_per_token(self.model.config, plan.context)
         self.model.train()
-        with Progress("training", plan.steps, "steps", start=self.step) as bar, interruptible() as interrupted:
-            clock = Clock(self.compute, self.step, self.seconds)
+        panel = self.panel
+        with panel or nullcontext(), self.profiler as profiler:
+            clock = Clock(self.compute, plan.tokens_after(self.step), self.seconds)
+            shown = 0.0
             while self.step < plan.steps:
-                loss, grad_norm, lr = self.one_step()
-                if clock.due(LOG_SECONDS) or self.step in (1, plan.steps):
-                    tokens_per_s = clock.lap(self.step) * plan.batch_tokens
+                record = self.one_step(interruption.number is not None)
+                interrupted = record.pop("stop")
+                last = self.step == plan.steps
+                if profiler is not None:
+                    profiler.step()
+                skipped = record.get("skipped")
+                due = self.step % plan.log_every == 0 or self.step == 1 or last or skipped
+                if due or (panel is not None and time.monotonic() - shown > SHOW_SECONDS):
+                    tokens_per_s = clock.lap(record["tokens"])
                     self.seconds = clock.seconds
-                    record = {
-                        "step": self.step,
-                        "tokens": self.step * plan.batch_tokens,
-                        "loss": float(loss),
-                        "lr": lr,
-                        "grad_norm": float(grad_norm),
+                    record |= {
                         "tokens_per_s": round(tokens_per_s, 1),
-                        "mfu": round(tokens_per_s * flops / self.compute.peak_flops, 4),
+                        "mfu": round(tokens_per_s * flops / (self.compute.peak_flops * self.world.size), 4),
                         "seconds": round(self.seconds, 2),
                     }
-                    self.log(record)
-                    bar.update(
-                        self.step, f"loss {record['loss']:.3f}, {tokens_per_s:,.0f} tok/s, MFU {record['mfu']:.0%}"
+                    if due:
+                        events.log(record)
+                    if panel is not None:
+                        shown = time.monotonic()
+                        panel.update(record)
+                if self.spikes.lost:
+                    raise RunError(
+                        f"step {self.step}: {self.spikes.in_a_row} steps in a row were skipped, the last for {skipped}; "
+                        "go on from the last checkpoint with a lower --lr, or look at the skipped steps' data (metrics.jsonl)"
                     )
-                last = self.step == plan.steps
                 with clock.paused():
-                    if self.step % plan.validate_every == 0 and not last:  # the last validation reads the whole split
-                        self.score(bar)
-                    if self.step % plan.sample_every == 0 and not last:
-                        self.sample(self.step)
-                    if last or interrupted.is_set() or self.step % plan.checkpoint_every == 0:
-                        self.save(self.step, clock.seconds)
-                if interrupted.is_set() and not last:
+                    stopping = False
+                    if self.step % plan.validate_every == 0 or last:
+                        stopping = events.validate(self.step, final=last)
+                    for evaluator in self.evaluators:
+                        if self.step % evaluator.every == 0 or last:
+                            with self.averaged():
+                                found = evaluator(self.model, self.step)
+                            numbers = {f"eval/{name}": value for name, value in found.items()}
+                            events.log({"step": self.step, "tokens": record["tokens"], **numbers})
+                    if self.step % plan.sample_every == 0 or last or stopping:
+                        events.sample(self.step)
+                    ending = last or stopping or interrupted
+                    if ending or self.step % plan.checkpoint_every == 0 or events.improved(self.step):
+                        events.save(self.step, clock.seconds)
+                if stopping:
+                    break
+                if interrupted and not last:
                     return False
             self.seconds = clock.seconds
         return True
 
-    def score(self, bar: Progress) -> None:
-        """Validate, log and say so."""
-        score = self.last_score = self.validate()
-        self.log(validation_record(self.step, self.plan, score))
-        bar.say(
-            f"step {self.step}: validation loss {score.loss:.3f}, perplexity {score.perplexity:.1f}, "
-            f"{score.bits_per_byte:.3f} bits per byte"
-        )
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Give a record to every tracker."""
-        for tracker in self.trackers:
-            tracker.log(record)
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model's weights are their moving average, where one is kept."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.swapped_in():
+                yield
 
     def measure_step(self, repeats: int = 4) -> float:
-        """Seconds of one step's forward and backward passes and its optimizer step, weights and generators left as they are."""
+        """Seconds of one step of the full batch, the median of a few; weights and generators are left as they are."""
         random_state = torch.get_rng_state()
         saved = [weight.detach().clone() for weight in self.model.parameters()]
         self.model.train()
+        full = self.plan.stages[-1].first_step
         times = []
         for index in range(repeats + 1):
             self.compute.synchronize()
             start = time.perf_counter()
-            self.accumulate(index)
+            self.accumulate(full + index)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip or math.inf)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.compute.synchronize()
             times.append(time.perf_counter() - start)
+            if index and sum(times) > 30:
+                break
         with torch.no_grad():
             for weight, old in zip(self.model.parameters(), saved, strict=True):
                 weight.copy_(old)
         self.optimizer.state.clear()
         torch.set_rng_state(random_state)
-        return sorted(times[1:])[repeats // 2]  # the first one warms up
+        return sorted(times[1:])[len(times[1:]) // 2]  # the first one warms up
 
 
 class Clock:
     """Training seconds, with validation and saving left out, and the speed since the last lap."""
 
-    def __init__(self, compute: Compute, step: int, seconds: float) -> None:
+    def __init__(self, compute: Compute, tokens: int, seconds: float) -> None:
         self.compute = compute
         self.before = seconds
         self.began = self.lap_began = time.perf_counter()
-        self.lap_step = step
+        self.lap_tokens = tokens
 
     @property
     def seconds(self) -> float:
         """Training seconds so far, earlier sittings included."""
         return self.before + time.perf_counter() - self.began
 
-    def due(self, interval: float) -> bool:
-        """Whether the lap has lasted `interval` seconds."""
-        return time.perf_counter() - self.lap_began >= interval
-
-    def lap(self, step: int) -> float:
-        """Steps a second since the last lap; a new one begins."""
+    def lap(self, tokens: int) -> float:
+        """Tokens a second since the last lap; a new one begins."""
         self.compute.synchronize()
         now = time.perf_counter()
-        speed = (step - self.lap_step) / (now - self.lap_began)
-        self.lap_began, self.lap_step = now, step
+        speed = (tokens - self.lap_tokens) / (now - self.lap_began)
+        self.lap_began, self.lap_tokens = now, tokens
         return speed
 
     @contextmanager
@@ -216,43 +302,9 @@ class Clock:
         self.lap_began += away
 
 
-def validation_record(step: int, plan: Plan, score: Score) -> dict[str, Any]:
-    """A validation as a metrics record."""
-    return {
-        "step": step,
-        "tokens": step * plan.batch_tokens,
-        "val/loss": score.loss,
-        "val/perplexity": score.perplexity,
-        "val/bits_per_byte": score.bits_per_byte,
-        "val/tokens": score.tokens,
-    }
-
-
 def document_positions(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
     """Positions (B, T) that start again at 0 after every end-of-text; the model masks documents from one another by them."""
     index = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
     starts = torch.zeros_like(inputs)
     starts[:, 1:] = torch.where(inputs[:, :-1] == end_of_text, index[:, 1:], 0)
     return index - starts.cummax(dim=1).values
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is finished and saved; a second SIGINT stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        print("interrupted: finishing this step and saving; once more to stop at once", file=sys.stderr, flush=True)
-
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

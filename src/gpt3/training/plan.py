@@ -1,25 +1,31 @@
-"""The numbers of one run, settled before its first step: how long, how large a batch, which learning rate when.
+"""The numbers of one run, settled before its first step: how long, how large a batch and which learning rate when.
 
-The paper's recipe (Brown et al. 2020, App. B) is written for 300B tokens. A shorter run keeps its shape, by these rules:
-
-- cosine: ends after 260/300 of the tokens, then the rate stays at its floor, as in the paper;
-- warm-up: the paper's 375M tokens, but at most a tenth of the run (docs/LOG.md has what a shorter one costs);
-- batch: the preset's, but at most a thousandth of the tokens, so that a short run still takes 1,000 steps;
-- learning rate: the preset's.
+The paper's recipe (Brown et al. 2020, App. B) is written for 300B tokens. A shorter run keeps its shape by RULES below.
+Everything is a function of the step alone, so that a run resumes by its step number.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from gpt3.errors import InputError
-from gpt3.ladder import PAPER_TOKENS, Preset
+from gpt3.ladder import PAPER_TOKENS, PRESETS, Preset
 from gpt3.training.options import TrainOptions, count
 
 PAPER_WARMUP_TOKENS = 375_000_000
 PAPER_DECAY_TOKENS = 260_000_000_000
+PAPER_RAMP_START_TOKENS = 32_768
+"""Where the batch ramp begins: "32k tokens", 16 sequences of 2,048."""
+PAPER_RAMP_TOKENS = (4_000_000_000, 12_000_000_000)
+"""The batch grows over the first 4 to 12 billion tokens "depending on the model size": here from 125M to 175B."""
+PAPER_BETA2 = 0.95
+SMALL_BATCH_BETA2 = 0.99
+"""For batches below the paper's smallest, whose squared gradients are noisier (docs/LOG.md: 5% in bits per byte of the demo)."""
 MOST_WARMUP = 0.1
 LEAST_STEPS = 1000
 DEFAULT_EPOCHS = 4
@@ -28,6 +34,30 @@ DEMO_MINUTES = 4.0
 """What the demo trains for when nothing is said."""
 DEFAULT_MICRO_BATCH_TOKENS = 8192
 EVENTS_A_RUN = 10
+MOST_RECORDS = 10_000
+RULES = {
+    "length": "--tokens, --steps or --minutes; else 4 epochs of the data, at most the paper's 300B tokens",
+    "batch": "the preset's (Table 2.1), at most a thousandth of the run's tokens",
+    "batch ramp": "from 32k tokens, linearly over 4B (125M) to 12B (175B) of 300B tokens, scaled to the run",
+    "learning rate": "the preset's (Table 2.1)",
+    "beta2": "the paper's 0.95; 0.99 for batches below 32k tokens",
+    "warm-up": "the paper's 375M tokens, at most a tenth of the run",
+    "cosine": "to 10% of the peak after 260/300 of the run, its clock from the end of the warm-up; then constant",
+}
+"""How each number follows from the paper's when it is not given; docs/training.md has the reasons."""
+
+
+class Stage(NamedTuple):
+    """Steps of one batch size."""
+
+    first_step: int
+    """0-based."""
+    first_tokens: int
+    """Tokens seen before it."""
+    first_sequence: int
+    """Sequences drawn before it."""
+    sequences: int
+    """Sequences of each of its steps."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +66,67 @@ class Plan:
 
     steps: int
     batch_tokens: int
+    """Tokens of a step after the ramp."""
     micro_batch: int
-    accumulation: int
+    """Sequences of one forward pass on one device."""
     context: int
     lr: float
     min_lr: float
+    beta2: float
+    """Adam's second-moment decay."""
     warmup_tokens: int
     decay_tokens: int
+    ramp_tokens: int
+    """Tokens over which the batch grows to `batch_tokens`; 0: it is whole from the start."""
     validate_every: int
     sample_every: int
     checkpoint_every: int
+    log_every: int
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The batch ramp as stages of constant batch, each a multiple of the first one, and the full batch last."""
+        full = self.batch_tokens // self.context
+        start = min(full, max(1, PAPER_RAMP_START_TOKENS // self.context))
+        sizes = [*range(start, full, start), full] if self.ramp_tokens else [full]
+        stages, step, sequences = [], 0, 0
+        for i, size in enumerate(sizes):
+            stages.append(Stage(step, sequences * self.context, sequences, size))
+            if i + 1 < len(sizes):  # the next size is reached where the straight line from start to full reaches it
+                begins = self.ramp_tokens * (sizes[i + 1] - start) / (full - start)
+                count = max(0, math.ceil((begins - sequences * self.context) / (size * self.context)))
+                step, sequences = step + count, sequences + count * size
+        return tuple(stages)
+
+    def stage(self, step: int) -> Stage:
+        """The stage that step `step` (0-based) is in."""
+        return self.stages[bisect.bisect_right(self.stages, step, key=lambda stage: stage.first_step) - 1]
+
+    def sequences(self, step: int) -> range:
+        """Numbers of the training sequences that step `step` (0-based) sees, counted through the whole run."""
+        stage = self.stage(step)
+        first = stage.first_sequence + (step - stage.first_step) * stage.sequences
+        return range(first, first + stage.sequences)
+
+    def tokens_after(self, steps: int) -> int:
+        """Tokens seen by the first `steps` steps."""
+        return self.sequences(steps - 1).stop * self.context if steps else 0
+
+    def steps_for(self, tokens: int) -> int:
+        """The fewest steps, at least 1, that see `tokens` tokens."""
+        stage = self.stages[bisect.bisect_left(self.stages, tokens, key=lambda stage: stage.first_tokens) - 1]
+        rest = max(0, tokens - stage.first_tokens)
+        return max(1, stage.first_step + math.ceil(rest / (stage.sequences * self.context)))
 
     @property
     def tokens(self) -> int:
         """Tokens of the whole run."""
-        return self.steps * self.batch_tokens
+        return self.tokens_after(self.steps)
 
     @property
-    def sequences(self) -> int:
-        """Sequences an optimizer step sees."""
-        return self.batch_tokens // self.context
+    def total_sequences(self) -> int:
+        """Sequences of the whole run."""
+        return self.sequences(self.steps - 1).stop
 
     def learning_rate(self, tokens: int) -> float:
         """The rate of a step that ends at `tokens` tokens: linear warm-up, cosine to the floor, floor.
@@ -98,6 +169,17 @@ def batch_shape(options: TrainOptions, preset: Preset, context: int, tokens: int
     return batch_tokens, options.micro_batch
 
 
+def ramp_length(parameters: int, tokens: int) -> int:
+    """Tokens of the batch ramp of a run: the paper's 4B to 12B of 300B, geometrically between 125M and 175B parameters.
+
+    The paper gives no table (App. B: "depending on the model size").
+    """
+    least, most = PAPER_RAMP_TOKENS
+    small, large = PRESETS["125M"].parameters, PRESETS["175B"].parameters
+    share = min(1.0, max(0.0, math.log(parameters / small) / math.log(large / small)))
+    return round(least * (most / least) ** share * min(1.0, tokens / PAPER_TOKENS))
+
+
 def wanted_tokens(options: TrainOptions, preset: Preset, train_tokens: int) -> int:
     """About how many tokens the run will see, before its length is rounded to steps.
 
@@ -111,12 +193,15 @@ def wanted_tokens(options: TrainOptions, preset: Preset, train_tokens: int) -> i
     return min(PAPER_TOKENS, DEFAULT_EPOCHS * train_tokens)
 
 
-def make_plan(options: TrainOptions, preset: Preset, train_tokens: int, steps: int | None = None) -> Plan:
+def make_plan(options: TrainOptions, preset: Preset, train_tokens: int, tokens: int | None = None) -> Plan:
     """Settle every number of a run.
 
     Args:
         train_tokens: tokens of the training split.
-        steps: the run's length where it was measured (``--minutes``).
+        tokens: the run's length where it was measured (``--minutes``).
+
+    Raises:
+        InputError: a context beyond the model's positions, sizes that are no multiples of one another.
     """
     context = options.context or preset.context
     if context > preset.context:
@@ -125,30 +210,38 @@ def make_plan(options: TrainOptions, preset: Preset, train_tokens: int, steps: i
         )
     about = wanted_tokens(options, preset, train_tokens)
     batch_tokens, micro_batch = batch_shape(options, preset, context, about)
-    steps = steps or options.steps or max(1, math.ceil(about / batch_tokens))
-    tokens = steps * batch_tokens
-    warmup = options.warmup_tokens
-    if warmup is None:
-        warmup = min(PAPER_WARMUP_TOKENS, round(tokens * MOST_WARMUP))
-    decay = options.decay_tokens
-    if decay is None:
-        decay = round(tokens * PAPER_DECAY_TOKENS / PAPER_TOKENS)
+    steps = options.steps
+    about = tokens or (about if steps is None else steps * batch_tokens)
+    ramp = options.ramp_tokens
+    if ramp is None:
+        ramp = ramp_length(preset.parameters, about) if batch_tokens > PAPER_RAMP_START_TOKENS else 0
     lr = options.lr or preset.learning_rate
-    every = max(1, steps // EVENTS_A_RUN)
+    beta2 = options.beta2
+    if beta2 is None:
+        beta2 = PAPER_BETA2 if batch_tokens >= PAPER_RAMP_START_TOKENS else SMALL_BATCH_BETA2
+    plan = Plan(
+        steps=steps or 1, batch_tokens=batch_tokens, micro_batch=micro_batch, context=context,
+        lr=lr, min_lr=lr * options.min_lr_ratio, beta2=beta2, warmup_tokens=0, decay_tokens=0, ramp_tokens=ramp,
+        validate_every=1, sample_every=1, checkpoint_every=1, log_every=1,
+    )  # fmt: skip
+    if steps is None:
+        plan = dataclasses.replace(plan, steps=plan.steps_for(about))
+    total = plan.tokens
+    warmup, decay = options.warmup_tokens, options.decay_tokens
+    if warmup is None:
+        warmup = min(PAPER_WARMUP_TOKENS, round(total * MOST_WARMUP))
+    if decay is None:
+        decay = round(total * PAPER_DECAY_TOKENS / PAPER_TOKENS)
+    every = max(1, plan.steps // EVENTS_A_RUN)
     validate_every = options.validate_every or every
-    return Plan(
-        steps=steps,
-        batch_tokens=batch_tokens,
-        micro_batch=micro_batch,
-        accumulation=batch_tokens // context // micro_batch,
-        context=context,
-        lr=lr,
-        min_lr=lr * options.min_lr_ratio,
+    return dataclasses.replace(
+        plan,
         warmup_tokens=warmup,
         decay_tokens=max(decay, warmup),
         validate_every=validate_every,
         sample_every=options.sample_every or validate_every,
         checkpoint_every=options.checkpoint_every or every,
+        log_every=options.log_every or math.ceil(plan.steps / MOST_RECORDS),
     )
 
 

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import errno
 import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from gpt3.durable import check_room, replacing, write_text
-from gpt3.errors import InputError, require
+from gpt3.errors import InputError, RunError, require
 from gpt3.ladder import Preset, preset
 from gpt3.training.options import TrainOptions
-from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, settled
+from gpt3.training.run_folder import FINAL_MODEL, choose_folder, locked
 
 if TYPE_CHECKING:
-    from gpt3.corpus.shards import ShardFolder
     from gpt3.model import GPT3ForCausalLM
+    from gpt3.training.loop import Evaluator
     from gpt3.training.validation import Score
 
-CONFIG = "config.yaml"
-FINAL_MODEL = "model"
-BYTES_A_PARAMETER = 16
-"""A checkpoint's bytes a parameter, with room to spare: fp32 weights and Adam's two moments are 12."""
-FREE_TO_CHANGE = frozenset({"resume", "out", "track", "keep_checkpoints", "checkpoint_every", "workers", "device"})
-"""Options that may differ when an interrupted run goes on: they do not change what is computed."""
+
 EXIT_INTERRUPTED = 130
 
 
@@ -40,23 +34,49 @@ class RunResult:
     folder: Path
     """The run folder."""
     score: Score | None
-    """The last validation; None for an interrupted run."""
+    """The last validation of the run's own held-out documents; None for an interrupted run or without such."""
     seconds: float
     """Training seconds, validation and saving left out."""
     finished: bool
     """False: interrupted after a checkpoint; the same command goes on."""
+    exit_code: int = 0
+    """130 or 143 after a signal."""
 
 
 def run(options: TrainOptions) -> int:
     """``gpt3 train``: train, then say what was made and what to do next. Returns the exit code."""
+    if options.nproc is not None and options.nproc > 1 and "RANK" not in os.environ:
+        from gpt3.training.launch import launch
+
+        return launch(options)
     from transformers.utils import logging
 
+    from gpt3.training.distributed import Silent
+
     logging.disable_progress_bar()  # transformers' bars over saves of a second would break our line
+    quiet = int(os.environ.get("RANK", "0")) > 0
+    try:
+        if options.folds is not None:
+            from gpt3.training.folds import run_folds
+
+            return 0 if run_folds(options, train).finished else EXIT_INTERRUPTED
+        return _run(options, quiet)
+    except Silent:
+        return 2
+    except (InputError, RunError) as error:
+        if quiet:  # rank 0 says it
+            return 2 if isinstance(error, InputError) else 1
+        raise
+
+
+def _run(options: TrainOptions, quiet: bool) -> int:
     began = time.monotonic()
     result = train(options)
+    if quiet or options.plan:
+        return result.exit_code
     if not result.finished:
         print(f"saved in {result.folder}; the same command goes on from there", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return result.exit_code
     print(f"\nmodel: {result.folder / FINAL_MODEL}   ({time.monotonic() - began:.0f} s in all)")
     if result.score is not None:
         score = result.score
@@ -64,33 +84,63 @@ def run(options: TrainOptions) -> int:
             f"held-out text: loss {score.loss:.3f}, perplexity {score.perplexity:.1f}, {score.bits_per_byte:.3f} bits per byte"
             f" over {score.tokens:,} tokens"
         )
+    print(f"report: {result.folder / 'report.html'}")
     print(f'try next: gpt3 generate --model {result.folder} --temperature 0.7 "The history of"')
     return 0
 
 
-def train(options: TrainOptions | None = None, **overrides: Any) -> RunResult:
-    """Pretrain a model.
+def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator] = (), **overrides: Any) -> RunResult:
+    """Pretrain a model. Under torchrun every rank calls it.
 
     Args:
         options: what to do; `overrides` are fields of it given by name.
+        evaluators: further measurements while training, see gpt3.training.loop.Evaluator.
 
     Raises:
         InputError: see TrainOptions, gpt3.corpus and `choose_folder`.
-        RunError: the loss is no longer finite.
+        RunError: too many steps were skipped in a row, a checkpoint could not be written, another rank was lost.
     """
     options = dataclasses.replace(options or TrainOptions(), **overrides)
     shape = shape_of(options)
     for tracker in ("wandb", "tensorboard"):  # before the work, not after it
         if tracker in options.track:
             require(tracker, extra=tracker, purpose=f"--track {tracker}")
+    from gpt3.training.distributed import open_world
 
-    folder, checkpoint = choose_folder(options, shape)
+    with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:
+        from gpt3.training.pretraining import Pretraining
 
-    from gpt3.training.data import open_data
+        def claim() -> list[Any]:
+            folder, goes_on = choose_folder(options, shape.name)
+            if not options.plan:
+                held.enter_context(locked(folder))
+            return [str(folder), goes_on]
 
-    shards = open_data(options, shape)
-    say(f"run folder: {folder}" + (f", going on from {checkpoint.name}" if checkpoint else ""))
-    return _train(options, shape, shards, folder, checkpoint)
+        folder, goes_on = world.agree(claim)
+        return Pretraining(options, shape, Path(folder), goes_on, world, evaluators).run()
+
+
+@contextlib.contextmanager
+def full_machine() -> Iterator[None]:
+    """A full disk, a file-size limit or full GPU memory as one line.
+
+    Raises:
+        RunError: in place of the OSError or OutOfMemoryError.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise RunError(f"{reason}; use a smaller --micro-batch, --gradient-checkpointing or --parallel fsdp") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise RunError(
+            f"cannot write {error.filename or 'the run folder'}: {error.strerror}; make room, then the same command goes on from "
+            "the last checkpoint"
+        ) from None
 
 
 def shape_of(options: TrainOptions) -> Preset:
@@ -118,181 +168,6 @@ def shape_of(options: TrainOptions) -> Preset:
     )
 
 
-def choose_folder(options: TrainOptions, shape: Preset) -> tuple[Path, Path | None]:
-    """The run folder and the checkpoint to go on from, if any.
-
-    Without --out: the newest runs/MODEL[-N] when it is an unfinished run of these options, else the next free name.
-
-    Raises:
-        InputError: --out holds another run, or a finished one, or something else.
-    """
-    if options.resume not in ("auto", "never"):
-        checkpoint = Path(options.resume)
-        from gpt3.training.checkpoint import read_state
-
-        read_state(checkpoint)
-        return Path(options.out) if options.out else checkpoint.parent.parent, checkpoint
-    if options.out is None:
-        number, newest = 1, None
-        while (candidate := Path("runs") / (shape.name + (f"-{number}" if number > 1 else ""))).exists():
-            newest, number = candidate, number + 1
-        if newest is None or options.resume == "never" or not is_unfinished(newest, options):
-            return candidate, None
-        return newest, newest_checkpoint(newest)
-    folder = Path(options.out)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return folder, None
-    if options.resume == "auto" and is_unfinished(folder, options):
-        return folder, newest_checkpoint(folder)
-    what = "a finished run" if (folder / FINAL_MODEL).exists() else "another run or other files"
-    raise InputError(f"--out {folder} holds {what}; choose another --out or remove it")
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a run folder."""
-    from gpt3.training.checkpoint import checkpoints
-
-    found = checkpoints(folder / "checkpoints")
-    return found[-1] if found else None
-
-
-def is_unfinished(folder: Path, options: TrainOptions) -> bool:
-    """Whether `folder` is a run of these options that has not ended."""
-    if (folder / FINAL_MODEL).exists() or not (folder / CONFIG).exists():
-        return False
-    return asked_of(folder) == asked(options)
-
-
-def asked(options: TrainOptions) -> dict[str, Any]:
-    """What was asked for, as far as it decides what is computed."""
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in FREE_TO_CHANGE}
-
-
-def asked_of(folder: Path) -> dict[str, Any] | None:
-    """What was asked of the run in `folder`, from its asked.json."""
-    path = folder / "asked.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def say(text: str) -> None:
-    """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _train(
-    options: TrainOptions, shape: Preset, shards: ShardFolder, folder: Path, checkpoint: Path | None
-) -> RunResult:
-    import torch
-
-    from gpt3.corpus.sampler import WindowSampler
-    from gpt3.training.checkpoint import load_checkpoint, save_checkpoint
-    from gpt3.training.device import choose_compute
-    from gpt3.training.loop import Trainer, validation_record
-    from gpt3.training.model_card import model_card
-    from gpt3.training.optimizer import make_optimizer
-    from gpt3.training.samples import SampleWriter
-    from gpt3.training.tracking import open_trackers
-    from gpt3.training.validation import validate
-
-    if checkpoint is not None:  # a run goes on with the numbers it settled on, not with ones measured anew
-        options = settled_options(checkpoint.parent.parent, options)
-    split, held_out = shards.split("train"), shards.split("validation")
-    if options.minutes is None and options.model == "demo" and options.tokens is None and options.steps is None:
-        options = dataclasses.replace(options, minutes=DEMO_MINUTES)
-    plan = make_plan(options, shape, len(split))
-    tokenizer = shards.tokenizer()
-    compute = choose_compute(options.device, options.dtype)
-
-    torch.manual_seed(options.seed)
-    model = build_model(options, shape, shards.vocab_size, shards.end_of_text)
-    model.to(compute.device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
-    check_room(
-        folder, (options.keep_checkpoints + 1) * BYTES_A_PARAMETER * model.num_parameters(), purpose="checkpoints"
-    )
-    optimizer = make_optimizer(model, options, plan.lr)
-    sampler = WindowSampler(split, plan.context, options.seed)
-    samples = SampleWriter(folder / "samples.jsonl", model, tokenizer, held_out, options)
-    trainer = Trainer(
-        model=model,
-        optimizer=optimizer,
-        plan=plan,
-        sampler=sampler,
-        compute=compute,
-        clip=options.clip,
-        mask_documents=options.mask_documents,
-        end_of_text=shards.end_of_text,
-        trackers=[],
-        validate=lambda: validate(
-            model, held_out, compute, plan.context, plan.micro_batch, most_tokens=options.validation_tokens
-        ),
-        sample=samples.write,
-        save=lambda step, seconds: save(step, seconds),
-    )
-    if checkpoint is not None:
-        state = load_checkpoint(checkpoint, model, optimizer)
-        trainer.step, trainer.seconds = state["step"], state["seconds"]
-    if options.compile if options.compile is not None else compute.device.type == "cuda":
-        trainer.forward = torch.compile(model)
-    if checkpoint is None and options.minutes is not None:
-        steps = max(1, int(options.minutes * 60 / trainer.measure_step()))
-        plan = trainer.plan = make_plan(options, shape, len(split), steps)
-
-    def save(step: int, seconds: float) -> None:
-        save_checkpoint(
-            folder / "checkpoints", model, tokenizer, optimizer,
-            {"step": step, "tokens": step * plan.batch_tokens, "seconds": seconds}, options.keep_checkpoints,
-        )  # fmt: skip
-
-    dtype: Literal["bf16", "fp32"] = "bf16" if compute.dtype == torch.bfloat16 else "fp32"
-    final = dataclasses.replace(settled(options, plan), dtype=dtype)
-    if checkpoint is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "asked.json", json.dumps(asked(options)))
-        write_text(folder / CONFIG, yaml.safe_dump(dataclasses.asdict(final), sort_keys=False))
-    say(
-        summary(
-            model.num_parameters(),
-            plan,
-            split,
-            compute.device.type,
-            dtype,
-            compute.peak_flops,
-            sampler.windows_per_epoch,
-        )
-    )
-    trainer.trackers = open_trackers(options.track, folder, dataclasses.asdict(final), trainer.step)
-    try:
-        finished = trainer.train()
-        if not finished:
-            return RunResult(folder, trainer.last_score, trainer.seconds, finished=False)
-        score = validate(model, held_out, compute, plan.context, plan.micro_batch) if len(held_out) > 1 else None
-        if score is not None:
-            trainer.log(validation_record(trainer.step, plan, score))
-    finally:
-        for tracker in trainer.trackers:
-            tracker.close()
-    samples.write(trainer.step, show=True)
-    with replacing(folder / FINAL_MODEL) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        (temporary / "README.md").write_text(
-            model_card(folder.name, final, plan, model, shards, score, trainer.seconds), encoding="utf-8"
-        )
-    return RunResult(folder, score, trainer.seconds, finished=True)
-
-
-def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
-    """The options that the run in `folder` settled on, with today's choice where it is free to change."""
-    try:
-        saved = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        kept = {name: value for name, value in saved.items() if name not in FREE_TO_CHANGE}
-        return dataclasses.replace(options, **{"tokens": None, "minutes": None, "steps": None} | kept)
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise InputError(
-            f"cannot go on with {folder}: its {CONFIG} is unreadable ({error}); use --resume never"
-        ) from None
-
-
 def build_model(options: TrainOptions, shape: Preset, vocab_size: int, end_of_text: int) -> GPT3ForCausalLM:
     """A model of this shape with fresh weights."""
     from gpt3.model import GPT3ForCausalLM
@@ -306,14 +181,3 @@ def build_model(options: TrainOptions, shape: Preset, vocab_size: int, end_of_te
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
-
-
-def summary(parameters: int, plan: Plan, split: Any, device: str, dtype: str, peak: float, windows: int) -> str:
-    """What is about to happen, in two lines."""
-    epochs = plan.steps * plan.sequences / windows
-    return (
-        f"model: {parameters:,} parameters on {device} in {dtype} (GEMM peak {peak / 1e9:,.0f} GFLOP/s, {os.cpu_count()} cores)\n"
-        f"plan: {plan.steps:,} steps of {plan.batch_tokens:,} tokens ({plan.micro_batch} × {plan.context} × {plan.accumulation})"
-        f" = {plan.tokens:,} tokens, {epochs:.2f} epochs of {len(split):,}; lr {plan.lr:g} after {plan.warmup_tokens:,} tokens,"
-        f" cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
-    )

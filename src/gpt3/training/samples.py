@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerFast
 
+from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.shards import TokenSplit
 from gpt3.inference import generate
+from gpt3.inference.options import SamplingOptions
 from gpt3.training.options import TrainOptions
+from gpt3.training.tracking import RecordFile, line
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
@@ -27,6 +29,7 @@ class SampleWriter:
     Args:
         path: samples.jsonl.
         held_out: where prompts come from when `options` name none: the first lines of its first documents.
+        record: False on the ranks that only compute along (FSDP).
     """
 
     def __init__(
@@ -34,32 +37,46 @@ class SampleWriter:
         path: Path,
         model: GPT3ForCausalLM,
         tokenizer: PreTrainedTokenizerFast,
-        held_out: TokenSplit,
+        held_out: TokenSplit | JoinedSplit,
         options: TrainOptions,
+        record: bool = True,
     ) -> None:
-        self.path, self.model, self.tokenizer, self.seed = path, model, tokenizer, options.seed
+        self.path, self.model, self.tokenizer, self.seed, self.record = path, model, tokenizer, options.seed, record
         self.prompts = options.sample_prompt or held_out_prompts(held_out, tokenizer)
+        self.latest: list[tuple[str, str]] = []
+        """Prompts and texts of the last `write`."""
 
-    def write(self, step: int, show: bool = False) -> None:
-        """Append one sample a prompt; with `show` print them on standard output."""
+    def resume(self, step: int) -> None:
+        """Drop what a run wrote after step `step`, from which it goes on."""
+        if self.record:
+            RecordFile(self.path, step).close()
+
+    def write(self, step: int) -> None:
+        """Append one sample a prompt."""
+        self.latest = [(prompt, self._continue(prompt)) for prompt in self.prompts]
+        if self.record:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(line({"step": step, "prompt": prompt, "text": text}) for prompt, text in self.latest)
+
+    def show(self) -> None:
+        """Print the latest samples on standard output, drawn now if there are none."""
+        if not self.latest:
+            self.latest = [(prompt, self._continue(prompt)) for prompt in self.prompts]
+        if self.record:
+            for prompt, text in self.latest:
+                print(f"\n--- {prompt.strip()!r} continued:\n{prompt}{text}")
+
+    def _continue(self, prompt: str) -> str:
         was_training = self.model.training
         self.model.eval()
         try:
-            for prompt in self.prompts:
-                sample = generate(
-                    self.model, self.tokenizer, prompt,
-                    max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed,
-                )[0]  # fmt: skip
-                record = {"step": step, "prompt": prompt, "text": sample.text, "finish_reason": sample.finish_reason}
-                with open(self.path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                if show:
-                    print(f"\n--- {prompt.strip()!r} continued:\n{prompt}{sample.text}")
+            options = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed)
+            return generate(self.model, self.tokenizer, prompt, options)[0].text
         finally:
             self.model.train(was_training)
 
 
-def held_out_prompts(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def held_out_prompts(split: TokenSplit | JoinedSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """The first line, at most 12 tokens of it, of a few held-out documents; one empty prompt where there are none."""
     prompts = []
     start = 0

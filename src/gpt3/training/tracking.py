@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from gpt3.durable import write_text
 from gpt3.errors import require
 
 
@@ -17,46 +19,53 @@ class Tracker(Protocol):
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Take one record; it holds ``step`` and ``tokens``."""
 
+    def flush(self) -> None:
+        """Make sure that what was logged lasts: a checkpoint is about to be written."""
+
     def close(self) -> None:
         """Flush and let go."""
 
 
-class MetricsFile:
-    """metrics.jsonl: one JSON object a line.
+class RecordFile:
+    """A file of JSON objects, one a line, each with its ``step``: metrics.jsonl and samples.jsonl.
 
     A run that goes on from a checkpoint drops the records after it, so that a step stands in the file once.
     """
 
     def __init__(self, path: Path, resume_step: int) -> None:
         kept = read_metrics(path, resume_step) if resume_step else []
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-        for record in kept:
-            self._write(record)
+        write_text(path, "".join(map(line, kept)))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
 
-    def _write(self, record: Mapping[str, Any]) -> None:
-        finite = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in record.items()}
-        self._file.write(json.dumps(finite) + "\n")
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line; a kill of the process does not lose it."""
+        self._file.write(line(record))
         self._file.flush()
 
-    def log(self, metrics: Mapping[str, Any]) -> None:
-        """Append one line."""
-        self._write(metrics)
+    def flush(self) -> None:
+        """Onto the disk: a power cut does not lose what was logged before."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
+def line(record: Mapping[str, Any]) -> str:
+    """A record as a line of JSON; numbers that are not finite become null."""
+    finite = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in record.items()}
+    return json.dumps(finite, ensure_ascii=False) + "\n"
+
+
 def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
-    """The records of a metrics file, up to `last_step`. A last line that a kill cut short is left out."""
+    """The records of a file, up to `last_step`. A last line that a kill cut short is left out."""
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            record = json.loads(line)
-            if last_step is None or record["step"] <= last_step:
-                records.append(record)
+    for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
+        record = json.loads(text)
+        if last_step is None or record["step"] <= last_step:
+            records.append(record)
     return records
 
 
@@ -75,6 +84,9 @@ class WandbTracker:
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Send one record."""
         self._run.log({k: v for k, v in metrics.items() if k != "step"}, step=metrics["step"])
+
+    def flush(self) -> None:
+        """Nothing to do: it sends by itself."""
 
     def close(self) -> None:
         """Finish the run."""
@@ -96,6 +108,10 @@ class TensorboardTracker:
             if name != "step" and isinstance(value, (int, float)):
                 self._writer.add_scalar(name, value, metrics["step"])
 
+    def flush(self) -> None:
+        """Onto the disk."""
+        self._writer.flush()
+
     def close(self) -> None:
         """Flush and close the event file."""
         self._writer.close()
@@ -112,4 +128,4 @@ def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any],
         trackers.append(WandbTracker(folder, config, resume_step))
     if "tensorboard" in names:
         trackers.append(TensorboardTracker(folder, resume_step))
-    return [MetricsFile(folder / "metrics.jsonl", resume_step), *trackers]
+    return [RecordFile(folder / "metrics.jsonl", resume_step), *trackers]

@@ -1,0 +1,98 @@
+"""``gpt3 train --nproc N``: N ranks of the same command on this machine, watched as one.
+
+What torchrun does, for one machine and with one line of explanation: when a rank dies, the others are stopped at once, and its
+end is told. A signal to this process goes on to all ranks, which finish their step and save.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+from gpt3.errors import RunError
+from gpt3.training.options import TrainOptions
+
+GRACE_SECONDS = 15.0
+"""How long the other ranks may take to stop by themselves after one has ended."""
+
+
+def launch(options: TrainOptions) -> int:
+    """Run `options.nproc` ranks and return the exit code they agree on.
+
+    Raises:
+        RunError: a rank was killed or failed while the others had not.
+    """
+    assert options.nproc is not None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threads = max(1, (os.cpu_count() or 1) // options.nproc)
+    with tempfile.TemporaryDirectory(prefix="gpt3-launch-") as folder:
+        config = Path(folder) / "options.yaml"
+        config.write_text(yaml.safe_dump(asdict(replace(options, nproc=None)), sort_keys=False), encoding="utf-8")
+        common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(options.nproc)}
+        common.setdefault("OMP_NUM_THREADS", str(threads))
+        ranks: list[subprocess.Popen[bytes]] = []
+        old = {
+            number: signal.signal(number, lambda n, f: forward(ranks, n, f))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            command = [sys.executable, "-m", "gpt3", "train", "--config", str(config)]
+            for rank in range(options.nproc):
+                ranks.append(subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
+            return watch(ranks)
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            for process in ranks:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+
+
+def forward(ranks: list[subprocess.Popen[bytes]], number: int, frame: FrameType | None) -> None:
+    """Pass a signal on. A terminal's Ctrl-C has reached the ranks already: they are of one process group."""
+    if number == signal.SIGINT and sys.stdin.isatty():
+        return
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.send_signal(number)
+
+
+def watch(ranks: list[subprocess.Popen[bytes]]) -> int:
+    """Wait until all ranks have ended; stop the rest when one ends badly.
+
+    Raises:
+        RunError: the ranks' ends differ, or one was killed.
+    """
+    deadline: float | None = None
+    broken: int | None = None
+    while any(rank.poll() is None for rank in ranks):
+        for number, rank in enumerate(ranks):
+            if broken is None and rank.returncode not in (None, 0):
+                broken, deadline = number, time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            for rank in ranks:
+                if rank.poll() is None:
+                    rank.kill()
+        time.sleep(0.05)
+    codes = [rank.returncode for rank in ranks]
+    if len(set(codes)) == 1 and codes[0] >= 0:
+        return codes[0]
+    broken = broken if broken is not None else next(i for i, code in enumerate(codes) if code)
+    code = codes[broken]
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    raise RunError(
+        f"rank {broken} of {len(ranks)} {how}; the others were stopped. The same command goes on from the last checkpoint"
+    )

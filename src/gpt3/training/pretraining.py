@@ -1,0 +1,326 @@
+"""The assembly of a run: data, plan, model, optimizer and loop put together, and what happens beside the steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+
+from gpt3.durable import check_room, replacing, write_text
+from gpt3.ladder import Preset
+from gpt3.training.checkpoint import load_checkpoint, newest_whole
+from gpt3.training.checkpoint_writer import CheckpointWriter
+from gpt3.training.device import Compute, choose_compute
+from gpt3.training.distributed import World, spread
+from gpt3.training.ema import WeightAverage
+from gpt3.training.final_model import extract_model
+from gpt3.training.loop import Evaluator, Trainer
+from gpt3.training.model_card import model_card
+from gpt3.training.optimizer import make_optimizer
+from gpt3.training.options import TrainOptions
+from gpt3.training.panel import Panel
+from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, settled
+from gpt3.training.plan_report import plan_report, summary
+from gpt3.training.profiling import StepProfiler
+from gpt3.training.run import RunResult, build_model
+from gpt3.training.run_data import RunData, open_run_data
+from gpt3.training.run_folder import (
+    ASKED,
+    CHECKPOINTS,
+    CONFIG,
+    FINAL_MODEL,
+    asked,
+    environment,
+    say,
+    settled_options,
+)
+from gpt3.training.samples import SampleWriter
+from gpt3.training.signals import interruptible
+from gpt3.training.spikes import SpikeWindow
+from gpt3.training.tracking import Tracker, open_trackers
+from gpt3.training.validation import EarlyStopping, Score, records, validate
+
+BYTES_A_PARAMETER = 16
+"""A checkpoint's bytes a parameter, with room to spare: fp32 weights and Adam's two moments are 12."""
+DTYPES: dict[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
+
+
+class Pretraining:
+    """One run from its options to its final model folder; also what the loop calls beside its steps (loop.Events).
+
+    Args:
+        folder: the run folder, held by this process.
+        goes_on: whether a run lies there that is to be continued.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        shape: Preset,
+        folder: Path,
+        goes_on: bool,
+        world: World,
+        evaluators: Sequence[Evaluator] = (),
+    ) -> None:
+        self.folder, self.world, self.shape = folder, world, shape
+        self.asked_options = options
+        self.checkpoint = self._find_checkpoint() if goes_on else None
+        if goes_on and (folder / CONFIG).exists():  # a run goes on with the numbers it settled on
+            options = settled_options(folder, options)
+        elif options.minutes is None and options.model == "demo" and options.tokens is None and options.steps is None:
+            options = dataclasses.replace(options, minutes=DEMO_MINUTES)
+        if world.size > 1:
+            world.agree(lambda: bool(open_run_data(options, shape)))  # prepared once, by rank 0
+        self.data: RunData = open_run_data(options, shape)
+        self.tokenizer = self.data.tokenizer
+        self.compute: Compute = choose_compute(options.device, options.dtype)
+        self.options = dataclasses.replace(options, dtype=DTYPES[self.compute.dtype])
+        self.plan: Plan = make_plan(self.options, shape, self.data.tokens)
+        self.scores: dict[str, Score] = {}
+        self.early = EarlyStopping(options.early_stop, on=options.early_stop_on or "")
+        self.trackers: list[Tracker] = []
+        self._build(evaluators)
+
+    def _find_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from; damaged ones are named and passed over."""
+        if self.asked_options.resume not in ("auto", "never"):
+            return Path(self.asked_options.resume)
+
+        def newest() -> str | None:
+            path, damaged = newest_whole(self.folder / CHECKPOINTS)
+            for bad, reason in damaged:
+                say(f"passed over {bad}: {reason}")
+            return str(path) if path else None
+
+        found = self.world.agree(newest)
+        return Path(found) if found else None
+
+    def _build(self, evaluators: Sequence[Evaluator]) -> None:
+        """Model, optimizer and trainer, with fresh weights or the checkpoint's."""
+        options, world = self.options, self.world
+        torch.manual_seed(options.seed)
+        random.seed(options.seed)
+        np.random.seed(options.seed % 2**32)
+        model = build_model(options, self.shape, self.data.vocab_size, self.data.end_of_text)
+        self.parameters = model.num_parameters()
+        if world.first and not options.plan:
+            need = (options.keep_checkpoints + 2) * BYTES_A_PARAMETER * self.parameters
+            check_room(self.folder, need, purpose="checkpoints")
+        model.to(self.compute.device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
+        forward: Any = spread(model, options.parallel, world, self.compute.dtype)
+        if options.compile if options.compile is not None else self.compute.device.type == "cuda":
+            forward = torch.compile(forward)
+        torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
+        scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.dtype == torch.float16 else None
+        self.trainer = Trainer(
+            model=model,
+            forward=forward,
+            optimizer=make_optimizer(model, dataclasses.replace(options, beta2=self.plan.beta2), self.plan.lr),
+            plan=self.plan,
+            sampler=self.data.sampler(self.plan.context, options.seed),
+            compute=self.compute,
+            world=world,
+            spikes=SpikeWindow(options.spike_window, options.spike_sigmas, options.spike_patience),
+            clip=options.clip,
+            mask_documents=options.mask_documents,
+            end_of_text=self.data.end_of_text,
+            average=None if options.ema is None else WeightAverage(model, options.ema),
+            scaler=scaler,
+            evaluators=evaluators,
+            profiler=StepProfiler(self.folder, options.profile if world.first else None),
+        )
+        self.samples = SampleWriter(
+            self.folder / "samples.jsonl", model, self.tokenizer, self.data.held_out, options, record=world.first
+        )
+
+    def run(self) -> RunResult:
+        """Train to the end, or to an interruption."""
+        trainer, world = self.trainer, self.world
+        measured: float | None = None
+        if self.checkpoint is not None:
+            self._restore(self.checkpoint)
+        elif self.options.minutes is not None or self.options.plan:
+            measured = world.agree(trainer.measure_step) if world.size == 1 else self._measure_together()
+            if self.options.minutes is not None:
+                tokens = int(self.options.minutes * 60 / measured * self.plan.batch_tokens)
+                self.plan = trainer.plan = make_plan(self.options, self.shape, self.data.tokens, max(1, tokens))
+        if self.options.plan:
+            if world.first:
+                print(
+                    plan_report(
+                        self.options, self.shape, self.plan, self.parameters, self.compute, world, self.data, measured
+                    )
+                )
+            return RunResult(self.folder, None, 0.0, finished=False)
+        self.options = settled(self.options, self.plan)
+        self.writer = CheckpointWriter(
+            self.folder / CHECKPOINTS, trainer.model, self.tokenizer,
+            keep=self.options.keep_checkpoints, keep_every=self.options.keep_every, world=world,
+        )  # fmt: skip
+        if world.first:
+            self._write_beginning()
+            say(f"run folder: {self.folder}" + (f", going on from {self.checkpoint.name}" if self.checkpoint else ""))
+            say(summary(self.options, self.plan, self.parameters, self.compute, world, self.data))
+            trainer.panel = Panel(f"training {self.folder.name}", self.plan.steps, start=trainer.step)
+            self.trackers = open_trackers(
+                self.options.track, self.folder, dataclasses.asdict(self.options), trainer.step
+            )
+        self.samples.resume(trainer.step)
+        try:
+            with interruptible(speak=world.first) as interruption:
+                finished = trainer.train(self, interruption)
+                self.writer.close()
+            if not finished:
+                return RunResult(self.folder, self.scores.get(""), trainer.seconds, False, interruption.exit_code)
+            if not self.scores:  # all steps were done in an earlier sitting
+                self.validate(trainer.step, final=True, log=False)
+            self._finish()
+        finally:
+            self.writer.close()
+            for tracker in self.trackers:
+                tracker.close()
+        return RunResult(self.folder, self.scores.get(""), trainer.seconds, finished=True)
+
+    def _measure_together(self) -> float:
+        """Every rank takes part in the measured steps; rank 0's clock counts."""
+        seconds = self.trainer.measure_step()
+        return float(self.world.agree(lambda: seconds))
+
+    def _restore(self, checkpoint: Path) -> None:
+        trainer = self.trainer
+        state = load_checkpoint(
+            checkpoint, trainer.model, trainer.optimizer, extra=self._average(), rank=self.world.rank
+        )
+        trainer.step, trainer.seconds = state["step"], state["seconds"]
+        trainer.spikes.load_state(state["spikes"])
+        self.early.load(state["early"])
+        if trainer.scaler is not None and state.get("scaler"):
+            trainer.scaler.load_state_dict(state["scaler"])
+        if self.world.first:
+            before, now = state["computed"], self._computed()
+            changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name) != now[name]]
+            if changed:
+                say(
+                    f"going on with {', '.join(changed)}: schedule, data order and states are exactly the run's; "
+                    "sums are taken in another order, so weights agree to rounding, not bit for bit"
+                )
+
+    def _computed(self) -> dict[str, Any]:
+        """What decides the order of floating-point sums."""
+        return {
+            "ranks": self.world.size,
+            "parallel": self.options.parallel if self.world.size > 1 else "none",
+            "micro_batch": self.plan.micro_batch,
+            "device": self.compute.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def _write_beginning(self) -> None:
+        rows = self.data.sources(self.plan.total_sequences, self.plan.context)
+        write_text(self.folder / "data.json", json.dumps({"sources": rows}, indent=1))
+        write_text(self.folder / "environment.json", json.dumps(environment(str(self.compute.device)), indent=1))
+        if self.checkpoint is None:
+            write_text(self.folder / ASKED, json.dumps(asked(self.asked_options)))
+            write_text(self.folder / CONFIG, yaml.safe_dump(dataclasses.asdict(self.options), sort_keys=False))
+
+    def _finish(self) -> None:
+        """Samples shown, the final model folder, the report."""
+        from gpt3.report import write_report
+
+        if self.world.first or self.sharded:
+            with self.trainer.averaged():
+                self.samples.show()
+        if self.world.first:
+            with replacing(self.folder / FINAL_MODEL) as temporary:
+                extract_model(self.folder / CHECKPOINTS / f"step-{self.trainer.step}", temporary)
+                (temporary / "README.md").write_text(self._card(), encoding="utf-8")
+            write_report([self.folder], self.folder / "report.html")
+        self.world.barrier()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the ranks hold parts of the model: then all of them compute each forward pass together."""
+        return self.options.parallel == "fsdp" and self.world.size > 1
+
+    def _card(self) -> str:
+        trainer = self.trainer
+        return model_card(
+            self.folder.name, self.options, self.plan, trainer.model, self.data, self.scores.get(""), trainer.seconds
+        )
+
+    # ---- what the loop calls (gpt3.training.loop.Events)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Give a record to every tracker."""
+        for tracker in self.trackers:
+            tracker.log(record)
+
+    def validate(self, step: int, final: bool, log: bool = True) -> bool:
+        """Score every validation set; True: the loss has not improved for `--early-stop` validations."""
+        trainer, most = self.trainer, None if final else self.options.validation_tokens
+        sets = {name: split for name, split in self.data.validation.items() if len(split) > 1}
+        with trainer.averaged():
+            self.scores = {
+                name: validate(
+                    trainer.model, split, self.compute, self.plan.context, self.plan.micro_batch, most, self.world,
+                    self.options.mask_documents,
+                )
+                for name, split in sets.items()
+            }  # fmt: skip
+        if not self.scores:
+            return False
+        record = records(step, self.plan.tokens_after(step), self.scores)
+        if log:
+            self.log(record)
+            if trainer.panel is not None:
+                trainer.panel.validation(record)
+        counts = self.scores.get(self.early.on)
+        if counts is None or not final or counts.tokens <= self.options.validation_tokens:  # else no fair comparison
+            self.early.update(step, self.scores)
+        return self.early.stop
+
+    def improved(self, step: int) -> bool:
+        """Whether the validation of `step` is the best so far."""
+        return self.early.best_step == step
+
+    def sample(self, step: int) -> None:
+        """Write samples; with FSDP all ranks compute, with DDP the first one."""
+        if self.world.first or self.sharded:
+            with self.trainer.averaged():
+                self.samples.write(step)
+        if self.trainer.panel is not None and self.samples.latest:
+            self.trainer.panel.sample(*self.samples.latest[0])
+
+    def save(self, step: int, seconds: float) -> None:
+        """Hand a checkpoint to the writer."""
+        trainer = self.trainer
+        for tracker in self.trackers:
+            tracker.flush()
+        state = {
+            "step": step,
+            "tokens": self.plan.tokens_after(step),
+            "sequences": self.plan.sequences(step - 1).stop,
+            "seconds": seconds,
+            "spikes": trainer.spikes.state(),
+            "early": self.early.state(),
+            "scaler": None if trainer.scaler is None else trainer.scaler.state_dict(),
+            "computed": self._computed(),
+        }
+        self.writer.save(trainer.optimizer, state, extra=self._average(), best_step=self.early.best_step)
+
+    def _average(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The weights' moving average as a checkpoint's further set of tensors, where one is kept."""
+        average = self.trainer.average
+        return {} if average is None else {"ema": average.tensors()}

@@ -1,0 +1,151 @@
+"""A run killed at any moment ends in the bits of one that was never killed: weights, optimizer, metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt3.training.checkpoint import checkpoints, damage
+from gpt3.training.tracking import read_metrics
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its sittings")
+STEPS = 40
+TIMING = {"tokens_per_s", "mfu", "seconds"}
+MOMENTS = {"step": 12, "stepped": 12, "record": 12, "fsync": 40, "rename": 30, "renamed": 30, "remove": 4, "later": 900}
+"""Moments and the largest count that a sitting may come to."""
+
+
+class Server:
+    """kill_server.py, spoken to."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("kill_server.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("wb"), text=True,
+        )  # fmt: skip
+
+    def sit(self, options: dict[str, Any], cache: Path, moment: str = "", count: int = 0) -> int:
+        """One sitting; its exit code, or minus the signal that ended it."""
+        job = {"options": options, "cache": str(cache), "moment": moment, "count": count}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, self.log.read_text()
+        return int(answer)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server") / "log.txt")
+    yield server
+    with contextlib.suppress(OSError):
+        server.process.communicate("", timeout=20)
+
+
+def options(text_file: Path, out: Path) -> dict[str, Any]:
+    return {
+        "data": [str(text_file)], "tokenizer": "own:300", "out": str(out), "steps": STEPS, "context": 32, "batch_tokens": 256,
+        "micro_batch": 8, "layers": 2, "width": 32, "heads": 2, "window": 8, "lr": 3e-3, "validation_fraction": 0.1,
+        "dtype": "fp32", "device": "cpu", "sample_prompt": ["The "], "workers": 1, "dropout": 0.1, "ema": 0.9,
+        "checkpoint_every": 4, "validate_every": 10, "spike_window": 8,
+    }  # fmt: skip
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that must be equal to the bit."""
+    last = checkpoints(run / "checkpoints")[-1]
+    assert damage(last) is None
+    files = ["model.safetensors", "optimizer.safetensors", "ema.safetensors", "random.safetensors"]
+    state = json.loads((last / "state.json").read_text())
+    found: dict[str, Any] = {name: (last / name).read_bytes() for name in files}
+    found["state"] = {name: value for name, value in state.items() if name not in ("seconds", "computed")}
+    found["final"] = (run / "model" / "model.safetensors").read_bytes()
+    found["metrics"] = [{k: v for k, v in r.items() if k not in TIMING} for r in read_metrics(run / "metrics.jsonl")]
+    found["samples"] = (run / "samples.jsonl").read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def unbroken(server: Server, text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert server.sit(options(text_file, folder / "run"), folder / "cache") == 0, server.log.read_text()
+    return outcome(folder / "run")
+
+
+def kill_until_done(server: Server, chosen: dict[str, Any], cache: Path, kills: int, seed: int) -> Counter[str]:
+    """Sit `kills` times with a death each, then to the end; the moments of the deaths.
+
+    A death that a sitting does not come to (it ended first) is drawn anew in a run begun anew.
+    """
+    draw, hit = random.Random(seed), Counter[str]()
+    order = list(MOMENTS)
+    while sum(hit.values()) < kills:
+        moment = order[sum(hit.values()) % len(order)]
+        code = server.sit(chosen, cache, moment, draw.randint(1, MOMENTS[moment]))
+        if code == -signal.SIGKILL:
+            hit[moment] += 1
+        else:
+            assert code == 0, server.log.read_text()
+            break
+    return hit
+
+
+def check(
+    server: Server, text_file: Path, folder: Path, kills: int, seed: int, unbroken: dict[str, Any]
+) -> Counter[str]:
+    """Kill runs until `kills` deaths are had; each of them must end as the unbroken one."""
+    total = Counter[str]()
+    for number in range(kills):
+        if total.total() >= kills:
+            break
+        here = folder / str(number)
+        chosen = options(text_file, here / "run")
+        total += kill_until_done(server, chosen, here / "cache", min(8, kills - total.total()), seed + number)
+        if not (here / "run" / "model").exists():
+            assert server.sit(chosen, here / "cache") == 0, server.log.read_text()
+        found = outcome(here / "run")
+        for name, value in unbroken.items():
+            assert found[name] == value, f"{name} differs after {dict(total)}"
+        left = [path.name for path in (here / "run").rglob("*.partial")]
+        assert not left
+    return total
+
+
+def test_five_kills_change_no_bit(server: Server, text_file: Path, tmp_path: Path, unbroken: dict[str, Any]) -> None:
+    assert check(server, text_file, tmp_path, 5, 1, unbroken).total() == 5
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_change_no_bit(
+    server: Server, text_file: Path, tmp_path: Path, unbroken: dict[str, Any]
+) -> None:
+    hit = check(server, text_file, tmp_path, 100, 100, unbroken)
+    print(f"\nkills by moment: {dict(hit)}")
+    assert hit.total() >= 100
+    assert set(hit) == set(MOMENTS)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_at_the_end_of_its_step(
+    server: Server, text_file: Path, tmp_path: Path, unbroken: dict[str, Any], number: int, code: int
+) -> None:
+    chosen = options(text_file, tmp_path / "run")
+    assert server.sit(chosen, tmp_path / "cache", f"signal-{int(number)}", 7) == code, server.log.read_text()
+    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-7"
+    assert server.sit(chosen, tmp_path / "cache") == 0
+    found = outcome(tmp_path / "run")
+    assert all(found[name] == value for name, value in unbroken.items())
