@@ -15,6 +15,7 @@ import torch
 
 from gpt3.ladder import PRESETS, Preset, preset
 from gpt3.memory import (
+    BYTES,
     activation_bytes,
     block_parameters,
     gathered_bytes,
@@ -132,6 +133,43 @@ def test_shards_are_those_of_fsdp2(shards: int) -> None:
     finally:
         dist.destroy_process_group()
     assert shard_numbers(SMALL, shards) == numbers
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gathered_blocks_are_those_of_fsdp2(dtype: str) -> None:
+    """A step on CPU tensors: weights of one block and the root, a block's two buffers. Not seen here: its gradients, which the
+    tracker counts as temporary, and the next block's buffer, as a CPU gathers nothing ahead."""
+    import torch.distributed as dist
+    from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from gpt3.model import GPT3ForCausalLM
+
+    entry = dataclasses.replace(SMALL, d_model=256, d_head=128, context=64, batch_tokens=64, window=32)
+    dist.init_process_group("fake", rank=0, world_size=8, store=FakeStore())
+    try:
+        mesh = dist.init_device_mesh("cpu", (8,))
+        policy = MixedPrecisionPolicy(param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32)
+        model = GPT3ForCausalLM(entry.config()).train()
+        for block in model.transformer.h:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh, mp_policy=policy)
+        ids = torch.randint(entry.vocab_size, (1, 64))
+        tracker = FSDPMemTracker(model)
+        tracker.track_inputs((ids,))
+        with warnings.catch_warnings(), tracker:
+            warnings.simplefilter("ignore")
+            model(input_ids=ids, shift_labels=ids, skip_logits=True, use_cache=False).loss.backward()
+        peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
+    finally:
+        dist.destroy_process_group()
+    sizes = {getattr(kind, "name", kind): size for kind, size in peak.items()}
+    seen = sizes["UNSHARDED_PARAM"] + sizes["ALL_GATHER"] + sizes["REDUCE_SCATTER"]
+    number, block = BYTES[dtype], block_parameters(entry)
+    root = entry.parameters - entry.n_layers * block
+    unseen = number * (block + root) + number * block
+    assert gathered_bytes(entry, dtype) - unseen == pytest.approx(seen, rel=0.02)
 
 
 RANK = """

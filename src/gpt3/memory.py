@@ -117,8 +117,9 @@ def gathered_bytes(preset: Preset, dtype: str) -> float:
     Per block: its weights in `dtype`, the buffer they were gathered into and the next block's buffer, which is on its way
     meanwhile; in backward its gradients in `dtype` and the float32 buffer they are reduced from. The root stays gathered from
     forward to the end of backward (FSDP2's default), with its gradient. Assumes MixedPrecisionPolicy(param_dtype=dtype,
-    reduce_dtype=float32), one reduction in flight (FSDP2's default), and no autocast copy beside it.
-    Read off torch 2.13's `_fsdp_param_group.py`; not measured on a GPU.
+    reduce_dtype=float32) and one reduction in flight (FSDP2's default). Autocast in its place would keep a 16-bit copy of
+    every weight, gathered or not. Counted on CPU tensors, but for the buffer on its way, which is read off torch 2.13's
+    `_fsdp_param_group.py`.
     """
     size, block = BYTES[dtype], block_parameters(preset)
     root = preset.parameters - preset.n_layers * block
