@@ -1,6 +1,7 @@
 """The two kernels of our own on a CPU or GPU: banded attention against a mask, the vocabulary loss against torch's.
 
     python benchmarks/attention_and_loss.py [--what attention loss] [--dtype float32 bfloat16] [--repeats 7]
+        [--loss-shapes 6144x256x50257 2048x768x50257]
 
 Forward and backward together, the variants taking turns, medians. The numbers are in docs/model.md. Attention is the operator
 alone, without the projections around it: (1, 12, 2048, 64), window 256. bfloat16 means that the tensors are bfloat16.
@@ -21,7 +22,7 @@ from gpt3.model import linear_cross_entropy
 from gpt3.model.banded_attention import banded_attention
 
 WINDOW = 256
-LOSS_SHAPES = [(6144, 256, 50257), (2048, 768, 50257)]
+LOSS_SHAPES = ["6144x256x50257", "2048x768x50257"]
 
 
 def timed(variants: dict[str, Callable[[], Tensor]], leaves: list[Tensor], repeats: int) -> dict[str, list[float]]:
@@ -53,9 +54,9 @@ def attention(dtype: torch.dtype, device: str, repeats: int) -> None:
     report(f"attention {(B, H, T, D)}, window {WINDOW}, {dtype}", timed(variants, [query, key, value], repeats))
 
 
-def loss(shape: tuple[int, int, int], dtype: torch.dtype, device: str, repeats: int) -> None:
+def loss(shape: str, dtype: torch.dtype, device: str, repeats: int) -> None:
     """One line a variant: milliseconds and the ratio to plain logits."""
-    N, C, V = shape
+    N, C, V = map(int, shape.split("x"))
     hidden = torch.randn(N, C, device=device).to(dtype).requires_grad_()
     weight = (0.02 * torch.randn(V, C, device=device)).to(dtype).requires_grad_()
     targets = torch.randint(0, V, (N,), device=device)
@@ -83,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--what", nargs="+", default=["attention", "loss"], choices=["attention", "loss"])
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument("--loss-shapes", nargs="+", default=LOSS_SHAPES, help="tokens x width x vocabulary")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
@@ -93,7 +95,7 @@ def main() -> None:
         if "attention" in arguments.what:
             attention(dtype, arguments.device, arguments.repeats)
         if "loss" in arguments.what:
-            for shape in LOSS_SHAPES:
+            for shape in arguments.loss_shapes:
                 loss(shape, dtype, arguments.device, arguments.repeats)
 
 
