@@ -22,7 +22,7 @@ SURFACE = {
         seed stop temperature top_k top_p""",
     "prepare": "data out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
-    "ladder": "json",
+    "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
 }
 
 
@@ -83,6 +83,16 @@ def test_options_are_parsed_without_torch(name: str) -> None:
         (["train", "--dtype", "fp64"], ["fp64", "bf16"]),
         (["prepare", "--data", "no/such/file.txt", "--out", "x"], ["no/such/file.txt"]),
         (["generate", "--top-p", "3", "x"], ["--top-p", "3"]),
+        (["ladder", "--gpus", "8"], ["--gpu H100", "--gpu-memory 80"]),
+        (["ladder", "--gpus", "0", "--gpu", "H100"], ["--gpus 0", "from 1"]),
+        (["ladder", "--gpus", "2.5", "--gpu", "H100"], ["--gpus", "2.5"]),
+        (["ladder", "--gpus", "8", "--gpu", "H1000"], ["'H1000'", "'H100'", "--gpu-memory"]),
+        (["ladder", "--gpus", "8", "--gpu-memory", "lots"], ["'lots'", "74.5GiB"]),
+        (["ladder", "--gpus", "8", "--gpu-memory", "0"], ["'0'", "80GB"]),
+        (["ladder", "--gpus", "8", "--gpu", "H100", "--mfu", "40"], ["--mfu 40", "40%"]),
+        (["ladder", "--gpus", "8", "--gpu", "H100", "--mfu", "nan"], ["--mfu", "nan"]),
+        (["ladder", "--gpus", "8", "--gpu", "H100", "--gpu-flops", "989"], ["--gpu-flops 989", "989e12"]),
+        (["ladder", "--gpus", "8", "--gpu", "V100", "--dtype", "bf16"], ["V100", "fp16"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

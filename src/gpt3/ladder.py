@@ -1,4 +1,4 @@
-"""The paper's eight models (Brown et al. 2020, Table 2.1) and two small ones: shapes, exact sizes, compute, memory.
+"""The paper's eight models (Brown et al. 2020, Table 2.1) and two small ones: shapes, exact sizes, compute.
 
 Two entries of Table 2.1 are corrected, because the paper's own Table D.1 contradicts them: 13B has d_model 5120
 (40 heads of 128; 5140 is not divisible), and XL has 16 heads of 128 (24 of them would be wider than d_model and make
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
+from gpt3.memory import BYTES, running_memory, training_memory
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3Config
@@ -23,10 +24,6 @@ PF_DAY = 8.64e19
 PAPER_TOKENS = 300_000_000_000
 """Tokens every model of the paper was trained on (Table 2.1)."""
 GPT2_VOCABULARY = 50_257
-LOSS_CHUNK_ROWS = 512
-"""Rows of logits the vocabulary loss holds at a time on a CPU (gpt3.model.loss)."""
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0}
-"""Bytes a weight takes, by dtype."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,13 @@ class Preset:
             vocab_size=self.vocab_size,
         )
 
+    @property
+    def flops_per_token(self) -> float:
+        """`flops_per_token` of this shape at its full context, without building a configuration."""
+        windows = [self.window if layer % 2 else self.context for layer in range(self.n_layers)]
+        attention = self.n_heads * self.d_head
+        return _flops_per_token(self.d_model, attention, 4 * self.d_model, self.vocab_size, self.context, windows)
+
     def config(self, **overrides: Any) -> GPT3Config:
         """The model configuration of this preset.
 
@@ -87,7 +91,7 @@ class Preset:
 
         fields = {field.name for field in dataclasses.fields(GPT3Config)} | set(GPT3Config.attribute_map)
         if unknown := sorted(set(overrides) - fields):
-            raise InputError(f"unknown model option {unknown[0]!r}; {_nearest(unknown[0], sorted(fields))}")
+            raise InputError(f"unknown model option {unknown[0]!r}; {nearest(unknown[0], sorted(fields))}")
         overrides = {GPT3Config.attribute_map.get(name, name): value for name, value in overrides.items()}
         values: dict[str, Any] = {
             "vocab_size": self.vocab_size,
@@ -149,11 +153,12 @@ def preset(name: str) -> Preset:
     by_name = {known.lower(): value for known, value in PRESETS.items()}
     found = by_name.get(ALIASES.get(wanted, wanted).lower())
     if found is None:
-        raise InputError(f"unknown model preset {name!r}; {_nearest(name, list(PRESETS))}")
+        raise InputError(f"unknown model preset {name!r}; {nearest(name, list(PRESETS))}")
     return found
 
 
-def _nearest(wrong: str, known: list[str]) -> str:
+def nearest(wrong: str, known: list[str]) -> str:
+    """What a message says after an unknown name: the nearest known one, or all of them."""
     close = difflib.get_close_matches(wrong, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
 
@@ -204,12 +209,22 @@ def flops_per_token(config: GPT3Config, context: int) -> float:
         config: the model's shape.
         context: tokens per sequence.
     """
-    width = config.num_attention_heads * config.head_dim
-    matrices = 4 * config.hidden_size * width + 2 * config.hidden_size * config.intermediate_size
-    total = float(config.num_hidden_layers * matrices + config.vocab_size * config.hidden_size)
-    for layer_type in config.layer_types:
-        window = config.sliding_window if layer_type == "sliding_attention" else context
-        total += 2 * width * mean_keys(context, window)  # q k^T, and probabilities times v
+    windows = [config.sliding_window if kind == "sliding_attention" else context for kind in config.layer_types]
+    return _flops_per_token(
+        config.hidden_size,
+        config.num_attention_heads * config.head_dim,
+        config.intermediate_size,
+        config.vocab_size,
+        context,
+        windows,
+    )
+
+
+def _flops_per_token(
+    width: int, attention: int, inner: int, vocabulary: int, context: int, windows: list[int]
+) -> float:
+    total = float(len(windows) * (4 * width * attention + 2 * width * inner) + vocabulary * width)
+    total += sum(2 * attention * mean_keys(context, window) for window in windows)  # q k^T, and probabilities times v
     return 6.0 * total
 
 
@@ -217,56 +232,6 @@ def mean_keys(context: int, window: int) -> float:
     """Keys a query sees on average over a sequence of `context` tokens under a causal band of `window` keys."""
     window = min(window, context)
     return (window * (window + 1) / 2 + (context - window) * window) / context
-
-
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes to train with AdamW on one device, without sharding; one sequence of the full context per micro-batch."""
-
-    weights: float
-    """The weights: 4 bytes each (float32, also under bfloat16 autocast)."""
-    gradients: float
-    """Their gradients: 4 bytes each."""
-    optimizer: float
-    """AdamW's two moments: 8 bytes per weight."""
-    activations: float
-    """What backward needs, kept from forward, per token and layer: the inputs of both layer norms (2 d_model numbers of 4 bytes),
-    and their outputs, q, k, v, the attention's output, the MLP before and after the GELU (10 d_model + 4 n_heads d_head
-    numbers of the activations' dtype); and the last layer norm's. Attention probabilities are not kept (fused attention)."""
-    loss: float
-    """The vocabulary loss: a chunk of logits, the gradients of the head's weight and input."""
-
-    @property
-    def total(self) -> float:
-        """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.loss
-
-
-def training_memory(preset: Preset, dtype: str = "float32", sequences: int = 1) -> TrainingMemory:
-    """Estimate of the memory to train `preset`; assumptions at TrainingMemory's fields.
-
-    Args:
-        dtype: of the activations: float32, or bfloat16 / float16 for autocast.
-        sequences: sequences of the full context per micro-batch.
-    """
-    n = preset.parameters
-    tokens = sequences * preset.context
-    stream = (2 * preset.n_layers + 2) * preset.d_model
-    inner = preset.n_layers * (10 * preset.d_model + 4 * preset.n_heads * preset.d_head)
-    loss = 4.0 * (
-        min(LOSS_CHUNK_ROWS, tokens) * preset.vocab_size + preset.vocab_size * preset.d_model + tokens * preset.d_model
-    )
-    return TrainingMemory(4.0 * n, 4.0 * n, 8.0 * n, tokens * (4.0 * stream + BYTES[dtype] * inner), loss)
-
-
-def running_memory(preset: Preset, dtype: str = "float32") -> float:
-    """Bytes to generate with one sequence of the full context: the weights, and keys and values of every position a layer
-    still sees (the whole context in dense layers, the window in banded ones; 16 bit when the weights are smaller)."""
-    positions = sum(
-        preset.context if layer % 2 == 0 else min(preset.window, preset.context) for layer in range(preset.n_layers)
-    )
-    cache = 2 * preset.n_heads * preset.d_head * positions
-    return preset.parameters * BYTES[dtype] + cache * max(BYTES[dtype], 2.0)
 
 
 def ladder_rows() -> list[dict[str, Any]]:
@@ -302,8 +267,8 @@ def ladder_table(rows: list[dict[str, Any]] | None = None) -> str:
         sizes = [*row["train_bytes"].values(), *(row["run_bytes"][key] for key in ("float32", "bfloat16", "int8"))]
         lines.append(
             [row["name"], *shape, f"{row['batch_tokens']:,}", f"{row['learning_rate']:.1e}", f"{row['parameters']:,}"]
-            + [f"{row['flops_300b']:.2e}", _three_digits(row["pf_days_300b"])]
-            + [_size(size) for size in sizes]
+            + [f"{row['flops_300b']:.2e}", three_digits(row["pf_days_300b"])]
+            + [readable_size(size) for size in sizes]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
@@ -312,22 +277,23 @@ def ladder_table(rows: list[dict[str, Any]] | None = None) -> str:
             *text,
             "",
             "batch: tokens per step; FLOPs and PF-days: 6ND for 300B tokens, as the paper's Table D.1.",
-            "train: weights, gradients and AdamW's moments in fp32, activations of one sequence (fp32 or bf16 autocast), "
-            "one device.",
+            "train: weights, gradients and AdamW's moments in fp32, activations and loss of one sequence (fp32 or bf16 "
+            "autocast), one device.",
             "run: weights, and keys and values of one full context.",
         ]
     )
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """`value` to three significant digits, never in exponent form: 2.60, 139, 3,640."""
     rounded = float(f"{value:.3g}")
     decimals = max(0, 2 - math.floor(math.log10(rounded)))
     return f"{rounded:,.{decimals}f}"
 
 
-def _size(size: float) -> str:
+def readable_size(size: float) -> str:
+    """Bytes as MB, GB or TB, decimal, to three digits."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9)):
         if size >= scale:
-            return f"{_three_digits(size / scale)} {unit}"
-    return f"{_three_digits(size / 1e6)} MB"
+            return f"{three_digits(size / scale)} {unit}"
+    return f"{three_digits(size / 1e6)} MB"

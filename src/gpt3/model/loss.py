@@ -9,7 +9,7 @@ Both gradients are ready when the loss is, so that backward only scales them. Pe
 C wide, V entries: one chunk (512 x V in float32, 1,024 x V in 16 bit: 103 MB for GPT-2's V), grad_W (V x C, float32; in 16 bit
 also the cast weight and one product), grad_hidden (N x C).
 
-torch 2.13's `F.linear_cross_entropy` does the same in 1.3 to 1.4 times the time (float32) and 3 to 6 times (bfloat16 on CPU);
+torch 2.13's `F.linear_cross_entropy` does the same in about 1.2 times the time (float32) and 2.2 to 2.4 times (bfloat16 on CPU);
 docs/model.md has the figures. What makes the difference: rows of the buffer begin at 64-byte boundaries (V = 50,257 gives
 a leading dimension of 50,304), and the softmax runs over a few rows at a time, which stay in the CPU's cache.
 """
