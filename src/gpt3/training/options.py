@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from gpt3.errors import InputError
 
+OPTIMIZERS = ("adamw", "muon", "lion")
 TRACKERS = ("none", "wandb", "tensorboard")
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -44,14 +46,26 @@ class TrainOptions:
     """Tokens of linear warm-up. Default: the paper's 375M (App. B), at most a tenth of the run (see docs/training.md)."""
     decay_tokens: int | None = None
     """Tokens after which the cosine has reached its end. Default: the paper's 260B of 300B scaled to the run."""
+    optimizer: Literal["adamw", "muon", "lion"] = "adamw"
+    """adamw (paper App. B); muon for the matrices of the layers, with AdamW for the rest; or lion. See docs/training.md."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of matrices; biases, gains and positions have none (paper App. B: 0.1)."""
+    """Decoupled weight decay of matrices, embeddings among them; biases and gains have none (paper App. B: 0.1)."""
     beta1: float = 0.9
     """Adam's first-moment decay (paper App. B)."""
     beta2: float = 0.95
     """Adam's second-moment decay (paper App. B)."""
     eps: float = 1e-8
     """Adam's epsilon (paper App. B)."""
+    muon_lr: float | None = None
+    """Peak learning rate of muon's matrices. Default: --lr, which serves (Liu et al. 2025, arXiv 2502.16982)."""
+    muon_momentum: float = 0.95
+    """Muon's momentum, Nesterov's (Jordan et al. 2024)."""
+    lion_lr: float | None = None
+    """Peak learning rate of lion. Default: a fifth of --lr (Chen et al. 2023, arXiv 2302.06675: 3 to 10 times smaller)."""
+    lion_beta1: float = 0.95
+    """Lion's share of the momentum in an update (Chen et al. 2023, for language models)."""
+    lion_beta2: float = 0.98
+    """Lion's momentum decay (Chen et al. 2023, for language models)."""
     clip: float = 1.0
     """Largest global gradient norm; 0 turns clipping off (paper App. B: 1.0)."""
     dropout: float = 0.0
@@ -112,12 +126,24 @@ class TrainOptions:
                 count(self.tokens)
             except ValueError:
                 yield f"--tokens {self.tokens!r} is not a number of tokens; write 2500000, 2.5M or 300B"
-        for name in ("steps", "minutes", "batch_tokens", "micro_batch", "context", "lr", "layers", "width", "heads",
+        for name in ("steps", "minutes", "batch_tokens", "micro_batch", "context", "layers", "width", "heads",
                      "window", "validate_every", "sample_every", "checkpoint_every", "workers"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:
                 yield f"--{name.replace('_', '-')} {value} must be above 0"
-        for name in ("min_lr_ratio", "dropout", "beta1", "beta2"):
+        for name in ("beta1", "beta2", "muon_momentum", "lion_beta1", "lion_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                yield f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 0 and below 1"
+        for name in ("lr", "muon_lr", "lion_lr", "eps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                yield f"--{name.replace('_', '-')} {value} must be a number above 0"
+        if self.optimizer not in OPTIMIZERS:
+            yield f"--optimizer {self.optimizer!r} is unknown; choose from {', '.join(OPTIMIZERS)}"
+        for prefix in ("muon", "lion"):
+            if self.optimizer != prefix and getattr(self, f"{prefix}_lr") is not None:
+                yield f"--{prefix}-lr is for --optimizer {prefix}, not {self.optimizer}; use --lr"
+        for name in ("min_lr_ratio", "dropout"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 yield f"--{name.replace('_', '-')} {value} must lie between 0 and 1"
