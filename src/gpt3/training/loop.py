@@ -92,7 +92,7 @@ class Trainer:
         """
         lr = self.plan.learning_rate((self.step + 1) * self.plan.batch_tokens)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         loss = self.accumulate(self.step)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip or math.inf)
         if not math.isfinite(float(loss)) or not math.isfinite(float(grad_norm)):
