@@ -1,0 +1,80 @@
+"""A real trace of a tiny module: how many steps are in it, and when it is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt3.errors import InputError
+from gpt3.training.profiling import StepProfiler
+
+
+def train_for(steps: int, profiler: StepProfiler) -> None:
+    layer = torch.nn.Linear(8, 8)
+    with profiler:
+        for _ in range(steps):
+            layer(torch.randn(4, 8)).sum().backward()
+            profiler.step()
+
+
+def steps_in(trace: Path) -> list[str]:
+    events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    return sorted({event["name"] for event in events if str(event.get("name", "")).startswith("ProfilerStep#")})
+
+
+def matrix_products(trace: Path) -> int:
+    events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    return sum(event.get("name") == "aten::addmm" for event in events)
+
+
+def test_it_records_the_steps_asked_for_and_no_others(tmp_path: Path) -> None:
+    profiler = StepProfiler(tmp_path, 3)
+    train_for(9, profiler)
+    assert profiler.written
+    assert matrix_products(tmp_path / "profile" / "trace.json") == 3
+    assert steps_in(tmp_path / "profile" / "trace.json") == ["ProfilerStep#2", "ProfilerStep#3", "ProfilerStep#4"]
+    assert "aten::addmm" in (tmp_path / "profile" / "summary.txt").read_text(encoding="utf-8")
+    assert sorted(path.name for path in (tmp_path / "profile").iterdir()) == ["summary.txt", "trace.json"]
+
+
+def test_the_files_are_there_as_soon_as_the_last_recorded_step_has_ended(tmp_path: Path) -> None:
+    with StepProfiler(tmp_path, 1) as profiler:
+        for step in range(3):
+            assert not profiler.written, step
+            torch.ones(2).sum()
+            profiler.step()
+        assert (tmp_path / "profile" / "trace.json").exists()
+
+
+def test_a_shorter_run_leaves_what_there_was(tmp_path: Path) -> None:
+    train_for(4, StepProfiler(tmp_path, 100))
+    assert matrix_products(tmp_path / "profile" / "trace.json") == 2
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_run_within_the_warm_up_says_that_there_is_no_trace(steps: int, tmp_path: Path, capsys) -> None:
+    train_for(steps, StepProfiler(tmp_path, 5))
+    assert not (tmp_path / "profile").exists()
+    assert "no trace" in capsys.readouterr().err
+
+
+def test_none_does_nothing(tmp_path: Path, capsys) -> None:
+    train_for(5, StepProfiler(tmp_path, None))
+    assert not any(tmp_path.iterdir())
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_in_the_loop_stays_the_error(tmp_path: Path) -> None:
+    def fail() -> None:
+        with StepProfiler(tmp_path, 5) as profiler:
+            profiler.step()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+
+
+def test_no_steps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--profile 0 must be at least 1"):
+        StepProfiler(tmp_path, 0)
