@@ -40,7 +40,7 @@ def test_a_run_may_change_ranks_and_kind(phases: list[str], tmp_path: Path) -> N
         assert result.returncode == 0, result.stderr[-3000:]
     step = 0
     for number, phase in enumerate(phases):
-        kind, ranks, steps = phase.split(":")
+        _, ranks, steps = phase.split(":")
         before, step = changing / str(number - 1) / f"step-{step}", step + int(steps)
         path = changing / str(number) / f"step-{step}"
         assert damage(path) is None
@@ -49,7 +49,7 @@ def test_a_run_may_change_ranks_and_kind(phases: list[str], tmp_path: Path) -> N
                 assert (path / name).read_bytes() == (before / name).read_bytes(), (phase, name)
             for rank in range(int(ranks)):
                 name = f"random-{rank}.safetensors"
-                if (before / name).exists():
+                if (before / name).exists() and (path / name).exists():  # one process's file has another name
                     assert (path / name).read_bytes() == (before / name).read_bytes()
     for name in ("model.safetensors", "ema.safetensors"):
         one, other = load_file(path / name), load_file(alone / "0" / f"step-{total}" / name)
