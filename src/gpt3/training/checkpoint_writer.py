@@ -20,8 +20,7 @@ import re
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +49,7 @@ from gpt3.training.checkpoint import (
     sha256_of,
     step_of,
 )
+from gpt3.training.meeting import Meeting, polls
 from gpt3.training.tensor_files import SHARD_BYTES, Layout, Piece, piece_of, plan_layout
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -286,7 +286,11 @@ class CheckpointWriter:
                 folder = temporary / meeting_name(snapshot)
                 if pattern.fullmatch(temporary.name) and folder.is_dir():
                     meeting = Meeting(folder, self.world.rank, self.world.size, self.timeout)
-                    self._write_part(snapshot, temporary, meeting)
+                    try:
+                        self._write_part(snapshot, temporary, meeting)
+                    except FileNotFoundError as error:  # the folder went while this rank wrote
+                        name = snapshot.path.name
+                        raise RunError(f"checkpoint {name} was given up by rank 0, whose message says why") from error
                     return
         raise RunError(f"checkpoint {snapshot.path.name}: rank 0 did not begin to write it within {self.timeout:g} s")
 
@@ -313,65 +317,9 @@ class CheckpointWriter:
         return {n: (entry[0], entry[1]) for part in parts for n, entry in json.loads(part).items()}
 
 
-@dataclass(frozen=True)
-class Meeting:
-    """Where the ranks' writers wait for one another: a folder of marker files, which rank 0 makes and removes."""
-
-    folder: Path
-    rank: int
-    size: int
-    timeout: float
-
-    def arrive(self, stage: str, content: str = "") -> None:
-        """Tell the others that this rank has done `stage`."""
-        beginning = self.folder / f"{self.rank}.beginning"
-        beginning.write_text(content, encoding="utf-8")
-        os.replace(beginning, self.folder / f"{self.rank}.{stage}")
-
-    def fail(self, reason: str) -> None:
-        """Tell the others that this rank gives up. On a full disk the bare name may be all that fits."""
-        try:
-            failed = self.folder / f"{self.rank}.failed"
-            failed.touch()
-            failed.write_text(reason, encoding="utf-8")
-        except OSError:
-            pass  # they will wait until the time-out
-
-    def wait(self, stage: str) -> list[str]:
-        """Wait until every rank has done `stage`; returns what each said, by rank.
-
-        Raises:
-            RunError: a rank failed, or has not come in time.
-        """
-        missing = list(range(self.size))
-        for _ in polls(self.timeout):
-            missing = [rank for rank in missing if not (self.folder / f"{rank}.{stage}").exists()]
-            if not missing:
-                return [(self.folder / f"{r}.{stage}").read_text(encoding="utf-8") for r in range(self.size)]
-            for failed in self.folder.glob("*.failed"):
-                reason = failed.read_text(encoding="utf-8") or "no reason given"
-                raise RunError(f"a checkpoint was given up: rank {failed.stem} could not write its part ({reason})")
-            if not self.folder.exists():
-                raise RunError("a checkpoint was given up: rank 0 failed, its message says why")
-        raise RunError(
-            f"a checkpoint was given up: rank {', '.join(map(str, missing))} did not come to it in {self.timeout:g} s"
-        )
-
-
 def meeting_name(snapshot: Snapshot) -> str:
     """The meeting's folder name; numbered, so that two saves of one step do not mix."""
     return f"ranks-{snapshot.number}"
-
-
-def polls(timeout: float) -> Iterator[None]:
-    """Again and again for `timeout` seconds, with ever longer pauses of at most half a second."""
-    pause, end = 0.002, time.monotonic() + timeout
-    while True:
-        yield
-        if time.monotonic() > end:
-            return
-        time.sleep(pause)
-        pause = min(0.5, pause * 1.5)
 
 
 def describe(error: OSError, folder: Path, need: int) -> str:
