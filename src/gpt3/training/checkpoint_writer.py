@@ -169,9 +169,9 @@ class CheckpointWriter:
         path = self.folder / f"step-{state['step']}"
         tensors, numbers = optimizer_state(self.model, optimizer)
         described = {
+            **state,
             "format": FORMAT,
             "world_size": self.world.size,
-            **state,
             "optimizer": {"class": type(optimizer).__name__, "numbers": numbers},
         }
         sets = {"model": named_tensors(self.model), "optimizer": tensors, **(extra or {})}
