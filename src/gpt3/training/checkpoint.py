@@ -1,55 +1,130 @@
-"""A checkpoint: one folder from which a run goes on bit for bit.
+"""A checkpoint: one folder from which a run goes on bit for bit. Its format, its verification, its loading.
 
-checkpoints/step-N/ holds the model folder's files (so it can be generated from), ``optimizer.safetensors`` (Adam's moments by
-parameter name), ``random.safetensors`` (torch's generators) and ``state.json`` (step, tokens). The position in the data is a
-function of the step (see gpt3.corpus.sampler), so it needs no file. A folder is written under a temporary name, fsynced and
-renamed: what is called step-N is whole.
+checkpoints/step-N/ holds the model folder's files (so it can be generated from), ``optimizer.safetensors`` (state tensors as
+``NAME.exp_avg``, by parameter name), further sets of tensors the trainer gives such as ``ema.safetensors``, the random
+generators, ``state.json``, and ``manifest.json``: every other file's size and sha256, written last. The folder is written under
+a temporary name, fsynced and renamed (checkpoint_writer.py). docs/checkpoints.md describes it file by file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpt3.durable import discard, replacing
+from gpt3.durable import TEMPORARY_SUFFIX, discard
 from gpt3.errors import InputError
-from gpt3.model import GPT3ForCausalLM
+from gpt3.training import random_state
+from gpt3.training.tensor_files import Entry, described, entries_of, piece_of, read_into
 
-FORMAT = 1
-
-
-def save_checkpoint(
-    folder: Path,
-    model: GPT3ForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    keep: int,
-) -> Path:
-    """Write ``folder/step-N`` for ``state["step"]`` = N, then remove all but the newest `keep`."""
-    path = folder / f"step-{state['step']}"
-    with replacing(path) as temporary:
-        temporary.mkdir()
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
-        save_file(_random_tensors(), temporary / "random.safetensors")
-        (temporary / "state.json").write_text(json.dumps({"format": FORMAT, **state}, indent=1), encoding="utf-8")
-    for old in checkpoints(folder)[:-keep]:
-        discard(old)
-    return path
+FORMAT = 2
+STATE, MANIFEST = "state.json", "manifest.json"
+MOST_SHOWN = 12
+"""At most so many differences are spelled out in one message."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first."""
+    """The checkpoints in `folder`, whole or not, oldest first."""
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def discard_partial(folder: Path) -> list[str]:
+    """Remove what killed writers left half-written or half-removed in `folder`; returns the names.
+
+    Only while no writer is at work there: the run folder is locked by one run.
+    """
+    left = sorted(folder.glob(f"*{TEMPORARY_SUFFIX}"))
+    for path in left:
+        discard(path)
+    return [path.name for path in left]
+
+
+def retained(steps: Iterable[int], current: int, *, keep: int, keep_every: int | None, best: int | None) -> set[int]:
+    """Which of `steps` stay after the checkpoint of step `current` is whole.
+
+    The newest `keep` up to and with `current`, every multiple of `keep_every`, and `best`. Steps after `current` are what a
+    run left that was set back to an earlier checkpoint: they neither count nor go.
+    """
+    steps = set(steps)
+    newest = sorted(step for step in steps if step <= current)[-keep:]
+    for_ever = {step for step in steps if keep_every is not None and step % keep_every == 0}
+    return (steps & {*newest, current, best}) | for_ever | {step for step in steps if step > current}
+
+
+# ----------------------------------------------------------------------------------------------------------------- verify
+
+
+def manifest_text(files: Mapping[str, tuple[int, str]]) -> str:
+    """manifest.json for files of (size in bytes, sha256 in hex), by name."""
+    listed = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(files.items())}
+    return json.dumps({"format": FORMAT, "files": listed}, indent=1) + "\n"
+
+
+def sha256_of(path: Path) -> str:
+    """A file's sha256 in hex. Other threads run meanwhile."""
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 22))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    return digest.hexdigest()
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the checkpoint at `path`, in a few words; None if it is whole, to the bit."""
+    try:
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST} cannot be read ({error})"
+    try:
+        content = json.loads(text)
+        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in content["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    if content.get("format") == FORMAT and (text != manifest_text(files) or STATE not in files):
+        return f"{MANIFEST} is damaged"
+    if content.get("format") != FORMAT:
+        return f"{MANIFEST} has format {content.get('format')}, this program reads {FORMAT}"
+    for name, (size, _) in files.items():  # the cheap look first
+        try:
+            found = (path / name).stat().st_size
+        except OSError:
+            return f"{name} is missing"
+        if found != size:
+            return f"{name} has {found:,} bytes, {MANIFEST} says {size:,}"
+    for name, (_, digest) in files.items():
+        try:
+            if sha256_of(path / name) != digest:
+                return f"{name} is damaged: its sha256 is not the one in {MANIFEST}"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest whole checkpoint in `folder`, and the newer ones that were passed over, each with what is wrong."""
+    passed_over: list[tuple[Path, str]] = []
+    for path in reversed(checkpoints(folder)):
+        reason = damage(path)
+        if reason is None:
+            return path, passed_over
+        passed_over.append((path, reason))
+    return None, passed_over
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -59,61 +134,165 @@ def read_state(path: Path) -> dict[str, Any]:
         InputError: `path` is no checkpoint of this format.
     """
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"--resume {path} is not a checkpoint ({error}); name a checkpoints/step-N folder") from None
-    if state.get("format") != FORMAT:
-        raise InputError(f"--resume {path} has format {state.get('format')}, this program reads {FORMAT}")
-    return dict(state)
-
-
-def load_checkpoint(path: Path, model: GPT3ForCausalLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a checkpoint's weights, moments and generators in place and return its state.
-
-    Raises:
-        InputError: it does not fit `model`.
-    """
-    state = read_state(path)
-    weights = load_file(path / "model.safetensors")
-    expected = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
-    wrong = [name for name, t in expected.items() if name not in weights or weights[name].shape != t.shape]
-    if wrong or set(weights) - set(model.state_dict()):
-        raise InputError(f"checkpoint {path} does not fit this model: {', '.join(wrong[:3]) or 'extra tensors'} differ")
-    model.load_state_dict(weights, strict=False)
-    _load_optimizer(model, optimizer, load_file(path / "optimizer.safetensors"))
-    _load_random(load_file(path / "random.safetensors"))
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else None
+        raise InputError(f"--resume {path} has format {found}, this program reads {FORMAT}")
     return state
 
 
-def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Adam's state as ``NAME.exp_avg`` and the like."""
-    tensors = {}
+# ------------------------------------------------------------------------------------------------------------------- load
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and the buffers that are saved, by name; a tied one once, under its first name."""
+    saved = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *buffers.items())}
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's state by ``NAME.key``, NAME being the parameter's: its tensors, and its plain numbers."""
+    tensors, numbers = {}, {}
     for name, weight in model.named_parameters():
         for key, value in optimizer.state.get(weight, {}).items():
-            tensors[f"{name}.{key}"] = value.detach().cpu().contiguous()
-    return tensors
+            if isinstance(value, Tensor):
+                tensors[f"{name}.{key}"] = value.detach()
+            else:
+                numbers[f"{name}.{key}"] = value
+    return tensors, numbers
 
 
-def _load_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    extra: Mapping[str, Mapping[str, Tensor]] | None = None,
+    rank: int = 0,
+) -> dict[str, Any]:
+    """Put a checkpoint in place: weights, optimizer state, `extra` tensors, random generators. Returns its state.json.
+
+    Every rank calls it and reads the parts that it holds, no matter how many ranks wrote them. On the same number of ranks
+    everything is put back bit for bit. On another number the generators of ranks that did not exist are derived from rank 0's.
+
+    Args:
+        path: a checkpoint, verified (`newest_whole` or `damage`).
+        model: plain, the module inside DDP, or one under FSDP2's ``fully_shard``; filled in place.
+        optimizer: over `model`'s parameters, its state replaced; None: weights and `extra` only.
+        extra: further tensors by set and name, filled in place, e.g. ``{"ema": …}`` for ema.safetensors.
+        rank: this process's rank.
+
+    Raises:
+        InputError: names, shapes, number formats or the kind of optimizer differ; all differences are found before anything
+            is changed.
+    """
+    state = read_state(path)
+    sets = {"model": named_tensors(model), **(extra or {})}
+    found = {stem: entries_of(path, stem) for stem in sets}
+    differences = [text for stem, tensors in sets.items() for text in _differences(stem, tensors, found[stem])]
+    saved: dict[str, Entry] = {}
+    if optimizer is not None:
+        saved = entries_of(path, "optimizer")
+        differences += _optimizer_differences(model, optimizer, state, saved)
+    if differences:
+        more = f"; and {len(differences) - MOST_SHOWN} more" if len(differences) > MOST_SHOWN else ""
+        raise InputError(f"checkpoint {path} does not fit this run: {'; '.join(differences[:MOST_SHOWN])}{more}")
+    known = rank < state["world_size"]
+    generators = load_file(path / random_name(rank if known else 0, state["world_size"]))
+    for stem, tensors in sets.items():
+        read_into({name: piece_of(tensor) for name, tensor in tensors.items()}, found[stem])
+    if optimizer is not None:
+        _load_optimizer(model, optimizer, saved, state["optimizer"]["numbers"])
+    if known:
+        random_state.restore(generators)
+    else:
+        random_state.derive(generators, rank)
+    return state
+
+
+def _differences(stem: str, tensors: Mapping[str, Tensor], entries: Mapping[str, Entry]) -> list[str]:
+    """What of one set does not fit, a sentence each."""
+    texts = []
+    for name, tensor in tensors.items():
+        here = described(tuple(tensor.shape), tensor.dtype)
+        if name not in entries:
+            texts.append(f"{stem} {name} is not in the checkpoint")
+        elif str(entries[name]) != here:
+            texts.append(f"{stem} {name} is {entries[name]} in the checkpoint and {here} here")
+    return texts + [f"{stem} {name} is in the checkpoint only" for name in entries if name not in tensors]
+
+
+def _optimizer_differences(
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], entries: Mapping[str, Entry]
+) -> list[str]:
+    made_by, here = state["optimizer"]["class"], type(optimizer).__name__
+    if made_by != here:
+        return [f"its optimizer is {made_by}, here it is {here}"]
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    texts = []
+    for key, entry in entries.items():
+        name = key.rpartition(".")[0]
+        if name not in shapes:
+            texts.append(f"optimizer {key} belongs to no parameter of this model")
+        elif len(entry.shape) == len(shapes[name]) and entry.shape != shapes[name]:
+            texts.append(f"optimizer {key} is {entry} in the checkpoint for a parameter of shape {shapes[name]} here")
+    return texts
+
+
+@torch.no_grad()
+def _load_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, entries: Mapping[str, Entry], numbers: Mapping[str, Any]
+) -> None:
+    """Replace the state of every parameter. A tensor of the parameter's shape is sharded as the parameter is."""
+    keys: dict[str, list[str]] = {}
+    for key in (*entries, *numbers):
+        keys.setdefault(key.rpartition(".")[0], []).append(key)
+    on_device = {
+        weight: bool(group.get("fused") or group.get("capturable"))  # where torch keeps its step count on the device
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+    tensors: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
-        prefix = f"{name}."
-        state = {key.removeprefix(prefix): t for key, t in tensors.items() if key.rpartition(".")[0] == name}
-        optimizer.state[weight] = {
-            key: value.to(weight.device) if key != "step" or weight.device.type == "cuda" else value.clone()
-            for key, value in state.items()
-        }
+        state: dict[str, Any] = {}
+        for key in keys.get(name, ()):
+            short = key.rpartition(".")[2]
+            if key in numbers:
+                state[short] = numbers[key]
+                continue
+            entry = entries[key]
+            if entry.shape == tuple(weight.shape) and short != "step":
+                value = torch.empty_like(weight, dtype=entry.dtype, requires_grad=False)
+            else:
+                host = short == "step" and not on_device.get(weight, False)
+                value = torch.empty(entry.shape, dtype=entry.dtype, device="cpu" if host else weight.device)
+            state[short] = tensors[key] = value
+        optimizer.state.pop(weight, None)
+        if state:
+            optimizer.state[weight] = state
+            if optimizer.state.get(weight) is not state:
+                raise TypeError(f"{type(optimizer).__name__}.state is a copy; a checkpoint must be able to fill it")
+    read_into({key: piece_of(tensor) for key, tensor in tensors.items()}, entries)
 
 
-def _random_tensors() -> dict[str, torch.Tensor]:
-    """torch's generators as uint8 tensors."""
-    tensors = {"cpu": torch.get_rng_state()}
-    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
-        tensors[f"cuda.{index}"] = torch.cuda.get_rng_state(index)
-    return tensors
+def random_name(rank: int, world_size: int) -> str:
+    """The file of a rank's random generators."""
+    return "random.safetensors" if world_size == 1 else f"random-{rank}.safetensors"
 
 
-def _load_random(tensors: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(tensors["cpu"])
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        if f"cuda.{index}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda.{index}"], index)
+def save_checkpoint(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write ``folder/step-N`` for ``state["step"]`` = N and wait for it, then remove all but the newest `keep`."""
+    from gpt3.training.checkpoint_writer import CheckpointWriter
+
+    with CheckpointWriter(folder, model, tokenizer, keep=keep) as writer:
+        return writer.save(optimizer, state)
