@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt3.corpus.hash_folds import parse_fold
+from gpt3.corpus.hash_folds import FEWEST, MOST
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.training.options import TrainOptions
@@ -76,13 +76,12 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
         InputError: fewer than two folds; a shared option that only makes sense for one run; OUT holds something else.
         RunError: a finished fold has no score.
     """
-    folds = getattr(options, "folds", None) if folds is None else folds
-    try:
-        parse_fold(f"1/{folds}")
-    except InputError:
-        raise InputError(f"--folds {folds} must be a number from 2 to 1000") from None
-    if getattr(options, "fold", None) is not None:
-        raise InputError(f"--folds {folds} runs every fold; leave out --fold {options.fold}")  # type: ignore[attr-defined]
+    folds = int(getattr(options, "folds", None) or 0) if folds is None else folds
+    if not FEWEST <= folds <= MOST:
+        raise InputError(f"--folds {folds} must be a number from {FEWEST} to {MOST}")
+    fold = getattr(options, "fold", None)
+    if fold is not None:
+        raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")
     if options.resume not in ("auto", "never"):
         raise InputError(f"--resume {options.resume} names one run's checkpoint; with --folds use --resume auto")
     asked = json.loads(json.dumps({**_asked(options), "folds": folds}))
@@ -108,7 +107,8 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
 
 def fold_options(options: TrainOptions, number: int, folds: int, out: Path) -> TrainOptions:
     """The options of one fold's run."""
-    return dataclasses.replace(options, out=str(out), fold=f"{number}/{folds}", folds=None)  # type: ignore[call-arg]
+    changes: dict[str, Any] = {"out": str(out), "fold": f"{number}/{folds}", "folds": None}
+    return dataclasses.replace(options, **changes)
 
 
 def last_score(run: Path) -> dict[str, Any]:
