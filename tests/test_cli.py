@@ -20,7 +20,7 @@ SURFACE = {
         warmup_tokens weight_decay width window workers""",
     "generate": """device dtype json max_new_tokens min_p model no_repeat_ngram num_samples prompt prompt_file repetition_penalty
         seed stop temperature top_k top_p""",
-    "prepare": "data out resume shard_tokens tokenizer validation_fraction workers",
+    "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
 }

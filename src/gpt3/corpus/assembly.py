@@ -21,8 +21,8 @@ from gpt3.corpus.segments import Segment, read_documents
 from gpt3.corpus.shards import ShardWriter, shard_name
 
 
-def validation_limit(folder: Path, segments: Sequence[Segment], fraction: float) -> int:
-    """The key below which a document is validation: `fraction` of all keys, moved just so far that neither split is empty.
+def held_out_keys(folder: Path, segments: Sequence[Segment], fraction: float) -> range:
+    """The keys of validation documents: the lowest `fraction` of all, moved just so far that neither split is empty.
 
     Where no document's key lies below, the smallest key is validation; where all do, the largest is train. A corpus of
     one text alone (once or repeated) has no validation: both splits would hold the same.
@@ -32,17 +32,17 @@ def validation_limit(folder: Path, segments: Sequence[Segment], fraction: float)
         fraction: in [0, 1); 0 asks for no validation.
 
     Returns:
-        An int in [0, 2**64).
+        Within range(2**64), from 0 on.
     """
     if fraction == 0:
-        return 0
+        return range(0)
     smallest, largest = (1 << 64) - 1, 0
     for segment in segments:
         if segment.documents:
             keys = read_documents(folder, segment)["key"]
             smallest, largest = min(smallest, int(keys.min())), max(largest, int(keys.max()))
     limit = int(fraction * (1 << 64))
-    return min(max(limit, smallest + 1), largest)  # one key alone, or none: nothing lies below it
+    return range(min(max(limit, smallest + 1), largest))  # one key alone, or none: nothing lies below it
 
 
 class Assembly:
@@ -53,7 +53,7 @@ class Assembly:
         shards_folder: where the shards go.
         records_folder: where finished shards are written down, for a run that follows a kill.
         segments: all of them, in reading order.
-        limit: see `validation_limit`.
+        held_out: the keys of validation documents, see `held_out_keys`.
         dtype: type of a token.
         shard_tokens: a shard is closed before the document that would make it longer.
         report: told the tokens written, every now and then.
@@ -65,15 +65,15 @@ class Assembly:
         shards_folder: Path,
         records_folder: Path,
         segments: Sequence[Segment],
-        limit: int,
+        held_out: range,
         dtype: str,
         shard_tokens: int,
         report: Callable[[int], None],
     ) -> None:
         self.segments_folder, self.shards_folder, self.records_folder = segments_folder, shards_folder, records_folder
-        self.segments, self.limit, self.dtype, self.shard_tokens, self.report = (
+        self.segments, self.held_out, self.dtype, self.shard_tokens, self.report = (
             segments,
-            limit,
+            held_out,
             dtype,
             shard_tokens,
             report,
@@ -106,7 +106,7 @@ class Assembly:
         behind: list[Path] = []  # token files whose documents of this split have all been written
         for segment in self.segments:
             records = read_documents(self.segments_folder, segment)
-            chosen = in_split(records["key"], split, self.limit)
+            chosen = in_split(records["key"], split, self.held_out)
             mine = int(chosen.sum())
             path = self.segments_folder / f"{segment.stem}.tokens"
             if mine <= skip:
@@ -149,14 +149,17 @@ class Assembly:
             paths.pop().unlink(missing_ok=True)
 
 
-def in_split(keys: np.ndarray, split: str, limit: int) -> np.ndarray:
+def in_split(keys: np.ndarray, split: str, held_out: range) -> np.ndarray:
     """Which documents belong to `split`: (documents,) bool."""
-    below: np.ndarray = keys < np.uint64(limit)
-    return below if split == "validation" else ~below
+    if held_out:  # a range may end at 2**64, which no uint64 holds
+        chosen = (keys >= np.uint64(held_out.start)) & (keys <= np.uint64(held_out.stop - 1))
+    else:
+        chosen = np.zeros(len(keys), dtype=bool)
+    return chosen if split == "validation" else ~chosen
 
 
 def count_by_source(
-    folder: Path, segments: Sequence[Segment], owners: Sequence[int], sources: int, limit: int
+    folder: Path, segments: Sequence[Segment], owners: Sequence[int], sources: int, held_out: range
 ) -> list[dict[str, Any]]:
     """What each source gave: documents, tokens and text bytes by split; documents dropped as empty.
 
@@ -173,7 +176,7 @@ def count_by_source(
         dropped[owner] += segment.dropped_empty
         records = read_documents(folder, segment)
         for split in SPLITS:
-            mine = records[in_split(records["key"], split, limit)]
+            mine = records[in_split(records["key"], split, held_out)]
             by_split[owner][split].update(
                 tokens=int(mine["tokens"].sum()), documents=len(mine), text_bytes=int(mine["text_bytes"].sum())
             )

@@ -35,6 +35,7 @@ def prepare_cached(
     tokenizer: str | Path = "gpt2",
     *,
     validation_fraction: float = PrepareOptions.validation_fraction,
+    fold: str | None = None,
     shard_tokens: int = PrepareOptions.shard_tokens,
     workers: int | None = None,
 ) -> Path:
@@ -44,7 +45,7 @@ def prepare_cached(
     the format's version. Two processes that ask at once do the work once: the second waits.
 
     Args:
-        data, tokenizer, validation_fraction, shard_tokens, workers: as in `gpt3.corpus.prepare.PrepareOptions`.
+        data, tokenizer, validation_fraction, fold, shard_tokens, workers: as in `gpt3.corpus.prepare.PrepareOptions`.
 
     Raises:
         InputError: as `gpt3.corpus.prepare.prepare`.
@@ -54,6 +55,7 @@ def prepare_cached(
             data=[data] if isinstance(data, str) else [str(spec) for spec in data],
             tokenizer=str(tokenizer),
             validation_fraction=validation_fraction,
+            fold=fold,
             shard_tokens=shard_tokens,
             workers=workers,
         )

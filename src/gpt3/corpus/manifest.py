@@ -85,7 +85,7 @@ class Manifest:
     validation_fraction: float
     """The part of the documents asked for as validation."""
     validation_below: str
-    """A document is validation when its key (64-bit BLAKE2b of its text, little-endian) is below this; 16 hexadecimal digits."""
+    """A document is validation when its key (64-bit BLAKE2b of its text, little-endian) is below this, in hexadecimal …"""
     splits: dict[str, Split]
     """``"train"`` and ``"validation"``."""
     sources: list[dict[str, Any]]
@@ -94,6 +94,8 @@ class Manifest:
     """What was asked for: two folders with equal preparations hold equal bytes."""
     created_by: str
     """Program and version."""
+    validation_from: str = "0" * 16
+    """… and not below this: above 0 for the folds of a cross-validation. Manifests of before have no such entry."""
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into `folder`, durably: from then on the folder counts as finished."""
@@ -142,7 +144,8 @@ def _from_json(content: Mapping[str, Any]) -> Manifest:
         for name in SPLITS
     }
     names = {field.name for field in dataclasses.fields(Manifest)}
-    return Manifest(**{**{name: content[name] for name in names}, "splits": splits})
+    entries = {"validation_from": Manifest.validation_from, **content, "splits": splits}
+    return Manifest(**{name: entries[name] for name in names})
 
 
 def _check(manifest: Manifest, path: Path) -> None:

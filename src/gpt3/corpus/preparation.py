@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from gpt3 import __version__, durable
 from gpt3.corpus import manifest, segments
-from gpt3.corpus.assembly import Assembly, count_by_source, validation_limit
+from gpt3.corpus.assembly import Assembly, count_by_source, held_out_keys
+from gpt3.corpus.hash_folds import fold_keys, parse_fold
 from gpt3.corpus.pool import encode_in_processes
 from gpt3.corpus.prepare import PrepareOptions
 from gpt3.corpus.segments import Segment, SegmentWriter, read_segments
@@ -52,6 +53,9 @@ class Preparation:
             "validation_fraction": options.validation_fraction,
             "shard_tokens": options.shard_tokens,
         }
+        self.fold = None if options.fold is None else parse_fold(options.fold)
+        if self.fold is not None:  # in place of the fraction
+            self.identity |= {"validation_fraction": 1 / self.fold[1], "fold": "{}/{}".format(*self.fold)}
         self.vocab_size = len(self.tokenizer)
         self.dtype = manifest.token_dtype(self.vocab_size)
 
@@ -122,17 +126,25 @@ class Preparation:
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
         self._check_room(work, done, total)
         self._encode(work, parts, done, total)
-        splits, limit, per_source = self._assemble(work, owners)
-        if not splits["train"].documents:
+        splits, held_out, per_source = self._assemble(work, owners)
+        if not splits["train"].documents or (self.fold and not splits["validation"].documents):
             durable.discard(work)
-            raise InputError(f"--data {' '.join(self.options.data)} holds no documents")
+            what = " ".join(self.options.data)
+            if self.fold is None or not any(split.documents for split in splits.values()):
+                raise InputError(f"--data {what} holds no documents")
+            empty = "hold out" if splits["train"].documents else "train on"
+            raise InputError(
+                f"fold {self.identity['fold']} has no document to {empty}: --data {what} has too few different texts for "
+                f"{self.fold[1]} folds; use fewer folds, or more data"
+            )
         manifest.Manifest(
             dtype=self.dtype,
             vocab_size=self.vocab_size,
             end_of_text=int(self.tokenizer.eos_token_id),
             tokenizer_sha256=self.identity["tokenizer_sha256"],
-            validation_fraction=self.options.validation_fraction,
-            validation_below=f"{limit:016x}",
+            validation_fraction=self.identity["validation_fraction"],
+            validation_below=f"{held_out.stop:016x}",
+            validation_from=f"{held_out.start:016x}",
             splits={name: splits[name] for name in manifest.SPLITS},
             sources=[
                 {**source.describe(), "name": source.name, **counts}
@@ -181,17 +193,19 @@ class Preparation:
                 for number, part in left:
                     writer.write_part(part, number)
 
-    def _assemble(self, work: Path, owners: list[int]) -> tuple[dict[str, manifest.Split], int, list[dict[str, Any]]]:
-        """Turn all segments into shards; also the limit between the splits and the counts by source."""
+    def _assemble(self, work: Path, owners: list[int]) -> tuple[dict[str, manifest.Split], range, list[dict[str, Any]]]:
+        """Turn all segments into shards; also the keys of the documents held out and the counts by source."""
         folder = work / "segments"
         found = read_segments(folder)
-        limit = validation_limit(folder, found, self.options.validation_fraction)
+        held_out = (
+            fold_keys(*self.fold) if self.fold else held_out_keys(folder, found, self.options.validation_fraction)
+        )
         with Progress("writing shards", sum(segment.tokens for segment in found) / 1e6, "M tokens") as progress:
             splits = Assembly(
-                folder, work / "shards", work / "records", found, limit, self.dtype, self.options.shard_tokens,
+                folder, work / "shards", work / "records", found, held_out, self.dtype, self.options.shard_tokens,
                 lambda tokens: progress.advance(tokens / 1e6),
             ).run()  # fmt: skip
-        return splits, limit, count_by_source(folder, found, owners, len(self.sources), limit)
+        return splits, held_out, count_by_source(folder, found, owners, len(self.sources), held_out)
 
     def _difference(self, there: dict[str, Any]) -> str:
         """How another preparation differs from this one, in words; empty when it does not."""
@@ -203,9 +217,13 @@ class Preparation:
         if there["tokenizer_sha256"] != here["tokenizer_sha256"]:
             theirs, ours = there["tokenizer_sha256"][:12], here["tokenizer_sha256"][:12]
             words.append(f"tokenizer {theirs} there, {ours} ({self.options.tokenizer}) here")
-        for name in ("validation_fraction", "shard_tokens"):
-            if there[name] != here[name]:
-                words.append(f"{name.replace('_', '-')} {there[name]} there, {here[name]} here")
+        for name in ("fold", "validation_fraction", "shard_tokens"):
+            before, now = there.get(name), here.get(name)
+            if before != now:
+                shown = (value if value is not None else "none" for value in (before, now))
+                words.append("{} {} there, {} here".format(name.replace("_", "-"), *shown))
+                if name == "fold":  # the fraction follows from it
+                    break
         return "; ".join(words)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gpt3.corpus.hash_folds import parse_fold
 from gpt3.errors import InputError
 
 
@@ -22,6 +23,8 @@ class PrepareOptions:
     """gpt2, or a tokenizer folder."""
     validation_fraction: float = 0.005
     """The share of documents held out, chosen by a hash of their text; 0 holds out none."""
+    fold: str | None = None
+    """K/N: hold out the K-th of N equal shares of the documents, by the same hash, in place of --validation-fraction."""
     shard_tokens: int = 100_000_000
     """Tokens in a shard, at most (a longer document makes a longer shard)."""
     workers: int | None = None
@@ -37,6 +40,11 @@ class PrepareOptions:
             problems.append("--out is empty; name a folder")
         if not 0 <= self.validation_fraction < 1:
             problems.append(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
+        if self.fold is not None:
+            try:
+                parse_fold(self.fold)
+            except InputError as error:
+                problems.append(str(error))
         if self.shard_tokens < 1:
             problems.append(f"--shard-tokens {self.shard_tokens} must be above 0")
         if self.workers is not None and self.workers < 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gpt3.corpus.documents import PART_BYTES, Part, Source
 from gpt3.corpus.files import open_files
+from gpt3.corpus.shard_source import is_shard_folder, open_shard_source
 from gpt3.corpus.wiki import WikiSource
 from gpt3.errors import InputError
 
@@ -25,6 +26,7 @@ def open_sources(
     ``hf:OWNER/NAME[:CONFIG][:SPLIT][:FIELD]``    any dataset of the hub, streamed; split ``train`` unless told otherwise
     a file, a folder, a pattern                   .txt .md .jsonl .ndjson .json .csv .tsv .parquet, also .gz .xz .bz2 .zst
     ``PATH#FIELD``                                the same, with the field or column that holds the text
+    a shard folder of ``gpt3 prepare``            the documents of both its splits, decoded
     ============================================  ==================================================================
 
     A name is a source's name first, then a path: a file called wiki is ``./wiki``.
@@ -62,4 +64,6 @@ def open_source(name: str, text_field: str | None, part_bytes: int) -> Source:
         from gpt3.corpus.hub import open_dataset
 
         return open_dataset(name, text_field, part_bytes)
+    if is_shard_folder(name):
+        return open_shard_source(name)
     return open_files(name, text_field, part_bytes)

@@ -289,6 +289,7 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
         skip_logits: bool = False,
         shift_labels: Tensor | None = None,
         num_items_in_batch: int | Tensor | None = None,
+        loss_reduction: str | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (B, T, V) of each token's successor, and with labels the mean cross-entropy in nats.
@@ -299,6 +300,7 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
             logits_to_keep: logits of the last so many positions only (0: all), or of these positions.
             skip_logits: loss without logits, which are never held (see loss.py).
             num_items_in_batch: the loss is the sum over this batch divided by it, for token-weighted accumulation.
+            loss_reduction: `none` for the loss of each position, (B T,), 0 where its label does not count.
         """
         outputs: BaseModelOutputWithPast = self.transformer(
             input_ids=input_ids,
@@ -324,7 +326,7 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
             shift_labels = F.pad(labels[:, 1:], (0, 1), value=-100)
         if shift_labels is not None:
             targets = shift_labels.reshape(-1).to(hidden_states.device)  # (B T,)
-            reduction = "mean" if num_items_in_batch is None else "sum"
+            reduction = loss_reduction or ("mean" if num_items_in_batch is None else "sum")
             if logits is not None:
                 loss = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction=reduction)
             else:

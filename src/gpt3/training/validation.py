@@ -1,23 +1,59 @@
-"""How well a model predicts held-out documents: loss, perplexity, bits per byte."""
+"""How well a model predicts held-out documents: loss with its 95% interval, perplexity, bits per byte; and when to stop."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from gpt3.corpus.sampler import validation_windows
-from gpt3.corpus.shards import TokenSplit
+from gpt3.corpus.sampler import Tokens
+from gpt3.errors import InputError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.device import Compute
 
 IGNORED = -100
+LEVEL = 0.95
+Z = 1.959963984540054
+"""The normal distribution's two-sided 95% quantile."""
+
+
+class HeldOut(Tokens, Protocol):
+    """What is scored; `gpt3.corpus.shards.TokenSplit` and `gpt3.corpus.mixture.JoinedSplit` have it."""
+
+    text_bytes: int
+
+    def document_ends(self) -> np.ndarray:
+        """Where every document ends, in tokens from the split's start: (documents,) int64, rising."""
+
+
+class World(Protocol):
+    """The processes that share a validation."""
+
+    rank: int
+    size: int
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of every rank's `tensor`, on every rank."""
+
+
+class Alone:
+    """One process."""
+
+    rank = 0
+    size = 1
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor`."""
+        return tensor
 
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the predicted tokens of held-out text."""
+    """Means over the predicted tokens of held-out text: a document counts by its tokens."""
 
     loss: float
     """Nats a token, end-of-text tokens included."""
@@ -28,60 +64,250 @@ class Score:
     bits and count no bytes."""
     tokens: int
     """Tokens predicted."""
+    documents: int
+    """Documents with predicted tokens."""
+    loss_low: float | None
+    """Lower end of the loss's 95% confidence interval, see `loss_interval`; None with fewer than two documents."""
+    loss_high: float | None
+    """Upper end."""
+    whole: bool
+    """True: the whole split was read, and its bytes are counted. False: a part of it was, and its bytes are taken as its
+    tokens times the whole split's mean bytes a token."""
 
 
 @torch.no_grad()
 def validate(
     model: GPT3ForCausalLM,
-    split: TokenSplit,
+    split: HeldOut,
     compute: Compute,
     context: int,
     micro_batch: int,
     most_tokens: int | None = None,
+    world: World | None = None,
+    mask_documents: bool = False,
 ) -> Score:
-    """Score `model` on `split`, every token predicted once, in windows of `context` that follow one another.
+    """Score `model` on `split`: windows of `context` tokens that follow one another, each token predicted at most once.
+
+    Window i is scored by rank i modulo the world's size. Every rank runs the same number of forward passes of the same
+    shape, filled with windows that do not count, so that sharded models (FSDP) never wait for one another; the sums
+    are taken in float64, so that the score is the same for any number of ranks.
 
     Args:
-        most_tokens: stop after about this many tokens; None reads the whole split.
+        model: on `compute.device`; a wrapper such as FSDP's or DDP's will do.
+        split: at least two tokens. The first is not predicted: nothing stands before it.
+        micro_batch: sequences a forward pass sees, at most.
+        most_tokens: read about this many tokens, in windows spread evenly over the split; None reads all of it.
+        world: the processes that share the work; None: this one alone. All call this function, all get the score.
+        mask_documents: keep packed documents from seeing one another, for models trained so.
+
+    Raises:
+        InputError: the split holds no two tokens.
     """
+    if len(split) < 2:
+        raise InputError(
+            f"split {split.name!r} holds no held-out text; use a larger --validation-fraction, or more data"
+        )
+    world = world or Alone()
+    ends = split.document_ends()
+    windows = -(-(len(split) - 1) // context)
+    chosen = windows if most_tokens is None else min(windows, max(1, -(-most_tokens // context)))
+    numbers = np.arange(chosen) * windows // chosen  # (chosen,) rising
+    rows = min(micro_batch, chosen)
+    mine = numbers[world.rank :: world.size]
+    forwards = -(-chosen // (world.size * rows))
+
+    sums = np.zeros((2, len(ends)))  # of every document: nats, predicted tokens
     was_training = model.training
     model.eval()
-    nats = torch.zeros((), dtype=torch.float64)
-    seen = 0
     try:
-        for inputs, targets in _batches(split, context, micro_batch):
-            valid = int((targets != IGNORED).sum())
+        for forward in range(forwards):
+            starts = mine[forward * rows : (forward + 1) * rows] * context
+            inputs, targets, documents = read_windows(split, starts, ends, rows, context)
+            batch = {"input_ids": inputs, "shift_labels": targets}
+            if mask_documents:
+                batch["position_ids"] = positions(starts, documents, ends, rows, context)
             with compute.autocast():
                 output = model(
-                    input_ids=inputs.to(compute.device),
-                    shift_labels=targets.to(compute.device),
+                    **{name: torch.from_numpy(array).to(compute.device) for name, array in batch.items()},
                     skip_logits=True,
                     use_cache=False,
+                    loss_reduction="none",
                 )
-            nats += output.loss.double().cpu() * valid
-            seen += valid
-            if most_tokens is not None and seen >= most_tokens:
-                break
+            counted = targets.ravel() != IGNORED
+            nats = output.loss.float().cpu().numpy().astype(np.float64)  # (rows × context,)
+            owner = documents[:, 1:].ravel()[counted]
+            np.add.at(sums[0], owner, nats[counted])
+            np.add.at(sums[1], owner, 1)
     finally:
         model.train(was_training)
-    loss = float(nats) / seen
-    # text bytes of the part that was read, by the split's mean bytes per token when it was not read whole
-    text_bytes = split.text_bytes * (seen / max(1, len(split) - 1))
-    return Score(loss, math.exp(min(loss, 700.0)), float(nats) / math.log(2) / text_bytes, seen)
+    if world.size > 1:
+        sums = world.all_reduce(torch.from_numpy(sums).to(compute.device)).cpu().numpy()
+    return score_of(sums[0], sums[1], split.text_bytes, len(split) - 1)
 
 
-def _batches(split: TokenSplit, context: int, micro_batch: int):  # type: ignore[no-untyped-def]
-    """Pairs of (inputs, targets), each (B, context) int64; what is beyond the split's end is ignored."""
-    inputs: list[torch.Tensor] = []
-    targets: list[torch.Tensor] = []
-    for window, valid in validation_windows(split, context):
-        tokens = torch.from_numpy(window)  # (context + 1,)
-        target = tokens[1:].clone()
-        target[valid:] = IGNORED
-        inputs.append(tokens[:-1])
-        targets.append(target)
-        if len(inputs) == micro_batch:
-            yield torch.stack(inputs), torch.stack(targets)
-            inputs, targets = [], []
-    if inputs:
-        yield torch.stack(inputs), torch.stack(targets)
+def read_windows(
+    split: HeldOut, starts: np.ndarray, ends: np.ndarray, rows: int, context: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The windows that begin at `starts`, at most `rows` of them.
+
+    Returns:
+        Inputs and targets, (rows, context) int64, targets IGNORED where nothing is predicted; the document of each token of
+        the window, (rows, context + 1) int64.
+    """
+    tokens = np.full((rows, context + 1), split.end_of_text, dtype=np.int64)
+    valid = np.zeros((rows, context + 1), dtype=bool)
+    places = np.zeros((rows, context + 1), dtype=np.int64)
+    for row, start in enumerate(starts.tolist()):
+        stop = min(start + context + 1, len(split))
+        tokens[row, : stop - start] = split.read(start, stop)
+        valid[row, : stop - start] = True
+        places[row] = np.minimum(np.arange(start, start + context + 1), len(split) - 1)
+    documents = np.searchsorted(ends, places, side="right")
+    return tokens[:, :-1].copy(), np.where(valid, tokens, IGNORED)[:, 1:], documents
+
+
+def positions(starts: np.ndarray, documents: np.ndarray, ends: np.ndarray, rows: int, context: int) -> np.ndarray:
+    """Positions that start again at 0 with every document: (rows, context) int64."""
+    first = np.concatenate([np.zeros(1, np.int64), ends])[documents[:, :-1]]  # where each token's document begins
+    places = np.zeros((rows, context), dtype=np.int64) + np.arange(context)
+    places[: len(starts)] += starts[:, None]
+    begin = np.zeros((rows, 1), dtype=np.int64)
+    begin[: len(starts)] = starts[:, None]
+    return places - np.maximum(first, begin)
+
+
+def score_of(nats: np.ndarray, tokens: np.ndarray, text_bytes: int, predictable: int) -> Score:
+    """The score of documents of which `tokens` tokens, (documents,), cost `nats`, (documents,), in a split of `text_bytes`.
+
+    Args:
+        predictable: all tokens of the split that can be predicted.
+    """
+    total = int(tokens.sum())
+    loss = float(nats.sum()) / total
+    low, high = loss_interval(nats, tokens)
+    read_bytes = text_bytes if total == predictable else text_bytes * total / predictable
+    return Score(
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_byte=float(nats.sum()) / math.log(2) / read_bytes,
+        tokens=total,
+        documents=int((tokens > 0).sum()),
+        loss_low=low,
+        loss_high=high,
+        whole=total == predictable,
+    )
+
+
+def loss_interval(nats: np.ndarray, tokens: np.ndarray) -> tuple[float | None, float | None]:
+    """The 95% confidence interval of the loss for documents like these.
+
+    Documents are what is sampled; tokens of one document go together. The loss R = Σ nats / Σ tokens is a ratio of two
+    sums over documents, whose variance by linearisation is D / (D - 1) · Σ (nats - R tokens)² / (Σ tokens)², the
+    cluster-robust one (Cochran, Sampling Techniques, 1977, ch. 6.4); the quantile is Student's with D - 1 degrees of freedom.
+
+    Args:
+        nats, tokens: (documents,) float64; documents without tokens are left out.
+
+    Returns:
+        Low (at least 0) and high; None for both with fewer than two documents.
+    """
+    seen = tokens > 0
+    nats, tokens = nats[seen], tokens[seen]
+    count = len(tokens)
+    if count < 2:
+        return None, None
+    loss = nats.sum() / tokens.sum()
+    error = math.sqrt(count / (count - 1) * float(((nats - loss * tokens) ** 2).sum())) / float(tokens.sum())
+    margin = student_quantile(count - 1) * error
+    return max(0.0, float(loss) - margin), float(loss) + margin
+
+
+def student_quantile(freedom: int) -> float:
+    """Student's t, two-sided 95%: exact for 1 and 2 degrees of freedom, else within 0.2% (Abramowitz and Stegun, 26.7.5)."""
+    if freedom == 1:
+        return math.tan(math.pi * LEVEL / 2)
+    if freedom == 2:
+        return LEVEL * math.sqrt(2 / (1 - LEVEL**2))
+    z, n = Z, freedom
+    return (
+        z
+        + (z**3 + z) / (4 * n)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * n**4)
+    )
+
+
+def records(step: int, tokens: int, scores: Mapping[str, Score]) -> dict[str, Any]:
+    """One metrics record of all sets: ``val/loss`` and so on of the unnamed one (``""``), ``val/NAME/loss`` of the others.
+
+    Args:
+        step, tokens: done so far.
+    """
+    record: dict[str, Any] = {"step": step, "tokens": tokens}
+    for name, score in scores.items():
+        prefix = f"val/{name}/" if name else "val/"
+        for key in ("loss", "perplexity", "bits_per_byte", "loss_low", "loss_high", "tokens", "documents"):
+            value = getattr(score, key)
+            if value is not None:
+                record[prefix + key] = value
+    return record
+
+
+class EarlyStopping:
+    """Says when validations have stopped getting better, and which was the best. Its state is ready for JSON.
+
+    Compare only scores of the same tokens: leave out the last validation where it reads more than the others.
+
+    Args:
+        patience: validations in a row without improvement after which to stop; None never stops.
+        min_delta: nats by which a loss must be below the last improvement to be one.
+        on: the set that counts; ``""`` is the run's own held-out text.
+    """
+
+    def __init__(self, patience: int | None = None, min_delta: float = 0.0, on: str = "") -> None:
+        if patience is not None and patience < 1:
+            raise InputError(f"--early-stop {patience} must be at least 1 validation")
+        if not min_delta >= 0:
+            raise InputError(f"--early-stop-delta {min_delta} must be 0 or above")
+        self.patience, self.min_delta, self.on = patience, min_delta, on
+        self.best_loss = self.improved_loss = math.inf
+        self.best_step: int | None = None
+        self.waited = 0
+        """Validations since the last improvement."""
+
+    @property
+    def stop(self) -> bool:
+        """Whether patience has run out."""
+        return self.patience is not None and self.waited >= self.patience
+
+    def update(self, step: int, scores: Mapping[str, Score]) -> bool:
+        """Take a validation in; whether it is the best so far. A loss that is not a number never is.
+
+        Raises:
+            InputError: the set that counts is not among `scores`.
+        """
+        if self.on not in scores:
+            known = ", ".join(name for name in scores if name) or "none"
+            raise InputError(f"--early-stop-on {self.on}: no such validation set; named ones here: {known}")
+        loss = scores[self.on].loss
+        if loss < self.improved_loss - self.min_delta:
+            self.improved_loss, self.waited = loss, 0
+        else:
+            self.waited += 1
+        best = loss < self.best_loss
+        if best:
+            self.best_loss, self.best_step = loss, step
+        return best
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: plain numbers, None for a loss that is not there yet."""
+        losses = {name: getattr(self, name) for name in ("best_loss", "improved_loss")}
+        finite = {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
+        return {**finite, "best_step": self.best_step, "waited": self.waited}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        for name in ("best_loss", "improved_loss"):
+            setattr(self, name, math.inf if state[name] is None else float(state[name]))
+        self.best_step, self.waited = state["best_step"], int(state["waited"])

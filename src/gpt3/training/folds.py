@@ -1,0 +1,188 @@
+"""K-fold cross-validation over documents: K ordinary runs, each holding out another share of the documents, and their table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt3.corpus.hash_folds import FEWEST, MOST
+from gpt3.durable import write_text
+from gpt3.errors import InputError, RunError
+from gpt3.training.options import TrainOptions
+from gpt3.training.tracking import read_metrics
+
+FILE_NAME = "folds.json"
+FORMAT = 1
+MEASURES = ("loss", "perplexity", "bits_per_byte")
+COLUMNS = (*MEASURES, "tokens", "documents")
+FREE_TO_CHANGE = frozenset({"out", "resume", "track", "keep_checkpoints", "checkpoint_every", "workers", "device"})
+"""Options that may differ when an unfinished cross-validation goes on: they do not change what is computed."""
+
+
+@dataclass(frozen=True)
+class FoldTable:
+    """What a cross-validation came to."""
+
+    folder: Path
+    folds: int
+    rows: tuple[dict[str, Any], ...]
+    """One a finished fold: ``fold`` from 1, `COLUMNS`, ``loss_low`` and ``loss_high`` where there is an interval."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every fold is."""
+        return len(self.rows) == self.folds
+
+    def mean_and_sd(self, measure: str) -> tuple[float, float]:
+        """Mean and standard deviation (n - 1) of a measure over the finished folds, each counting once."""
+        values = [float(row[measure]) for row in self.rows]
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def text(self) -> str:
+        """The table as lines of text."""
+        lines = [f"{'fold':>5} {'loss':>16} {'perplexity':>16} {'bits per byte':>16} {'tokens':>12} {'documents':>10}"]
+        for row in self.rows:
+            numbers = "".join(f" {row[measure]:>16.4f}" for measure in MEASURES)
+            lines.append(f"{row['fold']:>5}{numbers} {row['tokens']:>12,} {row['documents']:>10,}")
+        if len(self.rows) > 1:
+            cells = ("{:.4f} ± {:.4f}".format(*self.mean_and_sd(measure)) for measure in MEASURES)
+            sums = (sum(row[name] for row in self.rows) for name in ("tokens", "documents"))
+            numbers = "".join(f" {cell:>16}" for cell in cells)
+            lines.append(f"{'mean':>5}{numbers} " + "{:>12,} {:>10,}".format(*sums))
+        return "\n".join(lines)
+
+
+def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds: int | None = None) -> FoldTable:
+    """Train fold 1, fold 2, … in OUT/fold-1, OUT/fold-2, …; print the table and write OUT/folds.json.
+
+    Each is an ordinary run of these options with ``fold = "k/K"``, so it can be interrupted and gone on with. Folds that
+    are finished are read, not repeated: the same command goes on where the last one stopped.
+
+    Args:
+        options: of every run. ``out`` is OUT; by default runs/MODEL-folds, with a number behind it when that is taken.
+        train: trains one run and returns a result with ``finished``: False means it was interrupted.
+        folds: K; None: what ``options.folds`` says.
+
+    Returns:
+        The table, of fewer than K rows when a run was interrupted.
+
+    Raises:
+        InputError: fewer than two folds; a shared option that only makes sense for one run; OUT holds something else.
+        RunError: a finished fold has no score.
+    """
+    folds = int(getattr(options, "folds", None) or 0) if folds is None else folds
+    if not FEWEST <= folds <= MOST:
+        raise InputError(f"--folds {folds} must be a number from {FEWEST} to {MOST}")
+    fold = getattr(options, "fold", None)
+    if fold is not None:
+        raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")
+    if options.resume not in ("auto", "never"):
+        raise InputError(f"--resume {options.resume} names one run's checkpoint; with --folds use --resume auto")
+    asked = json.loads(json.dumps({**_asked(options), "folds": folds}))
+    folder = Path(options.out) if options.out else _free_folder(options.model, asked)
+    _check_folder(folder, asked)
+    rows: list[dict[str, Any]] = []
+    _write(folder, folds, asked, rows)
+    for number in range(1, folds + 1):
+        out = folder / f"fold-{number}"
+        if (out / "model").exists():
+            print(f"{out} is finished", file=sys.stderr)
+        else:
+            print(f"fold {number} of {folds}: {out}", file=sys.stderr)
+            if not train(fold_options(options, number, folds, out)).finished:
+                return FoldTable(folder, folds, tuple(rows))
+        rows.append({"fold": number, **last_score(out)})
+        _write(folder, folds, asked, rows)
+    table = FoldTable(folder, folds, tuple(rows))
+    print(table.text())
+    print(f"written to {folder / FILE_NAME}")
+    return table
+
+
+def fold_options(options: TrainOptions, number: int, folds: int, out: Path) -> TrainOptions:
+    """The options of one fold's run."""
+    changes: dict[str, Any] = {"out": str(out), "fold": f"{number}/{folds}", "folds": None}
+    return dataclasses.replace(options, **changes)
+
+
+def last_score(run: Path) -> dict[str, Any]:
+    """The last validation of a finished run, which reads the whole fold, from its metrics.jsonl.
+
+    Raises:
+        RunError: there is none.
+    """
+    scores = [record for record in read_metrics(run / "metrics.jsonl") if "val/loss" in record]
+    if not scores:
+        raise RunError(
+            f"{run} is finished but its metrics.jsonl holds no validation; remove the folder and run it again"
+        )
+    names = (*COLUMNS, "loss_low", "loss_high")
+    return {name: scores[-1][f"val/{name}"] for name in names if f"val/{name}" in scores[-1]}
+
+
+def _asked(options: TrainOptions) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in FREE_TO_CHANGE}
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """What folds.json holds; None where there is none.
+
+    Raises:
+        InputError: it is damaged or of another format.
+    """
+    path = folder / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); remove it or choose another --out") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} is not a cross-validation of format {FORMAT}; choose another --out")
+    return content
+
+
+def _write(folder: Path, folds: int, asked: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """folds.json, durably: what was asked, a row a finished fold, and when there are two, mean and sd."""
+    table = FoldTable(folder, folds, tuple(rows))
+    summary = {}
+    if len(rows) > 1:
+        summary = {name: dict(zip(("mean", "sd"), table.mean_and_sd(name), strict=True)) for name in MEASURES}
+    content = {
+        "format": FORMAT, "folds": folds, "finished": table.finished, "rows": rows, "summary": summary, "asked": asked
+    }  # fmt: skip
+    write_text(folder / FILE_NAME, json.dumps(content, indent=1) + "\n")
+
+
+def _check_folder(folder: Path, asked: dict[str, Any]) -> None:
+    """Refuse an OUT that holds anything but this very cross-validation.
+
+    Raises:
+        InputError: it does.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    there = _read(folder)
+    if there is None:
+        raise InputError(f"--out {folder} holds other files; choose another --out or remove it")
+    if there["asked"] != asked:
+        names = sorted(name for name in {*asked, *there["asked"]} if asked.get(name) != there["asked"].get(name))
+        shown = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise InputError(f"--out {folder} holds another cross-validation ({shown} differ); choose another --out")
+
+
+def _free_folder(model: str, asked: dict[str, Any]) -> Path:
+    """The newest runs/MODEL-folds[-N] when it is this cross-validation, unfinished; else the next free name."""
+    number, newest = 1, None
+    while (candidate := Path("runs") / (f"{model}-folds" + (f"-{number}" if number > 1 else ""))).exists():
+        newest, number = candidate, number + 1
+    there = _read(newest) if newest is not None else None
+    if newest is not None and there is not None and there["asked"] == asked and not there["finished"]:
+        return newest
+    return candidate

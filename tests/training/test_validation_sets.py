@@ -1,0 +1,113 @@
+"""Named validation sets and a mixture's data: prepared with the run's tokenizer, every document scored, mistakes named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt3.corpus.mixture import Mixture
+from gpt3.corpus.shards import documents
+from gpt3.errors import InputError
+from gpt3.training.data import open_data, open_mixture
+from gpt3.training.run import shape_of
+from gpt3.training.validation_sets import parse_val, val_sets
+
+
+def jsonl(path: Path, texts) -> str:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def shards(tiny):
+    options = tiny()
+    return open_data(options, shape_of(options))
+
+
+def test_sets_are_prepared_whole_and_shard_folders_taken_as_they_are(tiny, shards, tmp_path: Path) -> None:
+    texts = [f"Letter {i}.\n\nDear reader," for i in range(9)]
+    mine = jsonl(tmp_path / "mine.jsonl", texts)
+    sets = val_sets([f"mine={mine}", f"own-run={shards.path}"], shards)
+    assert list(sets) == ["mine", "own-run"]
+    backend = shards.tokenizer().backend_tokenizer
+    assert [backend.decode(ids.tolist()) for ids in documents(sets["mine"])] == texts
+    assert (sets["own-run"].name, len(sets["own-run"])) == ("validation", len(shards.split("validation")))
+    folder = sets["mine"].folder  # prepared with nothing held out: its train split is what is scored
+    again = val_sets([f"again={folder}"], shards)["again"]
+    assert (again.name, len(again)) == ("train", len(sets["mine"]))
+
+
+def test_a_set_of_another_tokenizer_is_refused(tiny, shards) -> None:
+    options = tiny(tokenizer="own:310")
+    other = open_data(options, shape_of(options))
+    with pytest.raises(InputError, match=r"of the run, for --val other=.* is not the one that made the shards"):
+        val_sets([f"other={other.path}"], shards)
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (["wiki"], "--val 'wiki' must be NAME=SOURCE"),
+        (["a="], "--val 'a=' must be NAME=SOURCE"),
+        (["A/b=x"], "the name 'A/b' may hold"),
+        (["a=x", "a=y"], "--val 'a=y': a is the name of x already"),
+    ],
+)
+def test_specs_that_say_nothing_are_named(specs, message) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_val(specs)
+
+
+@pytest.fixture
+def mixture_file(tmp_path: Path, text_file: Path) -> Path:
+    letters = jsonl(tmp_path / "letters.jsonl", [f"Letter {i}. " + "Dear reader, it rains. " * 9 for i in range(40)])
+    path = tmp_path / "mixture.yaml"
+    path.write_text(
+        f"- {{name: wiki, data: '{text_file}', weight: 3}}\n- {{name: letters, data: ['{letters}'], weight: 1}}"
+    )
+    return path
+
+
+def test_a_mixture_has_one_tokenizer_and_says_what_it_gives(tiny, mixture_file: Path) -> None:
+    options = tiny()
+    data = open_mixture(mixture_file, options, shape_of(options))
+    assert len({folder.manifest.tokenizer_sha256 for folder in data.shards}) == 1
+    vocabulary = data.first.tokenizer().get_vocab()
+    assert "Ġreader" in vocabulary  # trained on both sources
+    sampler = data.sampler(32, seed=1)
+    assert isinstance(sampler, Mixture)
+    assert sampler.batch(range(6)).shape == (6, 33)
+    described = data.describe(sampler, 4 * sampler.block)["sources"]
+    assert [(s["name"], s["weight"], s["share"]) for s in described] == [("wiki", 0.75, 0.75), ("letters", 0.25, 0.25)]
+    letters = data.shards[1].split("train")
+    assert described[1] == {
+        "name": "letters", "tokens": len(letters), "documents": letters.documents, "weight": 0.25, "share": 0.25,
+        "epochs": sampler.block / (len(letters) // 32),
+    }  # fmt: skip
+    assert json.loads(json.dumps(described)) == described
+    assert data.tokens == sum(s["tokens"] for s in described)
+    held_out, named = data.held_out(), data.named()
+    assert list(named) == ["wiki", "letters"]
+    whole = np.concatenate([split.read(0, len(split)) for split in named.values()])
+    np.testing.assert_array_equal(held_out.read(0, len(held_out)), whole)
+
+
+def test_a_mixture_of_shard_folders_takes_their_tokenizer_and_refuses_two(tiny, shards, mixture_file: Path) -> None:
+    other = tiny(tokenizer="own:310")
+    another = open_data(other, shape_of(other))
+    text = f"- {{name: a, data: '{shards.path}', weight: 1}}\n- {{name: b, data: wiki, weight: 1}}"
+    mixture_file.write_text(text.replace("data: wiki", f"data: '{mixture_file.parent / 'letters.jsonl'}'"))
+    data = open_mixture(mixture_file, tiny(tokenizer=None), shape_of(tiny()))
+    assert data.shards[0].path == shards.path
+    assert data.shards[1].manifest.tokenizer_sha256 == shards.manifest.tokenizer_sha256
+    mixture_file.write_text(text.replace("data: wiki", f"data: '{another.path}'"))
+    with pytest.raises(InputError, match="is not the one that made the shards"):
+        open_mixture(mixture_file, tiny(tokenizer=None), shape_of(tiny()))
+
+
+def test_a_source_too_short_for_a_window_is_named(tiny, mixture_file: Path) -> None:
+    options = tiny()
+    data = open_mixture(mixture_file, options, shape_of(options))
+    with pytest.raises(InputError, match="source letters of the mixture: split 'train' has"):
+        data.sampler(20_000, seed=1)
