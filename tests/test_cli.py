@@ -22,6 +22,7 @@ SURFACE = {
         seed stop temperature top_k top_p""",
     "prepare": "data out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
+    "report": "out runs",
     "ladder": "json",
 }
 
