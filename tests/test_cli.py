@@ -23,6 +23,7 @@ SURFACE = {
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
+    "report": "out runs",
 }
 
 

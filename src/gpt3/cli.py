@@ -53,6 +53,12 @@ COMMANDS = {
         "gpt3.tokenizer.train:TokenizerTrainOptions",
         "gpt3.tokenizer.train:run",
     ),
+    "report": Command(
+        "draw runs into one HTML file: curves, samples, settings, data",
+        "gpt3.report.command:ReportOptions",
+        "gpt3.report.command:run",
+        positional="runs",
+    ),
     "ladder": Command(
         "the paper's models: shapes, parameters, compute, memory",
         "gpt3.ladder_command:LadderOptions",

@@ -55,7 +55,7 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
     """An instance of the dataclass `options` from command-line `arguments`.
 
     Args:
-        positional: the field that takes an argument without a name.
+        positional: the field that takes an argument without a name; all of them, where it is a list.
 
     Raises:
         InputError: an unknown option or a value of the wrong kind, in one line.
@@ -83,6 +83,9 @@ def _canonical(options: type[Any], arguments: Sequence[str], positional: str | N
                 raise InputError(
                     f"unexpected argument {argument!r}; every option of this command has a name, see --help"
                 )
+            if _is(list, hints[positional]):  # gpt3 report A B C
+                lists.setdefault(positional, []).append(argument)
+                continue
             if any(item.startswith(f"--{positional}=") for item in result):
                 raise InputError(f"unexpected second argument {argument!r}; put the {positional} in quotes")
             result.append(f"--{positional}={argument}")

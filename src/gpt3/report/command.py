@@ -1,0 +1,62 @@
+"""``gpt3 report``: which runs, and where the page goes. Nothing heavy is imported to list the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpt3.errors import InputError
+
+RUNS = Path("runs")
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Draw one run, or several side by side, into one HTML file that needs no network."""
+
+    runs: list[str] = field(default_factory=list)
+    """Run folders, or names of runs in ./runs. Default: the newest run in ./runs."""
+    out: str | None = None
+    """The HTML file. Default: report.html in the run folder; of several runs, report.html here."""
+
+
+def run(options: ReportOptions) -> None:
+    """Write the page and print where it is.
+
+    Raises:
+        InputError: a name that is no run folder, or an --out that cannot be a file.
+    """
+    folders = [find_run(name) for name in options.runs] or [newest_run()]
+    folders = list({folder.resolve(): folder for folder in folders}.values())  # a run named twice is drawn once
+    out = Path(options.out) if options.out else (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give the name of a file, such as {out / PAGE}")
+
+    from gpt3.report.page import write_report
+
+    print(write_report(folders, out))
+
+
+def find_run(name: str, runs: Path = RUNS) -> Path:
+    """The run folder that `name` means: a path, or a name in `runs`.
+
+    Raises:
+        InputError: neither is there. (That it holds a run is checked where it is read.)
+    """
+    for place in (Path(name).expanduser(), runs / name):
+        if place.is_dir():
+            return place
+    raise InputError(f"{name}: no such run folder, nor a run of that name in ./{runs}; runs are made by gpt3 train")
+
+
+def newest_run(runs: Path = RUNS) -> Path:
+    """The run in `runs` whose metrics were written last.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path for path in runs.glob("*/metrics.jsonl") if path.is_file()]
+    if not found:
+        raise InputError(f"no run is named and none is in ./{runs}; give a run folder, or make one with gpt3 train")
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name)).parent

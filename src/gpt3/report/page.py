@@ -1,0 +1,185 @@
+"""The page: what it shows of each run, as JSON, put with its style and its script into one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gpt3.durable import write_text
+from gpt3.progress import clock
+from gpt3.report.charts import chart_groups
+from gpt3.report.run_folder import Run, number, read_run, unique_names
+from gpt3.report.series import series_of
+
+MOST_SKIPS = 1000
+"""Skipped steps marked in the curves and listed; the count tells of all."""
+
+
+def write_report(runs: Sequence[Path], out: Path) -> Path:
+    """Draw run folders into one self-contained HTML file.
+
+    Args:
+        runs: run folders, at least one; several are drawn side by side.
+        out: the file; replaced whole or not at all.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: a folder that is no run folder, or whose metrics cannot be read.
+    """
+    names = unique_names(runs)
+    read = [replace(read_run(folder), name=name) for folder, name in zip(runs, names, strict=True)]
+    write_text(out, render(report_data(read)))
+    return out
+
+
+def report_data(runs: Sequence[Run]) -> dict[str, Any]:
+    """All that the page shows, as JSON values."""
+    shown = []
+    for run in runs:
+        series = series_of(run.records)
+        skips = [record for record in run.records if record.get("skipped")]
+        shown.append(
+            {
+                "name": run.name,
+                "folder": str(run.folder).encode("utf-8", "replace").decode(),
+                "finished": run.finished,
+                "written": run.written,
+                "notes": run.notes,
+                "summary": summary(run, series),
+                "series": series,
+                "skips": [_skip(record) for record in skips[:MOST_SKIPS]],
+                "skipped": len(skips),
+                "samples": run.samples,
+                "sources": _with_asked_share(run.sources),
+            }
+        )
+    keys = list(dict.fromkeys(key for run in shown for key in run["series"]))
+    return {
+        "runs": shown,
+        "groups": chart_groups(keys, many=len(runs) > 1),
+        "config": table([run.config for run in runs]),
+        "environment": table([run.environment for run in runs]),
+    }
+
+
+def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A run in a few figures: label, text, and the number with which is better, ``low`` or ``high``, where that is a question.
+
+    Args:
+        series: the run's, see `series_of`.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def add(label: str, text: str, value: float | None = None, better: str = "", hint: str = "") -> None:
+        rows.append({"label": label, "text": text, "value": value, "better": better, "hint": hint})
+
+    validations = [record for record in run.records if number(record.get("val/loss")) is not None]
+    if validations:
+        last = validations[-1]
+        low, high = number(last.get("val/loss_low")), number(last.get("val/loss_high"))
+        hint = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
+        add("held-out loss", f"{last['val/loss']:.3f}", last["val/loss"], "low", hint)
+        for key, label, form in (
+            ("val/perplexity", "perplexity", ",.1f"),
+            ("val/bits_per_byte", "bits per byte", ".3f"),
+        ):
+            value = number(last.get(key))
+            if value is not None:
+                add(label, f"{value:{form}}", value, "low")
+    if "loss" in series:
+        final = next(value for value in reversed(series["loss"]["smooth"]) if value is not None)
+        add("train loss", f"{final:.3f}", final, "low", "moving average")
+    last_record = run.records[-1] if run.records else {}
+    tokens = max((n for r in run.records if (n := number(r.get("tokens"))) is not None), default=None)
+    if tokens is not None:
+        add("tokens", compact(tokens), tokens)
+    if run.records:
+        of = f"of {run.steps:,}" if run.steps is not None and run.steps != last_record["step"] else ""
+        add("steps", f"{last_record['step']:,}", last_record["step"], hint=of)
+    seconds = max((n for r in run.records if (n := number(r.get("seconds"))) is not None), default=None)
+    if seconds is not None:
+        add("training time", clock(seconds), seconds, hint="h:min:s" if seconds >= 3600 else "min:s")
+    for key, label in (("tokens_per_s", "tokens/s"), ("mfu", "MFU")):
+        values = [n for r in run.records if (n := number(r.get(key))) is not None]
+        if values:
+            middle = statistics.median(values)
+            text = f"{middle:.1%}" if key == "mfu" else f"{middle:,.0f}"
+            add(label, text, middle, "high", "median")
+    skipped = sum(bool(record.get("skipped")) for record in run.records)
+    if skipped:
+        add("skipped steps", f"{skipped:,}", skipped)
+    return rows
+
+
+def table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """Keys of several runs beside one another: key, a value (or None) a run, and whether they differ."""
+    rows = []
+    for key in dict.fromkeys(key for column in columns for key in column):
+        values = [column.get(key) for column in columns]
+        rows.append({"key": key, "values": values, "differs": len(set(values)) > 1})
+    return rows
+
+
+def render(data: dict[str, Any]) -> str:
+    """The HTML file. Its content security policy lets nothing run or load but the script and the style it came with."""
+    assets = resources.files("gpt3.report") / "assets"
+    style, script, page = (
+        (assets / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html")
+    )
+    names = [run["name"] for run in data["runs"]]
+    parts = {
+        "TITLE": html.escape(" · ".join(["gpt3", *names[:4], *(["…"] if len(names) > 4 else [])])),
+        "POLICY": f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
+        "STYLE": style,
+        "SCRIPT": script,
+        "DATA": embedded(data),
+    }
+    return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], page)
+
+
+def embedded(data: Any) -> str:
+    """JSON that can stand in an HTML script element: no character of it can end the element or begin a comment."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # ASCII, so that any text fits UTF-8
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def compact(value: float) -> str:
+    """A count in three digits: ``1.25M``, ``300B``, ``512``."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}" if value / size < 999.5 else f"{value / size:.0f}{letter}"
+    return f"{value:,.0f}"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}'"
+
+
+def _skip(record: dict[str, Any]) -> dict[str, Any]:
+    windows = record.get("windows")
+    return {
+        "step": record["step"],
+        "tokens": number(record.get("tokens")),
+        "reason": str(record["skipped"]),
+        "windows": [str(window) for window in windows] if isinstance(windows, list) else [],
+    }
+
+
+def _with_asked_share(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each source with ``asked``, its weight as a share of all weights."""
+    total = sum(source["weight"] or 0.0 for source in sources)
+    return [
+        source | {"asked": source["weight"] / total if source["weight"] is not None and total > 0 else None}
+        for source in sources
+    ]
