@@ -23,6 +23,7 @@ SURFACE = {
     "prepare": "data out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
     "ladder": "json",
+    "bench train": "cases compile data device dtype json litgpt litgpt_python nanogpt rounds seed steps transformers warmup",
 }
 
 
