@@ -35,9 +35,6 @@ Request = dict[str, Any]
 
 def gpt3(request: Request, device: torch.device) -> Contender:
     """This package, as `gpt3 train` runs it."""
-    from gpt3.training.memory import use_huge_pages
-
-    use_huge_pages()
     from gpt3.ladder import preset
     from gpt3.model import GPT3ForCausalLM
     from gpt3.training import TrainOptions

@@ -221,7 +221,9 @@ def _losses_and_gradients(
             ).reciprocal_()  # of exp(logits - largest): the largest's probability is 1 / total
             losses[first:last, None] = (total.log_() + largest - at_target) * weight_of_row
             if any(needed):
-                torch.mul(s, weight_of_row, out=x)  # the softmax, weighted
+                s.mul_(weight_of_row)  # the softmax, weighted
+                if scratch is not None:
+                    x.copy_(s)
                 x[:, :real].scatter_add_(1, target, -weight_of_row.to(dtype))
         if grad_hidden is not None:
             torch.mm(logits, weight_cast, out=grad_hidden[start:stop])
@@ -235,10 +237,12 @@ def _losses_and_gradients(
                 part = torch.mm(logits.t(), h, out_dtype=torch.float32)
             else:
                 part = torch.mm(logits.t(), h, out=product)
-            if start:
-                grad_weight += part
-            else:
+            if start == 0:
                 grad_weight.copy_(part)
+                continue
+            at_once = V if hidden.device.type != "cpu" else max(1, BYTES_AT_HAND // (2 * C * exact.itemsize))
+            for rows_of_sum, rows_of_part in zip(grad_weight.split(at_once), part.split(at_once), strict=True):
+                rows_of_sum += rows_of_part  # in pieces, because torch casts the second one into new memory first
     return (
         losses,
         None if grad_hidden is None else grad_hidden.to(hidden.dtype),
