@@ -14,16 +14,14 @@ from gpt3.options import parse
 from gpt3.training.options import TrainOptions
 
 SURFACE = {
-    "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype eps
-        gradient_checkpointing heads keep_checkpoints layers lr mask_documents micro_batch min_lr_ratio minutes model out resume
-        sample_every sample_prompt seed steps tokenizer tokens track validate_every validation_fraction validation_tokens
-        warmup_tokens weight_decay width window workers""",
+    "train": """@@""",
     "generate": """device dtype json max_new_tokens min_p model no_repeat_ngram num_samples prompt prompt_file repetition_penalty
         seed stop temperature top_k top_p""",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
     "report": "out runs",
+    "bench train": "cases compile data device dtype json litgpt litgpt_python nanogpt rounds seed steps transformers warmup",
 }
 
 

@@ -64,6 +64,11 @@ COMMANDS = {
         "gpt3.ladder_command:LadderOptions",
         "gpt3.ladder_command:run",
     ),
+    "bench train": Command(
+        "time training steps beside nanoGPT, transformers and litGPT",
+        "gpt3.bench.options:BenchTrainOptions",
+        "gpt3.bench.train:run",
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from tiny_models import WINDOW, random_ids, tiny_model
 from torch.nn import functional as F
 
 from gpt3.model import GPT3Model
-from gpt3.model.banded_attention import BLOCKS_FROM_WINDOWS, banded_attention, banded_mask
+from gpt3.model.banded_attention import BLOCKS_FROM_WINDOWS, banded_attention, banded_attention_forward, banded_mask
 
 
 def naive_band(
@@ -144,3 +144,17 @@ def test_bfloat16_autocast_is_near_float32(attention: str) -> None:
             rough = model(ids).logits
     assert rough.dtype == torch.bfloat16
     assert F.mse_loss(rough.float(), exact) < 1e-3 * exact.var()
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_short_16_bit_attention_is_exact_and_keeps_its_dtype(layer: int) -> None:
+    """On a CPU it is computed in float32, under autocast too: no worse than rounding the exact result once."""
+    module = tiny_model("banded").transformer.h[layer].attn
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 2, 3 * WINDOW, 8, generator=generator, dtype=torch.bfloat16) for _ in range(3)]
+    window = module.sliding_window
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, _ = banded_attention_forward(module, *inputs, None, sliding_window=window)
+    expected = naive_band(*(x.double() for x in inputs), window or 3 * WINDOW, None).transpose(1, 2)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.double(), expected, rtol=2**-8, atol=1e-5)

@@ -219,3 +219,28 @@ def test_arguments_that_do_not_fit_are_named(change: dict[str, object], message:
     arguments: dict[str, object] = {"hidden": hidden, "weight": weight, "targets": targets}
     with pytest.raises(ValueError, match=message):
         linear_cross_entropy(**(arguments | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("divisor", [512, 500, torch.tensor(500)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_divisor_divides_loss_and_gradients(divisor: int | Tensor, dtype: torch.dtype) -> None:
+    """Inside, where it costs nothing, or after: as exact as a division outside, in bfloat16 to the bit for powers of two."""
+    inputs = example(300, 16, 130, scale=0.2)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        inside = linear_cross_entropy(*inputs, reduction="sum", divisor=divisor)
+        outside = linear_cross_entropy(*inputs, reduction="sum") / divisor
+    torch.testing.assert_close(inside, outside)
+    gradients, references = (torch.autograd.grad(loss, inputs[:2]) for loss in (inside, outside))
+    for gradient, reference in zip(gradients, references, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-5, atol=1e-8)
+
+
+def test_backward_hands_out_gradients_that_a_second_backward_does_not_change() -> None:
+    """With an upstream gradient of 1 nothing is multiplied: what is handed out must not be what is added to later."""
+    hidden, weight, targets = example(40, 8, 100)
+    loss = linear_cross_entropy(hidden, weight, targets)
+    loss.backward(retain_graph=True)
+    first = weight.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(weight.grad, 2 * first)
+    torch.testing.assert_close(first, torch.autograd.grad(plain(hidden, weight, targets), weight)[0])

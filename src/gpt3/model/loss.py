@@ -5,13 +5,14 @@ tensors. Here a chunk of rows is taken from logits to gradients while it is at h
 
     logits = hidden W^T  ->  softmax - one-hot  ->  grad_hidden = it W,  grad_W += it^T hidden
 
-Both gradients are ready when the loss is, so that backward only scales them. Peak memory beyond the inputs, for N tokens,
+Both gradients are ready when the loss is, so that backward at most scales them. Peak memory beyond the inputs, for N tokens,
 C wide, V entries: one chunk (512 x V in float32, 1,024 x V in 16 bit: 103 MB for GPT-2's V), grad_W (V x C, float32; in 16 bit
 also the cast weight and one product), grad_hidden (N x C).
 
 torch 2.13's `F.linear_cross_entropy` does the same in about 1.2 times the time (float32) and 2.2 to 2.4 times (bfloat16 on CPU);
 docs/model.md has the figures. What makes the difference: rows of the buffer begin at 64-byte boundaries (V = 50,257 gives
-a leading dimension of 50,304), and the softmax runs over a few rows at a time, which stay in the CPU's cache.
+a leading dimension of 50,304, its last columns -inf until the softmax makes them 0), and the softmax, torch's fused one, runs in
+place over a few rows at a time, which stay in the CPU's cache.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 REDUCTIONS = ("mean", "sum", "none")
+BYTES_AT_HAND = 2**21
+"""Of logits in float32 that a CPU thread takes through the softmax at once. Time of the softmax over 512 rows, one thread,
+bfloat16: of 4,096 entries 7.6 ms at 4 rows, 3.9 at 16, 2.7 at 64, 2.5 at 128, 10 at 512; of 50,257 entries 38 ms at 4,
+31 at 16, 61 at 64."""
 
 
 @torch.compiler.disable  # a compiled model breaks its graph here: the loop below is already the fused form
@@ -35,6 +40,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     chunk: int | None = None,
     real_vocab_size: int | None = None,
+    divisor: int | Tensor | None = None,
 ) -> Tensor:
     """`F.cross_entropy(F.linear(hidden, weight), targets)` without the logits; loss and gradients are equal.
 
@@ -50,6 +56,7 @@ def linear_cross_entropy(
             the logits a second time).
         chunk: rows of logits held at a time. None: 512 in float32, 1,024 in 16 bit; eight times that off the CPU.
         real_vocab_size: rows of `weight` from here on are padding: they are left out of the softmax, and get gradient 0.
+        divisor: with `sum`: divide the sum by it, as token-weighted accumulation does; cheaper here than outside.
 
     Returns:
         float32, a scalar or (N,).
@@ -82,10 +89,27 @@ def linear_cross_entropy(
         # Rows that do not count are not computed. Elsewhere finding them would stall the device.
         hidden, targets, counted = hidden[counted], targets[counted], counted[counted]
     with torch.autocast(device, enabled=False):
+        scale: Tensor = counted
+        if reduction == "mean":
+            divisor = counted.sum()
+        if divisor is not None and len(targets) and _divides_exactly(divisor, dtype):
+            exact = torch.promote_types(dtype, torch.float32)
+            scale, divisor = (
+                counted.to(exact) / divisor,
+                None,
+            )  # into the gradients as they are made: backward need not pass over them
         losses = _LinearCrossEntropy.apply(
-            hidden, weight, targets.where(counted, 0), counted, reduction == "none", dtype, chunk, real_vocab_size
+            hidden, weight, targets.where(counted, 0), scale, reduction == "none", dtype, chunk, real_vocab_size
         )
-        return losses / counted.sum() if reduction == "mean" else losses
+        return losses if divisor is None else losses / divisor
+
+
+def _divides_exactly(divisor: int | Tensor, dtype: torch.dtype) -> bool:
+    """Whether softmax - one-hot may be divided in `dtype` and stay as exact: bfloat16 has 8 bits, so only powers of two;
+    float16 a narrow range, so nothing."""
+    if dtype.itemsize >= 4:
+        return True
+    return dtype == torch.bfloat16 and isinstance(divisor, int) and divisor > 0 and divisor & (divisor - 1) == 0
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -97,7 +121,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
-        counted: Tensor,
+        scale: Tensor,
         each: bool,
         dtype: torch.dtype,
         chunk: int,
@@ -106,11 +130,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.each, ctx.options = each, (dtype, chunk, real_vocab_size)
         needed = ctx.needs_input_grad[:2]
         if each:
-            losses, _, _ = _losses_and_gradients(hidden, weight, targets, counted, (False, False), *ctx.options)
+            losses, _, _ = _losses_and_gradients(hidden, weight, targets, scale, (False, False), *ctx.options)
             if any(needed):
-                ctx.save_for_backward(hidden, weight, targets, counted)
+                ctx.save_for_backward(hidden, weight, targets, scale)
             return losses
-        losses, grad_hidden, grad_weight = _losses_and_gradients(hidden, weight, targets, counted, needed, *ctx.options)
+        losses, grad_hidden, grad_weight = _losses_and_gradients(hidden, weight, targets, scale, needed, *ctx.options)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return losses.sum()
 
@@ -118,11 +142,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.each:
-            hidden, weight, targets, counted = ctx.saved_tensors
-            scale = grad_output * counted
+            hidden, weight, targets, scale = ctx.saved_tensors
             _, grad_hidden, grad_weight = _losses_and_gradients(
-                hidden, weight, targets, scale, ctx.needs_input_grad[:2], *ctx.options
+                hidden, weight, targets, grad_output * scale, ctx.needs_input_grad[:2], *ctx.options
             )
+        elif grad_output.device.type == "cpu" and grad_output == 1:  # elsewhere looking would stall the device
+            grad_hidden, grad_weight = ctx.saved_tensors
         else:  # not in place: backward may run again on a retained graph
             grad_hidden, grad_weight = (
                 None if gradient is None else gradient * grad_output for gradient in ctx.saved_tensors
@@ -147,7 +172,7 @@ def _losses_and_gradients(
         scale: (N,), weight of each row's loss: bool or float32.
 
     Returns:
-        (N,) float32 losses times `scale != 0`; (N, C) in hidden's dtype; (V, C) in weight's dtype.
+        (N,) float32 losses times `scale`; (N, C) in hidden's dtype; (V, C) in weight's dtype.
     """
     N, C = hidden.shape
     V = weight.shape[0]
@@ -158,18 +183,22 @@ def _losses_and_gradients(
     hidden_cast = hidden.to(dtype)
     if narrow:  # 16-bit products run faster on a rounder matrix, and the weight is copied anyway
         columns = stride
-        weight_cast = weight.new_zeros(columns, C, dtype=dtype)
+        weight_cast = weight.new_empty(columns, C, dtype=dtype)
         weight_cast[:V] = weight
+        weight_cast[V:] = 0
     else:
         columns, weight_cast = V, weight.to(dtype)
-    rows_at_hand = 8 * torch.get_num_threads() if hidden.device.type == "cpu" else 512
+    rows_at_hand = 512
+    if hidden.device.type == "cpu":
+        rows_at_hand = max(1, BYTES_AT_HAND // (stride * exact.itemsize)) * torch.get_num_threads()
 
     rows = min(chunk, N)
     buffer = hidden.new_empty(rows, stride, dtype=dtype)
-    scratch = hidden.new_empty(min(rows_at_hand, rows), real, dtype=exact) if narrow else None
+    scratch = hidden.new_empty(min(rows_at_hand, rows), stride, dtype=exact) if narrow else None
     losses = hidden.new_empty(N, dtype=exact)
     grad_hidden = hidden.new_empty(N, C, dtype=dtype) if needed[0] else None
-    grad_weight = weight.new_zeros(columns, C, dtype=exact) if needed[1] else None
+    new_sum = weight.new_empty if N else weight.new_zeros
+    grad_weight = new_sum(columns, C, dtype=exact) if needed[1] else None
     product = weight.new_empty(columns, C, dtype=dtype) if needed[1] and narrow else None
     scale = scale.to(exact)[:, None]
 
@@ -178,29 +207,42 @@ def _losses_and_gradients(
         h = hidden_cast[start:stop]
         logits = buffer[: stop - start, :columns]
         torch.mm(h, weight_cast.t(), out=logits)  # (rows, V)
-        if any(needed):
-            logits[:, real:] = 0  # padding: no gradient
         for first in range(start, stop, rows_at_hand):
             last = min(first + rows_at_hand, stop)
-            x = logits[first - start : last - start, :real]
+            x = buffer[first - start : last - start]  # (rows at hand, stride)
+            x[:, real:] = -torch.inf  # padding: no probability, no gradient
             target, weight_of_row = targets[first:last, None], scale[first:last]
             s = x if scratch is None else scratch[: last - first].copy_(x)
-            at_target = s.gather(1, target)
+            at_target = s[:, :real].gather(1, target)
             largest = s.amax(1, keepdim=True)
-            total = s.sub_(largest).exp_().sum(1, keepdim=True)
-            losses[first:last, None] = (total.log() + largest - at_target) * (weight_of_row != 0)
+            torch.softmax(s, 1, out=s)
+            total = s.amax(
+                1, keepdim=True
+            ).reciprocal_()  # of exp(logits - largest): the largest's probability is 1 / total
+            losses[first:last, None] = (total.log_() + largest - at_target) * weight_of_row
             if any(needed):
-                torch.mul(s, weight_of_row / total, out=x)  # the softmax, weighted
-                x.scatter_add_(1, target, -weight_of_row.to(dtype))
+                s.mul_(weight_of_row)  # the softmax, weighted
+                if scratch is not None:
+                    x.copy_(s)
+                x[:, :real].scatter_add_(1, target, -weight_of_row.to(dtype))
         if grad_hidden is not None:
             torch.mm(logits, weight_cast, out=grad_hidden[start:stop])
         if grad_weight is not None:
             if product is None:
-                grad_weight.addmm_(logits.t(), h)
-            elif hidden.device.type == "cuda":  # sums in float32: float16 could overflow
-                grad_weight += torch.mm(logits.t(), h, out_dtype=torch.float32)
+                grad_weight.addmm_(
+                    logits.t(), h, beta=1 if start else 0
+                )  # 0: what the memory held before does not count
+                continue
+            if hidden.device.type == "cuda":  # sums in float32: float16 could overflow
+                part = torch.mm(logits.t(), h, out_dtype=torch.float32)
             else:
-                grad_weight += torch.mm(logits.t(), h, out=product)
+                part = torch.mm(logits.t(), h, out=product)
+            if start == 0:
+                grad_weight.copy_(part)
+                continue
+            at_once = V if hidden.device.type != "cpu" else max(1, BYTES_AT_HAND // (2 * C * exact.itemsize))
+            for rows_of_sum, rows_of_part in zip(grad_weight.split(at_once), part.split(at_once), strict=True):
+                rows_of_sum += rows_of_part  # in pieces, because torch casts the second one into new memory first
     return (
         losses,
         None if grad_hidden is None else grad_hidden.to(hidden.dtype),

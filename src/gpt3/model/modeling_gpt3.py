@@ -329,12 +329,10 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
             reduction = loss_reduction or ("mean" if num_items_in_batch is None else "sum")
             if logits is not None:
                 loss = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction=reduction)
+                loss = loss if num_items_in_batch is None else loss / num_items_in_batch
             else:
-                loss = linear_cross_entropy(
-                    hidden_states.flatten(0, 1), self.lm_head.weight, targets, reduction=reduction, real_vocab_size=real
-                )
-            if num_items_in_batch is not None:
-                loss = loss / num_items_in_batch
+                options = {"reduction": reduction, "divisor": num_items_in_batch, "real_vocab_size": real}
+                loss = linear_cross_entropy(hidden_states.flatten(0, 1), self.lm_head.weight, targets, **options)
 
         return CausalLMOutputWithPast(
             loss=loss,
