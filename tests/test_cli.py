@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +145,32 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
     config.write_text("modle: 17M\n")
     with pytest.raises(InputError, match="modle"):
         parse(TrainOptions, ["--config", str(config)], command="train")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --steps abc", "--steps abc must be a whole number"),
+        ("train --lr nan", "--lr nan must be a number"),
+        ("train --dtype int4", "--dtype int4 must be one of auto, fp32, bf16"),
+        ("generate x --top-k 1.5", "--top-k 1.5 must be a whole number"),
+        ("generate x --no-json=3", "--no-json takes no value; leave out '=3'"),
+        ("tokenizer train --data wiki --out t", "--vocab-size must be given"),
+        ("train --config none.yaml", "--config .*none.yaml: no such file; give a YAML file"),
+        ("train --config unknown.yaml", "--config: unknown option --stepz; did you mean --steps?"),
+        ("train --config list.yaml", "--config must be a YAML file with a line `option: value` for each option"),
+        ("train --config bytes.yaml", "--config is not UTF-8 at byte 0; convert it to UTF-8"),
+        ("prepare --data wiki --out list.yaml/x", "--out list.yaml/x cannot be made: .*list.yaml is a file; choose"),
+    ],
+)
+def test_a_wrong_value_is_told_in_the_words_of_the_command_line(
+    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("unknown.yaml").write_text("stepz: 3\n", encoding="utf-8")
+    Path("list.yaml").write_text("- a\n", encoding="utf-8")
+    Path("bytes.yaml").write_bytes(b"\xff\xfe")
+    assert cli.main(words.split()) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert re.search(message.replace("?", r"\?"), shown), shown

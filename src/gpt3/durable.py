@@ -85,11 +85,13 @@ def check_room(folder: Path | str, need: int, *, purpose: str) -> None:
     """Refuse before the work when the disk of `folder` (which need not exist yet) has fewer than `need` bytes free.
 
     Raises:
-        InputError: naming the folder, the bytes needed and the bytes free.
+        InputError: naming the folder, the bytes needed and the bytes free; or a file that stands where a folder must.
     """
     existing = Path(folder).absolute()
     while not existing.exists():
         existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"--out {folder} cannot be made: {existing} is a file; choose another --out")
     free = shutil.disk_usage(existing).free
     if free < need:
         raise InputError(

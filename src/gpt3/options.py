@@ -27,18 +27,47 @@ PARSER_OPTIONS = ("config", "print_config", "help")
 class _Parser(jsonargparse.ArgumentParser):
     """Shows names with dashes, and raises InputError in place of printing a usage text of many lines."""
 
+    hints: dict[str, Any]
+    """Types of the options, for messages."""
+
     def format_help(self, *arguments: Any, **keywords: Any) -> str:
         text = super().format_help(*arguments, **keywords)
-        return re.sub(r"--(?!print_config)([a-z0-9_]+)", lambda m: "--" + m[1].replace("_", "-"), text)
+        return re.sub(r"--(?!print_config)([a-z0-9_]+)", lambda m: _shown(m[1]), text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(_one_line(message))
+        raise InputError(_one_line(message, self.hints))
 
 
-def _one_line(message: str) -> str:
-    """jsonargparse's message of several lines, as one."""
-    message = re.sub(r'Parser key "([^"]+)":', lambda m: "--" + m[1].replace("_", "-") + ":", message)
+def _one_line(message: str, hints: dict[str, Any]) -> str:
+    """jsonargparse's message of several lines as one, in the words of a command line."""
+    match = re.match(r'Parser key "(\w+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL)
+    if match and match[1] in hints:
+        return f"{_shown(match[1])} {match[2]} must be {_kind(hints[match[1]])}"
+    if match := re.match(r"Option '(\w+)' is not accepted", message):
+        return f"--config: {_unknown(match[1], hints)}"
+    if match := re.match(r"the following arguments are required: (.*)", message):
+        return f"{', '.join(map(_shown, match[1].split(', ')))} must be given"
+    if message.startswith("Unexpected config:"):
+        return "--config must be a YAML file with a line `option: value` for each option"
+    if match := re.match(r"Parser key \"config\": (?:File does not exist|Path is not a file): '(.*)'", message):
+        return f"--config {match[1]}: no such file; give a YAML file"
+    message = re.sub(r'Parser key "(\w+)":', lambda m: _shown(m[1]) + ":", message)
+    message = message.replace("Problems parsing config:", "--config is not YAML:")
     return " ".join(part.strip().rstrip(".") for part in message.splitlines() if part.strip())
+
+
+def _kind(hint: Any) -> str:
+    """What values of a type are, in words."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
+    parts = [hint] if not _is_union(hint) else [part for part in typing.get_args(hint) if part is not type(None)]
+    if typing.get_origin(parts[0]) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(parts[0])))
+    return " or ".join(words.get(typing.get_origin(part) or part, str(part)) for part in parts)
+
+
+def _shown(name: str) -> str:
+    """An option as it is written: ``batch_tokens`` as ``--batch-tokens``."""
+    return "--" + name.replace("_", "-")
 
 
 def build_parser(options: type[Any], command: str) -> jsonargparse.ArgumentParser:
@@ -46,6 +75,7 @@ def build_parser(options: type[Any], command: str) -> jsonargparse.ArgumentParse
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     description = (options.__doc__ or "").strip().split("\n\n")[0]
     parser = _Parser(prog=f"gpt3 {command}", description=description, exit_on_error=True)
+    parser.hints = typing.get_type_hints(options)
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     parser.add_class_arguments(options, nested_key=None)
     return parser
@@ -62,7 +92,10 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
         SystemExit: after ``--help`` or ``--print_config``.
     """
     parser = build_parser(options, command)
-    parsed = parser.parse_args(_canonical(options, arguments, positional))
+    try:
+        parsed = parser.parse_args(_canonical(options, arguments, positional))
+    except UnicodeDecodeError as error:
+        raise InputError(f"--config is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     values = {field.name: parsed[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
     return options(**values)
 
@@ -93,6 +126,8 @@ def _canonical(options: type[Any], arguments: Sequence[str], positional: str | N
         name, equals, value = argument[2:].partition("=")
         name = name.replace("-", "_")
         if name not in hints and name.startswith("no_") and _is(bool, hints.get(name[3:])):
+            if equals:
+                raise InputError(f"{_shown(name)} takes no value; leave out {equals + value!r}")
             result.append(f"--{name[3:]}=false")
             continue
         if name not in hints:
@@ -120,21 +155,24 @@ def _canonical(options: type[Any], arguments: Sequence[str], positional: str | N
 def _value_of(name: str, rest: list[str]) -> str:
     """The argument that follows ``--name``. A negative number is a value, another option is not."""
     if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
-        raise InputError(f"--{name.replace('_', '-')} needs a value")
+        raise InputError(f"{_shown(name)} needs a value")
     return rest.pop(0)
 
 
 def _is(kind: type, hint: Any) -> bool:
     """Whether a type hint is `kind`, or `kind` or None."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+    if _is_union(hint):
         return any(_is(kind, part) for part in typing.get_args(hint))
     return (typing.get_origin(hint) or hint) is kind
 
 
+def _is_union(hint: Any) -> bool:
+    return isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+
+
 def _unknown(name: str, hints: dict[str, Any]) -> str:
     """The message for an unknown option, with the nearest known one."""
-    shown = "--" + name.replace("_", "-")
     near = difflib.get_close_matches(name, [*hints, *PARSER_OPTIONS], n=1)
-    return f"unknown option {shown}; " + (
-        f"did you mean --{near[0].replace('_', '-')}?" if near else "--help lists them all"
+    return f"unknown option {_shown(name)}; " + (
+        f"did you mean {_shown(near[0])}?" if near else "--help lists them all"
     )

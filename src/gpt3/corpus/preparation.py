@@ -29,6 +29,8 @@ POOL_BYTES = 256 << 20
 """Up to this much text one process does the work, with threads in the tokeniser: it is done before others have started."""
 LEAST_BYTES_PER_TOKEN = 3.0
 """To foresee the room needed: English has 4.4 bytes a GPT-2 token, other languages and small vocabularies 2.5 to 4."""
+BYTES_PER_ID = 100
+"""Of a saved tokenizer, with room to spare: GPT-2's has 70."""
 STATE = "preparation.json"
 
 
@@ -43,10 +45,6 @@ class Preparation:
         self.options = options
         self.sources = open_sources(options.data)
         self.tokenizer = load_tokenizer(options.tokenizer)
-        if self.tokenizer.eos_token_id is None:
-            raise InputError(
-                f"tokenizer {options.tokenizer} has no end-of-text token (eos_token), which must end every document"
-            )
         self.identity: dict[str, Any] = {
             "sources": [{"name": source.name, "fingerprint": source.fingerprint()} for source in self.sources],
             "tokenizer_sha256": tokenizer_hash(self.tokenizer),
@@ -64,6 +62,8 @@ class Preparation:
         work = out.with_name(out.name + ".preparing")
         lock = out.with_name(work.name + ".lock")
         finished = self._finished(out)
+        if not finished:
+            durable.check_room(out, BYTES_PER_ID * self.vocab_size, purpose="the tokenizer")
         if not finished or work.exists() or lock.exists():
             with _locked(lock, out):
                 finished = self._finished(out)  # perhaps while we waited

@@ -204,7 +204,7 @@ class ShardFolder:
         found = tokenizer_hash(tokenizer)
         if found != self.manifest.tokenizer_sha256:
             raise InputError(
-                f"tokenizer {name} ({len(tokenizer):,} ids, hash {found[:12]}) is not the one that made the shards in "
+                f"{name} ({len(tokenizer):,} ids, hash {found[:12]}) is not the tokenizer that made the shards in "
                 f"{self.path} ({self.vocab_size:,} ids, hash {self.manifest.tokenizer_sha256[:12]}); "
                 "prepare the data with the same tokenizer"
             )

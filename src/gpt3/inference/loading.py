@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gpt3.device import choose_device
 from gpt3.errors import InputError
 from gpt3.inference.locating import TRAIN_FIRST, locate, read_json
 from gpt3.inference.options import DTYPES
@@ -44,24 +45,6 @@ def load(
         else:
             model, tokenizer = _load_folder(place, number_format)
     return model.to(where), tokenizer
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes cuda, then mps, then cpu.
-
-    Raises:
-        InputError: no such device is here.
-    """
-    here = ["cpu"]
-    if torch.backends.mps.is_available():
-        here.insert(0, "mps")
-    if torch.cuda.is_available():
-        here = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *here]
-    if name == "auto":
-        return torch.device(here[0])
-    if name not in here:
-        raise InputError(f"--device {name} is not here; this machine has {', '.join(here)} (or give auto)")
-    return torch.device(name)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

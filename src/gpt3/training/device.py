@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gpt3.errors import InputError
+from gpt3.device import choose_device
 
 BF16_WORTH = 1.5
 """bf16 is used on a CPU whose bf16 products measure this many times faster than fp32's (AVX512-BF16 or AMX: 4; AVX2: 0.5)."""
@@ -49,31 +49,6 @@ class Compute:
         import sys
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; ``auto`` is CUDA, else MPS, else the CPU.
-
-    Raises:
-        InputError: it is unknown or not here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"--device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"--device {name}: {torch.cuda.device_count()} CUDA devices are here; use --device cpu or auto"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps is not available here; use --device cpu or auto")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {name!r} is not supported; use auto, cpu, cuda, cuda:N or mps")
-    return device
 
 
 def choose_compute(device_name: str, dtype_name: str) -> Compute:

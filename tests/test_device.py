@@ -1,0 +1,32 @@
+"""Names of devices, and what importing the page that knows them costs."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gpt3.device import choose_device
+from gpt3.errors import InputError
+
+
+def test_auto_is_the_best_device_here() -> None:
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device("auto") == torch.device(best)
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["tpu", "meta", "cuda:", "cuda:x", "cpu:0", "", "CPU", "mps:1"])
+def test_a_name_that_is_no_device(name: str) -> None:
+    with pytest.raises(InputError, match=rf"^--device {name} is unknown; use auto, cpu, cuda, cuda:N or mps$"):
+        choose_device(name)
+
+
+def test_a_device_that_is_not_here() -> None:
+    with pytest.raises(InputError, match=r"^--device cuda:99 is not here; this machine has .*cpu \(or use auto\)$"):
+        choose_device("cuda:99")
+
+
+def test_importing_it_imports_no_torch() -> None:
+    code = "import sys, gpt3.device; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
