@@ -16,7 +16,12 @@ from gpt3.options import parse
 from gpt3.training.options import TrainOptions
 
 SURFACE = {
-    "train": """@@""",
+    "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype early_stop
+        early_stop_on ema eps fold folds gradient_checkpointing heads keep_checkpoints keep_every layers
+        lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes mixture model
+        muon_lr muon_momentum nproc optimizer out parallel plan profile ramp_tokens resume sample_every
+        sample_prompt seed spike_patience spike_sigmas spike_window steps tokenizer tokens track val
+        validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
     "generate": """device dtype json max_new_tokens min_p model no_repeat_ngram num_samples prompt prompt_file repetition_penalty
         seed stop temperature top_k top_p""",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",

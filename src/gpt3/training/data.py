@@ -77,7 +77,7 @@ def run_tokenizer(options: TrainOptions, preset: Preset, data: Sequence[str]) ->
 
 def open_source(data: Sequence[str], tokenizer: str, options: TrainOptions) -> ShardFolder:
     """One shard folder as it is, or anything else prepared into the cache, with the run's fraction or fold held out."""
-    fold = getattr(options, "fold", None)
+    fold = options.fold
     if len(data) == 1 and is_shard_folder(data[0]) and fold is None:
         return open_shards(data[0])
     return open_shards(

@@ -76,10 +76,10 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
         InputError: fewer than two folds; a shared option that only makes sense for one run; OUT holds something else.
         RunError: a finished fold has no score.
     """
-    folds = int(getattr(options, "folds", None) or 0) if folds is None else folds
+    folds = int(options.folds or 0) if folds is None else folds
     if not FEWEST <= folds <= MOST:
         raise InputError(f"--folds {folds} must be a number from {FEWEST} to {MOST}")
-    fold = getattr(options, "fold", None)
+    fold = options.fold
     if fold is not None:
         raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")
     if options.resume not in ("auto", "never"):

@@ -33,8 +33,13 @@ class HeldOut(Tokens, Protocol):
 class World(Protocol):
     """The processes that share a validation."""
 
-    rank: int
-    size: int
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum of every rank's `tensor`, on every rank."""
