@@ -20,7 +20,7 @@ from gpt3.report.page import compact, embedded
 from gpt3.report.run_folder import unique_names
 from gpt3.report.series import MOST_POINTS
 
-EVIL = "</script><script>alert(1)</script><b>bold</b> &amp; <!-- <img src=x onerror=alert(2)> \u2028 \"'` ${x} @@DATA@@ 漢🙂\x00\x1b"
+EVIL = "</script><script>alert(1)</script><b>x</b> &amp; <!-- <img src=x onerror=alert(2)> \u2028 \"'` ${x} @@DATA@@ 漢🙂\x00\x1b"
 
 
 class Page(HTMLParser):
@@ -60,7 +60,8 @@ def make_run(folder: Path, records: list[dict], **files) -> Path:
 
 def curve(steps: int, **changes) -> list[dict]:
     return [
-        {"step": i, "tokens": i * 512, "loss": 3 + 5 / i, "lr": 1e-3, "grad_norm": 0.7, "tokens_per_s": 1e4, "mfu": 0.4, "seconds": i / 9}
+        {"step": i, "tokens": i * 512, "loss": 3 + 5 / i, "lr": 1e-3, "grad_norm": 0.7, "tokens_per_s": 1e4, "mfu": 0.4,
+         "seconds": i / 9}
         | changes
         for i in range(1, steps + 1)
     ]  # fmt: skip
@@ -87,7 +88,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     run = make_run(
         tmp_path / "run",
         [*curve(20), validation, skipped],
-        samples_jsonl="".join(json.dumps({"step": s, "prompt": "The ", "text": f"sea {s}"}) + "\n" for s in (10, 20, 10)) + '{"st',
+        samples_jsonl="".join(json.dumps({"step": s, "prompt": "The ", "text": f"sea {s}"}) + "\n" for s in (10, 20, 10))
+        + '{"st',
         config_yaml="steps: 40\nlr: 0.001\ndata: [wiki, books]\nminutes: null\n",
         environment_json=json.dumps({"torch": "2.13", "device": {"name": "cpu", "cores": 2}}),
         data_json=json.dumps({"sources": sources}),

@@ -48,8 +48,10 @@ def test_it_shows_where_the_run_stands() -> None:
         panel.sample("The history", " of [bold]it\n\nis long. " * 40)
         text = shown(panel)
     for needle in (
-        "training demo", "step 501 of 2,000", "25%", "ETA", "loss 3.215", "lr 6.00e-04", "grad norm 0.72", "10,512 tok/s", "MFU 48%",
-        "tokens 256,000", "held-out", "(3.250 to 3.350)", "perplexity 27.1", "1.840 bits per byte", "best 3.300", "books", "loss 3.900",
+        "training demo", "step 501 of 2,000", "25%", "ETA", "loss 3.215", "lr 6.00e-04", "grad norm 0.72", "10,512 tok/s",
+        "MFU 48%",
+        "tokens 256,000", "held-out", "(3.250 to 3.350)", "perplexity 27.1", "1.840 bits per byte", "best 3.300", "books",
+        "loss 3.900",
         "skipped 1", "step 501: loss 9.1", "The history of [bold]it", "…",
     ):  # fmt: skip
         assert needle in text, needle

@@ -41,7 +41,7 @@ def test_sets_are_prepared_whole_and_shard_folders_taken_as_they_are(tiny, shard
 def test_a_set_of_another_tokenizer_is_refused(tiny, shards) -> None:
     options = tiny(tokenizer="own:310")
     other = open_data(options, shape_of(options))
-    with pytest.raises(InputError, match=r"of the run, for --val other=.* is not the one that made the shards"):
+    with pytest.raises(InputError, match=r"of the run, for --val other=.* is not the tokenizer that made the shards"):
         val_sets([f"other={other.path}"], shards)
 
 
@@ -102,7 +102,7 @@ def test_a_mixture_of_shard_folders_takes_their_tokenizer_and_refuses_two(tiny, 
     assert data.shards[0].path == shards.path
     assert data.shards[1].manifest.tokenizer_sha256 == shards.manifest.tokenizer_sha256
     mixture_file.write_text(text.replace("data: wiki", f"data: '{another.path}'"))
-    with pytest.raises(InputError, match="is not the one that made the shards"):
+    with pytest.raises(InputError, match="is not the tokenizer that made the shards"):
         open_mixture(mixture_file, tiny(tokenizer=None), shape_of(tiny()))
 
 

@@ -29,9 +29,9 @@ def chart_groups(keys: Sequence[str], many: bool = False) -> list[dict[str, Any]
         many: several runs share the charts; then each further validation set's loss has a chart of its own.
 
     Returns:
-        Groups of ``title`` and ``charts``; a chart has ``title``, ``unit``, ``format`` (number, compact, percent), ``series`` (a list of ``key`` and
-        ``label``), and whether its axis starts at 0 (``zero``), skipped steps are marked (``marks``), it is as wide as the page
-        (``wide``), and the fall at the very start is cut off until asked for (``focus``).
+        Groups of ``title`` and ``charts``. A chart has ``title``, ``unit``, ``format`` (number, compact, percent) and ``series``
+        (a list of ``key`` and ``label``). Its axis starts at 0 with ``zero``; skipped steps are marked with ``marks``; ``wide``
+        makes it as wide as the page; ``focus`` cuts off the fall at the very start until it is asked for.
     """
     validations = {key: validation_key(key) for key in keys if key.startswith(VALIDATION)}
     losses = [(key, name) for key, (name, metric) in validations.items() if metric == "loss"]

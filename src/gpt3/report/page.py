@@ -45,7 +45,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
 def report_data(runs: Sequence[Run]) -> dict[str, Any]:
     """All that the page shows, as JSON values."""
-    shown = []
+    shown: list[dict[str, Any]] = []
     for run in runs:
         series = series_of(run.records)
         skips = [record for record in run.records if record.get("skipped")]
@@ -138,9 +138,10 @@ def render(data: dict[str, Any]) -> str:
         (assets / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html")
     )
     names = [run["name"] for run in data["runs"]]
+    own = f"style-src {_hash(style)}; script-src {_hash(script)}"
     parts = {
         "TITLE": html.escape(" · ".join(["gpt3", *names[:4], *(["…"] if len(names) > 4 else [])])),
-        "POLICY": f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
+        "POLICY": f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'",
         "STYLE": style,
         "SCRIPT": script,
         "DATA": embedded(data),

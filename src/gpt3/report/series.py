@@ -31,7 +31,7 @@ def series_of(records: Sequence[dict[str, Any]], most: int = MOST_POINTS) -> dic
     Returns:
         For each key the lists ``step``, ``tokens``, ``y``, and where there are any ``low``/``high`` and ``smooth``, all of one
         length, None for a value that is not finite; ``count``, the records it was made of; ``thinned``, whether ``y`` is a
-        bucket's mean and ``low``/``high`` its extremes. Otherwise ``low`` and ``high`` are the record's ``KEY_low``, ``KEY_high``.
+        bucket's mean and ``low``/``high`` its extremes. Otherwise ``low``/``high`` are the record's ``KEY_low``/``KEY_high``.
     """
     every = set().union(*records) if records else set()
     bounds = {key.removesuffix("_low") for key in every if key.endswith("_low")}  # keys that come with an interval
@@ -97,15 +97,16 @@ def moving_average(x: Sequence[float], y: Sequence[float], scale: float) -> list
         scale: above 0, in units of `x`.
     """
     result = []
-    total = weight = 0.0
+    mean, weight = math.nan, 0.0
     first = last = x[0] if len(x) else 0.0
     for position, value in zip(x, y, strict=True):
         reach = min(scale, START * (position - first))
         decay = math.exp((last - position) / reach) if reach > 0.0 else 1.0
-        total, weight, last = total * decay, weight * decay, position
+        weight, last = weight * decay, position
         if math.isfinite(value):
-            total, weight = total + value, weight + 1.0
-        result.append(total / weight if weight > 0.0 else math.nan)
+            weight += 1.0
+            mean = value if math.isnan(mean) else mean + (value - mean) / weight
+        result.append(mean)
     return result
 
 

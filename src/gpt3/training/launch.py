@@ -77,20 +77,25 @@ def watch(ranks: list[subprocess.Popen[bytes]]) -> int:
         RunError: the ranks' ends differ, or one was killed.
     """
     deadline: float | None = None
-    broken: int | None = None
+    first: int | None = None
+    stopped: set[int] = set()  # by us
     while any(rank.poll() is None for rank in ranks):
         for number, rank in enumerate(ranks):
-            if broken is None and rank.returncode not in (None, 0):
-                broken, deadline = number, time.monotonic() + GRACE_SECONDS
+            if first is None and rank.returncode not in (None, 0):
+                first, deadline = number, time.monotonic() + GRACE_SECONDS
         if deadline is not None and time.monotonic() > deadline:
-            for rank in ranks:
+            for number, rank in enumerate(ranks):
                 if rank.poll() is None:
+                    stopped.add(number)
                     rank.kill()
         time.sleep(0.05)
     codes = [rank.returncode for rank in ranks]
     if len(set(codes)) == 1 and codes[0] >= 0:
         return codes[0]
-    broken = broken if broken is not None else next(i for i, code in enumerate(codes) if code)
+    # one that was killed is the cause, the others' errors its consequence
+    killed = [number for number, code in enumerate(codes) if code < 0 and number not in stopped]
+    failed = [number for number, code in enumerate(codes) if code]
+    broken = next(iter([*killed, *([] if first is None else [first]), *failed]))
     code = codes[broken]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     raise RunError(

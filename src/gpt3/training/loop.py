@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -129,11 +129,11 @@ class Trainer:
             total += output.loss.detach()
         return total
 
-    def one_step(self, stop: bool = False) -> dict[str, Any]:
+    def one_step(self, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """One optimizer step, taken or skipped; its record of metrics.jsonl.
 
         Args:
-            stop: this rank was asked to end; the record's ``stop`` says whether any was.
+            stop: whether this rank was asked to end; the record's ``stop`` says whether any was.
 
         Raises:
             RunError: the last of too many skipped steps in a row; the weights are those before them.
@@ -143,7 +143,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         share = self.accumulate(self.step)
-        loss, stops = self.world.all_reduce(torch.stack([share, share.new_tensor(float(stop))])).tolist()
+        loss, stops = self.world.all_reduce(torch.stack([share, share.new_tensor(float(stop()))])).tolist()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         with peers_lost():
@@ -188,7 +188,7 @@ class Trainer:
             clock = Clock(self.compute, plan.tokens_after(self.step), self.seconds)
             shown = 0.0
             while self.step < plan.steps:
-                record = self.one_step(interruption.number is not None)
+                record = self.one_step(lambda: interruption.number is not None)
                 interrupted = record.pop("stop")
                 last = self.step == plan.steps
                 if profiler is not None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from gpt3.errors import InputError
 
+OPTIMIZERS = ("adamw", "muon", "lion")
 TRACKERS = ("none", "wandb", "tensorboard")
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -177,6 +178,10 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 yield f"--{name.replace('_', '-')} {value} must be a number above 0"
+        if self.optimizer not in OPTIMIZERS:
+            yield f"--optimizer {self.optimizer!r} is unknown; choose from {', '.join(OPTIMIZERS)}"
+        if self.parallel not in ("ddp", "fsdp"):
+            yield f"--parallel {self.parallel!r} is unknown; choose ddp or fsdp"
         for prefix in ("muon", "lion"):
             if self.optimizer != prefix and getattr(self, f"{prefix}_lr") is not None:
                 yield f"--{prefix}-lr is for --optimizer {prefix}, not {self.optimizer}; use --lr"

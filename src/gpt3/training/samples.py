@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.shards import TokenSplit
+from gpt3.errors import InputError, RunError
 from gpt3.inference import generate
 from gpt3.inference.options import SamplingOptions
 from gpt3.training.options import TrainOptions
@@ -72,6 +73,8 @@ class SampleWriter:
         try:
             options = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed)
             return generate(self.model, self.tokenizer, prompt, options)[0].text
+        except (InputError, RunError) as error:  # weights that are no longer numbers: the loop stops for that, in its own words
+            return f"[no sample: {error}]"
         finally:
             self.model.train(was_training)
 
