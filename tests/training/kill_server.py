@@ -111,7 +111,6 @@ def main() -> None:
 
     torch.set_num_threads(1)
     from gpt3.report import page  # noqa: F401 - imported once for all children
-
     from gpt3.training import TrainOptions, pretraining  # noqa: F401
     from gpt3.training.run import run
 

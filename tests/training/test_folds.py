@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,29 +15,14 @@ from gpt3.training.data import open_data
 from gpt3.training.folds import fold_options, last_score, run_folds
 from gpt3.training.run import RunResult, shape_of
 from gpt3.training.tracking import read_metrics
-from gpt3.training.validation import records
-
-
-@dataclass(frozen=True)
-class FoldOptions(TrainOptions):
-    """Train options with the two of a cross-validation."""
-
-    folds: int | None = None
-    fold: str | None = None
 
 
 @pytest.fixture
-def asked(tiny, monkeypatch, tmp_path):
+def asked(tiny, tmp_path):
     """A function of changes that gives the options of a tiny cross-validation in tmp_path/cv."""
-    monkeypatch.setattr(
-        "gpt3.training.loop.validation_record",
-        lambda step, plan, score: records(step, step * plan.batch_tokens, {"": score}),
-        raising=False,
-    )
 
     def make(**changes):
-        values = dataclasses.asdict(tiny(out=str(tmp_path / "cv"), steps=4, sample_every=100))
-        return FoldOptions(**(values | {"folds": 3} | changes))
+        return tiny(**({"out": str(tmp_path / "cv"), "steps": 4, "sample_every": 100, "folds": 3} | changes))
 
     return make
 

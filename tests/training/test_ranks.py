@@ -98,7 +98,7 @@ def test_a_killed_rank_stops_all_and_a_restart_is_exact(
     text_file: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPT3_CACHE", str(shared_cache))
-    chosen = options(text_file, tmp_path / "run", nproc=2, steps=400, checkpoint_every=20, keep_checkpoints=99)
+    chosen = options(text_file, tmp_path / "run", nproc=2, steps=120, checkpoint_every=10, keep_checkpoints=99)
     process = start(chosen, tmp_path)
     deadline = time.monotonic() + 200
     while not checkpoints(tmp_path / "run" / "checkpoints"):

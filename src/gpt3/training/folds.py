@@ -15,14 +15,13 @@ from gpt3.corpus.hash_folds import FEWEST, MOST
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.training.options import TrainOptions
+from gpt3.training.run_folder import asked as asked_of_run
 from gpt3.training.tracking import read_metrics
 
 FILE_NAME = "folds.json"
 FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
 COLUMNS = (*MEASURES, "tokens", "documents")
-FREE_TO_CHANGE = frozenset({"out", "resume", "track", "keep_checkpoints", "checkpoint_every", "workers", "device"})
-"""Options that may differ when an unfinished cross-validation goes on: they do not change what is computed."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
         raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")
     if options.resume not in ("auto", "never"):
         raise InputError(f"--resume {options.resume} names one run's checkpoint; with --folds use --resume auto")
-    asked = json.loads(json.dumps({**_asked(options), "folds": folds}))
+    asked = json.loads(json.dumps({**asked_of_run(options), "folds": folds}))
     folder = Path(options.out) if options.out else _free_folder(options.model, asked)
     _check_folder(folder, asked)
     rows: list[dict[str, Any]] = []
@@ -124,10 +123,6 @@ def last_score(run: Path) -> dict[str, Any]:
         )
     names = (*COLUMNS, "loss_low", "loss_high")
     return {name: scores[-1][f"val/{name}"] for name in names if f"val/{name}" in scores[-1]}
-
-
-def _asked(options: TrainOptions) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in FREE_TO_CHANGE}
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -207,8 +207,6 @@ class TrainOptions:
             yield f"--ema {self.ema} must lie between 0 and 1"
         if self.spike_window < 2:
             yield f"--spike-window {self.spike_window} must be at least 2"
-        if self.folds is not None and self.folds < 2:
-            yield f"--folds {self.folds} must be at least 2"
         if self.keep_checkpoints < 1:
             yield f"--keep-checkpoints {self.keep_checkpoints} must be at least 1"
         if self.mixture is not None and self.data != ["wiki"]:

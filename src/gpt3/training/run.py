@@ -45,7 +45,14 @@ class RunResult:
 
 def run(options: TrainOptions) -> int:
     """``gpt3 train``: train, then say what was made and what to do next. Returns the exit code."""
-    if options.nproc is not None and options.nproc > 1 and "RANK" not in os.environ:
+    ranked = "RANK" in os.environ
+    if options.folds is not None:
+        from gpt3.training.folds import run_folds
+
+        if ranked:
+            raise InputError(f"--folds {options.folds} starts its runs itself; give --nproc in place of torchrun")
+        return 0 if run_folds(options, train_fold).finished else EXIT_INTERRUPTED
+    if options.nproc is not None and options.nproc > 1 and not ranked:
         from gpt3.training.launch import launch
 
         return launch(options)
@@ -56,10 +63,6 @@ def run(options: TrainOptions) -> int:
     logging.disable_progress_bar()  # transformers' bars over saves of a second would break our line
     quiet = int(os.environ.get("RANK", "0")) > 0
     try:
-        if options.folds is not None:
-            from gpt3.training.folds import run_folds
-
-            return 0 if run_folds(options, train).finished else EXIT_INTERRUPTED
         return _run(options, quiet)
     except Silent:
         return 2
@@ -89,6 +92,17 @@ def _run(options: TrainOptions, quiet: bool) -> int:
     return 0
 
 
+def train_fold(options: TrainOptions) -> RunResult:
+    """One run of a cross-validation, with as many ranks as ``--nproc`` says."""
+    if options.nproc is None or options.nproc == 1:
+        return train(options)
+    from gpt3.training.launch import launch
+
+    launch(options)
+    folder = Path(str(options.out))
+    return RunResult(folder, None, 0.0, finished=(folder / FINAL_MODEL).exists())
+
+
 def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator] = (), **overrides: Any) -> RunResult:
     """Pretrain a model. Under torchrun every rank calls it.
 
@@ -101,6 +115,8 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
         RunError: too many steps were skipped in a row, a checkpoint could not be written, another rank was lost.
     """
     options = dataclasses.replace(options or TrainOptions(), **overrides)
+    if options.folds is not None:
+        raise InputError(f"--folds {options.folds} makes several runs; call gpt3.training.folds.run_folds for them")
     shape = shape_of(options)
     for tracker in ("wandb", "tensorboard"):  # before the work, not after it
         if tracker in options.track:

@@ -73,7 +73,10 @@ class SampleWriter:
         try:
             options = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed)
             return generate(self.model, self.tokenizer, prompt, options)[0].text
-        except (InputError, RunError) as error:  # weights that are no longer numbers: the loop stops for that, in its own words
+        except (
+            InputError,
+            RunError,
+        ) as error:  # weights that are no longer numbers: the loop stops for that, in its own words
             return f"[no sample: {error}]"
         finally:
             self.model.train(was_training)
