@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt3.durable import TEMPORARY_SUFFIX, discard
 from gpt3.errors import InputError
@@ -281,18 +280,3 @@ def _load_optimizer(
 def random_name(rank: int, world_size: int) -> str:
     """The file of a rank's random generators."""
     return "random.safetensors" if world_size == 1 else f"random-{rank}.safetensors"
-
-
-def save_checkpoint(
-    folder: Path,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    keep: int,
-) -> Path:
-    """Write ``folder/step-N`` for ``state["step"]`` = N and wait for it, then remove all but the newest `keep`."""
-    from gpt3.training.checkpoint_writer import CheckpointWriter
-
-    with CheckpointWriter(folder, model, tokenizer, keep=keep) as writer:
-        return writer.save(optimizer, state)

@@ -11,13 +11,13 @@ import contextlib
 import datetime
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import FSDPModule
 
 from gpt3.errors import InputError, RunError
 
@@ -109,7 +109,7 @@ def peers_lost() -> Iterator[None]:
             raise
         if not isinstance(error, dist.DistError) and not is_connection_error(error):
             raise
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = re.sub(r"^\[[^\]]*\] *", "", str(error).strip().splitlines()[0]).split(". ")[0][:120]
         rank = os.environ.get("RANK", "0")
         raise RunError(
             f"rank {rank}: another rank was lost ({reason}); the same command goes on from the last checkpoint"
@@ -174,17 +174,12 @@ def spread(model: GPT3ForCausalLM, parallel: str, world: World, compute_dtype: t
 
 @contextlib.contextmanager
 def gradients_stay(forward: torch.nn.Module, stay: bool) -> Iterator[None]:
-    """With `stay`, backward passes inside keep their gradients on each rank: only the last micro-batch's are exchanged."""
-    if not stay:
-        yield
-    elif isinstance(forward, torch.nn.parallel.DistributedDataParallel):
+    """With `stay`, DDP's backward passes inside keep their gradients on each rank: only the last micro-batch's are exchanged.
+
+    FSDP exchanges after each one: to keep whole gradients on every rank would undo what sharding saves.
+    """
+    if stay and isinstance(forward, torch.nn.parallel.DistributedDataParallel):
         with forward.no_sync():
             yield
-    elif isinstance(forward, FSDPModule):
-        forward.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            forward.set_requires_gradient_sync(True)
     else:
         yield

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
+import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +16,10 @@ import numpy as np
 import torch
 import yaml
 
-from gpt3.durable import check_room, replacing, write_text
+from gpt3.durable import check_room, discard, replacing, write_text
+from gpt3.errors import InputError
 from gpt3.ladder import Preset
-from gpt3.training.checkpoint import load_checkpoint, newest_whole
+from gpt3.training.checkpoint import checkpoints, damage, load_checkpoint, newest_whole, read_state, step_of
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.device import Compute, choose_compute
 from gpt3.training.distributed import World, spread
@@ -80,9 +84,7 @@ class Pretraining:
             options = settled_options(folder, options)
         elif options.minutes is None and options.model == "demo" and options.tokens is None and options.steps is None:
             options = dataclasses.replace(options, minutes=DEMO_MINUTES)
-        if world.size > 1:
-            world.agree(lambda: bool(open_run_data(options, shape)))  # prepared once, by rank 0
-        self.data: RunData = open_run_data(options, shape)
+        self.data: RunData = self._open_data(options)
         self.tokenizer = self.data.tokenizer
         self.compute: Compute = choose_compute(options.device, options.dtype)
         self.options = dataclasses.replace(options, dtype=DTYPES[self.compute.dtype])
@@ -95,7 +97,7 @@ class Pretraining:
     def _find_checkpoint(self) -> Path | None:
         """The checkpoint to go on from; damaged ones are named and passed over."""
         if self.asked_options.resume not in ("auto", "never"):
-            return Path(self.asked_options.resume)
+            return self._named_checkpoint(Path(self.asked_options.resume))
 
         def newest() -> str | None:
             path, damaged = newest_whole(self.folder / CHECKPOINTS)
@@ -105,6 +107,42 @@ class Pretraining:
 
         found = self.world.agree(newest)
         return Path(found) if found else None
+
+    def _named_checkpoint(self, path: Path) -> Path:
+        """The checkpoint of ``--resume PATH``. Later ones in the run folder are set aside, so that this one is the newest.
+
+        Raises:
+            InputError: it is no checkpoint, or damaged.
+        """
+
+        def check() -> bool:
+            read_state(path)
+            if reason := damage(path):
+                raise InputError(f"--resume {path} is damaged: {reason}; use --resume auto for the newest whole one")
+            for later in checkpoints(self.folder / CHECKPOINTS):
+                if step_of(later) > step_of(path):
+                    aside = later.with_name(f"aside-{later.name}")
+                    discard(aside)
+                    os.replace(later, aside)
+                    say(f"{later} is set aside as {aside.name}: the run goes on from {path.name}")
+            return True
+
+        self.world.agree(check)
+        return path
+
+    def _open_data(self, options: TrainOptions) -> RunData:
+        """The data; with several ranks rank 0 prepares it, and the others find it made."""
+        opened: list[RunData] = []
+
+        def first() -> bool:
+            opened.append(open_run_data(options, self.shape))
+            return True
+
+        self.world.agree(first)
+        if not opened:
+            with contextlib.redirect_stderr(io.StringIO()):  # rank 0 has said it all
+                opened.append(open_run_data(options, self.shape))
+        return opened[0]
 
     def _build(self, evaluators: Sequence[Evaluator]) -> None:
         """Model, optimizer and trainer, with fresh weights or the checkpoint's."""

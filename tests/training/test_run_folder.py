@@ -1,0 +1,175 @@
+"""Who may write to a run folder, what a run does there when things go wrong, and what the further options change."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import gpt3
+from gpt3.errors import InputError, RunError
+from gpt3.training import train
+from gpt3.training.checkpoint import checkpoints
+from gpt3.training.loop import Trainer
+from gpt3.training.run import run
+from gpt3.training.run_folder import locked
+from gpt3.training.tracking import read_metrics
+
+resource = pytest.importorskip("resource", reason="file-size limits are a Unix thing")
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tiny, tmp_path: Path) -> None:
+    options = tiny(steps=100_000, checkpoint_every=50_000, validate_every=50_000)
+    code = f"from gpt3.training import *; train({options!r})"
+    first = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not read_metrics(tmp_path / "run" / "metrics.jsonl"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with pytest.raises(InputError, match="is in use by another process"):
+            train(options)
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    with locked(tmp_path / "run"):  # the dead hold no lock
+        pass
+
+
+def test_a_refused_run_leaves_no_folder(tiny, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="beyond the"):
+        train(tiny(context=4096))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tiny, tmp_path: Path) -> None:
+    """A file-size limit that weights fit in and optimizer state does not; then room, and the run goes on."""
+    options = tiny(steps=12, checkpoint_every=4)
+    train(tiny(steps=12, checkpoint_every=4, out=str(tmp_path / "whole")))
+    biggest = max(p.stat().st_size for p in (tmp_path / "whole" / "checkpoints" / "step-12").iterdir())
+    code = (
+        "import resource, signal, sys; from gpt3.cli import main; from gpt3.training import run as r;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({biggest - 1}, {biggest - 1}));"
+        f"from gpt3.training import TrainOptions; from gpt3.errors import RunError\n"
+        f"try:\n    r.run({options!r})\nexcept RunError as error:\n    print(error, file=sys.stderr); sys.exit(1)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True)
+    assert process.returncode == 1, process.stderr
+    assert "could not be written" in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    assert train(options).finished
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(tiny, tmp_path: Path, capsys) -> None:
+    options = tiny(steps=12, checkpoint_every=4, keep_checkpoints=9)
+    train(options)
+    whole = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    shutil.rmtree(tmp_path / "run" / "model")
+    weights = tmp_path / "run" / "checkpoints" / "step-12" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    capsys.readouterr()
+    assert train(options).finished
+    assert "passed over" in (error := capsys.readouterr().err)
+    assert "step-12: model.safetensors is damaged" in error
+    again = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_resume_from_a_named_checkpoint_sets_later_ones_aside(tiny, tmp_path: Path) -> None:
+    options = tiny(steps=12, checkpoint_every=4, validate_every=12, keep_checkpoints=9)
+    train(options)
+    shutil.rmtree(tmp_path / "run" / "model")
+    folder = tmp_path / "run" / "checkpoints"
+    assert train(dataclasses.replace(options, resume=str(folder / "step-4"))).finished
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["aside-step-12", "aside-step-8", "step-12", "step-4", "step-8"]
+    with pytest.raises(InputError, match="not a checkpoint"):
+        train(dataclasses.replace(options, resume=str(tmp_path)))
+
+
+def test_spikes_are_skipped_logged_with_their_sequences_and_stop_the_run(tiny, tmp_path: Path, monkeypatch) -> None:
+    original = Trainer.accumulate
+
+    def spiky(self: Trainer, step: int) -> torch.Tensor:
+        loss = original(self, step)
+        return loss * 50 if step in (20, 25) else loss
+
+    monkeypatch.setattr(Trainer, "accumulate", spiky)
+    train(tiny(steps=30, spike_window=8, spike_sigmas=20.0))
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    skipped = [r for r in records if "skipped" in r]
+    assert [r["step"] for r in skipped] == [21, 26]
+    assert skipped[0]["windows"] == [160, 167]
+    assert "sigmas above the mean" in skipped[0]["skipped"]
+    with pytest.raises(RunError, match="1 steps in a row were skipped"):
+        train(tiny(steps=30, spike_window=8, spike_sigmas=20.0, spike_patience=1, out=str(tmp_path / "other")))
+
+
+def test_the_plan_is_printed_and_nothing_is_made(tiny, tmp_path: Path, capsys) -> None:
+    assert run(tiny(plan=True, steps=200)) == 0
+    shown = capsys.readouterr().out
+    for needle in ("tokens", "batch", "FLOPs", "MFU", "learning rate over tokens", "epochs", "warm-up"):
+        assert needle in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_further_options_leave_what_they_promise(tiny, tmp_path: Path, text_file: Path) -> None:
+    """Validation sets, a weight average, a profile, early stopping, an evaluator of one's own, the report."""
+
+    class Norm:
+        every = 5
+
+        def __call__(self, model, step: int) -> dict[str, float]:
+            return {"norm": float(model.transformer.wte.weight.detach().norm())}
+
+    options = tiny(
+        steps=60, validate_every=5, val=[f"all={text_file}"], ema=0.5, profile=2, early_stop=1, min_lr_ratio=1.0, lr=0.5,
+        early_stop_on="all", spike_sigmas=0.0,
+    )  # fmt: skip
+    result = train(options, evaluators=[Norm()])
+    records = read_metrics(result.folder / "metrics.jsonl")
+    validations = [r for r in records if "val/loss" in r]
+    losses = [r["val/all/loss"] for r in validations]
+    assert validations[-1]["step"] < 60  # a rate of 0.5 is soon worse
+    assert losses[-1] > min(losses)
+    best = validations[losses.index(min(losses))]["step"]
+    assert f"step-{best}" in [path.name for path in checkpoints(result.folder / "checkpoints")]
+    assert [r["step"] for r in records if "eval/norm" in r] == [r["step"] for r in validations]
+    assert (result.folder / "profile" / "trace.json").exists()
+    assert "val/all/loss" in (result.folder / "report.html").read_text(encoding="utf-8")
+    last = result.folder / "checkpoints" / f"step-{validations[-1]['step']}"
+    average, final = load_file(last / "ema.safetensors"), load_file(result.folder / "model" / "model.safetensors")
+    assert all(torch.equal(final[name], average[name]) for name in final)
+    model, _ = gpt3.load(result.folder)
+    assert torch.equal(model.transformer.wte.weight, average["transformer.wte.weight"])
+
+
+def test_a_mixture_trains_and_tells_its_shares(tiny, tmp_path: Path, text_file: Path) -> None:
+    lines = text_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, part in (("a", lines[:50]), ("b", lines[50:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
+    mixture = tmp_path / "mixture.yaml"
+    mixture.write_text(
+        "".join(f"- {{name: {n}, data: '{tmp_path / n}.jsonl', weight: {w}}}\n" for n, w in (("a", 3), ("b", 1)))
+    )
+    train(tiny(data=["wiki"], mixture=str(mixture), steps=16))
+    rows = json.loads((tmp_path / "run" / "data.json").read_text())["sources"]
+    assert [(row["name"], row["share"]) for row in rows] == [("a", 0.75), ("b", 0.25)]
+    record = next(r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val/loss" in r)
+    assert {"val/a/loss", "val/b/loss"} <= record.keys()
