@@ -20,7 +20,7 @@ from gpt3.report.page import compact, embedded
 from gpt3.report.run_folder import unique_names
 from gpt3.report.series import MOST_POINTS
 
-EVIL = "</script ></script><script>alert(1)</script><b>x</b> &amp; <!-- <img onerror=alert(2)> \u2028 \"'` ${x} @@DATA@@ 漢🙂\x00\x1b"
+EVIL = "</script ></script><script>alert(1)</script><b>&amp; <!-- <img onerror=alert(2)> \u2028 \"'` ${x} @@DATA@@漢🙂\x00\x1b"
 
 
 class Page(HTMLParser):
