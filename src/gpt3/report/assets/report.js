@@ -205,7 +205,7 @@
       const x = view.x === "step" ? skip.step : skip.tokens;
       if (usable(x, view.logX) && Math.abs(g.X(x) - px) < 5 && skipRows.length < 5) skipRows.push(el("div", { class: "skipped" }, `${MANY ? run.name + " " : ""}step ${skip.step.toLocaleString("en")} skipped: ${skip.reason}`));
     } });
-    tip.replaceChildren(el("div", { class: "soft" }, `${compact(v, 4)} ${view.x === "step" ? "steps" : view.x}`), ...rows, ...skipRows);
+    tip.replaceChildren(el("div", { class: "soft" }, view.x === "step" ? `step ${Math.round(v).toLocaleString("en")}` : `${compact(v, 4)} tokens`), ...rows, ...skipRows);
     tip.hidden = false;
     const w = tip.offsetWidth, h = tip.offsetHeight, x = event.clientX + 16, y = event.clientY + 16;
     tip.style.left = Math.max(4, x + w > innerWidth - 6 ? event.clientX - w - 12 : x) + "px";
