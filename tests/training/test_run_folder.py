@@ -168,7 +168,7 @@ def test_a_mixture_trains_and_tells_its_shares(tiny, tmp_path: Path, text_file: 
     mixture.write_text(
         "".join(f"- {{name: {n}, data: '{tmp_path / n}.jsonl', weight: {w}}}\n" for n, w in (("a", 3), ("b", 1)))
     )
-    train(tiny(data=["wiki"], mixture=str(mixture), steps=16))
+    train(tiny(data=["wiki"], mixture=str(mixture), steps=32))  # 256 sequences: a block of the mixture
     rows = json.loads((tmp_path / "run" / "data.json").read_text())["sources"]
     assert [(row["name"], row["share"]) for row in rows] == [("a", 0.75), ("b", 0.25)]
     record = next(r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val/loss" in r)
