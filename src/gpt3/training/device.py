@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -37,6 +38,15 @@ class Compute:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+    def memory(self) -> int | None:
+        """Bytes of memory of the device, or of this machine for a CPU. None where nobody says."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_properties(self.device).total_memory
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, ValueError, OSError):  # Windows
+            return None
 
     def peak_memory(self) -> int | None:
         """Bytes of the most memory used so far: the device's, or this process's on a CPU. None where nobody says."""

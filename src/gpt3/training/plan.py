@@ -141,6 +141,20 @@ class Plan:
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def checked_context(options: TrainOptions, preset: Preset) -> int:
+    """Tokens of a sequence.
+
+    Raises:
+        InputError: more than the model has positions.
+    """
+    context = options.context or preset.context
+    if context > preset.context:
+        raise InputError(
+            f"--context {context} is beyond the {preset.context} positions of {preset.name}; choose at most that"
+        )
+    return context
+
+
 def batch_shape(options: TrainOptions, preset: Preset, context: int, tokens: int) -> tuple[int, int]:
     """Tokens an optimizer step and sequences a forward pass see, for a run of about `tokens`.
 
@@ -203,11 +217,7 @@ def make_plan(options: TrainOptions, preset: Preset, train_tokens: int, tokens: 
     Raises:
         InputError: a context beyond the model's positions, sizes that are no multiples of one another.
     """
-    context = options.context or preset.context
-    if context > preset.context:
-        raise InputError(
-            f"--context {context} is beyond the {preset.context} positions of {preset.name}; choose at most that"
-        )
+    context = checked_context(options, preset)
     about = wanted_tokens(options, preset, train_tokens)
     batch_tokens, micro_batch = batch_shape(options, preset, context, about)
     steps = options.steps

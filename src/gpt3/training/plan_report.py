@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gpt3.ladder import PF_DAY, Preset, flops_per_token, training_flops, training_memory
+from gpt3.ladder import PF_DAY, Preset, flops_per_token, training_flops
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import RULES, Plan
 
 if TYPE_CHECKING:
+    from gpt3.memory import TrainingMemory
     from gpt3.training.device import Compute
     from gpt3.training.distributed import World
     from gpt3.training.run_data import RunData
 
-DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = " ...::###"
 WIDTH, HEIGHT = 64, 6
@@ -39,7 +40,7 @@ def plan_report(
     options: TrainOptions,
     shape: Preset,
     plan: Plan,
-    parameters: int,
+    memory: TrainingMemory,
     compute: Compute,
     world: World,
     data: RunData,
@@ -48,11 +49,12 @@ def plan_report(
     """Everything a run would do, as text.
 
     Args:
-        step_seconds: of a measured step of the full batch; None leaves the time out.
+        memory: of each device.
+        step_seconds: of a measured step of the full batch; None where the model does not fit here.
     """
-    config = shape.config(vocab_size=data.vocab_size)
+    shape = dataclasses.replace(shape, vocab_size=data.vocab_size)
+    config, parameters = shape.config(), shape.parameters
     flops = flops_per_token(config, plan.context) * plan.tokens
-    memory = training_memory(shape, DTYPE_NAMES[options.dtype], plan.micro_batch)
     first, last = plan.stages[0], plan.stages[-1]
     batch = f"{last.sequences * plan.context:,} tokens ({last.sequences} × {plan.context})"
     if plan.ramp_tokens:
@@ -67,9 +69,7 @@ def plan_report(
         ("learning rate", f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"),
         ("optimizer", f"{options.optimizer}, decay {options.weight_decay:g}, clip {options.clip:g}"),
         ("events", f"validation every {plan.validate_every:,} steps, checkpoint every {plan.checkpoint_every:,}"),
-        ("memory", f"about {_bytes(memory.total)} a device without sharding: weights {_bytes(memory.weights)}, gradients"
-                   f" {_bytes(memory.gradients)}, optimizer {_bytes(memory.optimizer)}, activations {_bytes(memory.activations)},"
-                   f" loss {_bytes(memory.loss)}"),
+        ("memory", f"about {_bytes(memory.total)} a device: {_parts(memory)}"),
         ("compute", f"{flops:.3g} FLOPs counted product by product; 6ND {training_flops(parameters, plan.tokens):.3g}"
                     f" = {training_flops(parameters, plan.tokens) / PF_DAY:.3g} PF-days"),
     ]  # fmt: skip
@@ -83,6 +83,8 @@ def plan_report(
                 f"about {_duration(whole)}: a step took {step_seconds:.3g} s, {speed:,.0f} tokens/s, MFU {mfu:.0%}",
             )
         )
+    else:
+        rows.append(("time", "not measured: the model does not fit on this device"))
     for source in data.sources(plan.total_sequences, plan.context):
         rows.append(
             (
@@ -124,6 +126,11 @@ def _can_print(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _parts(memory: TrainingMemory) -> str:
+    names = ("weights", "gradients", "optimizer", "copies", "activations", "loss")
+    return ", ".join(f"{name} {_bytes(getattr(memory, name))}" for name in names)
 
 
 def _bytes(size: float) -> str:

@@ -19,6 +19,7 @@ import yaml
 from gpt3.durable import check_room, discard, replacing, write_text
 from gpt3.errors import InputError
 from gpt3.ladder import Preset
+from gpt3.memory import training_memory
 from gpt3.training.checkpoint import checkpoints, damage, load_checkpoint, newest_whole, read_state, step_of
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.device import Compute, choose_compute
@@ -53,6 +54,7 @@ from gpt3.training.validation import EarlyStopping, Score, records, validate
 
 BYTES_A_PARAMETER = 16
 """A checkpoint's bytes a parameter, with room to spare: fp32 weights and Adam's two moments are 12."""
+DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 DTYPES: dict[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
@@ -92,7 +94,13 @@ class Pretraining:
         self.scores: dict[str, Score] = {}
         self.early = EarlyStopping(options.early_stop, on=options.early_stop_on or "")
         self.trackers: list[Tracker] = []
-        self._build(evaluators)
+        self.memory = training_memory(
+            dataclasses.replace(shape, vocab_size=self.data.vocab_size), DTYPE_NAMES[self.compute.dtype], self.plan.micro_batch,
+            checkpointing=options.gradient_checkpointing, shards=world.size, fsdp=self.sharded,
+        )  # fmt: skip
+        self.fits = self._fits()
+        if self.fits:
+            self._build(evaluators)
 
     def _find_checkpoint(self) -> Path | None:
         """The checkpoint to go on from; damaged ones are named and passed over."""
@@ -144,6 +152,23 @@ class Pretraining:
                 opened.append(open_run_data(options, self.shape))
         return opened[0]
 
+    def _fits(self) -> bool:
+        """Whether weights, gradients and optimizer state have room on this device.
+
+        Raises:
+            InputError: they have not; a mere plan goes on without.
+        """
+        need = self.memory.weights + self.memory.gradients + self.memory.optimizer
+        have = self.compute.memory()
+        if have is None or need < have:
+            return True
+        if not self.options.plan:
+            raise InputError(
+                f"--model {self.shape.name} needs {need / 1e9:,.1f} GB for weights, gradients and optimizer, this device has "
+                f"{have / 1e9:,.1f} GB; use a smaller model, or more devices with --parallel fsdp (gpt3 ladder --gpus N)"
+            )
+        return False
+
     def _build(self, evaluators: Sequence[Evaluator]) -> None:
         """Model, optimizer and trainer, with fresh weights or the checkpoint's."""
         options, world = self.options, self.world
@@ -151,9 +176,8 @@ class Pretraining:
         random.seed(options.seed)
         np.random.seed(options.seed % 2**32)
         model = build_model(options, self.shape, self.data.vocab_size, self.data.end_of_text)
-        self.parameters = model.num_parameters()
         if world.first and not options.plan:
-            need = (options.keep_checkpoints + 2) * BYTES_A_PARAMETER * self.parameters
+            need = (options.keep_checkpoints + 2) * BYTES_A_PARAMETER * model.num_parameters()
             check_room(self.folder, need, purpose="checkpoints")
         model.to(self.compute.device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
         forward: Any = spread(model, options.parallel, world, self.compute.dtype)
@@ -184,23 +208,13 @@ class Pretraining:
 
     def run(self) -> RunResult:
         """Train to the end, or to an interruption."""
+        if self.options.plan:
+            return self._show_plan()
         trainer, world = self.trainer, self.world
-        measured: float | None = None
         if self.checkpoint is not None:
             self._restore(self.checkpoint)
-        elif self.options.minutes is not None or self.options.plan:
-            measured = world.agree(trainer.measure_step) if world.size == 1 else self._measure_together()
-            if self.options.minutes is not None:
-                tokens = int(self.options.minutes * 60 / measured * self.plan.batch_tokens)
-                self.plan = trainer.plan = make_plan(self.options, self.shape, self.data.tokens, max(1, tokens))
-        if self.options.plan:
-            if world.first:
-                print(
-                    plan_report(
-                        self.options, self.shape, self.plan, self.parameters, self.compute, world, self.data, measured
-                    )
-                )
-            return RunResult(self.folder, None, 0.0, finished=False)
+        elif self.options.minutes is not None:
+            self._lay_out(self._measure())
         self.options = settled(self.options, self.plan)
         self.writer = CheckpointWriter(
             self.folder / CHECKPOINTS, trainer.model, self.tokenizer,
@@ -209,7 +223,7 @@ class Pretraining:
         if world.first:
             self._write_beginning()
             say(f"run folder: {self.folder}" + (f", going on from {self.checkpoint.name}" if self.checkpoint else ""))
-            say(summary(self.options, self.plan, self.parameters, self.compute, world, self.data))
+            say(summary(self.options, self.plan, trainer.model.num_parameters(), self.compute, world, self.data))
             trainer.panel = Panel(f"training {self.folder.name}", self.plan.steps, start=trainer.step)
             self.trackers = open_trackers(
                 self.options.track, self.folder, dataclasses.asdict(self.options), trainer.step
@@ -230,10 +244,29 @@ class Pretraining:
                 tracker.close()
         return RunResult(self.folder, self.scores.get(""), trainer.seconds, finished=True)
 
-    def _measure_together(self) -> float:
-        """Every rank takes part in the measured steps; rank 0's clock counts."""
+    def _show_plan(self) -> RunResult:
+        """``--plan``: what the run would be."""
+        seconds = self._measure() if self.fits else None
+        if seconds is not None and self.options.minutes is not None:
+            self._lay_out(seconds)
+        if self.world.first:
+            print(
+                plan_report(
+                    self.options, self.shape, self.plan, self.memory, self.compute, self.world, self.data, seconds
+                )
+            )
+        return RunResult(self.folder, None, 0.0, finished=False)
+
+    def _measure(self) -> float:
+        """Seconds of a step; every rank takes part, rank 0's clock counts."""
         seconds = self.trainer.measure_step()
         return float(self.world.agree(lambda: seconds))
+
+    def _lay_out(self, step_seconds: float) -> None:
+        """Plan for ``--minutes``, from the time of a step."""
+        assert self.options.minutes is not None
+        tokens = max(1, int(self.options.minutes * 60 / step_seconds * self.plan.batch_tokens))
+        self.plan = self.trainer.plan = make_plan(self.options, self.shape, self.data.tokens, tokens)
 
     def _restore(self, checkpoint: Path) -> None:
         trainer = self.trainer

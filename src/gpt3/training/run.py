@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gpt3.errors import InputError, RunError, require
 from gpt3.ladder import Preset, preset
 from gpt3.training.options import TrainOptions
+from gpt3.training.plan import checked_context
 from gpt3.training.run_folder import FINAL_MODEL, choose_folder, locked
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def shape_of(options: TrainOptions) -> Preset:
     """The preset, with the shape options put in.
 
     Raises:
-        InputError: an unknown preset, or heads that do not divide the width.
+        InputError: an unknown preset, heads that do not divide the width, a context beyond the positions.
     """
     base = preset(options.model)
     width = options.width or base.d_model
@@ -171,7 +172,7 @@ def shape_of(options: TrainOptions) -> Preset:
     if width % heads:
         raise InputError(f"--width {width} is not a multiple of --heads {heads}; choose heads that divide it")
     resized = options.width is not None or options.heads is not None
-    context = options.context or base.context
+    context = checked_context(options, base)
     return dataclasses.replace(
         base,
         n_layers=options.layers or base.n_layers,
@@ -180,7 +181,7 @@ def shape_of(options: TrainOptions) -> Preset:
         d_head=width // heads if resized else base.d_head,
         window=options.window or base.window,
         context=base.context,
-        batch_tokens=max(1, base.batch_tokens // context) * context if context <= base.context else base.batch_tokens,
+        batch_tokens=max(1, base.batch_tokens // context) * context,
     )
 
 
