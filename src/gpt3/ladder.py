@@ -123,7 +123,7 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         # What `gpt3 train` makes in minutes on two cores; shape, batch and rate by experiment (docs/LOG.md).
         Preset(
-            "demo", 4, 256, 4, 64, batch_tokens=4 * 128, learning_rate=1.2e-3, context=128, window=32, vocab_size=4096
+            "demo", 4, 192, 3, 64, batch_tokens=4 * 128, learning_rate=1.2e-3, context=128, window=32, vocab_size=4096
         ),
         # 17,867,008 parameters, for a laptop. Batch: where the paper's ramp begins (32k tokens). Learning rate: Table 2.1
         # goes up as models shrink; Kaplan et al. 2020 (eq. D.1) give 1.1e-3 for its 4.7M non-embedding parameters.

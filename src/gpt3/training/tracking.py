@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,7 +76,7 @@ class WandbTracker:
     def __init__(self, folder: Path, config: Mapping[str, Any], resume_step: int) -> None:
         wandb = require("wandb", extra="wandb", purpose="--track wandb")
         marker = folder / "wandb_id"
-        run_id = marker.read_text(encoding="utf-8") if resume_step and marker.exists() else wandb.util.generate_id()
+        run_id = marker.read_text(encoding="utf-8") if resume_step and marker.exists() else uuid.uuid4().hex[:8]
         marker.write_text(run_id, encoding="utf-8")
         self._run = wandb.init(
             project="gpt3", name=folder.name, id=run_id, resume="allow", dir=str(folder), config=dict(config)
