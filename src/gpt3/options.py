@@ -142,14 +142,25 @@ def _canonical(options: type[Any], arguments: Sequence[str], positional: str | N
         elif not equals:
             value = _value_of(name, rest)
         if _is(list, hints[name]):
-            lists.setdefault(name, []).extend(
-                json.loads(value) if value.startswith("[") and value.endswith("]") else [value]
-            )
-            while rest and not rest[0].startswith("-") and name != positional and not equals:  # --data a.txt b.txt
+            lists.setdefault(name, []).extend(_items(value))
+            # --data a.txt b.txt; but of `generate --stop END "Once upon"` the second is the prompt
+            while positional is None and rest and not rest[0].startswith("-") and not equals:
                 lists[name].append(rest.pop(0))
         else:
             result.append(f"--{name}={value}")
     return result + [f"--{name}={json.dumps(values)}" for name, values in lists.items()]
+
+
+def _items(value: str) -> list[str]:
+    """The values of a list option: a JSON list of strings, or any other text as it is (``[END]`` is one)."""
+    if value.startswith("[") and value.endswith("]"):
+        try:
+            found = json.loads(value)
+        except ValueError:
+            return [value]
+        if isinstance(found, list) and all(isinstance(item, str) for item in found):
+            return found
+    return [value]
 
 
 def _value_of(name: str, rest: list[str]) -> str:

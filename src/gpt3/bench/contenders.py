@@ -180,7 +180,7 @@ def gemm(request: Request) -> dict[str, Any]:
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {
         "device": str(device),
-        "auto": next(name for name, dtype in dtypes.items() if dtype == compute.dtype),
+        "auto": next((name for name, dtype in dtypes.items() if dtype == compute.dtype), "fp32"),
         "flops": {name: gemm_flops(device, dtypes[name], seconds=1.0) for name in request["dtypes"]},
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

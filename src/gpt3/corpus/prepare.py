@@ -16,7 +16,7 @@ class PrepareOptions:
     """Turn documents into token shards, ready to train on."""
 
     data: list[str] = field(default_factory=lambda: ["wiki"])
-    """What to read: sources (wiki, fineweb, hf:owner/name, files, folders, globs); several make a mixture, in this order."""
+    """What to read: sources (wiki, fineweb, hf:owner/name, files, folders, globs); several are read one after another."""
     out: str = "data"
     """The shard folder to make. Until it is complete the work lies beside it, in OUT.preparing."""
     tokenizer: str = "gpt2"

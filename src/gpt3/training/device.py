@@ -48,18 +48,6 @@ class Compute:
         except (AttributeError, ValueError, OSError):  # Windows
             return None
 
-    def peak_memory(self) -> int | None:
-        """Bytes of the most memory used so far: the device's, or this process's on a CPU. None where nobody says."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        try:
-            import resource
-        except ImportError:  # Windows
-            return None
-        import sys
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
 
 def choose_compute(device_name: str, dtype_name: str) -> Compute:
     """Settle device and dtype, and measure the peak of that dtype's matrix products (about 0.2 s)."""

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from gpt3.errors import InputError, RunError
+from gpt3.training.initial_weights import fill
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
@@ -152,12 +153,18 @@ def open_world(device: str) -> Iterator[World]:
             dist.destroy_process_group()
 
 
-def spread(model: GPT3ForCausalLM, parallel: str, world: World, compute_dtype: torch.dtype) -> torch.nn.Module:
-    """What forward passes go through: the model itself, its DDP wrapper, or the model sharded in place (FSDP2)."""
-    if world.size == 1:
-        return model
-    device = next(model.parameters()).device
-    if parallel == "ddp":
+def spread(
+    model: GPT3ForCausalLM, seed: int, device: torch.device, parallel: str, world: World, compute_dtype: torch.dtype
+) -> torch.nn.Module:
+    """Give `model`, which is on the meta device, its fresh weights; returns what forward passes go through.
+
+    One rank: the model itself. `ddp`: its wrapper. `fsdp`: the model sharded in place, block by block, so that no rank ever
+    holds more than one block's weights whole, nor the token embedding beside one.
+    """
+    if world.size == 1 or parallel == "ddp":
+        fill(model, model, seed, device)
+        if world.size == 1:
+            return model
         ids = [device.index] if device.type == "cuda" else None
         return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
     from torch.distributed.device_mesh import init_device_mesh
@@ -167,7 +174,9 @@ def spread(model: GPT3ForCausalLM, parallel: str, world: World, compute_dtype: t
     narrow = device.type == "cuda" and compute_dtype != torch.float32
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype if narrow else None, reduce_dtype=torch.float32)
     for block in model.transformer.h:
+        fill(model, block, seed, device)
         fully_shard(block, mesh=mesh, mp_policy=policy)
+    fill(model, model, seed, device)  # what is left
     fully_shard(model, mesh=mesh, mp_policy=policy)
     return model
 

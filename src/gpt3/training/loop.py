@@ -48,7 +48,7 @@ class Evaluator(Protocol):
 
 
 class Events(Protocol):
-    """What a run does beside its steps; gpt3.training.run has it."""
+    """What a run does beside its steps; gpt3.training.pretraining has it."""
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Take one record of metrics.jsonl."""
@@ -217,6 +217,8 @@ class Trainer:
                     stopping = False
                     if self.step % plan.validate_every == 0 or last:
                         stopping = events.validate(self.step, final=last)
+                    if stopping and not last:
+                        events.validate(self.step, final=True)
                     for evaluator in self.evaluators:
                         if self.step % evaluator.every == 0 or last:
                             with self.averaged():
@@ -245,7 +247,7 @@ class Trainer:
                 yield
 
     def measure_step(self, repeats: int = 4) -> float:
-        """Seconds of one step of the full batch, the median of a few; weights and generators are left as they are."""
+        """Seconds of one step of the plan's full batch, the median of a few; weights and generators are left as they are."""
         random_state = torch.get_rng_state()
         saved = [weight.detach().clone() for weight in self.model.parameters()]
         self.model.train()

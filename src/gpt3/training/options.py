@@ -168,7 +168,7 @@ class TrainOptions:
                      "validate_every", "sample_every", "checkpoint_every", "keep_every", "log_every", "early_stop", "nproc",
                      "profile", "spike_patience", "workers"):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 yield f"--{name.replace('_', '-')} {value} must be above 0"
         for name in ("beta1", "beta2", "muon_momentum", "lion_beta1", "lion_beta2"):
             value = getattr(self, name)
@@ -199,8 +199,8 @@ class TrainOptions:
             "spike_sigmas",
         ):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                yield f"--{name.replace('_', '-')} {value} must be 0 or above"
+            if value is not None and not 0 <= value < math.inf:
+                yield f"--{name.replace('_', '-')} {value} must be a number from 0 up"
         if not 0 < self.validation_fraction < 1:
             yield f"--validation-fraction {self.validation_fraction} must lie between 0 and 1"
         if self.ema is not None and not 0 < self.ema < 1:

@@ -218,10 +218,11 @@ def make_plan(options: TrainOptions, preset: Preset, train_tokens: int, tokens: 
         InputError: a context beyond the model's positions, sizes that are no multiples of one another.
     """
     context = checked_context(options, preset)
-    about = wanted_tokens(options, preset, train_tokens)
+    about = tokens or wanted_tokens(options, preset, train_tokens)
     batch_tokens, micro_batch = batch_shape(options, preset, context, about)
     steps = options.steps
-    about = tokens or (about if steps is None else steps * batch_tokens)
+    if steps is not None:
+        about = steps * batch_tokens
     ramp = options.ramp_tokens
     if ramp is None:
         ramp = ramp_length(preset.parameters, about) if batch_tokens > PAPER_RAMP_START_TOKENS else 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gpt3.ladder import PF_DAY, Preset, flops_per_token, training_flops
+from gpt3.ladder import PF_DAY, Preset, flops_per_token, readable_size, training_flops
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import RULES, Plan
 
@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 64, 6
 
 
 def summary(options: TrainOptions, plan: Plan, parameters: int, compute: Compute, world: World, data: RunData) -> str:
-    """What is about to happen, in two lines."""
+    """What is about to happen, and by which rules."""
     ranks = "" if world.size == 1 else f", {world.size} ranks ({options.parallel})"
     epochs = plan.total_sequences / data.sampler(plan.context, options.seed).windows_per_epoch
     ramp = f", batch from {plan.stages[0].sequences * plan.context:,}" if plan.ramp_tokens else ""
@@ -32,8 +32,27 @@ def summary(options: TrainOptions, plan: Plan, parameters: int, compute: Compute
         f" (GEMM peak {compute.peak_flops / 1e9:,.0f} GFLOP/s)\n"
         f"plan: {plan.steps:,} steps of {plan.batch_tokens:,} tokens{ramp}, micro-batches of {plan.micro_batch} × {plan.context}"
         f" = {plan.tokens:,} tokens, {epochs:.2f} epochs of {data.tokens:,}; lr {plan.lr:g} after {plan.warmup_tokens:,} tokens,"
-        f" cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
+        f" cosine to {plan.min_lr:g} at {plan.decay_tokens:,}\n"
+        + "".join(f"{name}: {text}\n" for name, text in source_rows(plan, data))
+        + "numbers not given follow from the paper's by rule:\n"
+        + "\n".join(rules())
     )
+
+
+def source_rows(plan: Plan, data: RunData) -> list[tuple[str, str]]:
+    """What each source gives to the run."""
+    return [
+        (
+            f"source {source['name']}",
+            f"{source['tokens']:,} tokens, {source['share']:.1%} of the run, {source['epochs']:.2f} epochs",
+        )
+        for source in data.sources(plan.total_sequences, plan.context)
+    ]
+
+
+def rules() -> list[str]:
+    """How numbers that were not given follow from the paper's."""
+    return [f"  {name}: {rule}" for name, rule in RULES.items()]
 
 
 def plan_report(
@@ -44,13 +63,13 @@ def plan_report(
     compute: Compute,
     world: World,
     data: RunData,
-    step_seconds: float | None,
+    token_seconds: float | None,
 ) -> str:
     """Everything a run would do, as text.
 
     Args:
         memory: of each device.
-        step_seconds: of a measured step of the full batch; None where the model does not fit here.
+        token_seconds: measured seconds a token; None where the model does not fit here.
     """
     shape = dataclasses.replace(shape, vocab_size=data.vocab_size)
     config, parameters = shape.config(), shape.parameters
@@ -69,33 +88,26 @@ def plan_report(
         ("learning rate", f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"),
         ("optimizer", f"{options.optimizer}, decay {options.weight_decay:g}, clip {options.clip:g}"),
         ("events", f"validation every {plan.validate_every:,} steps, checkpoint every {plan.checkpoint_every:,}"),
-        ("memory", f"about {_bytes(memory.total)} a device: {_parts(memory)}"),
+        ("memory", f"about {readable_size(memory.total)} a device: {_parts(memory)}"),
         ("compute", f"{flops:.3g} FLOPs counted product by product; 6ND {training_flops(parameters, plan.tokens):.3g}"
                     f" = {training_flops(parameters, plan.tokens) / PF_DAY:.3g} PF-days"),
     ]  # fmt: skip
-    if step_seconds is not None:
-        whole = plan.tokens / plan.batch_tokens * step_seconds
-        speed = plan.batch_tokens / step_seconds
+    if token_seconds is not None:
+        whole, speed = plan.tokens * token_seconds, 1 / token_seconds
         mfu = speed * flops / plan.tokens / (compute.peak_flops * world.size)
         rows.append(
             (
                 "time",
-                f"about {_duration(whole)}: a step took {step_seconds:.3g} s, {speed:,.0f} tokens/s, MFU {mfu:.0%}",
+                f"about {_duration(whole)}, by a few measured steps of one micro-batch: {speed:,.0f} tokens/s, MFU {mfu:.0%}",
             )
         )
     else:
         rows.append(("time", "not measured: the model does not fit on this device"))
-    for source in data.sources(plan.total_sequences, plan.context):
-        rows.append(
-            (
-                f"source {source['name']}",
-                f"{source['tokens']:,} tokens, {source['share']:.1%} of the run, {source['epochs']:.2f} epochs",
-            )
-        )
+    rows += source_rows(plan, data)
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {text}" for name, text in rows]
     lines += ["", "rules, where a number was not given:"]
-    lines += [f"  {name}: {rule}" for name, rule in RULES.items()]
+    lines += rules()
     lines += ["", *chart("learning rate", lambda tokens: plan.learning_rate(tokens), plan.tokens)]
     lines += ["", *chart("batch, tokens", lambda tokens: _batch_at(plan, tokens), plan.tokens)]
     return "\n".join(lines)
@@ -130,12 +142,7 @@ def _can_print(text: str) -> bool:
 
 def _parts(memory: TrainingMemory) -> str:
     names = ("weights", "gradients", "optimizer", "copies", "activations", "loss")
-    return ", ".join(f"{name} {_bytes(getattr(memory, name))}" for name in names)
-
-
-def _bytes(size: float) -> str:
-    unit, scale = next(((u, s) for u, s in (("TB", 1e12), ("GB", 1e9)) if size >= s), ("MB", 1e6))
-    return f"{size / scale:.3g} {unit}"
+    return ", ".join(f"{name} {readable_size(getattr(memory, name))}" for name in names)
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ from gpt3.durable import check_room, discard, replacing, write_text
 from gpt3.errors import InputError
 from gpt3.ladder import Preset
 from gpt3.memory import training_memory
+from gpt3.model import GPT3ForCausalLM
 from gpt3.training.checkpoint import checkpoints, damage, load_checkpoint, newest_whole, read_state, step_of
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.device import Compute, choose_compute
@@ -87,6 +88,7 @@ class Pretraining:
         elif options.minutes is None and options.model == "demo" and options.tokens is None and options.steps is None:
             options = dataclasses.replace(options, minutes=DEMO_MINUTES)
         self.data: RunData = self._open_data(options)
+        self._check_early_stop(options)
         self.tokenizer = self.data.tokenizer
         self.compute: Compute = choose_compute(options.device, options.dtype)
         self.options = dataclasses.replace(options, dtype=DTYPES[self.compute.dtype])
@@ -98,6 +100,8 @@ class Pretraining:
             dataclasses.replace(shape, vocab_size=self.data.vocab_size), DTYPE_NAMES[self.compute.dtype], self.plan.micro_batch,
             checkpointing=options.gradient_checkpointing, shards=world.size, fsdp=self.sharded,
         )  # fmt: skip
+        if options.optimizer == "lion":  # one momentum in place of two
+            self.memory = dataclasses.replace(self.memory, optimizer=self.memory.optimizer / 2)
         self.fits = self._fits()
         if self.fits:
             self._build(evaluators)
@@ -152,6 +156,19 @@ class Pretraining:
                 opened.append(open_run_data(options, self.shape))
         return opened[0]
 
+    def _check_early_stop(self, options: TrainOptions) -> None:
+        """Refuse to go by a validation set that is not there."""
+        if options.early_stop is None and options.early_stop_on is None:
+            return
+        if len(self.data.validation.get(options.early_stop_on or "", ())) < 2:
+            named = ", ".join(name for name in self.data.validation if name) or "none"
+            what = (
+                f"--early-stop-on {options.early_stop_on}: no such validation set"
+                if options.early_stop_on
+                else (f"--early-stop {options.early_stop}: the run holds out no text of its own")
+            )
+            raise InputError(f"{what}; named sets here: {named}")
+
     def _fits(self) -> bool:
         """Whether weights, gradients and optimizer state have room on this device.
 
@@ -172,15 +189,15 @@ class Pretraining:
     def _build(self, evaluators: Sequence[Evaluator]) -> None:
         """Model, optimizer and trainer, with fresh weights or the checkpoint's."""
         options, world = self.options, self.world
-        torch.manual_seed(options.seed)
         random.seed(options.seed)
         np.random.seed(options.seed % 2**32)
-        model = build_model(options, self.shape, self.data.vocab_size, self.data.end_of_text)
+        with torch.device("meta"):
+            model = build_model(options, self.shape, self.data.vocab_size, self.data.end_of_text)
         if world.first and not options.plan:
             need = (options.keep_checkpoints + 2) * BYTES_A_PARAMETER * model.num_parameters()
             check_room(self.folder, need, purpose="checkpoints")
-        model.to(self.compute.device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
-        forward: Any = spread(model, options.parallel, world, self.compute.dtype)
+        device = self.compute.device
+        forward: Any = spread(model, options.seed, device, options.parallel, world, self.compute.dtype)
         if options.compile if options.compile is not None else self.compute.device.type == "cuda":
             forward = torch.compile(forward)
         torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
@@ -188,7 +205,7 @@ class Pretraining:
         self.trainer = Trainer(
             model=model,
             forward=forward,
-            optimizer=make_optimizer(model, dataclasses.replace(options, beta2=self.plan.beta2), self.plan.lr),
+            optimizer=self._optimizer(model),
             plan=self.plan,
             sampler=self.data.sampler(self.plan.context, options.seed),
             compute=self.compute,
@@ -231,7 +248,7 @@ class Pretraining:
         self.samples.resume(trainer.step)
         try:
             with interruptible(speak=world.first) as interruption:
-                finished = trainer.train(self, interruption)
+                finished = self.early.stop or trainer.train(self, interruption)  # stopped in an earlier sitting
                 self.writer.close()
             if not finished:
                 return RunResult(self.folder, self.scores.get(""), trainer.seconds, False, interruption.exit_code)
@@ -242,7 +259,21 @@ class Pretraining:
             self.writer.close()
             for tracker in self.trackers:
                 tracker.close()
+            self._report()
         return RunResult(self.folder, self.scores.get(""), trainer.seconds, finished=True)
+
+    def _report(self) -> None:
+        """report.html, of an interrupted run too."""
+        from gpt3.report import write_report
+
+        if self.world.first and self.trackers:
+            try:
+                write_report([self.folder], self.folder / "report.html")
+            except InputError as error:  # a report must not fail the run
+                say(f"no report: {error}")
+
+    def _optimizer(self, model: GPT3ForCausalLM) -> torch.optim.Optimizer:
+        return make_optimizer(model, dataclasses.replace(self.options, beta2=self.plan.beta2), self.plan.lr)
 
     def _show_plan(self) -> RunResult:
         """``--plan``: what the run would be."""
@@ -258,15 +289,20 @@ class Pretraining:
         return RunResult(self.folder, None, 0.0, finished=False)
 
     def _measure(self) -> float:
-        """Seconds of a step; every rank takes part, rank 0's clock counts."""
-        seconds = self.trainer.measure_step()
+        """Seconds a token of small steps, one micro-batch a rank; every rank takes part, rank 0's clock counts."""
+        trainer, plan = self.trainer, self.plan
+        batch = min(plan.batch_tokens, plan.micro_batch * plan.context * self.world.size)
+        trainer.plan = dataclasses.replace(plan, batch_tokens=batch, ramp_tokens=0)
+        seconds = trainer.measure_step() / batch
+        trainer.plan = plan
         return float(self.world.agree(lambda: seconds))
 
-    def _lay_out(self, step_seconds: float) -> None:
-        """Plan for ``--minutes``, from the time of a step."""
+    def _lay_out(self, token_seconds: float) -> None:
+        """Plan for ``--minutes``, from the time of a token."""
         assert self.options.minutes is not None
-        tokens = max(1, int(self.options.minutes * 60 / step_seconds * self.plan.batch_tokens))
+        tokens = max(1, int(self.options.minutes * 60 / token_seconds))
         self.plan = self.trainer.plan = make_plan(self.options, self.shape, self.data.tokens, tokens)
+        self.trainer.optimizer = self._optimizer(self.trainer.model)  # its beta2 goes by the batch
 
     def _restore(self, checkpoint: Path) -> None:
         trainer = self.trainer
@@ -294,6 +330,8 @@ class Pretraining:
             "parallel": self.options.parallel if self.world.size > 1 else "none",
             "micro_batch": self.plan.micro_batch,
             "device": self.compute.device.type,
+            "compile": bool(self.options.compile),
+            "gradient_checkpointing": self.options.gradient_checkpointing,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
@@ -302,14 +340,12 @@ class Pretraining:
         rows = self.data.sources(self.plan.total_sequences, self.plan.context)
         write_text(self.folder / "data.json", json.dumps({"sources": rows}, indent=1))
         write_text(self.folder / "environment.json", json.dumps(environment(str(self.compute.device)), indent=1))
-        if self.checkpoint is None:
+        if self.checkpoint is None or not (self.folder / CONFIG).exists():
             write_text(self.folder / ASKED, json.dumps(asked(self.asked_options)))
             write_text(self.folder / CONFIG, yaml.safe_dump(dataclasses.asdict(self.options), sort_keys=False))
 
     def _finish(self) -> None:
         """Samples shown, the final model folder, the report."""
-        from gpt3.report import write_report
-
         if self.world.first or self.sharded:
             with self.trainer.averaged():
                 self.samples.show()
@@ -317,7 +353,6 @@ class Pretraining:
             with replacing(self.folder / FINAL_MODEL) as temporary:
                 extract_model(self.folder / CHECKPOINTS / f"step-{self.trainer.step}", temporary)
                 (temporary / "README.md").write_text(self._card(), encoding="utf-8")
-            write_report([self.folder], self.folder / "report.html")
         self.world.barrier()
 
     @property
@@ -353,12 +388,17 @@ class Pretraining:
         if not self.scores:
             return False
         record = records(step, self.plan.tokens_after(step), self.scores)
+        if self.options.mixture is not None:
+            for row in self.data.sources(self.plan.sequences(step - 1).stop, self.plan.context):
+                record |= {f"share/{row['name']}": row["share"], f"epochs/{row['name']}": row["epochs"]}
         if log:
             self.log(record)
             if trainer.panel is not None:
                 trainer.panel.validation(record)
         counts = self.scores.get(self.early.on)
-        if counts is None or not final or counts.tokens <= self.options.validation_tokens:  # else no fair comparison
+        if counts is not None and (
+            not final or counts.tokens <= self.options.validation_tokens
+        ):  # else it compares unlike
             self.early.update(step, self.scores)
         return self.early.stop
 

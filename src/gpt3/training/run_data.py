@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.sampler import WindowSampler
 from gpt3.corpus.shards import ShardFolder, TokenSplit
+from gpt3.errors import InputError
 from gpt3.ladder import Preset
 from gpt3.training.data import open_data, open_mixture
 from gpt3.training.options import TrainOptions
-from gpt3.training.validation_sets import val_sets
+from gpt3.training.validation_sets import parse_val, val_sets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -64,13 +65,16 @@ def open_run_data(options: TrainOptions, preset: Preset) -> RunData:
 def _open_mixture(options: TrainOptions, preset: Preset) -> RunData:
     assert options.mixture is not None
     mixture = open_mixture(options.mixture, options, preset)
-    first = mixture.shards[0]
+    first = mixture.first
+    if taken := set(mixture.named()) & set(parse_val(options.val)):
+        name = min(taken)
+        raise InputError(f"--val {name}=…: the mixture has a source called {name}; choose another name")
     held_out = mixture.held_out()
     return RunData(
         tokenizer=first.tokenizer(),
         vocab_size=first.vocab_size,
         end_of_text=first.end_of_text,
-        tokens=sum(len(shards.split("train")) for shards in mixture.shards),
+        tokens=mixture.tokens,
         sampler=mixture.sampler,
         held_out=held_out,
         validation={"": held_out, **mixture.named(), **val_sets(options.val, first, options.workers)},
