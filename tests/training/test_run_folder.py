@@ -173,3 +173,40 @@ def test_a_mixture_trains_and_tells_its_shares(tiny, tmp_path: Path, text_file: 
     assert [(row["name"], row["share"]) for row in rows] == [("a", 0.75), ("b", 0.25)]
     record = next(r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val/loss" in r)
     assert {"val/a/loss", "val/b/loss"} <= record.keys()
+
+
+def test_fp16_scales_its_loss_and_survives_a_spike(tiny, tmp_path: Path, monkeypatch) -> None:
+    original = Trainer.accumulate
+
+    def spiky(self: Trainer, step: int) -> torch.Tensor:
+        loss = original(self, step)
+        return loss * 50 if step == 20 else loss
+
+    monkeypatch.setattr(Trainer, "accumulate", spiky)
+    train(tiny(steps=30, dtype="fp16", spike_window=8, spike_sigmas=20.0, checkpoint_every=15))
+    records = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "lr" in r]
+    assert [r["step"] for r in records if "skipped" in r] == [21]
+    assert records[-1]["loss"] < records[0]["loss"] - 0.5
+    state = json.loads((checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json").read_text())
+    assert state["scaler"]["scale"] > 1
+
+
+def test_a_run_goes_on_only_with_its_own_data(tiny, tmp_path: Path, text_file: Path) -> None:
+    lines = text_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(lines[:80]), encoding="utf-8")
+    options = tiny(data=[str(data)], tokenizer="gpt2", steps=8, checkpoint_every=4)
+    train(options)
+    shutil.rmtree(tmp_path / "run" / "model")
+    data.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(InputError, match="is not what the run began with"):
+        train(options)
+
+
+def test_minutes_size_the_batch_by_the_run_they_allow(tiny, tmp_path: Path) -> None:
+    """Two seconds of a model whose preset has a batch of 524,288 tokens: small steps, not a part of one."""
+    result = train(tiny(model="125M", steps=None, batch_tokens=None, micro_batch=None, minutes=0.04))
+    assert result.finished
+    steps = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "lr" in r]
+    assert len(steps) >= 2
+    assert steps[-1]["batch_tokens"] <= max(32, steps[-1]["tokens"] // len(steps) * 2)

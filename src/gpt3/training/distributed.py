@@ -31,6 +31,10 @@ LONG_PATIENCE = datetime.timedelta(days=2)
 """How long ranks wait for work that only rank 0 does: preparing data."""
 
 
+class PeersLostError(RunError):
+    """Another rank went away; what happened there is told there, or by who started the ranks."""
+
+
 class Silent(Exception):  # noqa: N818 - it reports nothing
     """Raised on the other ranks when rank 0 has an error of the user's to report."""
 
@@ -112,7 +116,7 @@ def peers_lost() -> Iterator[None]:
             raise
         reason = re.sub(r"^\[[^\]]*\] *", "", str(error).strip().splitlines()[0]).split(". ")[0][:120]
         rank = os.environ.get("RANK", "0")
-        raise RunError(
+        raise PeersLostError(
             f"rank {rank}: another rank was lost ({reason}); the same command goes on from the last checkpoint"
         ) from None
 
@@ -137,11 +141,11 @@ def open_world(device: str) -> Iterator[World]:
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
-        if local_rank >= torch.cuda.device_count():
-            raise InputError(
-                f"--nproc: rank {local_rank} of this machine has no GPU of its own ({torch.cuda.device_count()} here); "
-                "start as many ranks as GPUs, or give --device cpu"
-            )
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
+        if here > gpus:
+            raise InputError(f"{here} ranks on a machine of {gpus} GPUs: start one a GPU, or give --device cpu")
+        if ":" in device:
+            raise InputError(f"--device {device} names one GPU, of several ranks each has its own; give --device cuda")
         torch.cuda.set_device(local_rank)
     with peers_lost():
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
@@ -187,8 +191,9 @@ def gradients_stay(forward: torch.nn.Module, stay: bool) -> Iterator[None]:
 
     FSDP exchanges after each one: to keep whole gradients on every rank would undo what sharding saves.
     """
-    if stay and isinstance(forward, torch.nn.parallel.DistributedDataParallel):
-        with forward.no_sync():
+    inner = getattr(forward, "_orig_mod", forward)  # of a compiled module
+    if stay and isinstance(inner, torch.nn.parallel.DistributedDataParallel):
+        with inner.no_sync():
             yield
     else:
         yield

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-WEIGHTS = re.compile(r"(?P<set>\w+)(?P<number>-\d+-of-\d+)?\.safetensors(?P<index>\.index\.json)?")
+WEIGHTS = re.compile(r"(?P<set>\w+)(-\d+(-of-\d+)?)?\.safetensors(?P<index>\.index\.json)?")
 RUN_STATE = frozenset({"state.json", "manifest.json"})
 
 

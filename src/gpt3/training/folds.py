@@ -32,6 +32,8 @@ class FoldTable:
     folds: int
     rows: tuple[dict[str, Any], ...]
     """One a finished fold: ``fold`` from 1, `COLUMNS`, ``loss_low`` and ``loss_high`` where there is an interval."""
+    exit_code: int = 0
+    """Of the run that did not finish."""
 
     @property
     def finished(self) -> bool:
@@ -87,6 +89,9 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
     folder = Path(options.out) if options.out else _free_folder(options.model, asked)
     _check_folder(folder, asked)
     rows: list[dict[str, Any]] = []
+    if options.plan:  # every fold's is the same, but for which documents are held out
+        train(fold_options(options, 1, folds, folder / "fold-1"))
+        return FoldTable(folder, folds, ())
     _write(folder, folds, asked, rows)
     for number in range(1, folds + 1):
         out = folder / f"fold-{number}"
@@ -94,8 +99,9 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
             print(f"{out} is finished", file=sys.stderr)
         else:
             print(f"fold {number} of {folds}: {out}", file=sys.stderr)
-            if not train(fold_options(options, number, folds, out)).finished:
-                return FoldTable(folder, folds, tuple(rows))
+            result = train(fold_options(options, number, folds, out))
+            if not result.finished:
+                return FoldTable(folder, folds, tuple(rows), result.exit_code)
         rows.append({"fold": number, **last_score(out)})
         _write(folder, folds, asked, rows)
     table = FoldTable(folder, folds, tuple(rows))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -39,8 +39,9 @@ def launch(options: TrainOptions) -> int:
     threads = max(1, (os.cpu_count() or 1) // options.nproc)
     with tempfile.TemporaryDirectory(prefix="gpt3-launch-") as folder:
         config = Path(folder) / "options.yaml"
-        config.write_text(yaml.safe_dump(asdict(replace(options, nproc=None)), sort_keys=False), encoding="utf-8")
+        config.write_text(yaml.safe_dump(asdict(options), sort_keys=False), encoding="utf-8")
         common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(options.nproc)}
+        common["LOCAL_WORLD_SIZE"] = str(options.nproc)
         common.setdefault("OMP_NUM_THREADS", str(threads))
         ranks: list[subprocess.Popen[bytes]] = []
         old = {
@@ -50,7 +51,9 @@ def launch(options: TrainOptions) -> int:
         try:
             command = [sys.executable, "-m", "gpt3", "train", "--config", str(config)]
             for rank in range(options.nproc):
-                ranks.append(subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
+                own = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                # in sessions of their own a terminal's Ctrl-C reaches them once, through `forward`
+                ranks.append(subprocess.Popen(command, env=own, start_new_session=os.name != "nt"))
             return watch(ranks)
         finally:
             for number, handler in old.items():
@@ -62,8 +65,8 @@ def launch(options: TrainOptions) -> int:
 
 
 def forward(ranks: list[subprocess.Popen[bytes]], number: int, frame: FrameType | None) -> None:
-    """Pass a signal on. A terminal's Ctrl-C has reached the ranks already: they are of one process group."""
-    if number == signal.SIGINT and sys.stdin.isatty():
+    """Pass a signal on. On Windows Ctrl-C reaches every process of the console by itself."""
+    if os.name == "nt" and number == signal.SIGINT:
         return
     for rank in ranks:
         if rank.poll() is None:

@@ -24,6 +24,8 @@ from gpt3.training.signals import Interruption
 from gpt3.training.spikes import SpikeWindow
 from gpt3.training.validation import IGNORED
 
+MEASURE_SECONDS = 30.0
+"""A measured step is repeated for about so long at most."""
 SHOW_SECONDS = 0.25
 """The panel is told of a step at most so often."""
 
@@ -136,7 +138,7 @@ class Trainer:
             stop: whether this rank was asked to end; the record's ``stop`` says whether any was.
 
         Raises:
-            RunError: the last of too many skipped steps in a row; the weights are those before them.
+            RunError: gradients overflow fp16 at any loss scale.
         """
         tokens = self.plan.tokens_after(self.step + 1)
         lr = self.plan.learning_rate(tokens)
@@ -166,6 +168,8 @@ class Trainer:
         elif reason := self.spikes.verdict(loss, grad_norm):
             numbers = self.plan.sequences(self.step)
             record |= {"skipped": reason, "windows": [numbers.start, numbers.stop - 1]}
+            if self.scaler is not None:
+                self.scaler.update()
         else:
             if self.scaler is None:
                 self.optimizer.step()
@@ -213,6 +217,7 @@ class Trainer:
                         f"step {self.step}: {self.spikes.in_a_row} steps in a row were skipped, the last for {skipped}; "
                         "go on from the last checkpoint with a lower --lr, or look at the skipped steps' data (metrics.jsonl)"
                     )
+                seconds = clock.seconds
                 with clock.paused():
                     stopping = False
                     if self.step % plan.validate_every == 0 or last:
@@ -229,7 +234,7 @@ class Trainer:
                         events.sample(self.step)
                     ending = last or stopping or interrupted
                     if ending or self.step % plan.checkpoint_every == 0 or events.improved(self.step):
-                        events.save(self.step, clock.seconds)
+                        events.save(self.step, seconds)
                 if stopping:
                     break
                 if interrupted and not last:
@@ -247,7 +252,7 @@ class Trainer:
                 yield
 
     def measure_step(self, repeats: int = 4) -> float:
-        """Seconds of one step of the plan's full batch, the median of a few; weights and generators are left as they are."""
+        """Seconds of one step of the plan's full batch, the median of a few; weights and the CPU's generator are put back."""
         random_state = torch.get_rng_state()
         saved = [weight.detach().clone() for weight in self.model.parameters()]
         self.model.train()
@@ -262,7 +267,8 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self.compute.synchronize()
             times.append(time.perf_counter() - start)
-            if index and sum(times) > 30:
+            long = sum(times) > MEASURE_SECONDS
+            if index and self.world.agree(lambda long=long: long):
                 break
         with torch.no_grad():
             for weight, old in zip(self.model.parameters(), saved, strict=True):

@@ -218,13 +218,13 @@ class TrainOptions:
                 yield f"--track {name!r} is unknown; choose from {', '.join(TRACKERS)}"
 
 
-def count(text: str) -> int:
+def count(text: str | int) -> int:
     """A number such as ``2500000``, ``2.5M``, ``300B`` or ``1e9`` as an int.
 
     Raises:
         ValueError: it is none, or not above 0.
     """
-    match = re.fullmatch(r"([0-9][0-9_,]*\.?[0-9]*(?:e[0-9]+)?)([KMBT]?)", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9][0-9_,]*\.?[0-9]*(?:e[0-9]+)?)([KMBT]?)", str(text).strip(), re.IGNORECASE)
     if not match:
         raise ValueError(text)
     number = round(float(match[1].replace(",", "").replace("_", "")) * SUFFIXES[match[2].upper()])

@@ -37,7 +37,7 @@ EVENTS_A_RUN = 10
 MOST_RECORDS = 10_000
 RULES = {
     "length": "--tokens, --steps or --minutes; else 4 epochs of the data, at most the paper's 300B tokens",
-    "batch": "the preset's (Table 2.1), at most a thousandth of the run's tokens",
+    "batch": "the preset's (Table 2.1), at most a thousandth of the run's tokens (of --steps N times it, if those are given)",
     "batch ramp": "from 32k tokens, linearly over 4B (125M) to 12B (175B) of 300B tokens, scaled to the run",
     "learning rate": "the preset's (Table 2.1)",
     "beta2": "the paper's 0.95; 0.99 for batches below 32k tokens",

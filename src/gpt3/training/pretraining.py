@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,15 +15,15 @@ import numpy as np
 import torch
 import yaml
 
-from gpt3.durable import check_room, discard, replacing, write_text
+from gpt3.durable import check_room, replacing, write_text
 from gpt3.errors import InputError
 from gpt3.ladder import Preset
 from gpt3.memory import training_memory
 from gpt3.model import GPT3ForCausalLM
-from gpt3.training.checkpoint import checkpoints, damage, load_checkpoint, newest_whole, read_state, step_of
+from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.device import Compute, choose_compute
-from gpt3.training.distributed import World, spread
+from gpt3.training.distributed import World, peers_lost, spread
 from gpt3.training.ema import WeightAverage
 from gpt3.training.final_model import extract_model
 from gpt3.training.loop import Evaluator, Trainer
@@ -35,7 +34,8 @@ from gpt3.training.panel import Panel
 from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, settled
 from gpt3.training.plan_report import plan_report, summary
 from gpt3.training.profiling import StepProfiler
-from gpt3.training.run import RunResult, build_model
+from gpt3.training.resuming import check_same_data, find_checkpoint, say_what_changed
+from gpt3.training.run import RunResult, build_model, shape_of
 from gpt3.training.run_data import RunData, open_run_data
 from gpt3.training.run_folder import (
     ASKED,
@@ -82,15 +82,19 @@ class Pretraining:
     ) -> None:
         self.folder, self.world, self.shape = folder, world, shape
         self.asked_options = options
-        self.checkpoint = self._find_checkpoint() if goes_on else None
+        self.checkpoint = find_checkpoint(folder / CHECKPOINTS, options, world) if goes_on else None
         if goes_on and (folder / CONFIG).exists():  # a run goes on with the numbers it settled on
             options = settled_options(folder, options)
+            self.shape = shape = shape_of(options)
         elif options.minutes is None and options.model == "demo" and options.tokens is None and options.steps is None:
             options = dataclasses.replace(options, minutes=DEMO_MINUTES)
         self.data: RunData = self._open_data(options)
         self._check_early_stop(options)
         self.tokenizer = self.data.tokenizer
         self.compute: Compute = choose_compute(options.device, options.dtype)
+        dtype = world.agree(lambda: DTYPES[self.compute.dtype])  # measured: ranks might differ
+        if dtype != DTYPES[self.compute.dtype]:
+            self.compute = choose_compute(options.device, dtype)
         self.options = dataclasses.replace(options, dtype=DTYPES[self.compute.dtype])
         self.plan: Plan = make_plan(self.options, shape, self.data.tokens)
         self.scores: dict[str, Score] = {}
@@ -105,42 +109,6 @@ class Pretraining:
         self.fits = self._fits()
         if self.fits:
             self._build(evaluators)
-
-    def _find_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from; damaged ones are named and passed over."""
-        if self.asked_options.resume not in ("auto", "never"):
-            return self._named_checkpoint(Path(self.asked_options.resume))
-
-        def newest() -> str | None:
-            path, damaged = newest_whole(self.folder / CHECKPOINTS)
-            for bad, reason in damaged:
-                say(f"passed over {bad}: {reason}")
-            return str(path) if path else None
-
-        found = self.world.agree(newest)
-        return Path(found) if found else None
-
-    def _named_checkpoint(self, path: Path) -> Path:
-        """The checkpoint of ``--resume PATH``. Later ones in the run folder are set aside, so that this one is the newest.
-
-        Raises:
-            InputError: it is no checkpoint, or damaged.
-        """
-
-        def check() -> bool:
-            read_state(path)
-            if reason := damage(path):
-                raise InputError(f"--resume {path} is damaged: {reason}; use --resume auto for the newest whole one")
-            for later in checkpoints(self.folder / CHECKPOINTS):
-                if step_of(later) > step_of(path):
-                    aside = later.with_name(f"aside-{later.name}")
-                    discard(aside)
-                    os.replace(later, aside)
-                    say(f"{later} is set aside as {aside.name}: the run goes on from {path.name}")
-            return True
-
-        self.world.agree(check)
-        return path
 
     def _open_data(self, options: TrainOptions) -> RunData:
         """The data; with several ranks rank 0 prepares it, and the others find it made."""
@@ -193,11 +161,12 @@ class Pretraining:
         np.random.seed(options.seed % 2**32)
         with torch.device("meta"):
             model = build_model(options, self.shape, self.data.vocab_size, self.data.end_of_text)
-        if world.first and not options.plan:
+        if not options.plan:
             need = (options.keep_checkpoints + 2) * BYTES_A_PARAMETER * model.num_parameters()
-            check_room(self.folder, need, purpose="checkpoints")
+            world.agree(lambda: check_room(self.folder, need, purpose="checkpoints"))
         device = self.compute.device
-        forward: Any = spread(model, options.seed, device, options.parallel, world, self.compute.dtype)
+        with peers_lost():
+            forward: Any = spread(model, options.seed, device, options.parallel, world, self.compute.dtype)
         if options.compile if options.compile is not None else self.compute.device.type == "cuda":
             forward = torch.compile(forward)
         torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
@@ -237,8 +206,8 @@ class Pretraining:
             self.folder / CHECKPOINTS, trainer.model, self.tokenizer,
             keep=self.options.keep_checkpoints, keep_every=self.options.keep_every, world=world,
         )  # fmt: skip
+        world.agree(self._write_beginning)
         if world.first:
-            self._write_beginning()
             say(f"run folder: {self.folder}" + (f", going on from {self.checkpoint.name}" if self.checkpoint else ""))
             say(summary(self.options, self.plan, trainer.model.num_parameters(), self.compute, world, self.data))
             trainer.panel = Panel(f"training {self.folder.name}", self.plan.steps, start=trainer.step)
@@ -251,6 +220,7 @@ class Pretraining:
                 finished = self.early.stop or trainer.train(self, interruption)  # stopped in an earlier sitting
                 self.writer.close()
             if not finished:
+                world.barrier()  # the checkpoint is whole before any rank leaves
                 return RunResult(self.folder, self.scores.get(""), trainer.seconds, False, interruption.exit_code)
             if not self.scores:  # all steps were done in an earlier sitting
                 self.validate(trainer.step, final=True, log=False)
@@ -315,13 +285,7 @@ class Pretraining:
         if trainer.scaler is not None and state.get("scaler"):
             trainer.scaler.load_state_dict(state["scaler"])
         if self.world.first:
-            before, now = state["computed"], self._computed()
-            changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name) != now[name]]
-            if changed:
-                say(
-                    f"going on with {', '.join(changed)}: schedule, data order and states are exactly the run's; "
-                    "sums are taken in another order, so weights agree to rounding, not bit for bit"
-                )
+            say_what_changed(state["computed"], self._computed())
 
     def _computed(self) -> dict[str, Any]:
         """What decides the order of floating-point sums."""
@@ -338,21 +302,25 @@ class Pretraining:
 
     def _write_beginning(self) -> None:
         rows = self.data.sources(self.plan.total_sequences, self.plan.context)
+        if self.checkpoint is not None:
+            check_same_data(self.folder, rows)
         write_text(self.folder / "data.json", json.dumps({"sources": rows}, indent=1))
         write_text(self.folder / "environment.json", json.dumps(environment(str(self.compute.device)), indent=1))
-        if self.checkpoint is None or not (self.folder / CONFIG).exists():
+        named = self.asked_options.resume not in ("auto", "never")
+        if self.checkpoint is None or named:
             write_text(self.folder / ASKED, json.dumps(asked(self.asked_options)))
             write_text(self.folder / CONFIG, yaml.safe_dump(dataclasses.asdict(self.options), sort_keys=False))
 
     def _finish(self) -> None:
         """Samples shown, the final model folder, the report."""
-        if self.world.first or self.sharded:
+        if not self.samples.latest and (self.world.first or self.sharded):  # all steps were done in an earlier sitting
             with self.trainer.averaged():
-                self.samples.show()
+                self.samples.draw()
         if self.world.first:
             with replacing(self.folder / FINAL_MODEL) as temporary:
                 extract_model(self.folder / CHECKPOINTS / f"step-{self.trainer.step}", temporary)
                 (temporary / "README.md").write_text(self._card(), encoding="utf-8")
+            self.samples.show()
         self.world.barrier()
 
     @property
@@ -363,7 +331,13 @@ class Pretraining:
     def _card(self) -> str:
         trainer = self.trainer
         return model_card(
-            self.folder.name, self.options, self.plan, trainer.model, self.data, self.scores.get(""), trainer.seconds
+            self.folder.name,
+            self.options,
+            dataclasses.replace(self.plan, steps=trainer.step),
+            trainer.model,
+            self.data,
+            self.scores.get(""),
+            trainer.seconds,
         )
 
     # ---- what the loop calls (gpt3.training.loop.Events)

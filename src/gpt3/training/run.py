@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from gpt3.training.validation import Score
 
 
-EXIT_INTERRUPTED = 130
-
-
 @dataclass(frozen=True)
 class RunResult:
     """What a run came to."""
@@ -52,14 +49,14 @@ def run(options: TrainOptions) -> int:
 
         if ranked:
             raise InputError(f"--folds {options.folds} starts its runs itself; give --nproc in place of torchrun")
-        return 0 if run_folds(options, train_fold).finished else EXIT_INTERRUPTED
+        return run_folds(options, train_fold).exit_code
     if options.nproc is not None and options.nproc > 1 and not ranked:
         from gpt3.training.launch import launch
 
         return launch(options)
     from transformers.utils import logging
 
-    from gpt3.training.distributed import Silent
+    from gpt3.training.distributed import PeersLostError, Silent
 
     logging.disable_progress_bar()  # transformers' bars over saves of a second would break our line
     quiet = int(os.environ.get("RANK", "0")) > 0
@@ -68,7 +65,9 @@ def run(options: TrainOptions) -> int:
     except Silent:
         return 2
     except (InputError, RunError) as error:
-        if quiet:  # rank 0 says it
+        if quiet:  # what all ranks agree on rank 0 says; what befell this one alone, only this one can
+            if isinstance(error, RunError) and not isinstance(error, PeersLostError):
+                print(f"gpt3 train: rank {os.environ['RANK']}: {error}", file=sys.stderr)
             return 2 if isinstance(error, InputError) else 1
         raise
 
@@ -79,7 +78,8 @@ def _run(options: TrainOptions, quiet: bool) -> int:
     if quiet or options.plan:
         return result.exit_code
     if not result.finished:
-        print(f"saved in {result.folder}; the same command goes on from there", file=sys.stderr)
+        how = "the same command" if options.resume in ("auto", "never") else "the same command without --resume"
+        print(f"saved in {result.folder}; {how} goes on from there", file=sys.stderr)
         return result.exit_code
     print(f"\nmodel: {result.folder / FINAL_MODEL}   ({time.monotonic() - began:.0f} s in all)")
     if result.score is not None:
@@ -99,9 +99,9 @@ def train_fold(options: TrainOptions) -> RunResult:
         return train(options)
     from gpt3.training.launch import launch
 
-    launch(options)
+    code = launch(options)
     folder = Path(str(options.out))
-    return RunResult(folder, None, 0.0, finished=(folder / FINAL_MODEL).exists())
+    return RunResult(folder, None, 0.0, finished=(folder / FINAL_MODEL).exists(), exit_code=code)
 
 
 def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator] = (), **overrides: Any) -> RunResult:
@@ -118,6 +118,8 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
     options = dataclasses.replace(options or TrainOptions(), **overrides)
     if options.folds is not None:
         raise InputError(f"--folds {options.folds} makes several runs; call gpt3.training.folds.run_folds for them")
+    if (options.nproc or 1) > 1 and "RANK" not in os.environ:
+        raise InputError(f"--nproc {options.nproc} starts processes from the command line; in Python use torchrun")
     shape = shape_of(options)
     for tracker in ("wandb", "tensorboard"):  # before the work, not after it
         if tracker in options.track:

@@ -44,6 +44,10 @@ def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
     """
     if options.resume not in ("auto", "never"):
         checkpoint = Path(options.resume)
+        if not (checkpoint / "state.json").is_file():
+            raise InputError(
+                f"--resume {options.resume} is neither auto, never nor a checkpoint; name a runs/NAME/checkpoints/step-N"
+            )
         return Path(options.out) if options.out else checkpoint.parent.parent, True
     if options.out is None:
         number, newest = 1, None
@@ -85,10 +89,16 @@ def asked_of(folder: Path) -> dict[str, Any] | None:
 
 
 def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
-    """The options that the run in `folder` settled on, with today's choice where it is free to change."""
+    """The options that the run in `folder` settled on, with today's choice where it is free to change.
+
+    Going on from a named checkpoint (``--resume PATH``), every option that is given now counts.
+    """
     try:
         saved = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        today = {name for name in FREE_TO_CHANGE if getattr(options, name) != getattr(TrainOptions, name, None)}
+        today = {name for name in FREE_TO_CHANGE if getattr(options, name) is not None}
+        if options.resume not in ("auto", "never"):
+            defaults = TrainOptions()
+            today |= {name for name in saved if getattr(options, name) != getattr(defaults, name)}
         kept = {name: value for name, value in saved.items() if name not in today | {"resume", "out", "plan"}}
         return dataclasses.replace(options, **{"tokens": None, "minutes": None, "steps": None} | kept)
     except (OSError, yaml.YAMLError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError, RunError
 from gpt3.inference import generate
+from gpt3.inference.command import speak_utf8
 from gpt3.inference.options import SamplingOptions
 from gpt3.training.options import TrainOptions
 from gpt3.training.tracking import RecordFile, line
@@ -54,18 +56,20 @@ class SampleWriter:
 
     def write(self, step: int) -> None:
         """Append one sample a prompt."""
-        self.latest = [(prompt, self._continue(prompt)) for prompt in self.prompts]
+        self.draw()
         if self.record:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.writelines(line({"step": step, "prompt": prompt, "text": text}) for prompt, text in self.latest)
 
+    def draw(self) -> None:
+        """Draw one sample a prompt."""
+        self.latest = [(prompt, self._continue(prompt)) for prompt in self.prompts]
+
     def show(self) -> None:
-        """Print the latest samples on standard output, drawn now if there are none."""
-        if not self.latest:
-            self.latest = [(prompt, self._continue(prompt)) for prompt in self.prompts]
-        if self.record:
-            for prompt, text in self.latest:
-                print(f"\n--- {prompt.strip()!r} continued:\n{prompt}{text}")
+        """Print the latest samples on standard output."""
+        speak_utf8(sys.stdout)
+        for prompt, text in self.latest:
+            print(f"\n--- {prompt.strip()!r} continued:\n{prompt}{text}")
 
     def _continue(self, prompt: str) -> str:
         was_training = self.model.training

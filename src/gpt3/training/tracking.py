@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt3.durable import write_text
-from gpt3.errors import require
+from gpt3.errors import InputError, require
 
 
 class Tracker(Protocol):
@@ -78,9 +78,13 @@ class WandbTracker:
         marker = folder / "wandb_id"
         run_id = marker.read_text(encoding="utf-8") if resume_step and marker.exists() else uuid.uuid4().hex[:8]
         marker.write_text(run_id, encoding="utf-8")
-        self._run = wandb.init(
-            project="gpt3", name=folder.name, id=run_id, resume="allow", dir=str(folder), config=dict(config)
-        )
+        try:
+            self._run = wandb.init(
+                project="gpt3", name=folder.name, id=run_id, resume="allow", dir=str(folder), config=dict(config)
+            )
+        except wandb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"--track wandb: {reason}; log in, or set WANDB_MODE=offline") from None
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Send one record."""

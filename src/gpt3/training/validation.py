@@ -274,7 +274,7 @@ class EarlyStopping:
         if patience is not None and patience < 1:
             raise InputError(f"--early-stop {patience} must be at least 1 validation")
         if not min_delta >= 0:
-            raise InputError(f"--early-stop-delta {min_delta} must be 0 or above")
+            raise InputError(f"min_delta {min_delta} must be 0 or above")
         self.patience, self.min_delta, self.on = patience, min_delta, on
         self.best_loss = self.improved_loss = math.inf
         self.best_step: int | None = None
