@@ -293,6 +293,8 @@ def three_digits(value: float) -> str:
 
 def readable_size(size: float) -> str:
     """Bytes as MB, GB or TB, decimal, to three digits."""
+    if size == 0:
+        return "0 MB"
     for unit, scale in (("TB", 1e12), ("GB", 1e9)):
         if size >= scale:
             return f"{three_digits(size / scale)} {unit}"

@@ -99,7 +99,7 @@ def test_resume_from_a_named_checkpoint_sets_later_ones_aside(tiny, tmp_path: Pa
     assert train(dataclasses.replace(options, resume=str(folder / "step-4"))).finished
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["aside-step-12", "aside-step-8", "step-12", "step-4", "step-8"]
-    with pytest.raises(InputError, match="not a checkpoint"):
+    with pytest.raises(InputError, match="nor a checkpoint"):
         train(dataclasses.replace(options, resume=str(tmp_path)))
 
 
@@ -108,13 +108,13 @@ def test_spikes_are_skipped_logged_with_their_sequences_and_stop_the_run(tiny, t
 
     def spiky(self: Trainer, step: int) -> torch.Tensor:
         loss = original(self, step)
-        return loss * 50 if step in (20, 25) else loss
+        return loss * 50 if step in (20, 35) else loss
 
     monkeypatch.setattr(Trainer, "accumulate", spiky)
-    train(tiny(steps=30, spike_window=8, spike_sigmas=20.0))
+    train(tiny(steps=40, spike_window=8, spike_sigmas=20.0))
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     skipped = [r for r in records if "skipped" in r]
-    assert [r["step"] for r in skipped] == [21, 26]
+    assert [r["step"] for r in skipped] == [21, 36]
     assert skipped[0]["windows"] == [160, 167]
     assert "sigmas above the mean" in skipped[0]["skipped"]
     with pytest.raises(RunError, match="1 steps in a row were skipped"):
@@ -150,7 +150,8 @@ def test_further_options_leave_what_they_promise(tiny, tmp_path: Path, text_file
     assert losses[-1] > min(losses)
     best = validations[losses.index(min(losses))]["step"]
     assert f"step-{best}" in [path.name for path in checkpoints(result.folder / "checkpoints")]
-    assert [r["step"] for r in records if "eval/norm" in r] == [r["step"] for r in validations]
+    assert validations[-1]["step"] == validations[-2]["step"]  # the last one reads everything
+    assert [r["step"] for r in records if "eval/norm" in r] == [r["step"] for r in validations[:-1]]
     assert (result.folder / "profile" / "trace.json").exists()
     assert "val/all/loss" in (result.folder / "report.html").read_text(encoding="utf-8")
     last = result.folder / "checkpoints" / f"step-{validations[-1]['step']}"

@@ -255,5 +255,5 @@ def test_early_stopping_on_a_set_that_is_not_there_names_it():
         EarlyStopping(1, on="books").update(1, {"": score(1), "wiki": score(1)})
     with pytest.raises(InputError, match="--early-stop 0 must be"):
         EarlyStopping(0)
-    with pytest.raises(InputError, match="--early-stop-delta nan must be"):
+    with pytest.raises(InputError, match="min_delta nan must be"):
         EarlyStopping(1, math.nan)

@@ -267,8 +267,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self.compute.synchronize()
             times.append(time.perf_counter() - start)
-            long = sum(times) > MEASURE_SECONDS
-            if index and self.world.agree(lambda long=long: long):
+            if index and self.world.agree(lambda: sum(times) > MEASURE_SECONDS):
                 break
         with torch.no_grad():
             for weight, old in zip(self.model.parameters(), saved, strict=True):

@@ -30,7 +30,7 @@ MOST_WARMUP = 0.1
 LEAST_STEPS = 1000
 DEFAULT_EPOCHS = 4
 """Repeating data up to four times is almost as good as new data (Muennighoff et al. 2023, arXiv 2305.16264)."""
-DEMO_MINUTES = 4.0
+DEMO_MINUTES = 3.7
 """What the demo trains for when nothing is said."""
 DEFAULT_MICRO_BATCH_TOKENS = 8192
 EVENTS_A_RUN = 10

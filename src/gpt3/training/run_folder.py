@@ -99,8 +99,10 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
         if options.resume not in ("auto", "never"):
             defaults = TrainOptions()
             today |= {name for name in saved if getattr(options, name) != getattr(defaults, name)}
-        kept = {name: value for name, value in saved.items() if name not in today | {"resume", "out", "plan"}}
-        return dataclasses.replace(options, **{"tokens": None, "minutes": None, "steps": None} | kept)
+        lengths = {"tokens", "minutes", "steps"}
+        dropped = today | {"resume", "out", "plan"} | (lengths if lengths & today else set())
+        kept = {name: value for name, value in saved.items() if name not in dropped}
+        return dataclasses.replace(options, **dict.fromkeys(lengths - today) | kept)
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise InputError(
             f"cannot go on with {folder}: its {CONFIG} is unreadable ({error}); use --resume never"

@@ -1,8 +1,9 @@
 """Loss spikes: a step whose loss or gradient norm stands far above the recent ones is not taken.
 
 The rule is that of llm.c's outlier detector and OLMo-core's step skipping: too many standard deviations above the mean of a
-window. Here it looks upward only, for a loss that falls is no accident; a step that was not taken leaves no trace in the window,
-so one spike does not excuse the next; and mean and deviation are computed anew from the window, with no running sum to drift.
+window. Here it looks upward only, for a loss that falls is no accident. The numbers of a skipped step enter the window all the
+same, if they are finite: a lone spike barely moves it, and where the run's level has really changed a few steps are lost, not the run.
+Mean and deviation are computed anew from the window, with no running sum to drift.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 from gpt3.errors import InputError
 
+TOO_LARGE = 1e100
+"""Numbers from here on do not enter the window, where their squares would overflow."""
 LEAST_SPREAD = 1e-3
 """A standard deviation below this share of the mean counts as this much: on a flat curve the last digit is no spike."""
 
@@ -53,7 +56,7 @@ class SpikeWindow:
         return 0 < self.most_in_a_row <= self.in_a_row
 
     def verdict(self, loss: float, grad_norm: float) -> str | None:
-        """None: take this step, its numbers are now in the window. Else in one line why it is to be skipped.
+        """None: take this step. Else in one line why it is to be skipped. Finite numbers are in the window from now on.
 
         Args:
             loss: nats a token of the step's batch.
@@ -61,14 +64,15 @@ class SpikeWindow:
         """
         values = (("loss", float(loss), self.losses), ("gradient norm", float(grad_norm), self.grad_norms))
         reason = next((why for name, value, window in values if (why := self._against(name, value, window))), None)
-        if reason is not None:
-            self.in_a_row += 1
-            self.skipped += 1
-            return reason
-        self.in_a_row = 0
-        for _, value, window in values:
-            window.append(value)
-        return None
+        if all(abs(value) < TOO_LARGE for _, value, _ in values):  # not so for nan and infinity
+            for _, value, window in values:
+                window.append(value)
+        if reason is None:
+            self.in_a_row = 0
+            return None
+        self.in_a_row += 1
+        self.skipped += 1
+        return reason
 
     def _against(self, name: str, value: float, window: Sequence[float]) -> str | None:
         """What is wrong with `value` after the values in `window`."""
