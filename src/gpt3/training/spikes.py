@@ -2,7 +2,7 @@
 
 The rule is that of llm.c's outlier detector and OLMo-core's step skipping: too many standard deviations above the mean of a
 window. Here it looks upward only, for a loss that falls is no accident. The numbers of a skipped step enter the window all the
-same, if they are finite: a lone spike barely moves it, and where the run's level has really changed a few steps are lost, not the run.
+same, if they are finite: a lone spike barely moves it, and where the level has really changed a few steps are lost, not the run.
 Mean and deviation are computed anew from the window, with no running sum to drift.
 """
 
