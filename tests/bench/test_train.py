@@ -73,7 +73,7 @@ def test_a_nanogpt_checkout_is_used_as_it_is(tokens: Path, tmp_path: Path) -> No
         check=True,
     )
     answer = json.loads(run.stdout.splitlines()[-1])
-    assert answer["parameters"] == 4096 * 256
+    assert answer["parameters"] == 4096 * preset("demo").d_model
     assert len(answer["seconds"]) == 2
 
 
