@@ -1,0 +1,130 @@
+"""What every engine does: tokens in, logits out, over a cache of slots.
+
+    engine = make_engine(model)                       weights packed once
+    cache = engine.new_cache(slots=2, room=512)       keys and values of two texts, allocated once
+    engine.forward(cache, [Run(0, prompt)])           read a prompt: logits of what follows it, (1, V)
+    cache.copy(0, 1)                                  a second text with the same beginning
+    engine.forward(cache, [Run(0, [7]), Run(1, [9])]) one token each, (2, V)
+
+A slot holds one text. Runs of any lengths go through one forward, no padding: a prompt beside single tokens, or several tokens
+whose logits are all asked for (speculation, scoring). Texts join and leave between forwards; none sees another.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROLLBACK = 64
+"""Tokens a slot can give back at least (`Cache.truncate`): rings of banded layers are so much longer than the window."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Tokens that are appended to one slot."""
+
+    slot: int
+    """The text they continue."""
+    tokens: Sequence[int]
+    """At least one id."""
+    logits: int = 1
+    """Logits are returned after each of the last so many of `tokens`; 0: none, they are only read."""
+
+
+class Cache(ABC):
+    """Keys and values of `slots` texts, each of at most `room` tokens.
+
+    Attributes:
+        lengths: tokens held, by slot. Positions are 0, 1, ... within each slot.
+    """
+
+    def __init__(self, slots: int, room: int) -> None:
+        self.slots, self.room = slots, room
+        self.lengths = [0] * slots
+        self._highest = [0] * slots  # the longest each slot was: what rings still hold depends on it
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Forget all tokens of a slot but the first `length`.
+
+        Raises:
+            ValueError: more than it holds, or (other than 0) more than ROLLBACK below the longest it was.
+        """
+        if not 0 <= length <= self.lengths[slot]:
+            raise ValueError(f"slot {slot} holds {self.lengths[slot]} tokens, it cannot be cut to {length}")
+        if 0 < length < self._highest[slot] - ROLLBACK:
+            raise ValueError(f"slot {slot} was {self._highest[slot]} tokens long, it cannot be cut back to {length}")
+        self.lengths[slot] = length
+        if length == 0:
+            self._highest[slot] = 0
+
+    def copy(self, source: int, target: int) -> None:
+        """Make a slot hold what another holds."""
+        if source != target:
+            self._copy(source, target)
+            self.lengths[target], self._highest[target] = self.lengths[source], self._highest[source]
+
+    def grow(self, slot: int, tokens: int) -> None:
+        """Count tokens that an engine has just written."""
+        self.lengths[slot] += tokens
+        self._highest[slot] = max(self._highest[slot], self.lengths[slot])
+
+    @abstractmethod
+    def _copy(self, source: int, target: int) -> None: ...
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+
+
+class Engine(ABC):
+    """A model ready to be run forward.
+
+    Attributes:
+        context: positions it has, the most tokens a slot may hold.
+        vocabulary: V, its real ids; rows that only pad the embedding have no logits.
+        device: where logits are.
+        nbytes: of the weights, those read for every token and the embeddings.
+    """
+
+    context: int
+    vocabulary: int
+    device: torch.device
+    nbytes: int
+
+    @abstractmethod
+    def new_cache(self, slots: int, room: int) -> Cache:
+        """An empty cache of `slots` texts of up to `room` tokens (at most `context`)."""
+
+    def forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
+        """Append each run to its slot.
+
+        Returns:
+            (sum of the runs' `logits`, V) float32, in the order of the runs. Valid until the next forward.
+
+        Raises:
+            ValueError: a slot named twice, an empty run, an id outside the vocabulary, or no room for a run.
+        """
+        if len({run.slot for run in runs}) != len(runs):
+            raise ValueError("each slot may have one run in a forward")
+        for run in runs:
+            if not run.tokens or not 0 <= run.logits <= len(run.tokens):
+                raise ValueError(f"a run of {len(run.tokens)} tokens and {run.logits} logits")
+            if cache.lengths[run.slot] + len(run.tokens) > cache.room:
+                raise ValueError(
+                    f"slot {run.slot} holds {cache.lengths[run.slot]} of {cache.room} tokens, no room for {len(run.tokens)}"
+                )
+            if not 0 <= min(run.tokens) <= max(run.tokens) < self.vocabulary:
+                raise ValueError(f"an id of slot {run.slot} is not among the {self.vocabulary} the model has")
+        with torch.inference_mode():
+            logits = self._forward(cache, runs)
+        for run in runs:
+            cache.grow(run.slot, len(run.tokens))
+        return logits
+
+    @abstractmethod
+    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor: ...

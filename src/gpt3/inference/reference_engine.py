@@ -1,0 +1,119 @@
+"""The model's own forward as an engine: the reference of the others, and the way for models that are not GPT-3's class.
+
+Any causal model of transformers, on any device, in any number format, with its weights where they are: it may be in the middle
+of training. Each slot has a DynamicCache of its own, and runs go one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gpt3.errors import InputError
+from gpt3.inference.engine import Cache, Engine, Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class ReferenceCache(Cache):
+    """A list of ids and a DynamicCache a slot; what was cut is read anew by the next forward."""
+
+    def __init__(self, slots: int, room: int) -> None:
+        super().__init__(slots, room)
+        self.ids: list[list[int]] = [[] for _ in range(slots)]
+        self.caches: list[Any] = [None] * slots  # of transformers; None: nothing read
+
+    def truncate(self, slot: int, length: int) -> None:
+        """As Cache's."""
+        super().truncate(slot, length)
+        if length < len(self.ids[slot]):
+            del self.ids[slot][length:]
+            self.caches[slot] = None
+
+    def _copy(self, source: int, target: int) -> None:
+        import copy
+
+        self.ids[target] = list(self.ids[source])
+        self.caches[target] = copy.deepcopy(self.caches[source])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        layers = [layer for cache in self.caches if cache is not None for layer in cache.layers]
+        return sum(x.nbytes for layer in layers for x in (layer.keys, layer.values) if x is not None)
+
+
+class ReferenceEngine(Engine):
+    """Runs a transformers model as it is.
+
+    Args:
+        model: its mode (train, eval) is left as it is found.
+
+    Raises:
+        InputError: its configuration does not say how many positions it has.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.context = context_of(model)
+        self.vocabulary = vocabulary_of(model)
+        self.device = model.device
+        self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
+
+    def new_cache(self, slots: int, room: int) -> ReferenceCache:
+        """An empty cache."""
+        return ReferenceCache(slots, min(room, self.context))
+
+    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
+        assert isinstance(cache, ReferenceCache)
+        training = self.model.training
+        if training:
+            self.model.eval()  # no dropout, and a cache under gradient checkpointing
+        try:
+            logits = [self._run(cache, run) for run in runs]
+        finally:
+            if training:
+                self.model.train()
+        return torch.cat(logits)
+
+    def _run(self, cache: ReferenceCache, run: Run) -> Tensor:
+        from transformers import DynamicCache
+
+        new = list(run.tokens)
+        if cache.caches[run.slot] is None:
+            cache.caches[run.slot] = DynamicCache(config=self.model.config)
+            new = cache.ids[run.slot] + new
+        output = self.model(
+            input_ids=torch.tensor([new], device=self.device),
+            past_key_values=cache.caches[run.slot],
+            use_cache=True,
+            logits_to_keep=max(run.logits, 1),
+        )
+        cache.ids[run.slot] += run.tokens
+        logits: Tensor = output.logits[0, output.logits.shape[1] - run.logits :, : self.vocabulary]
+        return logits.float()
+
+
+def context_of(model: PreTrainedModel) -> int:
+    """The positions the model has: the most tokens it can see at once.
+
+    Raises:
+        InputError: its configuration names no such number.
+    """
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        raise InputError(
+            f"model type {model.config.model_type!r} names no max_position_embeddings; use a gpt3 or gpt2 model"
+        )
+    return positions
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """Ids the model really has; rows of its embedding beyond them are padding."""
+    real: int | None = getattr(model.config, "real_vocab_size", None)
+    size: int = model.config.vocab_size
+    return size if real is None else min(real, size)
