@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gpt3.inference import generate, load, stream
+    from gpt3.inference import LanguageModel, generate, load
     from gpt3.model import GPT3Config, GPT3ForCausalLM, GPT3Model
     from gpt3.training import train
 
@@ -20,13 +20,13 @@ _HOMES = {
     "GPT3Config": "gpt3.model",
     "GPT3ForCausalLM": "gpt3.model",
     "GPT3Model": "gpt3.model",
+    "LanguageModel": "gpt3.inference",
     "generate": "gpt3.inference",
     "load": "gpt3.inference",
-    "stream": "gpt3.inference",
     "train": "gpt3.training",
 }
 
-__all__ = ["GPT3Config", "GPT3ForCausalLM", "GPT3Model", "__version__", "generate", "load", "stream", "train"]
+__all__ = ["GPT3Config", "GPT3ForCausalLM", "GPT3Model", "LanguageModel", "__version__", "generate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

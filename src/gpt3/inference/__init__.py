@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpt3.inference.generation import Generation as Generation
     from gpt3.inference.generation import Job as Job
-    from gpt3.inference.generation import generate as generate
-    from gpt3.inference.generation import stream as stream
-    from gpt3.inference.loading import load as load
+    from gpt3.inference.language_model import LanguageModel as LanguageModel
+    from gpt3.inference.language_model import generate as generate
+    from gpt3.inference.language_model import load as load
     from gpt3.inference.options import GenerateOptions as GenerateOptions
     from gpt3.inference.options import SamplingOptions as SamplingOptions
 
@@ -18,10 +18,10 @@ _HOME = {
     "GenerateOptions": "options",
     "Generation": "generation",
     "Job": "generation",
+    "LanguageModel": "language_model",
     "SamplingOptions": "options",
-    "generate": "generation",
-    "load": "loading",
-    "stream": "generation",
+    "generate": "language_model",
+    "load": "language_model",
 }
 __all__ = sorted(_HOME)
 

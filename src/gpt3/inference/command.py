@@ -32,20 +32,19 @@ def run(options: GenerateOptions) -> None:
     speak_utf8(sys.stdout)
 
     from gpt3.inference.generation import Job
-    from gpt3.inference.loading import load
+    from gpt3.inference.language_model import load
     from gpt3.inference.locating import locate
 
     place = locate(options.model)
     if options.model is None:
         note(f"model: {place}")
-    model, tokenizer = load(place, device=options.device, dtype=options.dtype)
-    job = Job(model, tokenizer, prompt, options)
+    job = Job(load(place, device=options.device, dtype=options.dtype), [prompt], options)
     if not prompt:
         note("the prompt is empty: a new document begins")
-    if job.dropped:
+    kept, dropped = job.prompt_tokens[0], job.dropped[0]
+    if dropped:
         note(
-            f"the prompt has {job.dropped + job.prompt_tokens:,} tokens, the model's context {job.prompt_tokens:,}: "
-            f"the oldest {job.dropped:,} are dropped"
+            f"the prompt has {dropped + kept:,} tokens, the model's context {kept:,}: the oldest {dropped:,} are dropped"
         )
     printer = JsonPrinter(job) if options.json else TextPrinter(job)
     try:
@@ -161,7 +160,7 @@ class JsonPrinter:
             if only_finished and not self._job.finished(self._printed):
                 return
             self._printed += 1
-            write(json.dumps(self._job.results()[self._printed - 1].as_dict(), ensure_ascii=False) + "\n")
+            write(json.dumps(self._job.result(self._printed - 1).as_dict(), ensure_ascii=False) + "\n")
 
 
 def summary(job: Job) -> str:

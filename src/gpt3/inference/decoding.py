@@ -1,146 +1,244 @@
-"""The decode loop: one prefill of the prompt, then one forward a token, for rows that share the prompt.
+"""The decode loop: texts of any lengths side by side, which join and leave between steps.
 
-The model sees only the newest token and its key-value cache (transformers' DynamicCache, which keeps just the window
-of banded layers). Rows that end leave the batch. Positions are learned and absolute, so a full context cannot slide by
-one: its last half is read anew as positions 0, 1, … and writing goes on from there.
+A step gathers what every text has not read yet (its prompt, or its newest token and a draft of the next ones) into one forward of
+the engine, and samples a token for each text that has read everything. Texts that begin alike read their common beginning once.
+
+Positions are learned and absolute, so a full context cannot slide by one: its last half is read anew as positions 0, 1, ...
+and writing goes on from there.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-import torch
-from torch import Tensor
+from gpt3.inference.engine import Engine, Run
+from gpt3.inference.sampling import Choice, Sampler, sample_rows
 
-from gpt3.errors import InputError, RunError
-from gpt3.inference import sampling
-from gpt3.inference.options import SamplingOptions
+WORTH_SHARING = 16
+"""Tokens that two texts must have in common for one to take them from the other."""
+DRAFT_TOKENS = 8
+"""Tokens that are drafted at a time, at most."""
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+
+class Row:
+    """A text being written.
+
+    Args:
+        prompt: ids, at least one and at most the context.
+        sampler: chooses its tokens.
+
+    Attributes:
+        tokens: prompt and what was written.
+        restarts: how often the context was full and its last half was read anew.
+        drafted, accepted: tokens that were proposed by a draft, and those of them that were what the model chose.
+    """
+
+    def __init__(self, prompt: Sequence[int], sampler: Sampler) -> None:
+        self.tokens = list(prompt)
+        self.sampler = sampler
+        self.slot: int | None = None
+        self.unread = list(prompt)
+        self.restarts = 0
+        self.drafted = self.accepted = 0
+
+
+class Draft(Protocol):
+    """Guesses how texts go on. A wrong guess costs time; what is written does not depend on it."""
+
+    def propose(self, rows: Sequence[Row], limits: Sequence[int]) -> list[list[int]]:
+        """For each row, at most `limits` ids that may follow its `tokens`."""
 
 
 class Decoder:
-    """Continues one prompt in several rows, a token a step.
+    """Writes texts, as many at a time as it has slots; others wait.
 
     Args:
-        model: a causal language model of transformers; its mode (train, eval) is left as it is found.
-        prompt: token ids, at least one and at most the model's positions.
-        options: how tokens are chosen; `num_samples` rows.
-        seed: of the draws; row i's depend on (seed, i) only.
-        vocabulary: ids from here on are never chosen.
+        engine: of the model.
+        slots: texts side by side.
+        room: tokens a text may hold, prompt included; at most the context.
+        draft: proposes tokens that are then checked several at a time.
+        prompt_tokens: of prompts that are read in one step, at most; None: all. So many a step that others wait little.
 
     Attributes:
-        rows: the numbers of the rows still written, ascending.
-        restarts: how often the context was full and its last half was read anew.
+        rows: texts that have a slot.
+        waiting: texts that will get one.
     """
 
     def __init__(
-        self, model: PreTrainedModel, prompt: Sequence[int], options: SamplingOptions, seed: int, vocabulary: int
+        self, engine: Engine, slots: int, room: int, draft: Draft | None = None, prompt_tokens: int | None = None
     ) -> None:
-        self.context = context_of(model)
-        if not 1 <= len(prompt) <= self.context:
-            raise ValueError(f"the prompt has {len(prompt)} tokens, but must have 1 to {self.context}")
-        self.model, self.options, self.seed, self.vocabulary = model, options, seed, vocabulary
-        self.rows = list(range(options.num_samples))
-        self.restarts = 0
-        self.length = len(prompt)  # of every row: prompt and what was written
-        self.written = 0
-        # (rows, room): prompt and text of each row; only [:, : length] is filled
-        self._history = torch.tensor([prompt] * len(self.rows), dtype=torch.long, device=model.device)
+        self.engine, self.draft, self.prompt_tokens = engine, draft, prompt_tokens
+        self.cache = engine.new_cache(slots, room)
+        self.rows: list[Row] = []
+        self.waiting: deque[Row] = deque()
+        self._held: list[list[int]] = [[] for _ in range(slots)]  # tokens in each slot; kept when its text has left
+        self._free = deque(range(slots))  # the longest unused first
 
-    def step(self) -> list[int]:
-        """One more token for each of `rows`, in their order; sampling.NOTHING_LEFT where all are ruled out.
+    def join(self, row: Row) -> None:
+        """Write this text too, from the next step on or when there is a slot."""
+        self.waiting.append(row)
+
+    def leave(self, row: Row) -> None:
+        """Write this text no further. What its slot holds may still serve a text that begins alike."""
+        if row.slot is None:
+            self.waiting.remove(row)
+        else:
+            self.rows.remove(row)
+            self._free.append(row.slot)
+            row.slot = None
+
+    def step(self) -> list[tuple[Row, list[Choice]]]:
+        """One forward. Texts that have read all they have get a token (with a draft, one or more), in the order of `rows`.
 
         Raises:
-            InputError: the model's weights are not numbers (the tensor is named).
+            RunError: logits that are not numbers.
         """
-        training = self.model.training
-        if training:
-            self.model.eval()  # no dropout, and a cache under gradient checkpointing
-        try:
-            with torch.inference_mode():
-                return self._step()
-        finally:
-            if training:
-                self.model.train()
+        self._seat()
+        runs, drafts, readers = [], {}, {}
+        self._make_room()
+        for row, guess in zip(self.rows, self._propose(), strict=True):
+            drafts[row] = guess
+        for row, count in self._to_read():
+            assert row.slot is not None
+            tokens = row.unread[:count] + (drafts[row] if count == len(row.unread) else [])
+            logits = 1 + len(drafts[row]) if count == len(row.unread) else 0
+            runs.append(Run(row.slot, tokens, logits))
+            readers[row] = logits
+        if not runs:
+            return []
+        rows_of_logits = self.engine.forward(self.cache, runs)
+        starts, place = {}, 0
+        for (row, logits), run in zip(readers.items(), runs, strict=True):
+            starts[row] = place
+            place += logits
+            self._held[run.slot] += run.tokens
+            del row.unread[: len(run.tokens)]
+        writing = [row for row, logits in readers.items() if logits]
+        chosen: dict[Row, list[Choice]] = {row: [] for row in writing}
+        going = writing  # rows whose draft has been right so far
+        while going:
+            places = [starts[row] + len(chosen[row]) for row in going]
+            whole = places == list(range(len(rows_of_logits)))
+            choices = sample_rows(rows_of_logits if whole else rows_of_logits[places], [row.sampler for row in going])
+            still = []
+            for row, choice in zip(going, choices, strict=True):
+                done = chosen[row]
+                done.append(choice)
+                if len(done) <= len(drafts[row]) and drafts[row][len(done) - 1] == choice.token:
+                    still.append(row)
+            going = still
+        for row in writing:
+            self._settle(row, [choice.token for choice in chosen[row]], drafts[row])
+        return list(chosen.items())
 
-    def keep(self, places: Sequence[int]) -> None:
-        """Go on with these places of `rows` only (ascending); the others have ended."""
-        if len(places) == len(self.rows):
-            return
-        self.rows = [self.rows[place] for place in places]
-        if not places:
-            return
-        index = torch.tensor(places, device=self._history.device)
-        self._history = self._history[index]
-        self._cache.batch_select_indices(index)
+    def _settle(self, row: Row, tokens: list[int], draft: list[int]) -> None:
+        """Take what was chosen, and back what was drafted in vain."""
+        assert row.slot is not None
+        wrong = len(draft) - (len(tokens) - 1)
+        if wrong:
+            held = self._held[row.slot]
+            del held[len(held) - wrong :]
+            self.cache.truncate(row.slot, len(held))
+        row.tokens += tokens
+        row.unread = tokens[-1:]
+        row.drafted += len(draft)
+        row.accepted += len(tokens) - 1
 
-    def _step(self) -> list[int]:
-        logits = self._first() if self.written == 0 else self._next()  # (rows, V)
-        if bool(logits.isnan().any()):
-            raise not_a_number(self.model)
-        history = self._history[:, : self.length]
-        logits = sampling.process(logits, history, self.options, self.vocabulary)
-        greedy = self.options.temperature == 0
-        uniforms = [] if greedy else [sampling.uniform(self.seed, row, self.written) for row in self.rows]
-        tokens = sampling.choose(logits, greedy, uniforms)
-        if self.length == self._history.shape[1]:  # full: double it
-            self._history = torch.cat([self._history, torch.zeros_like(self._history)], dim=1)
-        self._history[:, self.length] = torch.tensor(tokens, device=self._history.device)
-        self.length += 1
-        self.written += 1
-        return tokens
+    def _propose(self) -> list[list[int]]:
+        """A draft for each row that is writing; none for those that still read their prompt."""
+        if self.draft is None:
+            return [[] for _ in self.rows]
+        limits = []
+        for row in self.rows:
+            assert row.slot is not None
+            room = self.cache.room - len(self._held[row.slot]) - len(row.unread)
+            limits.append(min(DRAFT_TOKENS, max(room, 0)) if len(row.unread) == 1 else 0)
+        return self.draft.propose(self.rows, limits)
 
-    def _first(self) -> Tensor:
-        """Read the prompt once and copy its cache to every row."""
-        logits = self._prefill(self._history[:1, : self.length])
-        self._cache.batch_repeat_interleave(len(self.rows))
-        return logits.expand(len(self.rows), -1)
+    def _to_read(self) -> list[tuple[Row, int]]:
+        """How many unread tokens each row reads in this step."""
+        budget = self.prompt_tokens
+        plan = []
+        beginners: list[list[int]] = []  # texts that are being read
+        for row in self.rows:
+            assert row.slot is not None
+            count = len(row.unread)
+            if count > 1 and not self._held[row.slot]:  # at its beginning: does one before it begin alike?
+                if any(common(row.unread, other) >= WORTH_SHARING for other in beginners):
+                    continue  # it takes that from the other when the other has read it
+                count = min([count, *self._shared_with(row)])
+            if count > 1:
+                beginners.append(self._held[row.slot] + row.unread)
+            if count > 1 and budget is not None:
+                count = min(count, budget)
+                budget -= count
+            if count:
+                plan.append((row, count))
+        return plan
 
-    def _next(self) -> Tensor:
-        if self._cached < self.context:
-            return self._forward(self._history[:, self.length - 1 : self.length])
-        self.restarts += 1
-        kept = max(1, self.context // 2)
-        return self._prefill(self._history[:, self.length - kept : self.length])
+    def _shared_with(self, row: Row) -> list[int]:
+        """Lengths of the beginnings that other rows at their beginning will take from this one."""
+        others = [other for other in self.rows if other is not row and other.slot is not None]
+        lengths = [common(row.unread, other.unread[:-1]) for other in others if not self._held[other.slot or 0]]
+        return [length for length in lengths if length >= WORTH_SHARING]
 
-    def _prefill(self, ids: Tensor) -> Tensor:
-        from transformers import DynamicCache
+    def _seat(self) -> None:
+        """Give free slots to those who wait, and to those at their beginning what others hold of it."""
+        while self.waiting and self._free:
+            row = self.waiting.popleft()
+            row.slot = self._free.popleft()
+            source, length = self._longest_held(row.unread)
+            if source in self._free and length >= WORTH_SHARING:  # go on in that very slot
+                self._free.remove(source)
+                self._free.appendleft(row.slot)
+                row.slot = source
+            else:
+                self._cut(row.slot, 0)
+            self.rows.append(row)
+            if length >= WORTH_SHARING and source == row.slot:
+                self._cut(source, length)
+                del row.unread[:length]
+        unread = {row.slot: row.unread for row in self.rows}
+        for row in self.rows:
+            if row.slot is not None and not self._held[row.slot] and len(row.unread) > 1:
+                source, length = self._longest_held(row.unread)
+                more = common(unread.get(source, []), row.unread[length:-1])  # which the other is about to read
+                if length >= WORTH_SHARING and more <= 1:
+                    self.cache.copy(source, row.slot)
+                    self._held[row.slot] = list(self._held[source])
+                    self._cut(row.slot, length)
+                    del row.unread[:length]
 
-        self._cache = DynamicCache(config=self.model.config)
-        self._cached = 0
-        return self._forward(ids)
+    def _longest_held(self, tokens: Sequence[int]) -> tuple[int, int]:
+        """The slot that holds most of the beginning of `tokens`, all but the last of them, and how many."""
+        best, longest = -1, 0
+        for slot, held in enumerate(self._held):
+            length = common(held, tokens[:-1])
+            if length > longest and length >= self.cache.least(slot):
+                best, longest = slot, length
+        return best, longest
 
-    def _forward(self, ids: Tensor) -> Tensor:
-        """(B, T) new ids → (B, V) logits of what follows the last; the cache grows by T."""
-        output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        self._cached += ids.shape[1]
-        logits: Tensor = output.logits[:, -1]
-        return logits
+    def _make_room(self) -> None:
+        """Where the context is full, read its last half anew."""
+        for row in self.rows:
+            assert row.slot is not None
+            if len(self._held[row.slot]) + len(row.unread) > self.cache.room and len(row.unread) == 1:
+                self._cut(row.slot, 0)
+                row.unread = row.tokens[-max(1, self.cache.room // 2) :]
+                row.restarts += 1
 
-
-def context_of(model: PreTrainedModel) -> int:
-    """The positions the model has: the most tokens it can see at once.
-
-    Raises:
-        InputError: its configuration names no such number.
-    """
-    positions: int | None = getattr(model.config, "max_position_embeddings", None)
-    if positions is None:
-        raise InputError(
-            f"model type {model.config.model_type!r} names no max_position_embeddings; use a gpt3 or gpt2 model"
-        )
-    return positions
+    def _cut(self, slot: int, length: int) -> None:
+        self.cache.truncate(slot, length)
+        del self._held[slot][length:]
 
 
-def not_a_number(model: PreTrainedModel) -> Exception:
-    """What to raise when logits are NaN: the weights' fault (named), or else ours."""
-    for name, tensor in model.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
-            return InputError(
-                f"the model's tensor {name} holds values that are no finite numbers (its training diverged); "
-                "take an earlier checkpoint with --model RUN/checkpoints/step-N"
-            )
-    return RunError("the model's logits are not numbers although its weights are finite; try --dtype fp32")
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    length = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        length += 1
+    return length

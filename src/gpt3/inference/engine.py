@@ -55,11 +55,15 @@ class Cache(ABC):
         """
         if not 0 <= length <= self.lengths[slot]:
             raise ValueError(f"slot {slot} holds {self.lengths[slot]} tokens, it cannot be cut to {length}")
-        if 0 < length < self._highest[slot] - ROLLBACK:
+        if 0 < length < self.least(slot):
             raise ValueError(f"slot {slot} was {self._highest[slot]} tokens long, it cannot be cut back to {length}")
         self.lengths[slot] = length
         if length == 0:
             self._highest[slot] = 0
+
+    def least(self, slot: int) -> int:
+        """The fewest tokens, other than none, that the slot can be cut to."""
+        return self._highest[slot] - ROLLBACK
 
     def copy(self, source: int, target: int) -> None:
         """Make a slot hold what another holds."""

@@ -1,22 +1,38 @@
-"""A prompt continued by a model: at once (`generate`), piece by piece (`stream`), or several samples live (`Job`)."""
+"""Prompts continued by a model, piece by piece: a `Job` of one or many prompts, several samples each."""
 
 from __future__ import annotations
 
 import dataclasses
 import secrets
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
-from gpt3.inference.decoding import Decoder, context_of
+from gpt3.inference.decoding import Decoder, Draft, Row
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.sampling import NOTHING_LEFT
-from gpt3.inference.streaming import TextStream, TokenBytes
+from gpt3.inference.sampling import NOTHING_LEFT, Choice, Sampler
+from gpt3.inference.streaming import TextStream
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from gpt3.inference.language_model import LanguageModel
+
+SIDE_BY_SIDE = 8
+"""Texts that are written at a time unless another number is asked for: each has a cache."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token that was written, with its place in the model's own distribution: no penalties, no temperature."""
+
+    id: int
+    text: str
+    """Its bytes as text; U+FFFD where they are part of a character."""
+    logprob: float
+    """Natural logarithm of its probability."""
+    top: list[tuple[int, float]]
+    """The likeliest ids and their log-probabilities, likeliest first, as many as were asked for."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,10 @@ class Generation:
     """One continuation of a prompt."""
 
     index: int
-    """Number of the sample, from 0."""
+    """Number of the sample, from 0, among those of its prompt."""
+
+    prompt_index: int
+    """Number of the prompt, from 0."""
 
     prompt: str
     """What was continued."""
@@ -51,7 +70,13 @@ class Generation:
     """The seed that gives this text again."""
 
     seconds: float
-    """From the start, reading the prompt included, to the sample's last token; samples are written side by side."""
+    """From the start of the job to the sample's last token; samples are written side by side."""
+
+    first_token_seconds: float
+    """From the start of the job to the sample's first token."""
+
+    logprobs: list[Token] | None = None
+    """Of each of `tokens`, where they were asked for."""
 
     @property
     def token_count(self) -> int:
@@ -64,206 +89,170 @@ class Generation:
         return self.token_count / self.seconds if self.seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it for JSON, the two computed values included."""
+        """All of it for JSON, the two computed values included; `logprobs` only where they were asked for."""
+        values = dataclasses.asdict(self)
+        if self.logprobs is None:
+            del values["logprobs"]
         return {
-            **dataclasses.asdict(self),
+            **values,
             "seconds": round(self.seconds, 4),
+            "first_token_seconds": round(self.first_token_seconds, 4),
             "token_count": self.token_count,
             "tokens_per_second": round(self.tokens_per_second, 2),
         }
 
 
+@dataclass
 class _Sample:
     """A continuation while it is written."""
 
-    def __init__(self, token_bytes: TokenBytes, stop: list[str]) -> None:
-        self.tokens: list[int] = []
-        self.stream = TextStream(token_bytes, stop)
-        self.finish_reason: str | None = None
-        self.seconds = 0.0
-        self.restarts = 0
+    prompt_index: int
+    index: int
+    row: Row
+    stream: TextStream
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[Token] = field(default_factory=list)
+    finish_reason: str | None = None
+    first: float = 0.0
+    seconds: float = 0.0
 
 
 class Job:
-    """One prompt being continued by `options.num_samples` samples side by side.
+    """Prompts being continued, side by side.
 
-    Iterate over it once for (sample index, piece of text) as they are made; `results` may be asked at any time.
+    Iterate over it once for (number of the sample, piece of text) as they are made; `results` may be asked at any time. Sample s
+    of prompt p has the number p x num_samples + s. What it becomes depends on the seed and that number only.
 
     Args:
-        model: a causal language model of transformers, of any float type and on any device.
-        tokenizer: its byte-level BPE.
-        prompt: the text to continue; "" begins a new document, from end-of-text.
-        options: how tokens are chosen and when the text ends.
+        model: what `gpt3.load` returns.
+        prompts: texts to continue, "" begins a new document; or lists of ids.
+        options: how tokens are chosen and when a text ends.
+        slots: texts written at a time; None: SIDE_BY_SIDE or as many as there are.
+        draft: proposes tokens ahead (speculative decoding).
 
     Attributes:
-        prompt_tokens: how many tokens of the prompt the model sees.
-        dropped: how many of the oldest tokens it does not see, because the prompt is longer than the context.
+        prompt_tokens: how many tokens of each prompt the model sees.
+        dropped: how many of each prompt's oldest tokens it does not see, because the prompt is longer than the context.
         seed: of the draws.
 
     Raises:
-        InputError: the prompt is no text, or the tokenizer does not belong to the model.
+        InputError: a prompt is no text, or options that the model cannot follow.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: str, options: SamplingOptions
+        self,
+        model: LanguageModel,
+        prompts: Sequence[str | Sequence[int]],
+        options: SamplingOptions,
+        slots: int | None = None,
+        draft: Draft | None = None,
     ) -> None:
-        token_bytes = TokenBytes(tokenizer)
-        vocabulary = vocabulary_of(model)
-        ids = encode_prompt(tokenizer, prompt)
-        if max(ids) >= vocabulary or tokenizer.vocab_size > vocabulary:
-            raise InputError(
-                f"the tokenizer has {len(tokenizer):,} ids, the model {vocabulary:,}; use the model's own tokenizer"
-            )
-        self.prompt, self.options = prompt, options
-        self.dropped = max(0, len(ids) - context_of(model))
-        ids = ids[self.dropped :]
-        self.prompt_tokens = len(ids)
+        self.model, self.options = model, options
+        self.prompts = [prompt if isinstance(prompt, str) else model.text_of(prompt) for prompt in prompts]
         self.seed = secrets.randbits(31) if options.seed is None else options.seed
-        self._ends = end_tokens(model, tokenizer)
-        self._decoder = Decoder(model, ids, options, self.seed, min(vocabulary, token_bytes.size))
-        self._samples = [_Sample(token_bytes, options.stop) for _ in range(options.num_samples)]
+        bad_words = [model.encode_word(word) for word in options.bad_words]
+        self._samples: list[_Sample] = []
+        self.prompt_tokens: list[int] = []
+        self.dropped: list[int] = []
+        context, count = model.engine.context, options.num_samples
+        for number, prompt in enumerate(prompts):
+            ids = model.encode_prompt(prompt) if isinstance(prompt, str) else model.check_ids(prompt)
+            self.dropped.append(max(0, len(ids) - context))
+            ids = ids[self.dropped[-1] :]
+            self.prompt_tokens.append(len(ids))
+            for index in range(count):
+                sampler = Sampler(
+                    options,
+                    ids,
+                    seed=self.seed,
+                    row=number * count + index,
+                    ends=model.ends,
+                    vocabulary=model.vocabulary,
+                    bad_words_ids=bad_words,
+                )
+                stream = TextStream(model.token_bytes, options.stop)
+                self._samples.append(_Sample(number, index, Row(ids, sampler), stream))
+        slots = min(slots or SIDE_BY_SIDE, len(self._samples))
+        room = min(context, max(self.prompt_tokens, default=1) + options.max_new_tokens)
+        self._decoder = Decoder(model.engine, max(slots, 1), room, draft=draft)
+        self._numbers = {sample.row: number for number, sample in enumerate(self._samples)}
+        for sample in self._samples:
+            self._decoder.join(sample.row)
         self._began = time.perf_counter()
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         self._began = time.perf_counter()
-        while rows := self._decoder.rows:
-            tokens = self._decoder.step()
-            going_on = []
-            for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-                piece = self._take(self._samples[row], token)
-                if self._samples[row].finish_reason is None:
-                    going_on.append(place)
+        decoder = self._decoder
+        while decoder.rows or decoder.waiting:
+            for row, choices in decoder.step():
+                number = self._numbers[row]
+                piece = self._take(self._samples[number], choices)
+                if self._samples[number].finish_reason is not None:
+                    decoder.leave(row)
                 if piece:
-                    yield row, piece
-            self._decoder.keep(going_on)
+                    yield number, piece
 
-    def _take(self, sample: _Sample, token: int) -> str:
-        """Give a sample its next token; return the text that can be shown."""
-        piece = ""
-        if token == NOTHING_LEFT or token in self._ends:
-            sample.finish_reason = "stop"
-        else:
-            sample.tokens.append(token)
-            piece = sample.stream.push(token)
+    def _take(self, sample: _Sample, choices: list[Choice]) -> str:
+        """Give a sample its next tokens; return the text that can be shown."""
+        pieces = []
+        sample.seconds = time.perf_counter() - self._began
+        if not sample.tokens:
+            sample.first = sample.seconds
+        for choice in choices:
+            if choice.token == NOTHING_LEFT or choice.token in self.model.ends:
+                sample.finish_reason = "stop"
+                break
+            sample.tokens.append(choice.token)
+            if self.options.logprobs is not None:
+                text = self.model.token_bytes[choice.token].decode("utf-8", "replace")
+                sample.logprobs.append(Token(choice.token, text, choice.logprob, list(choice.top)))
+            pieces.append(sample.stream.push(choice.token))
             if sample.stream.stopped:
                 sample.finish_reason = "stop"
             elif len(sample.tokens) == self.options.max_new_tokens:
                 sample.finish_reason = "length"
+            if sample.finish_reason is not None:
+                break
         if sample.finish_reason is not None:
-            piece += sample.stream.finish()
+            pieces.append(sample.stream.finish())
             if sample.stream.stopped:  # the last, incomplete character became U+FFFD and completed a stop string
                 sample.finish_reason = "stop"
-        sample.seconds = time.perf_counter() - self._began
-        sample.restarts = self._decoder.restarts
-        return piece
+        return "".join(pieces)
 
-    def finished(self, index: int) -> bool:
+    def finished(self, number: int) -> bool:
         """Whether a sample is complete."""
-        return self._samples[index].finish_reason is not None
+        return self._samples[number].finish_reason is not None
+
+    def result(self, number: int) -> Generation:
+        """A sample as far as it is written; "interrupted" is the finish reason of one that is not complete."""
+        sample = self._samples[number]
+        return Generation(
+            index=sample.index,
+            prompt_index=sample.prompt_index,
+            prompt=self.prompts[sample.prompt_index],
+            text=sample.stream.text,
+            tokens=list(sample.tokens),
+            finish_reason=sample.finish_reason or "interrupted",
+            prompt_tokens=self.prompt_tokens[sample.prompt_index],
+            dropped_prompt_tokens=self.dropped[sample.prompt_index],
+            restarts=sample.row.restarts,
+            seed=self.seed,
+            seconds=sample.seconds,
+            first_token_seconds=sample.first,
+            logprobs=None if self.options.logprobs is None else list(sample.logprobs),
+        )
 
     def results(self) -> list[Generation]:
-        """Every sample as far as it is written; "interrupted" is the finish reason of one that is not complete."""
-        return [
-            Generation(
-                index=index,
-                prompt=self.prompt,
-                text=sample.stream.text,
-                tokens=list(sample.tokens),
-                finish_reason=sample.finish_reason or "interrupted",
-                prompt_tokens=self.prompt_tokens,
-                dropped_prompt_tokens=self.dropped,
-                restarts=sample.restarts,
-                seed=self.seed,
-                seconds=sample.seconds,
-            )
-            for index, sample in enumerate(self._samples)
-        ]
+        """Every sample, as `result` gives it."""
+        return [self.result(number) for number in range(len(self._samples))]
+
+    def accepted(self) -> tuple[int, int]:
+        """Tokens that a draft proposed so far, and those of them that were right."""
+        rows = [sample.row for sample in self._samples]
+        return sum(row.drafted for row in rows), sum(row.accepted for row in rows)
 
 
-def generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    prompt: str = "",
-    options: SamplingOptions | None = None,
-    **changes: Any,
-) -> list[Generation]:
-    """Continue a prompt; one `Generation` a sample.
-
-    Args:
-        model, tokenizer: what `gpt3.load` returns.
-        prompt: the text to continue; "" begins a new document.
-        options: a SamplingOptions; by default the model's own distribution and at most 200 tokens.
-        changes: fields of SamplingOptions by name, over `options`: max_new_tokens, temperature, top_k, top_p, min_p,
-            repetition_penalty, no_repeat_ngram, stop, seed, num_samples.
-
-    Raises:
-        InputError: options out of their ranges (all named at once), or a tokenizer that is not the model's.
-
-    Example:
-        >>> model, tokenizer = gpt3.load("runs/demo")
-        >>> generate(model, tokenizer, "The sea", temperature=0.8, seed=1)[0].text
-    """
-    job = Job(model, tokenizer, prompt, _with(options, changes))
-    for _ in job:
-        pass
-    return job.results()
-
-
-def stream(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    prompt: str = "",
-    options: SamplingOptions | None = None,
-    **changes: Any,
-) -> Iterator[str]:
-    """Continue a prompt and yield the text as it is made, in pieces of whole characters; joined, they are `generate`'s.
-
-    Takes what `generate` takes, but a single sample.
-
-    Raises:
-        InputError: as `generate`; at the call, not at the first piece.
-    """
-    options = _with(options, changes)
+def check_stream(options: SamplingOptions) -> None:
+    """Raise InputError unless one text is asked for."""
     if options.num_samples != 1:
-        raise InputError(f"num_samples is {options.num_samples}; a stream is one text: give 1, or use generate or Job")
-    job = Job(model, tokenizer, prompt, options)
-    return (piece for _, piece in job)
-
-
-def _with(options: SamplingOptions | None, changes: dict[str, Any]) -> SamplingOptions:
-    return dataclasses.replace(options if options is not None else SamplingOptions(), **changes)
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
-    """Token ids of a prompt, end-of-text for an empty one: where documents begin.
-
-    Raises:
-        InputError: the prompt holds half a surrogate pair, which is no character.
-    """
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"the prompt is no text at character {error.start} ({error.reason}); give it in UTF-8"
-        ) from None
-    ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] if prompt else []
-    if ids:
-        return ids
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if start is None:
-        raise InputError("the prompt is empty and the tokenizer has no end-of-text to begin from; give a --prompt")
-    return [start]
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> set[int]:
-    """The ids that end a text: generation_config.json's, and the tokenizer's end-of-text."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ends = set(configured) if isinstance(configured, (list, tuple)) else {configured}
-    return {int(token) for token in (*ends, tokenizer.eos_token_id) if token is not None}
-
-
-def vocabulary_of(model: PreTrainedModel) -> int:
-    """Ids the model really has; rows of its embedding beyond them are padding."""
-    real: int | None = getattr(model.config, "real_vocab_size", None)
-    size: int = model.config.vocab_size
-    return size if real is None else min(real, size)
+        raise InputError(f"num_samples is {options.num_samples}; a stream is one text: give 1, or use complete")

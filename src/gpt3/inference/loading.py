@@ -1,4 +1,4 @@
-"""`load`: a model and its tokenizer, ready to generate, from a folder or (through transformers) from the hub."""
+"""A transformers model and its tokenizer, from a folder or (through transformers) from the hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def load(
+def load_transformers(
     path: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A model in evaluation mode and its tokenizer.
@@ -34,7 +34,7 @@ def load(
         InputError: nothing there, an incomplete or damaged folder, an unknown model type, a device that is not here.
 
     Example:
-        >>> model, tokenizer = load("runs/demo")
+        >>> model, tokenizer = load_transformers("runs/demo")
     """
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)

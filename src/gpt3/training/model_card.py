@@ -66,8 +66,8 @@ gpt3 generate --model PATH_OF_THIS_FOLDER "The history of"
 
 ```python
 import gpt3
-model, tokenizer = gpt3.load("PATH_OF_THIS_FOLDER")
-print(gpt3.generate(model, tokenizer, "The history of", max_new_tokens=50)[0].text)
+model = gpt3.load("PATH_OF_THIS_FOLDER")
+print(model.complete("The history of", max_new_tokens=50)[0].text)
 ```
 
 Without the package: `transformers.AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)`.

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError, RunError
-from gpt3.inference import generate
+from gpt3.inference import LanguageModel
 from gpt3.inference.command import speak_utf8
 from gpt3.inference.options import SamplingOptions
 from gpt3.training.options import TrainOptions
@@ -76,7 +76,7 @@ class SampleWriter:
         self.model.eval()
         try:
             options = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed)
-            return generate(self.model, self.tokenizer, prompt, options)[0].text
+            return LanguageModel(self.model, self.tokenizer).complete(prompt, options)[0].text
         except (
             InputError,
             RunError,

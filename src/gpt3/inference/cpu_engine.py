@@ -1,0 +1,249 @@
+"""The engine for CPUs: weights packed once, caches allocated once, the whole model one compiled function.
+
+Short runs (a token a text, or a few) are gathered into one `kernels.step`. Long runs (prompts) go one after another through the
+same linear kernel and torch's fused attention, in chunks. The model's own forward is the reference (reference_engine.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt3.inference import kernels
+from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
+from gpt3.inference.packing import pack
+from gpt3.model.banded_attention import banded_attention
+
+if TYPE_CHECKING:
+    from gpt3.model import GPT3ForCausalLM
+
+SHORT = 32
+"""Runs of up to so many tokens are gathered with others; longer ones are read by themselves."""
+CHUNK = 512
+"""Tokens of a long run that are read at a time, which bounds the activations held."""
+_LOCK = threading.Lock()  # one parallel kernel at a time: they use all threads, and not every threading layer takes two
+
+
+class CpuCache(Cache):
+    """Keys and values in float32: for dense layers `room` places, for banded ones a ring of window + ROLLBACK."""
+
+    def __init__(self, engine: CpuEngine, slots: int, room: int) -> None:
+        super().__init__(slots, room)
+        config = engine.config
+        banded = np.array([kind == "sliding_attention" for kind in config.layer_types])
+        index = np.where(banded, np.cumsum(banded), np.cumsum(~banded)) - 1
+        self.ring = min(room, config.sliding_window + ROLLBACK)
+        dense_shape = (int((~banded).sum()), slots, config.num_attention_heads, room, config.head_dim)
+        ring_shape = (int(banded.sum()), slots, config.num_attention_heads, self.ring, config.head_dim)
+        self.dense = (torch.zeros(dense_shape), torch.zeros(dense_shape))
+        self.rings = (torch.zeros(ring_shape), torch.zeros(ring_shape))
+        self.keys = kernels.Keys(banded, index, *(x.numpy() for x in (*self.dense, *self.rings)))
+        self._config = config
+        self._vocabulary = engine.vocabulary
+        self._tensors: dict[str, Tensor] = {}
+        self._buffers: kernels.Buffers | None = None
+
+    def _copy(self, source: int, target: int) -> None:
+        length = self.lengths[source]
+        for x in self.dense:
+            x[:, target, :, :length] = x[:, source, :, :length]
+        for x in self.rings:
+            x[:, target] = x[:, source]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys, values and activations."""
+        return sum(x.nbytes for x in (*self.dense, *self.rings, *self._tensors.values()))
+
+    def buffers(self, tokens: int, logits: int, scores: bool) -> tuple[kernels.Buffers, dict[str, Tensor]]:
+        """Buffers for so many tokens and rows of logits, as numpy arrays and as tensors of the same memory."""
+        c, t = self._config, self._tensors
+        A = c.num_attention_heads * c.head_dim
+        widths = {
+            "x": c.hidden_size,
+            "normed": c.hidden_size,
+            "qkv": 3 * A,
+            "attended": A,
+            "hidden": c.intermediate_size,
+        }
+        wanted = {name: (tokens, width) for name, width in widths.items()}
+        wanted["normed"] = (max(tokens, logits), c.hidden_size)
+        wanted["scores"] = (tokens if scores else 1, c.num_attention_heads, self.room)
+        wanted["logits"] = (logits, self._vocabulary)
+        grown = False
+        for name, shape in wanted.items():
+            if name not in t or t[name].shape[0] < shape[0]:
+                t[name] = torch.empty(shape)
+                grown = True
+        if grown or self._buffers is None:
+            self._buffers = kernels.Buffers(**{name: x.numpy() for name, x in t.items()})
+        return self._buffers, t
+
+
+class CpuEngine(Engine):
+    """Runs GPT-3 models on a CPU.
+
+    Args:
+        model: copied from; it may be deleted then.
+        weight_format: fp32, fp16, bf16 or int8, of the matrices; sums and activations are float32 in all of them.
+
+    Raises:
+        InputError: weights that are not finite (the tensor is named).
+        ValueError: an activation function that the kernels do not have (`supports` says so before).
+    """
+
+    def __init__(self, model: GPT3ForCausalLM, weight_format: str = "fp32") -> None:
+        self.config = config = model.config
+        if not self.supports(model):
+            raise ValueError(f"the CPU engine does not know the activation {config.activation_function!r}")
+        self.weight_format = weight_format
+        self.device = torch.device("cpu")
+        self.context = config.max_position_embeddings
+        self.weights = pack(model, weight_format)
+        self.vocabulary = self.weights.head.shape[0]
+        self.nbytes = sum(array.nbytes for array in set_of(self.weights))
+        self.shape = kernels.Shape(
+            config.num_attention_heads,
+            config.sliding_window,
+            kernels.ACTIVATIONS[config.activation_function],
+            config.use_pre_layernorm,
+            config.layer_norm_epsilon,
+        )
+
+    @staticmethod
+    def supports(model: GPT3ForCausalLM) -> bool:
+        """Whether the kernels compute this model."""
+        return model.config.activation_function in kernels.ACTIVATIONS
+
+    def new_cache(self, slots: int, room: int) -> CpuCache:
+        """An empty cache."""
+        return CpuCache(self, slots, min(room, self.context))
+
+    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
+        assert isinstance(cache, CpuCache)
+        with _LOCK:
+            numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+            short = [run for run in runs if len(run.tokens) <= SHORT]
+            if len(short) == len(runs):
+                return self._step(cache, runs)
+            pieces: dict[int, Tensor] = {}
+            for run in runs:
+                if len(run.tokens) > SHORT:
+                    pieces[run.slot] = self._read(cache, run).clone()
+            if short:
+                logits = self._step(cache, short).split([run.logits for run in short])
+                pieces |= {run.slot: rows for run, rows in zip(short, logits, strict=True)}
+            return torch.cat([pieces[run.slot] for run in runs])
+
+    def _step(self, cache: CpuCache, runs: Sequence[Run]) -> Tensor:
+        """A few tokens of each slot at once."""
+        tokens, slots, positions, wanted = [], [], [], []
+        for run in runs:
+            start = cache.lengths[run.slot]
+            tokens += run.tokens
+            slots += [run.slot] * len(run.tokens)
+            positions += range(start, start + len(run.tokens))
+            wanted += range(len(tokens) - run.logits, len(tokens))
+        buffers, tensors = cache.buffers(len(tokens), len(wanted), scores=True)
+        arrays = [np.array(numbers, dtype=np.int64) for numbers in (tokens, slots, positions, wanted)]
+        kernels.step(self.weights, self.shape, cache.keys, buffers, *arrays)
+        return tensors["logits"][: len(wanted)]
+
+    def _read(self, cache: CpuCache, run: Run) -> Tensor:
+        """A long run, in chunks; logits of its last `run.logits` tokens."""
+        total = len(run.tokens)
+        first_wanted = total - run.logits
+        logits = torch.empty(run.logits, self.vocabulary)
+        for begin in range(0, total, CHUNK):
+            end = min(begin + CHUNK, total)
+            buffers = self._read_chunk(cache, run.slot, cache.lengths[run.slot] + begin, run.tokens[begin:end])
+            wanted = np.arange(max(first_wanted, begin) - begin, end - begin, dtype=np.int64)
+            if len(wanted):
+                rows = logits[begin + int(wanted[0]) - first_wanted :].numpy()
+                kernels.head(self.weights, self.shape, buffers.x, wanted, buffers.normed, rows)
+        return logits
+
+    def _read_chunk(self, cache: CpuCache, slot: int, start: int, tokens: Sequence[int]) -> kernels.Buffers:
+        """Tokens at positions from `start` on: keys and values stored, the residual stream left in buffers.x."""
+        n, w, shape = len(tokens), self.weights, self.shape
+        b, t = cache.buffers(n, 1, scores=False)
+        positions = np.arange(start, start + n)
+        kernels.embed(w, np.array(tokens, dtype=np.int64), positions, b.x)
+        for layer in range(len(w.qkv)):
+            source = b.x
+            if shape.pre_norm:
+                kernels.layer_norm(b.x, w.ln_1[layer], shape.epsilon, n, b.normed)
+                source = b.normed
+            kernels.linear(w.qkv[layer], w.qkv_scale[layer], w.qkv_bias[layer], source, n, b.qkv, kernels.NONE)
+            query, key, value = t["qkv"][:n].view(n, 3, shape.heads, -1).permute(1, 2, 0, 3)  # each (H, n, D)
+            attended = self._attend(cache, layer, slot, start, query, key, value)
+            t["attended"][:n].view(n, shape.heads, -1).copy_(attended.transpose(0, 1))
+            kernels.linear(
+                w.proj[layer], w.proj_scale[layer], w.proj_bias[layer], b.attended, n, b.normed, kernels.NONE
+            )
+            t["x"][:n] += t["normed"][:n]
+            source = b.x
+            if shape.pre_norm:
+                kernels.layer_norm(b.x, w.ln_2[layer], shape.epsilon, n, b.normed)
+                source = b.normed
+            else:
+                kernels.layer_norm(b.x, w.ln_1[layer], shape.epsilon, n, b.x)
+            kernels.linear(w.fc[layer], w.fc_scale[layer], w.fc_bias[layer], source, n, b.hidden, shape.activation)
+            kernels.linear(w.out[layer], w.out_scale[layer], w.out_bias[layer], b.hidden, n, b.normed, kernels.NONE)
+            t["x"][:n] += t["normed"][:n]
+            if not shape.pre_norm:
+                kernels.layer_norm(b.x, w.ln_2[layer], shape.epsilon, n, b.x)
+        return b
+
+    def _attend(
+        self, cache: CpuCache, layer: int, slot: int, start: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Attention of a chunk, (H, n, D), to itself and to what the slot holds, where its keys and values are put."""
+        n, i = query.shape[1], int(cache.keys.index[layer])
+        if not cache.keys.banded[layer]:
+            keys, values = (x[i, slot] for x in cache.dense)  # (H, room, D)
+            keys[:, start : start + n], values[:, start : start + n] = key, value
+            seen = (keys[:, : start + n], values[:, : start + n])
+            return attention(query, *seen, start, window=None)
+        ring, window = cache.ring, self.shape.window
+        before = min(start, window - 1)  # keys the first query sees of what is held
+        held = torch.arange(start - before, start) % ring
+        rings = [x[i, slot] for x in cache.rings]  # (H, ring, D)
+        seen = tuple(torch.cat([x[:, held], new], dim=1) for x, new in zip(rings, (key, value), strict=True))
+        kept = min(n, ring)
+        places = torch.arange(start + n - kept, start + n) % ring
+        for x, new in zip(rings, (key, value), strict=True):
+            x[:, places] = new[:, n - kept :]
+        return attention(query, *seen, before, window)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, before: int, window: int | None) -> Tensor:
+    """Causal attention of n queries to `before` keys of earlier tokens and their own n; of a band if `window` is given.
+
+    Args:
+        query: (H, n, D).
+        key, value: (H, before + n, D).
+
+    Returns:
+        (H, n, D).
+    """
+    n = query.shape[1]
+    if before == 0 and (window is None or n <= window):
+        return F.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=True)[0]
+    if before == 0 and window is not None:
+        return banded_attention(query[None], key[None], value[None], window)[0]
+    distance = torch.arange(before, before + n)[:, None] - torch.arange(before + n)[None]  # from key to query
+    mask = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    return F.scaled_dot_product_attention(query[None], key[None], value[None], attn_mask=mask)[0]
+
+
+def set_of(weights: kernels.Weights) -> list[kernels.Array]:
+    """The arrays, tied ones once."""
+    return list({array.ctypes.data: array for array in weights}.values())

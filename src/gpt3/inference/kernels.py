@@ -1,0 +1,416 @@
+"""The CPU engine's loops, compiled for the machine they run on by numba; no compiler is needed.
+
+Decoding reads every weight once a token, so what counts is reading them at the memory's speed on all cores. `linear` covers one
+token (matrix-vector) up to a prompt (matrix-matrix) with one loop nest over the tiles of microkernel.py, which also has the
+formats that weights are stored in; all sums and activations are float32. `step` is the whole model in one call.
+
+Letters in shapes: N tokens, C width, A heads x head width, F width of the MLP, V vocabulary, L layers, S slots.
+"""
+
+# numba compiles these functions: types are in the docstrings, and loops are plain loops.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, prange, types
+from numpy.polynomial import chebyshev
+
+from gpt3.inference.microkernel import TILE_ROWS, float_of_bits, tile, widen
+
+Array = np.ndarray[Any, Any]
+
+ROWS = 16
+"""Rows of a weight matrix that one task computes; a whole number of pairs, and of vectors for the activation after them."""
+TOKENS_AT_ONCE = 64
+"""Tokens a weight is multiplied with while it is in the cache: more would not leave room for their activations there."""
+
+ACTIVATIONS = {"gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "silu": 4, "swish": 4}
+"""Activation functions known here, by transformers' names."""
+NONE, GELU, GELU_TANH, RELU, SILU = range(5)
+
+
+class Weights(NamedTuple):
+    """A GPT-3 model, layers stacked. Matrices are stored in one of the formats above; scales and all else are float32."""
+
+    wte: Array
+    """(V, C)"""
+    wte_scale: Array
+    """(V,)"""
+    wpe: Array
+    """(positions, C)"""
+    head: Array
+    """(V, C); the same array as wte where they are tied."""
+    head_scale: Array
+    """(V,)"""
+    head_bias: Array
+    """(V,), zeros."""
+    qkv: Array
+    """(L, 3 A, C)"""
+    qkv_scale: Array
+    """(L, 3 A)"""
+    qkv_bias: Array
+    """(L, 3 A)"""
+    proj: Array
+    """(L, C, A)"""
+    proj_scale: Array
+    """(L, C)"""
+    proj_bias: Array
+    """(L, C)"""
+    fc: Array
+    """(L, F, C)"""
+    fc_scale: Array
+    """(L, F)"""
+    fc_bias: Array
+    """(L, F)"""
+    out: Array
+    """(L, C, F)"""
+    out_scale: Array
+    """(L, C)"""
+    out_bias: Array
+    """(L, C)"""
+    ln_1: Array
+    """(L, 2, C): weight and bias."""
+    ln_2: Array
+    """(L, 2, C)"""
+    ln_f: Array
+    """(2, C)"""
+
+
+class Shape(NamedTuple):
+    """What the loops must know besides the arrays' shapes."""
+
+    heads: int
+    window: int
+    """Keys a query of a banded layer sees, itself included."""
+    activation: int
+    pre_norm: bool
+    epsilon: float
+
+
+class Keys(NamedTuple):
+    """Keys and values: dense layers keep a place a position, banded layers a ring."""
+
+    banded: Array
+    """(L,) bool"""
+    index: Array
+    """(L,) int64: a layer's number among those of its kind."""
+    dense_keys: Array
+    """(dense layers, S, heads, room, D)"""
+    dense_values: Array
+    """The same."""
+    ring_keys: Array
+    """(banded layers, S, heads, ring, D): position p is at p modulo ring."""
+    ring_values: Array
+    """The same."""
+
+
+class Buffers(NamedTuple):
+    """Room for activations of up to N tokens, allocated once."""
+
+    x: Array
+    """(N, C), the residual stream."""
+    normed: Array
+    """(N, C)"""
+    qkv: Array
+    """(N, 3 A)"""
+    attended: Array
+    """(N, A)"""
+    hidden: Array
+    """(N, F)"""
+    scores: Array
+    """(N, heads, room)"""
+    logits: Array
+    """(N, V)"""
+
+
+# erf(y) = y g(y^2): g is smooth, so a short Chebyshev series in y^2 over [0, 16] gives erf to float32's last digits.
+_ERF_LIMIT = 4.0
+_ERF = tuple(
+    np.float32(c)
+    for c in chebyshev.chebinterpolate(
+        lambda u: np.array([math.erf(math.sqrt(z)) / math.sqrt(z) for z in (8.0 * u + 8.0)]), 17
+    )
+)
+_LOG2_E = np.float32(math.log2(math.e))
+_EXP2 = tuple(np.float32(math.log(2) ** k / math.factorial(k)) for k in range(8))  # 2^f = sum of c_k f^k
+
+
+@njit(inline="always", fastmath=True, error_model="numpy")
+def _exp(x):
+    """e^x for float32 x up to 88, to about 1e-7 of it times |x|."""
+    t = max(x, np.float32(-87.0)) * _LOG2_E
+    whole = np.floor(t + np.float32(0.5))
+    f = t - whole
+    p = _EXP2[7]
+    p = p * f + _EXP2[6]
+    p = p * f + _EXP2[5]
+    p = p * f + _EXP2[4]
+    p = p * f + _EXP2[3]
+    p = p * f + _EXP2[2]
+    p = p * f + _EXP2[1]
+    p = p * f + _EXP2[0]
+    return p * float_of_bits((types.int32(whole) + types.int32(127)) << types.int32(23))
+
+
+@njit(inline="always", fastmath=True, error_model="numpy")
+def _erf(x):
+    y = min(max(x, np.float32(-_ERF_LIMIT)), np.float32(_ERF_LIMIT))
+    u = y * y * np.float32(0.125) - np.float32(1.0)
+    b1 = np.float32(0.0)
+    b2 = np.float32(0.0)
+    for k in range(len(_ERF) - 1, 0, -1):  # Clenshaw's recurrence
+        b1, b2 = np.float32(2.0) * u * b1 - b2 + _ERF[k], b1
+    return y * (u * b1 - b2 + _ERF[0])
+
+
+@njit(inline="always", fastmath=True, error_model="numpy")
+def _finish(line, scale, bias, first, last, activation):
+    """line[first:last] = activation(line * scale + bias), in place."""
+    half, one = np.float32(0.5), np.float32(1.0)
+    if activation == NONE:
+        for r in range(first, last):
+            line[r] = line[r] * scale[r] + bias[r]
+    elif activation == GELU:
+        for r in range(first, last):
+            v = line[r] * scale[r] + bias[r]
+            line[r] = half * v * (one + _erf(v * np.float32(math.sqrt(0.5))))
+    elif activation == GELU_TANH:
+        for r in range(first, last):
+            v = line[r] * scale[r] + bias[r]
+            u = np.float32(2 * math.sqrt(2 / math.pi)) * (v + np.float32(0.044715) * v * v * v)
+            line[r] = v * (one - one / (_exp(min(u, np.float32(80.0))) + one))
+    elif activation == RELU:
+        for r in range(first, last):
+            line[r] = max(line[r] * scale[r] + bias[r], np.float32(0.0))
+    else:
+        for r in range(first, last):
+            v = line[r] * scale[r] + bias[r]
+            line[r] = v / (one + _exp(min(-v, np.float32(80.0))))
+
+
+_tile_4, _tile_2, _tile_1 = (tile(TILE_ROWS, tokens) for tokens in (4, 2, 1))
+_row_4, _row_2, _row_1 = (tile(1, tokens) for tokens in (4, 2, 1))
+
+
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+def linear(weight, scale, bias, x, count, out, activation):
+    """out[:count] = activation(x[:count] weight^T * scale + bias).
+
+    No fastmath here: the order of the sums is the tiles'.
+
+    Args:
+        weight: (O, I) stored.
+        scale, bias: (O,) float32.
+        x: (N, I) float32, C-contiguous.
+        count: int, tokens.
+        out: (N, O) float32.
+        activation: a value of ACTIVATIONS, or 0 for none.
+    """
+    tasks = (weight.shape[0] + ROWS - 1) // ROWS
+    for begin in range(0, count, TOKENS_AT_ONCE):
+        end = min(begin + TOKENS_AT_ONCE, count)
+        fours = begin + (end - begin) // 4 * 4
+        twos = fours + (end - fours) // 2 * 2
+        for task in prange(tasks):
+            first = task * ROWS
+            last = min(first + ROWS, weight.shape[0])
+            paired = first + (last - first) // TILE_ROWS * TILE_ROWS
+            for r in range(first, paired, TILE_ROWS):
+                for n in range(begin, fours, 4):
+                    _tile_4(weight, r, x, n, out)
+                if fours < twos:
+                    _tile_2(weight, r, x, fours, out)
+                if twos < end:
+                    _tile_1(weight, r, x, twos, out)
+            for r in range(paired, last):
+                for n in range(begin, fours, 4):
+                    _row_4(weight, r, x, n, out)
+                if fours < twos:
+                    _row_2(weight, r, x, fours, out)
+                if twos < end:
+                    _row_1(weight, r, x, twos, out)
+            for n in range(begin, end):
+                _finish(out[n], scale, bias, first, last, activation)
+
+
+@njit(inline="always", fastmath=True, error_model="numpy")
+def _normalize(x, norm, epsilon, out):
+    """out = layer norm of x, both (C,); norm (2, C). out may be x."""
+    C = x.shape[0]
+    mean = np.float32(0.0)
+    for c in range(C):
+        mean += x[c]
+    mean /= np.float32(C)
+    variance = np.float32(0.0)
+    for c in range(C):
+        variance += (x[c] - mean) * (x[c] - mean)
+    inverse = np.float32(1.0) / np.sqrt(variance / np.float32(C) + np.float32(epsilon))
+    weight, bias = norm[0], norm[1]
+    for c in range(C):
+        out[c] = (x[c] - mean) * inverse * weight[c] + bias[c]
+
+
+@njit(parallel=True, fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _normalize_many(x, norm, epsilon, count, out):
+    for n in prange(count):
+        _normalize(x[n], norm, epsilon, out[n])
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def layer_norm(x, norm, epsilon, count, out):
+    """out[:count] = layer norm of x[:count], (N, C) float32; norm (2, C): weight, bias. out may be x."""
+    if count < 4:  # a task for another thread costs more than that
+        for n in range(count):
+            _normalize(x[n], norm, epsilon, out[n])
+    else:
+        _normalize_many(x, norm, epsilon, count, out)
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _add(x, y, count):
+    for n in range(count):
+        for c in range(x.shape[1]):
+            x[n, c] += y[n, c]
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def embed(weights, tokens, positions, x):
+    """x[n] = wte[tokens[n]] + wpe[positions[n]]; tokens, positions (count,) int64, x (N, C)."""
+    for n in range(tokens.shape[0]):
+        token, scale = weights.wte[tokens[n]], weights.wte_scale[tokens[n]]
+        position, line = weights.wpe[positions[n]], x[n]
+        for c in range(line.shape[0]):
+            line[c] = widen(token[c]) * scale + position[c]
+
+
+@njit(parallel=True, fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _attend(qkv, slots, positions, keys, values, heads, window, scores, out):
+    """Each token's attention to the keys of its slot: the last `window` of them, the newest itself.
+
+    Args:
+        qkv: (N, 3 A); the keys and values in it are already stored.
+        slots, positions: (count,) int64.
+        keys, values: (S, heads, places, D); position p is at p modulo places.
+        scores: (N, heads, room), overwritten.
+        out: (N, A).
+    """
+    D = keys.shape[3]
+    places = keys.shape[2]
+    inverse_root = np.float32(1.0 / math.sqrt(D))
+    for task in prange(slots.shape[0] * heads):
+        n, h = task // heads, task % heads
+        query = qkv[n, h * D : (h + 1) * D]
+        k, v = keys[slots[n], h], values[slots[n], h]
+        count = min(positions[n] + 1, window)
+        start = (positions[n] + 1 - count) % places
+        line = scores[n, h]
+        largest = np.float32(-np.inf)
+        for j in range(count):
+            place = start + j if start + j < places else start + j - places
+            key = k[place]
+            s = np.float32(0.0)
+            for d in range(D):
+                s += query[d] * key[d]
+            s *= inverse_root
+            line[j] = s
+            largest = max(largest, s)
+        total = np.float32(0.0)
+        for j in range(count):
+            e = _exp(line[j] - largest)
+            line[j] = e
+            total += e
+        result = out[n, h * D : (h + 1) * D]
+        for d in range(D):
+            result[d] = np.float32(0.0)
+        j = 0
+        while j < count:
+            place = start + j if start + j < places else start + j - places
+            if j + 4 <= count and place + 4 <= places:
+                p0, p1, p2, p3 = line[j], line[j + 1], line[j + 2], line[j + 3]
+                v0, v1, v2, v3 = v[place], v[place + 1], v[place + 2], v[place + 3]
+                for d in range(D):
+                    result[d] += p0 * v0[d] + p1 * v1[d] + p2 * v2[d] + p3 * v3[d]
+                j += 4
+            else:
+                p0, v0 = line[j], v[place]
+                for d in range(D):
+                    result[d] += p0 * v0[d]
+                j += 1
+        for d in range(D):
+            result[d] /= total
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _store(qkv, slots, positions, keys, values):
+    """Put the tokens' keys and values in their places."""
+    heads, places, D = keys.shape[1], keys.shape[2], keys.shape[3]
+    A = heads * D
+    for n in range(slots.shape[0]):
+        place = positions[n] % places
+        for h in range(heads):
+            key, value = keys[slots[n], h, place], values[slots[n], h, place]
+            for d in range(D):
+                key[d] = qkv[n, A + h * D + d]
+                value[d] = qkv[n, 2 * A + h * D + d]
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def step(weights, shape, store, buffers, tokens, slots, positions, wanted):
+    """The whole model, for a few tokens: their keys and values are stored, logits come out.
+
+    Args:
+        weights, shape, store, buffers: Weights, Shape, Keys, Buffers.
+        tokens, slots, positions: (count,) int64. Several tokens of a slot have ascending positions, fewer than ring - window + 2.
+        wanted: (M,) int64, ascending places in tokens whose logits are computed, into buffers.logits[:M].
+    """
+    count = tokens.shape[0]
+    x, normed, qkv, hidden = buffers.x, buffers.normed, buffers.qkv, buffers.hidden
+    embed(weights, tokens, positions, x)
+    for layer in range(weights.qkv.shape[0]):
+        source = x
+        if shape.pre_norm:
+            layer_norm(x, weights.ln_1[layer], shape.epsilon, count, normed)
+            source = normed
+        linear(weights.qkv[layer], weights.qkv_scale[layer], weights.qkv_bias[layer], source, count, qkv, NONE)
+        i = store.index[layer]
+        if store.banded[layer]:
+            keys, values, window = store.ring_keys[i], store.ring_values[i], shape.window
+        else:
+            keys, values, window = store.dense_keys[i], store.dense_values[i], store.dense_keys.shape[3]
+        _store(qkv, slots, positions, keys, values)
+        _attend(qkv, slots, positions, keys, values, shape.heads, window, buffers.scores, buffers.attended)
+        linear(
+            weights.proj[layer],
+            weights.proj_scale[layer],
+            weights.proj_bias[layer],
+            buffers.attended,
+            count,
+            normed,
+            NONE,
+        )
+        _add(x, normed, count)
+        source = x
+        if shape.pre_norm:
+            layer_norm(x, weights.ln_2[layer], shape.epsilon, count, normed)
+            source = normed
+        else:
+            layer_norm(x, weights.ln_1[layer], shape.epsilon, count, x)
+        linear(
+            weights.fc[layer], weights.fc_scale[layer], weights.fc_bias[layer], source, count, hidden, shape.activation
+        )
+        linear(weights.out[layer], weights.out_scale[layer], weights.out_bias[layer], hidden, count, normed, NONE)
+        _add(x, normed, count)
+        if not shape.pre_norm:
+            layer_norm(x, weights.ln_2[layer], shape.epsilon, count, x)
+    head(weights, shape, x, wanted, normed, buffers.logits)
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def head(weights, shape, x, wanted, normed, logits):
+    """logits[:M] (M, V) of the residual streams x[wanted]; normed, at least (M, C), is overwritten."""
+    for m in range(wanted.shape[0]):
+        _normalize(x[wanted[m]], weights.ln_f, shape.epsilon, normed[m])
+    linear(weights.head, weights.head_scale, weights.head_bias, normed, wanted.shape[0], logits, NONE)
