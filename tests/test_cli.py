@@ -22,8 +22,9 @@ SURFACE = {
         muon_lr muon_momentum nproc optimizer out parallel plan profile ramp_tokens resume sample_every
         sample_prompt seed spike_patience spike_sigmas spike_window steps tokenizer tokens track val
         validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
-    "generate": """device dtype json max_new_tokens min_p model no_repeat_ngram num_samples prompt prompt_file repetition_penalty
-        seed stop temperature top_k top_p""",
+    "generate": """bad_words device dtype frequency_penalty json logit_bias logprobs max_new_tokens min_new_tokens min_p model
+        no_repeat_ngram num_samples presence_penalty prompt prompt_file repetition_penalty seed stop temperature top_k top_p
+        typical_p""",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",

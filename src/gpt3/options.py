@@ -58,7 +58,14 @@ def _one_line(message: str, hints: dict[str, Any]) -> str:
 
 def _kind(hint: Any) -> str:
     """What values of a type are, in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        list: "a list",
+        dict: "a mapping",
+    }
     parts = [hint] if not _is_union(hint) else [part for part in typing.get_args(hint) if part is not type(None)]
     if typing.get_origin(parts[0]) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(parts[0])))

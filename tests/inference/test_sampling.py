@@ -8,12 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
     MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from gpt3.inference import sampling
@@ -105,6 +109,60 @@ def test_min_p_is_transformers(seed, B, V, p):
 
 
 @quick
+@given(seeds, rows, sizes, st.dictionaries(st.integers(0, 1), st.floats(-100, 100), min_size=1))
+def test_logit_bias_is_transformers(seed, B, V, bias):
+    logits = random_logits(seed, B, V)
+    theirs = SequenceBiasLogitsProcessor({(token,): value for token, value in bias.items()})(
+        random_history(1, B, V, 3), logits
+    )
+    assert same(sampling.add_bias(logits, bias), theirs)
+
+
+@quick
+@given(seeds, rows, sizes, st.integers(0, 30), st.floats(-2, 2), st.floats(-2, 2))
+def test_presence_and_frequency_are_openai_s_formula(seed, B, V, T, presence, frequency):
+    logits, text = random_logits(seed, B, V), random_history(seed, B, V, T)
+    expected = logits.tolist()
+    for row, ids in zip(expected, text.tolist(), strict=True):
+        for token in set(ids):
+            row[token] -= ids.count(token) * frequency + presence
+    ours = sampling.penalise_counts(logits, text, presence, frequency)
+    assert torch.allclose(ours, torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+words = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), min_size=1, max_size=5, unique_by=tuple)
+
+
+@quick
+@given(seeds, rows, st.integers(5, 8), st.integers(1, 12), words)
+def test_bad_words_are_transformers(seed, B, V, T, sequences):
+    logits, history = (
+        random_logits(seed, B, V),
+        random_history(seed, B, 4, T),
+    )  # few ids, so that sequences are completed
+    theirs = NoBadWordsLogitsProcessor(sequences)(history, logits)
+    assert same(sampling.forbid_sequences(logits, history, sequences), theirs)
+
+
+@quick
+@given(seeds, rows, sizes, st.integers(0, 6), st.integers(0, 6), st.sets(st.integers(0, 1), min_size=1))
+def test_min_new_tokens_is_transformers(seed, B, V, written, least, ends):
+    logits, history = random_logits(seed, B, V), random_history(seed, B, V, 4 + written)
+    theirs = MinNewTokensLengthLogitsProcessor(4, least, list(ends))(history, logits)
+    options = SamplingOptions(min_new_tokens=least)
+    assert same(sampling.process(logits, history, options, V, written=written, ends=list(ends)), theirs)
+
+
+@quick
+@given(seeds, rows, st.integers(2, 3000), shares, st.sampled_from([0.01, 1.0, 5.0]))
+def test_typical_p_is_transformers(seed, B, V, p, scale):
+    logits = random_logits(seed, B, V, scale)
+    ours, theirs = sampling.keep_typical(logits, p), TypicalLogitsWarper(p)(None, logits)
+    for row in range(B):  # sums of float32 in another order: they may part at the edge, by one token
+        assert int((ours[row] != theirs[row]).sum()) <= 1
+
+
+@quick
 @given(seeds, rows, sizes)
 def test_neutral_values_change_nothing(seed, B, V):
     logits, history = random_logits(seed, B, V), random_history(seed, B, V, 9)
@@ -150,18 +208,32 @@ def test_the_whole_chain_on_random_logits():
     logits, history = random_logits(5, 3, 400), random_history(5, 3, 400, 300)
     chain = LogitsProcessorList(
         [
+            SequenceBiasLogitsProcessor({(3,): 4.0, (8,): -2.0}),
             RepetitionPenaltyLogitsProcessor(1.3),
             NoRepeatNGramLogitsProcessor(2),
+            NoBadWordsLogitsProcessor([[5], [int(history[0, -1]), 6]]),
+            MinNewTokensLengthLogitsProcessor(290, 11, [9]),
             TemperatureLogitsWarper(2.0),
             TopKLogitsWarper(100),
             TopPLogitsWarper(0.9),
             MinPLogitsWarper(0.02),
+            TypicalLogitsWarper(0.8),
         ]
     )
     options = SamplingOptions(
-        temperature=2.0, top_k=100, top_p=0.9, min_p=0.02, repetition_penalty=1.3, no_repeat_ngram=2
+        temperature=2.0,
+        top_k=100,
+        top_p=0.9,
+        min_p=0.02,
+        typical_p=0.8,
+        logit_bias={3: 4.0, 8: -2.0},
+        repetition_penalty=1.3,
+        no_repeat_ngram=2,
+        min_new_tokens=11,
     )
-    assert same(sampling.process(logits, history, options, 400), chain(history, logits))
+    bad_words = [[5], [int(history[0, -1]), 6]]
+    ours = sampling.process(logits, history, options, 400, written=10, ends=[9], bad_words=bad_words)
+    assert same(ours, chain(history, logits))
 
 
 @pytest.mark.parametrize(
@@ -176,6 +248,11 @@ def test_the_whole_chain_on_random_logits():
         lambda x, h: sampling.keep_top_p(x, 1.1),
         lambda x, h: sampling.keep_min_p(x, -0.1),
         lambda x, h: sampling.keep_min_p(x, 1.1),
+        lambda x, h: sampling.keep_typical(x, 0.0),
+        lambda x, h: sampling.add_bias(x, {4: 1.0}),
+        lambda x, h: sampling.penalise_counts(x, h, 2.5, 0.0),
+        lambda x, h: sampling.penalise_counts(x, h, 0.0, -2.5),
+        lambda x, h: sampling.forbid_sequences(x, h, [[]]),
     ],
 )
 def test_bounds_are_checked(call):

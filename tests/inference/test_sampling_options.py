@@ -13,11 +13,18 @@ BAD = {
     "top_k": [-1, 1.5],
     "top_p": [0, -0.5, 1.01, float("nan")],
     "min_p": [-0.1, 1.5],
+    "typical_p": [0, 1.01, "most"],
+    "logit_bias": [{-1: 2.0}, {5: 101}, {5: float("nan")}, {"x": 1.0}, [5], {5: True}],
     "repetition_penalty": [0, -1.0, float("inf")],
+    "presence_penalty": [2.1, -2.1, float("nan")],
+    "frequency_penalty": [3, "much"],
     "no_repeat_ngram": [-2, 0.5],
+    "bad_words": [[""], [3], ""],
+    "min_new_tokens": [-1, 1.5],
     "stop": [["a", ""], "", [3]],
     "seed": [-1, 0.5],
     "num_samples": [0, -3],
+    "logprobs": [-1, 2.5, True],
 }
 EDGES = {
     "max_new_tokens": [1],
@@ -25,11 +32,18 @@ EDGES = {
     "top_k": [0, 1, 10**6],
     "top_p": [1e-6, 1, 1.0],
     "min_p": [0, 1],
+    "typical_p": [1e-6, 1],
+    "logit_bias": [{}, {0: -100, 50256: 100.0}],
     "repetition_penalty": [0.5, 1],
+    "presence_penalty": [-2, 0, 2],
+    "frequency_penalty": [-2.0, 2.0],
     "no_repeat_ngram": [0, 1],
+    "bad_words": [[], ["sea"], "sea"],
+    "min_new_tokens": [0, 200],
     "stop": [[], ["\n"], "\n\n"],
     "seed": [None, 0, 2**63],
     "num_samples": [1, 7],
+    "logprobs": [None, 0, 20],
 }
 
 
@@ -65,6 +79,41 @@ def test_all_errors_come_at_once():
 def test_several_samples_of_one_greedy_text_contradict():
     with pytest.raises(InputError, match=r"--num-samples is 3 with --temperature 0"):
         SamplingOptions(temperature=0, num_samples=3)
+
+
+def test_contradictions_come_with_the_other_errors():
+    with pytest.raises(InputError) as caught:
+        SamplingOptions(
+            min_new_tokens=9, max_new_tokens=8, stop=["a", "b"], bad_words=["b"], num_samples=2, temperature=0, top_k=-1
+        )
+    for part in (
+        "--min-new-tokens is 9 with --max-new-tokens 8",
+        "both have 'b'",
+        "--num-samples is 2",
+        "--top-k is -1",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['{"50256": -100, "3": 0.5}', "{50256: -100, 3: 0.5}"])
+def test_biases_come_as_json_or_yaml(text, tmp_path):
+    from gpt3.options import parse
+
+    bias = {50256: -100.0, 3: 0.5}
+    assert parse(GenerateOptions, ["--logit-bias", text], command="generate").logit_bias == bias
+    config = tmp_path / "generate.yaml"
+    config.write_text(f"logit_bias: {text}\nbad_words: [sea, ship]\n")
+    options = parse(GenerateOptions, ["--config", str(config)], command="generate")
+    assert (options.logit_bias, options.bad_words) == (bias, ["sea", "ship"])
+
+
+@pytest.mark.parametrize("text", ["5", '{"the": 1}', '{"5": 101}', "5=1"])
+def test_a_bias_that_is_none_is_told_in_one_line(text):
+    from gpt3.options import parse
+
+    with pytest.raises(InputError, match="--logit-bias") as caught:
+        parse(GenerateOptions, ["--logit-bias", text], command="generate")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_stop_string_may_stand_alone():

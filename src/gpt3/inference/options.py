@@ -31,20 +31,37 @@ class SamplingOptions:
     """Choose among the fewest tokens with this much probability together (Holtzman et al. 2019); above 0, 1 is all."""
     min_p: float = 0.0
     """Choose among tokens at least this many times as likely as the likeliest (Nguyen et al. 2024); 0 is all, up to 1."""
+    typical_p: float = 1.0
+    """Choose among the tokens nearest to the expected surprise that have this much probability together (Meister et al. 2022);
+    above 0, 1 is all."""
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    """What is added to the logits of single tokens, -100 to 100, by id: {"50256": -100} keeps end-of-text away."""
     repetition_penalty: float = 1.0
     """Above 1, makes tokens already in prompt or text less likely (Keskar et al. 2019); above 0, 1 is none."""
+    presence_penalty: float = 0.0
+    """Taken from the logit of every token already in the text, not the prompt (OpenAI's definition); -2 to 2, 0 is none."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit once for each time it is in the text, not the prompt (OpenAI's); -2 to 2, 0 is none."""
     no_repeat_ngram: int = 0
     """Let no run of this many tokens come twice in prompt and text (Paulus et al. 2017); 0 is no limit."""
+    bad_words: list[str] = field(default_factory=list)
+    """Words that are not written, as the tokenizer spells them, alone or after a space; may be given several times."""
+    min_new_tokens: int = 0
+    """End-of-text is not chosen before so many tokens are written (stop strings still end a text); 0 is no limit."""
     stop: list[str] = field(default_factory=list)
     """Texts that end a sample, neither they nor what follows being shown; may be given several times."""
     seed: int | None = None
     """The same seed gives the same text; 0 and up. Default: another one every time, which is reported."""
     num_samples: int = 1
     """Continuations to write side by side; sample i depends on seed and i only."""
+    logprobs: int | None = None
+    """Log-probabilities of each chosen token and of this many likeliest, by the model itself before any option here; 0: the
+    chosen alone. Default: none."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):  # a single stop string is the common case
-            object.__setattr__(self, "stop", [self.stop])
+        for name in ("stop", "bad_words"):  # a single text is the common case
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, [getattr(self, name)])
         errors = self.errors()
         if errors:
             raise InputError("; ".join(errors))
@@ -52,9 +69,12 @@ class SamplingOptions:
     def errors(self) -> list[str]:
         """Every value out of its range, one clause each: name, value, remedy."""
         found: list[str] = []
+        fine: set[str] = set()
 
-        def check(name: str, fine: bool, remedy: str) -> None:
-            if not fine:
+        def check(name: str, holds: bool, remedy: str) -> None:
+            if holds:
+                fine.add(name)
+            else:
                 found.append(f"--{name.replace('_', '-')} is {getattr(self, name)!r}; {remedy}")
 
         check("max_new_tokens", _whole(self.max_new_tokens, 1), "give a whole number from 1")
@@ -66,23 +86,37 @@ class SamplingOptions:
         check("top_k", _whole(self.top_k, 0), "give a whole number from 1, or 0 for all tokens")
         check("top_p", _number(self.top_p) and 0 < self.top_p <= 1, "give a number above 0 and up to 1")
         check("min_p", _number(self.min_p) and 0 <= self.min_p <= 1, "give a number from 0 to 1")
+        check("typical_p", _number(self.typical_p) and 0 < self.typical_p <= 1, "give a number above 0 and up to 1")
+        check("logit_bias", _biases(self.logit_bias), 'give numbers from -100 to 100 by token id, as {"50256": -100}')
         check(
             "repetition_penalty",
             _number(self.repetition_penalty) and self.repetition_penalty > 0,
             "give a number above 0 (1 is no penalty)",
         )
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            check(name, _number(value) and abs(value) <= 2, "give a number from -2 to 2 (0 is no penalty)")
         check("no_repeat_ngram", _whole(self.no_repeat_ngram, 0), "give a whole number from 1, or 0 for no limit")
-        check(
-            "stop",
-            isinstance(self.stop, (list, tuple)) and all(isinstance(text, str) and text for text in self.stop),
-            "give texts of at least one character",
-        )
+        check("bad_words", _texts(self.bad_words), "give texts of at least one character")
+        check("min_new_tokens", _whole(self.min_new_tokens, 0), "give a whole number from 0")
+        check("stop", _texts(self.stop), "give texts of at least one character")
         check("seed", self.seed is None or _whole(self.seed, 0), "give a whole number from 0")
         check("num_samples", _whole(self.num_samples, 1), "give a whole number from 1")
-        if not found and self.temperature == 0 and self.num_samples > 1:
+        check("logprobs", self.logprobs is None or _whole(self.logprobs, 0), "give a whole number from 0")
+
+        if {"num_samples", "temperature"} <= fine and self.temperature == 0 and self.num_samples > 1:
             found.append(
                 f"--num-samples is {self.num_samples} with --temperature 0, which writes the same text every time; "
                 "give --num-samples 1 or a temperature above 0"
+            )
+        if {"min_new_tokens", "max_new_tokens"} <= fine and self.min_new_tokens > self.max_new_tokens:
+            found.append(
+                f"--min-new-tokens is {self.min_new_tokens} with --max-new-tokens {self.max_new_tokens}; "
+                "give a minimum up to the maximum"
+            )
+        if {"stop", "bad_words"} <= fine and (both := [text for text in self.stop if text in self.bad_words]):
+            found.append(
+                f"--stop and --bad-words both have {both[0]!r}, which then ends no text; give it to one of them"
             )
         return found
 
@@ -122,3 +156,13 @@ def _number(value: object) -> bool:
 
 def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(text, str) and text for text in value)
+
+
+def _biases(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        _whole(token, 0) and _number(bias) and abs(bias) <= 100 for token, bias in value.items()
+    )
