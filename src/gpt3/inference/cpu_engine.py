@@ -73,7 +73,7 @@ class CpuCache(Cache):
             "attended": A,
             "hidden": c.intermediate_size,
         }
-        wanted = {name: (tokens, width) for name, width in widths.items()}
+        wanted: dict[str, tuple[int, ...]] = {name: (tokens, width) for name, width in widths.items()}
         wanted["normed"] = (max(tokens, logits), c.hidden_size)
         wanted["scores"] = (tokens if scores else 1, c.num_attention_heads, self.room)
         wanted["logits"] = (logits, self._vocabulary)
@@ -129,7 +129,8 @@ class CpuEngine(Engine):
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, CpuCache)
         with _LOCK:
-            numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+            most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+            numba.set_num_threads(min(torch.get_num_threads(), most))
             short = [run for run in runs if len(run.tokens) <= SHORT]
             if len(short) == len(runs):
                 return self._step(cache, runs)
@@ -144,7 +145,10 @@ class CpuEngine(Engine):
 
     def _step(self, cache: CpuCache, runs: Sequence[Run]) -> Tensor:
         """A few tokens of each slot at once."""
-        tokens, slots, positions, wanted = [], [], [], []
+        tokens: list[int] = []
+        slots: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
         for run in runs:
             start = cache.lengths[run.slot]
             tokens += run.tokens
@@ -206,22 +210,21 @@ class CpuEngine(Engine):
         self, cache: CpuCache, layer: int, slot: int, start: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
         """Attention of a chunk, (H, n, D), to itself and to what the slot holds, where its keys and values are put."""
-        n, i = query.shape[1], int(cache.keys.index[layer])
+        n, i = query.shape[1], int(cache.keys.number[layer])
         if not cache.keys.banded[layer]:
             keys, values = (x[i, slot] for x in cache.dense)  # (H, room, D)
             keys[:, start : start + n], values[:, start : start + n] = key, value
-            seen = (keys[:, : start + n], values[:, : start + n])
-            return attention(query, *seen, start, window=None)
+            return attention(query, keys[:, : start + n], values[:, : start + n], start, window=None)
         ring, window = cache.ring, self.shape.window
         before = min(start, window - 1)  # keys the first query sees of what is held
         held = torch.arange(start - before, start) % ring
         rings = [x[i, slot] for x in cache.rings]  # (H, ring, D)
-        seen = tuple(torch.cat([x[:, held], new], dim=1) for x, new in zip(rings, (key, value), strict=True))
+        seen_keys, seen_values = (torch.cat([x[:, held], new], 1) for x, new in zip(rings, (key, value), strict=True))
         kept = min(n, ring)
         places = torch.arange(start + n - kept, start + n) % ring
         for x, new in zip(rings, (key, value), strict=True):
             x[:, places] = new[:, n - kept :]
-        return attention(query, *seen, before, window)
+        return attention(query, seen_keys, seen_values, before, window)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, before: int, window: int | None) -> Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gpt3.inference.engine import Engine, Run
-from gpt3.inference.sampling import Choice, Sampler, sample_rows
+from gpt3.inference.sampler import Choice, NotNumbersError, Sampler, sample_rows
 
 WORTH_SHARING = 16
 """Tokens that two texts must have in common for one to take them from the other."""
@@ -93,7 +93,7 @@ class Decoder:
         """One forward. Texts that have read all they have get a token (with a draft, one or more), in the order of `rows`.
 
         Raises:
-            RunError: logits that are not numbers.
+            InputError, RunError: logits that are not numbers, and why.
         """
         self._seat()
         runs, drafts, readers = [], {}, {}
@@ -121,7 +121,11 @@ class Decoder:
         while going:
             places = [starts[row] + len(chosen[row]) for row in going]
             whole = places == list(range(len(rows_of_logits)))
-            choices = sample_rows(rows_of_logits if whole else rows_of_logits[places], [row.sampler for row in going])
+            samplers = [row.sampler for row in going]
+            try:
+                choices = sample_rows(rows_of_logits if whole else rows_of_logits[places], samplers)
+            except NotNumbersError:
+                raise self.engine.complaint() from None
             still = []
             for row, choice in zip(going, choices, strict=True):
                 done = chosen[row]

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpt3.errors import RunError
+
 ROLLBACK = 64
 """Tokens a slot can give back at least (`Cache.truncate`): rings of banded layers are so much longer than the window."""
 
@@ -129,6 +131,10 @@ class Engine(ABC):
         for run in runs:
             cache.grow(run.slot, len(run.tokens))
         return logits
+
+    def complaint(self) -> Exception:
+        """Why logits are not numbers; to be raised."""
+        return RunError("the model's logits are not numbers although its weights are finite; try --dtype fp32")
 
     @abstractmethod
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor: ...

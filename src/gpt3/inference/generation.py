@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from gpt3.errors import InputError
 from gpt3.inference.decoding import Decoder, Draft, Row
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.sampling import NOTHING_LEFT, Choice, Sampler
+from gpt3.inference.sampler import Choice, Sampler, bad_word_ids
+from gpt3.inference.sampling import NOTHING_LEFT
 from gpt3.inference.streaming import TextStream
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Job:
         self.model, self.options = model, options
         self.prompts = [prompt if isinstance(prompt, str) else model.text_of(prompt) for prompt in prompts]
         self.seed = secrets.randbits(31) if options.seed is None else options.seed
-        bad_words = [model.encode_word(word) for word in options.bad_words]
+        bad_words = bad_word_ids(options.bad_words, model.encode_word)
         self._samples: list[_Sample] = []
         self.prompt_tokens: list[int] = []
         self.dropped: list[int] = []
@@ -205,7 +206,7 @@ class Job:
             sample.tokens.append(choice.token)
             if self.options.logprobs is not None:
                 text = self.model.token_bytes[choice.token].decode("utf-8", "replace")
-                sample.logprobs.append(Token(choice.token, text, choice.logprob, list(choice.top)))
+                sample.logprobs.append(Token(choice.token, text, choice.logprob or 0.0, list(choice.top)))
             pieces.append(sample.stream.push(choice.token))
             if sample.stream.stopped:
                 sample.finish_reason = "stop"

@@ -22,8 +22,8 @@ from gpt3.inference.microkernel import TILE_ROWS, float_of_bits, tile, widen
 
 Array = np.ndarray[Any, Any]
 
-ROWS = 16
-"""Rows of a weight matrix that one task computes; a whole number of pairs, and of vectors for the activation after them."""
+FEW_ROWS, MANY_ROWS = 16, 64
+"""Rows of a weight matrix that one task computes: many where there are many, as the activation after them wants long loops."""
 TOKENS_AT_ONCE = 64
 """Tokens a weight is multiplied with while it is in the cache: more would not leave room for their activations there."""
 
@@ -95,7 +95,7 @@ class Keys(NamedTuple):
 
     banded: Array
     """(L,) bool"""
-    index: Array
+    number: Array
     """(L,) int64: a layer's number among those of its kind."""
     dense_keys: Array
     """(dense layers, S, heads, room, D)"""
@@ -126,14 +126,17 @@ class Buffers(NamedTuple):
     """(N, V)"""
 
 
-# erf(y) = y g(y^2): g is smooth, so a short Chebyshev series in y^2 over [0, 16] gives erf to float32's last digits.
+# erf(y) = y g(y^2), g smooth: a polynomial of degree 15 in u = y^2 / 8 - 1, for y in [-4, 4], where its coefficients are small.
 _ERF_LIMIT = 4.0
-_ERF = tuple(
-    np.float32(c)
-    for c in chebyshev.chebinterpolate(
-        lambda u: np.array([math.erf(math.sqrt(z)) / math.sqrt(z) for z in (8.0 * u + 8.0)]), 17
-    )
-)
+
+
+def _erf_over_y(u: Array) -> Array:
+    z = 8.0 * u + 8.0
+    return np.array([math.erf(math.sqrt(x)) / math.sqrt(x) for x in z])
+
+
+_ERF_SERIES: Any = chebyshev.chebinterpolate(_erf_over_y, 15)
+_ERF = tuple(np.float32(c) for c in chebyshev.cheb2poly(_ERF_SERIES))
 _LOG2_E = np.float32(math.log2(math.e))
 _EXP2 = tuple(np.float32(math.log(2) ** k / math.factorial(k)) for k in range(8))  # 2^f = sum of c_k f^k
 
@@ -159,40 +162,53 @@ def _exp(x):
 def _erf(x):
     y = min(max(x, np.float32(-_ERF_LIMIT)), np.float32(_ERF_LIMIT))
     u = y * y * np.float32(0.125) - np.float32(1.0)
-    b1 = np.float32(0.0)
-    b2 = np.float32(0.0)
-    for k in range(len(_ERF) - 1, 0, -1):  # Clenshaw's recurrence
-        b1, b2 = np.float32(2.0) * u * b1 - b2 + _ERF[k], b1
-    return y * (u * b1 - b2 + _ERF[0])
+    p = _ERF[15]  # written out: a loop in here would keep the loop around it from being vectorised
+    p = p * u + _ERF[14]
+    p = p * u + _ERF[13]
+    p = p * u + _ERF[12]
+    p = p * u + _ERF[11]
+    p = p * u + _ERF[10]
+    p = p * u + _ERF[9]
+    p = p * u + _ERF[8]
+    p = p * u + _ERF[7]
+    p = p * u + _ERF[6]
+    p = p * u + _ERF[5]
+    p = p * u + _ERF[4]
+    p = p * u + _ERF[3]
+    p = p * u + _ERF[2]
+    p = p * u + _ERF[1]
+    p = p * u + _ERF[0]
+    return y * p
 
 
 @njit(inline="always", fastmath=True, error_model="numpy")
-def _finish(line, scale, bias, first, last, activation):
-    """line[first:last] = activation(line * scale + bias), in place."""
+def _finish(line, scale, bias, activation):
+    """line = activation(line * scale + bias), in place. The indices begin at 0, or LLVM would not vectorise."""
     half, one = np.float32(0.5), np.float32(1.0)
     if activation == NONE:
-        for r in range(first, last):
+        for r in range(line.shape[0]):
             line[r] = line[r] * scale[r] + bias[r]
     elif activation == GELU:
-        for r in range(first, last):
+        for r in range(line.shape[0]):
             v = line[r] * scale[r] + bias[r]
             line[r] = half * v * (one + _erf(v * np.float32(math.sqrt(0.5))))
     elif activation == GELU_TANH:
-        for r in range(first, last):
+        for r in range(line.shape[0]):
             v = line[r] * scale[r] + bias[r]
             u = np.float32(2 * math.sqrt(2 / math.pi)) * (v + np.float32(0.044715) * v * v * v)
             line[r] = v * (one - one / (_exp(min(u, np.float32(80.0))) + one))
     elif activation == RELU:
-        for r in range(first, last):
+        for r in range(line.shape[0]):
             line[r] = max(line[r] * scale[r] + bias[r], np.float32(0.0))
     else:
-        for r in range(first, last):
+        for r in range(line.shape[0]):
             v = line[r] * scale[r] + bias[r]
             line[r] = v / (one + _exp(min(-v, np.float32(80.0))))
 
 
 _tile_4, _tile_2, _tile_1 = (tile(TILE_ROWS, tokens) for tokens in (4, 2, 1))
-_row_4, _row_2, _row_1 = (tile(1, tokens) for tokens in (4, 2, 1))
+_first_4 = tile(TILE_ROWS, 4, prefetch=True)  # the first to read these rows calls for the next ones
+_row_4, _row_2, _row_1 = (tile(1, tokens, prefetch=True) for tokens in (4, 2, 1))
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
@@ -209,17 +225,21 @@ def linear(weight, scale, bias, x, count, out, activation):
         out: (N, O) float32.
         activation: a value of ACTIVATIONS, or 0 for none.
     """
-    tasks = (weight.shape[0] + ROWS - 1) // ROWS
+    rows = MANY_ROWS if weight.shape[0] >= 16 * MANY_ROWS else FEW_ROWS
+    tasks = (weight.shape[0] + rows - 1) // rows
     for begin in range(0, count, TOKENS_AT_ONCE):
         end = min(begin + TOKENS_AT_ONCE, count)
         fours = begin + (end - begin) // 4 * 4
         twos = fours + (end - fours) // 2 * 2
         for task in prange(tasks):
-            first = task * ROWS
-            last = min(first + ROWS, weight.shape[0])
-            paired = first + (last - first) // TILE_ROWS * TILE_ROWS
+            first = task * rows
+            last = min(first + rows, weight.shape[0])
+            # a single token: row by row, which is how the memory is read fastest
+            paired = first if end - begin == 1 else first + (last - first) // TILE_ROWS * TILE_ROWS
             for r in range(first, paired, TILE_ROWS):
-                for n in range(begin, fours, 4):
+                if begin < fours:
+                    _first_4(weight, r, x, begin, out)
+                for n in range(begin + 4, fours, 4):
                     _tile_4(weight, r, x, n, out)
                 if fours < twos:
                     _tile_2(weight, r, x, fours, out)
@@ -233,7 +253,7 @@ def linear(weight, scale, bias, x, count, out, activation):
                 if twos < end:
                     _row_1(weight, r, x, twos, out)
             for n in range(begin, end):
-                _finish(out[n], scale, bias, first, last, activation)
+                _finish(out[n, first:last], scale[first:last], bias[first:last], activation)
 
 
 @njit(inline="always", fastmath=True, error_model="numpy")
@@ -343,12 +363,12 @@ def _attend(qkv, slots, positions, keys, values, heads, window, scores, out):
             result[d] /= total
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(parallel=True, fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _store(qkv, slots, positions, keys, values):
     """Put the tokens' keys and values in their places."""
     heads, places, D = keys.shape[1], keys.shape[2], keys.shape[3]
     A = heads * D
-    for n in range(slots.shape[0]):
+    for n in prange(slots.shape[0]):
         place = positions[n] % places
         for h in range(heads):
             key, value = keys[slots[n], h, place], values[slots[n], h, place]
@@ -375,7 +395,7 @@ def step(weights, shape, store, buffers, tokens, slots, positions, wanted):
             layer_norm(x, weights.ln_1[layer], shape.epsilon, count, normed)
             source = normed
         linear(weights.qkv[layer], weights.qkv_scale[layer], weights.qkv_bias[layer], source, count, qkv, NONE)
-        i = store.index[layer]
+        i = store.number[layer]
         if store.banded[layer]:
             keys, values, window = store.ring_keys[i], store.ring_values[i], shape.window
         else:

@@ -130,6 +130,7 @@ class _Lines:
         self.width = cgutils.unpack_tuple(builder, array.shape)[1]
         stride = cgutils.unpack_tuple(builder, array.strides)[0]
         rows = [builder.add(first, ir.Constant(I64, k)) for k in range(count)]
+        self.elements_a_tile = builder.mul(self.width, ir.Constant(I64, count))  # from a row to that of the next tile
         self.starts = [cgutils.pointer_add(builder, array.data, builder.mul(row, stride)) for row in rows]
 
     def pointer(self, row: int, index: Any, kind: Any) -> Any:
@@ -144,11 +145,11 @@ class _Lines:
         return self.builder.load(self.pointer(row, index, self.element), align=self.size)
 
 
-def tile(rows: int, tokens: int, ahead: int = 0) -> Any:
+def tile(rows: int, tokens: int, prefetch: bool = False) -> Any:
     """A numba function (weight, r, x, n, out): out[n + t, r + k] = sum over i of weight[r + k, i] x[n + t, i].
 
     k runs below `rows`, t below `tokens`. weight is (O, I) in one of the stored formats, x (N, I) and out (N, O) float32, all
-    with contiguous rows; r and n are intp.
+    with contiguous rows; r and n are intp. With `prefetch` the next tile's rows are called for meanwhile.
     """
 
     @intrinsic
@@ -175,8 +176,8 @@ def tile(rows: int, tokens: int, ahead: int = 0) -> Any:
                     index = builder.add(builder.mul(loop.index, pair), ir.Constant(I64, which * LANES))
                     columns = [xs.vector(t, index) for t in range(tokens)]
                     for k in range(rows):
-                        if ahead:
-                            _prefetch(builder, cgutils.pointer_add(builder, w.pointer(k, index, ir.IntType(8)), ir.Constant(I64, ahead)))
+                        if prefetch:
+                            _prefetch(builder, w.pointer(k, builder.add(index, w.elements_a_tile), ir.IntType(8)))
                         wide = _widen_vector(builder, weight.dtype, w.vector(k, index))
                         for t in range(tokens):
                             pointer = sums[k, t]

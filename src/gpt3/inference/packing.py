@@ -113,9 +113,9 @@ def pack(model: GPT3ForCausalLM, weight_format: str, progress: Callable[[str], N
     return Weights(**fields)
 
 
-def check(name: str, tensor: Tensor, largest: float) -> None:
+def check(name: str, tensor: Tensor, largest: float = torch.finfo(torch.float32).max) -> None:
     """Raise InputError unless all of a tensor is finite and at most `largest` in size."""
-    low, high = torch.aminmax(tensor)  # nan where there is one
+    low, high = torch.aminmax(tensor.detach())  # nan where there is one
     if not (-largest <= float(low) and float(high) <= largest):
         if bool(torch.isfinite(tensor).all()):
             raise InputError(

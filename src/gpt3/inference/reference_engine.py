@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpt3.errors import InputError
 from gpt3.inference.engine import Cache, Engine, Run
+from gpt3.inference.packing import check
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,6 +80,15 @@ class ReferenceEngine(Engine):
             if training:
                 self.model.train()
         return torch.cat(logits)
+
+    def complaint(self) -> Exception:
+        """As Engine's, and the tensor that is not finite."""
+        try:
+            for name, tensor in self.model.named_parameters():
+                check(name, tensor)
+        except InputError as error:
+            return error
+        return super().complaint()
 
     def _run(self, cache: ReferenceCache, run: Run) -> Tensor:
         from transformers import DynamicCache
