@@ -59,7 +59,7 @@ def test_probabilities_are_the_chain_s(seed, V, options, T, written):
     history = torch.tensor([ids], dtype=torch.long)
     chain = sampling.process(logits, history, options, V - 1, written=written, ends=[0, 5], bad_words=words)
     if options.temperature == 0:
-        chain = torch.where(torch.arange(V) == chain.argmax(-1), 0.0, -torch.inf)
+        chain = torch.where(torch.arange(V) == chain.argmax(-1, keepdim=True), 0.0, -torch.inf)
     ours, theirs = probabilities(logits[0], sampler), chain.softmax(-1)[0].numpy()
     assert ours.sum() == pytest.approx(1, abs=1e-5)
     unlike = (ours > 0) != (theirs > 0)
