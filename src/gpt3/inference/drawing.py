@@ -17,8 +17,12 @@ from gpt3.inference.options import SamplingOptions
 Row = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
-NUCLEUS_GUESS = 1024  # the nucleus is looked for among so many likeliest before the whole vocabulary is counted
+GROUP = 64  # values of which only the largest is looked at when large ones are searched for
 BLOCK = 256  # weights that are summed together before the point of a draw is searched for
+
+CLASS_BITS = np.uint32(
+    19
+)  # of a float32's 32 bits, those that do not tell its class: sign, exponent and 4 bits are left
 
 
 def distribution(logits: Row, options: SamplingOptions) -> tuple[Ids | None, Row]:
@@ -62,14 +66,12 @@ def likeliest(values: Row, k: int) -> Ids:
 
     The k-th largest of the maxima of groups is no larger than the k-th largest of all: what is below it need not be sorted.
     """
-    group = 64
+    group = GROUP
     while group > 1 and len(values) // group < 2 * k:
         group //= 2
     if group < 4:
         return np.flatnonzero(values >= np.partition(values, -k)[-k])
-    columns = len(values) // group
-    maxima = values[: columns * group].reshape(group, columns).max(0)
-    candidates = np.flatnonzero(values >= np.partition(maxima, -k)[-k])
+    candidates = np.flatnonzero(values >= np.partition(_maxima(values, group), -k)[-k])
     found = values[candidates]
     return candidates[found >= np.partition(found, -k)[-k]]
 
@@ -88,23 +90,30 @@ def _locate(weights: Row, uniform: float) -> tuple[int, float]:
 def _nucleus(ids: Ids | None, weights: Row, p: float) -> tuple[Ids | None, Row]:
     """The fewest weights, largest first, with a share of p or more. Of equal weights at the edge the lowest ids are taken."""
     target = p * float(weights.sum())
-    if len(weights) <= 2 * NUCLEUS_GUESS:
+    if ids is not None or len(weights) < 16 * GROUP:
         return _select(ids, weights, _largest(weights, target))
-    if ids is None:
-        candidates = likeliest(weights, NUCLEUS_GUESS)
-        found = weights[candidates]
-        if float(found.sum(dtype=np.float64)) >= target:
-            kept = _largest(found, target)
-            return candidates[kept], found[kept]
+    maxima = _maxima(weights, GROUP)
+    candidates = np.flatnonzero(weights >= np.partition(maxima, len(maxima) // 2)[len(maxima) // 2])  # 1 or 2% of all
+    found = weights[candidates]
+    if float(found.sum(dtype=np.float64)) >= target:
+        kept = _largest(found, target)
+        return candidates[kept], found[kept]
     # a wide one: count by the leading bits of the numbers (16 classes to a factor of 2), then sort only the class at the edge
-    classes = (weights.view(np.uint32) >> 19).astype(np.intp)
+    classes = (weights.view(np.uint32) >> CLASS_BITS).astype(np.intp)
     masses = np.bincount(classes, weights=weights)
     above = masses[::-1].cumsum()[::-1] - masses  # (classes,), mass of all higher classes
     edge = int(np.flatnonzero(above < target)[0])
-    members = np.flatnonzero(classes == edge)
-    kept = classes > edge
+    lower, upper = (np.arange(edge, edge + 2, dtype=np.uint32) << CLASS_BITS).view(np.float32)
+    kept = weights >= upper
+    members = np.flatnonzero((weights >= lower) ^ kept)
     kept[members[_largest(weights[members], target - above[edge])]] = True
-    return _select(ids, weights, kept)
+    return _select(None, weights, kept)
+
+
+def _maxima(values: Row, group: int) -> Row:
+    """The largest of each group of values: every n-th, so that neighbours, often alike, fall into different groups."""
+    columns = len(values) // group
+    return values[: columns * group].reshape(group, columns).max(0)
 
 
 def _largest(weights: Row, target: float) -> NDArray[np.bool_]:

@@ -176,7 +176,12 @@ def tile(rows: int, tokens: int, ahead: int = 0) -> Any:
                     columns = [xs.vector(t, index) for t in range(tokens)]
                     for k in range(rows):
                         if ahead:
-                            _prefetch(builder, cgutils.pointer_add(builder, w.pointer(k, index, ir.IntType(8)), ir.Constant(I64, ahead)))
+                            _prefetch(
+                                builder,
+                                cgutils.pointer_add(
+                                    builder, w.pointer(k, index, ir.IntType(8)), ir.Constant(I64, ahead)
+                                ),
+                            )
                         wide = _widen_vector(builder, weight.dtype, w.vector(k, index))
                         for t in range(tokens):
                             pointer = sums[k, t]
