@@ -42,11 +42,6 @@ def new_sampler(options: SamplingOptions, V: int, prompt=(), seed=0, row=0, **ch
     return Sampler(options, list(prompt), seed, row, **{"ends": set(), "vocabulary": V, **changes})
 
 
-def differing_mass(logits: torch.Tensor, kept: torch.Tensor, distribution: np.ndarray) -> float:
-    """What one of the two keeps and the other does not, by the untouched distribution."""
-    return float(logits.double().softmax(-1)[(kept > -torch.inf) != torch.from_numpy(distribution > 0)].sum())
-
-
 @quick
 @given(seeds, st.sampled_from([12, 300, 5000]), options_of_all_kinds, st.integers(0, 20), st.integers(0, 20))
 def test_probabilities_are_the_chain_s(seed, V, options, T, written):
@@ -98,6 +93,17 @@ def test_a_nucleus_is_the_fewest_tokens_of_its_mass(seed, V, p, scale, ties):
     assert mass >= p - 1e-5
     assert mass - least < p + 1e-5
     assert exact[~kept].max(initial=0) <= least
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0, 9.0])
+@pytest.mark.parametrize("name", ["top_p", "typical_p", "min_p"])
+def test_cuts_are_the_chain_s_at_the_size_of_gpt2(scale, name):
+    V = 50_257
+    logits = random_logits(6, 1, V, scale)
+    options = SamplingOptions(**{name: 0.8}, temperature=1.3)
+    kept = probabilities(logits[0], new_sampler(options, V)) > 0
+    unlike = kept != (sampling.shape(logits, options)[0] > -torch.inf).numpy()
+    assert logits.double().softmax(-1)[0].numpy()[unlike].sum() < 1e-4
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
