@@ -153,6 +153,14 @@ def test_a_draw_inverts_the_cumulative_distribution(seed, point):
 
 
 @quick
+@given(seeds, st.sampled_from([0.01, 0.3, 2.0, 8.0, 30.0]))
+def test_a_nucleus_of_all_but_nothing_is_all(seed, scale):
+    logits = random_logits(seed, 1, 20_000, scale)[0]
+    found = probabilities(logits, new_sampler(SamplingOptions(top_p=1 - 2**-53), 20_000))
+    assert np.allclose(found, logits.double().softmax(-1).numpy(), rtol=1e-3, atol=1e-6)
+
+
+@quick
 @given(seeds, st.lists(options_of_all_kinds, min_size=2, max_size=5))
 def test_a_row_knows_no_other_row(seed, all_options):
     V, steps = 300, 6

@@ -23,6 +23,7 @@ BLOCK = 256  # weights that are summed together before the point of a draw is se
 CLASS_BITS = np.uint32(
     19
 )  # of a float32's 32 bits, those that do not tell its class: sign, exponent and 4 bits are left
+PIECE = 8192  # numbers that are put into classes at once
 
 
 def distribution(logits: Row, options: SamplingOptions) -> tuple[Ids | None, Row]:
@@ -99,14 +100,12 @@ def _nucleus(ids: Ids | None, weights: Row, p: float) -> tuple[Ids | None, Row]:
         kept = _largest(found, target)
         return candidates[kept], found[kept]
     # a wide one: count by the leading bits of the numbers (16 classes to a factor of 2), then sort only the class at the edge
-    classes = (weights.view(np.uint32) >> CLASS_BITS).astype(np.intp)
-    masses = np.bincount(classes, weights=weights)
+    masses = _by_class(weights, weights)
     above = masses[::-1].cumsum()[::-1] - masses  # (classes,), mass of all higher classes
     edge = int(np.flatnonzero(above < target)[0])
-    lower, upper = (np.arange(edge, edge + 2, dtype=np.uint32) << CLASS_BITS).view(np.float32)
-    kept = weights >= upper
-    members = np.flatnonzero((weights >= lower) ^ kept)
-    kept[members[_largest(weights[members], target - above[edge])]] = True
+    kept, members = _split(weights, edge)
+    if len(members):  # none, where p is so near 1 that rounding puts the target beyond the sum of all
+        kept[members[_largest(weights[members], target - above[edge])]] = True
     return _select(None, weights, kept)
 
 
@@ -114,6 +113,24 @@ def _maxima(values: Row, group: int) -> Row:
     """The largest of each group of values: every n-th, so that neighbours, often alike, fall into different groups."""
     columns = len(values) // group
     return values[: columns * group].reshape(group, columns).max(0)
+
+
+def _by_class(keys: Row, weights: Row) -> NDArray[np.float64]:
+    """Sums of the weights by the class of their key (not negative), up to the highest there is. In pieces that fit the cache."""
+    count = int(keys.max().view(np.uint32) >> CLASS_BITS) + 1
+    sums = np.zeros(count)
+    for start in range(0, len(keys), PIECE):
+        classes = keys[start : start + PIECE].view(np.uint32) >> CLASS_BITS
+        sums += np.bincount(classes, weights[start : start + PIECE], count)
+    return sums
+
+
+def _split(keys: Row, number: int) -> tuple[NDArray[np.bool_], Ids]:
+    """Which keys are of a higher class than this one, and the places of those in it."""
+    bits = np.arange(number, number + 2, dtype=np.uint32) << CLASS_BITS
+    lower, upper = bits.view(np.float32)  # NaN above infinity, which nothing reaches
+    above: NDArray[np.bool_] = keys >= upper
+    return above, np.flatnonzero((keys >= lower) ^ above)
 
 
 def _largest(weights: Row, target: float) -> NDArray[np.bool_]:
@@ -134,10 +151,9 @@ def _typical(weights: Row, p: float) -> NDArray[np.bool_]:
         surprise = -np.log(probabilities)
         distance: Row = np.abs(surprise - np.nansum(surprise * probabilities))
     # as in a wide nucleus: count by classes of the distance, then sort only the class in which the sum reaches p
-    classes = (distance.view(np.uint32) >> CLASS_BITS).astype(np.intp)
-    sums = np.bincount(classes, weights=probabilities).cumsum()
-    edge = min(int(sums.searchsorted(p)), int(classes.max()))
-    members = np.flatnonzero(classes == edge)
+    sums = _by_class(distance, probabilities).cumsum()
+    edge = min(int(sums.searchsorted(p)), len(sums) - 1)
+    _, members = _split(distance, edge)
     members = members[np.argsort(distance[members], kind="stable")]
     inside = (sums[edge - 1] if edge else 0.0) + probabilities[members].cumsum(dtype=np.float64)
     farthest = distance[members[min(int(inside.searchsorted(p)), len(members) - 1)]]
