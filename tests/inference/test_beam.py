@@ -74,7 +74,7 @@ def tiny():
     return GPT3ForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_a_wide_search_finds_what_trying_everything_finds(tiny, alpha):
     prompt, most = [1, 2], 4
     expected = {}

@@ -42,11 +42,6 @@ def new_sampler(options: SamplingOptions, V: int, prompt=(), seed=0, row=0, **ch
     return Sampler(options, list(prompt), seed, row, **{"ends": set(), "vocabulary": V, **changes})
 
 
-def differing_mass(logits: torch.Tensor, kept: torch.Tensor, distribution: np.ndarray) -> float:
-    """What one of the two keeps and the other does not, by the untouched distribution."""
-    return float(logits.double().softmax(-1)[(kept > -torch.inf) != torch.from_numpy(distribution > 0)].sum())
-
-
 @quick
 @given(seeds, st.sampled_from([12, 300, 5000]), options_of_all_kinds, st.integers(0, 20), st.integers(0, 20))
 def test_probabilities_are_the_chain_s(seed, V, options, T, written):
@@ -59,7 +54,7 @@ def test_probabilities_are_the_chain_s(seed, V, options, T, written):
     history = torch.tensor([ids], dtype=torch.long)
     chain = sampling.process(logits, history, options, V - 1, written=written, ends=[0, 5], bad_words=words)
     if options.temperature == 0:
-        chain = torch.where(torch.arange(V) == chain.argmax(-1), 0.0, -torch.inf)
+        chain = torch.where(torch.arange(V) == chain.argmax(-1, keepdim=True), 0.0, -torch.inf)
     ours, theirs = probabilities(logits[0], sampler), chain.softmax(-1)[0].numpy()
     assert ours.sum() == pytest.approx(1, abs=1e-5)
     unlike = (ours > 0) != (theirs > 0)
@@ -98,6 +93,17 @@ def test_a_nucleus_is_the_fewest_tokens_of_its_mass(seed, V, p, scale, ties):
     assert mass >= p - 1e-5
     assert mass - least < p + 1e-5
     assert exact[~kept].max(initial=0) <= least
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0, 9.0])
+@pytest.mark.parametrize("name", ["top_p", "typical_p", "min_p"])
+def test_cuts_are_the_chain_s_at_the_size_of_gpt2(scale, name):
+    V = 50_257
+    logits = random_logits(6, 1, V, scale)
+    options = SamplingOptions(**{name: 0.8}, temperature=1.3)
+    kept = probabilities(logits[0], new_sampler(options, V)) > 0
+    unlike = kept != (sampling.shape(logits, options)[0] > -torch.inf).numpy()
+    assert logits.double().softmax(-1)[0].numpy()[unlike].sum() < 1e-4
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
@@ -144,6 +150,14 @@ def test_a_draw_inverts_the_cumulative_distribution(seed, point):
     place = drawing.draw(weights, point)
     assert sums[place] >= point - 1e-5
     assert place == 0 or sums[place - 1] <= point + 1e-5
+
+
+@quick
+@given(seeds, st.sampled_from([0.01, 0.3, 2.0, 8.0, 30.0]))
+def test_a_nucleus_of_all_but_nothing_is_all(seed, scale):
+    logits = random_logits(seed, 1, 20_000, scale)[0]
+    found = probabilities(logits, new_sampler(SamplingOptions(top_p=1 - 2**-53), 20_000))
+    assert np.allclose(found, logits.double().softmax(-1).numpy(), rtol=1e-3, atol=1e-6)
 
 
 @quick

@@ -17,8 +17,13 @@ from gpt3.inference.options import SamplingOptions
 Row = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
-NUCLEUS_GUESS = 1024  # the nucleus is looked for among so many likeliest before the whole vocabulary is counted
+GROUP = 64  # values of which only the largest is looked at when large ones are searched for
 BLOCK = 256  # weights that are summed together before the point of a draw is searched for
+
+CLASS_BITS = np.uint32(
+    19
+)  # of a float32's 32 bits, those that do not tell its class: sign, exponent and 4 bits are left
+PIECE = 8192  # numbers that are put into classes at once
 
 
 def distribution(logits: Row, options: SamplingOptions) -> tuple[Ids | None, Row]:
@@ -62,14 +67,12 @@ def likeliest(values: Row, k: int) -> Ids:
 
     The k-th largest of the maxima of groups is no larger than the k-th largest of all: what is below it need not be sorted.
     """
-    group = 64
+    group = GROUP
     while group > 1 and len(values) // group < 2 * k:
         group //= 2
     if group < 4:
         return np.flatnonzero(values >= np.partition(values, -k)[-k])
-    columns = len(values) // group
-    maxima = values[: columns * group].reshape(group, columns).max(0)
-    candidates = np.flatnonzero(values >= np.partition(maxima, -k)[-k])
+    candidates = np.flatnonzero(values >= np.partition(_maxima(values, group), -k)[-k])
     found = values[candidates]
     return candidates[found >= np.partition(found, -k)[-k]]
 
@@ -88,23 +91,46 @@ def _locate(weights: Row, uniform: float) -> tuple[int, float]:
 def _nucleus(ids: Ids | None, weights: Row, p: float) -> tuple[Ids | None, Row]:
     """The fewest weights, largest first, with a share of p or more. Of equal weights at the edge the lowest ids are taken."""
     target = p * float(weights.sum())
-    if len(weights) <= 2 * NUCLEUS_GUESS:
+    if ids is not None or len(weights) < 16 * GROUP:
         return _select(ids, weights, _largest(weights, target))
-    if ids is None:
-        candidates = likeliest(weights, NUCLEUS_GUESS)
-        found = weights[candidates]
-        if float(found.sum(dtype=np.float64)) >= target:
-            kept = _largest(found, target)
-            return candidates[kept], found[kept]
+    maxima = _maxima(weights, GROUP)
+    candidates = np.flatnonzero(weights >= np.partition(maxima, len(maxima) // 2)[len(maxima) // 2])  # 1 or 2% of all
+    found = weights[candidates]
+    if float(found.sum(dtype=np.float64)) >= target:
+        kept = _largest(found, target)
+        return candidates[kept], found[kept]
     # a wide one: count by the leading bits of the numbers (16 classes to a factor of 2), then sort only the class at the edge
-    classes = (weights.view(np.uint32) >> 19).astype(np.intp)
-    masses = np.bincount(classes, weights=weights)
+    masses = _by_class(weights, weights)
     above = masses[::-1].cumsum()[::-1] - masses  # (classes,), mass of all higher classes
     edge = int(np.flatnonzero(above < target)[0])
-    members = np.flatnonzero(classes == edge)
-    kept = classes > edge
-    kept[members[_largest(weights[members], target - above[edge])]] = True
-    return _select(ids, weights, kept)
+    kept, members = _split(weights, edge)
+    if len(members):  # none, where p is so near 1 that rounding puts the target beyond the sum of all
+        kept[members[_largest(weights[members], target - above[edge])]] = True
+    return _select(None, weights, kept)
+
+
+def _maxima(values: Row, group: int) -> Row:
+    """The largest of each group of values: every n-th, so that neighbours, often alike, fall into different groups."""
+    columns = len(values) // group
+    return values[: columns * group].reshape(group, columns).max(0)
+
+
+def _by_class(keys: Row, weights: Row) -> NDArray[np.float64]:
+    """Sums of the weights by the class of their key (not negative), up to the highest there is. In pieces that fit the cache."""
+    count = int(keys.max().view(np.uint32) >> CLASS_BITS) + 1
+    sums = np.zeros(count)
+    for start in range(0, len(keys), PIECE):
+        classes = keys[start : start + PIECE].view(np.uint32) >> CLASS_BITS
+        sums += np.bincount(classes, weights[start : start + PIECE], count)
+    return sums
+
+
+def _split(keys: Row, number: int) -> tuple[NDArray[np.bool_], Ids]:
+    """Which keys are of a higher class than this one, and the places of those in it."""
+    bits = np.arange(number, number + 2, dtype=np.uint32) << CLASS_BITS
+    lower, upper = bits.view(np.float32)  # NaN above infinity, which nothing reaches
+    above: NDArray[np.bool_] = keys >= upper
+    return above, np.flatnonzero((keys >= lower) ^ above)
 
 
 def _largest(weights: Row, target: float) -> NDArray[np.bool_]:
@@ -123,10 +149,15 @@ def _typical(weights: Row, p: float) -> NDArray[np.bool_]:
     probabilities = weights / weights.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         surprise = -np.log(probabilities)
-        distance = np.abs(surprise - np.nansum(surprise * probabilities))
-    order = np.argsort(distance, kind="stable")
-    below = int(np.count_nonzero(probabilities[order].cumsum(dtype=np.float64) < p))
-    kept: NDArray[np.bool_] = distance <= distance[order[min(below, len(order) - 1)]]
+        distance: Row = np.abs(surprise - np.nansum(surprise * probabilities))
+    # as in a wide nucleus: count by classes of the distance, then sort only the class in which the sum reaches p
+    sums = _by_class(distance, probabilities).cumsum()
+    edge = min(int(sums.searchsorted(p)), len(sums) - 1)
+    _, members = _split(distance, edge)
+    members = members[np.argsort(distance[members], kind="stable")]
+    inside = (sums[edge - 1] if edge else 0.0) + probabilities[members].cumsum(dtype=np.float64)
+    farthest = distance[members[min(int(inside.searchsorted(p)), len(members) - 1)]]
+    kept: NDArray[np.bool_] = distance <= farthest
     return kept
 
 
