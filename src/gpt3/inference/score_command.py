@@ -101,17 +101,14 @@ def open_engine(options: ScoreOptions) -> tuple[Engine, PreTrainedTokenizerFast,
     Raises:
         InputError: what `gpt3.inference.load` raises.
     """
-    from gpt3.inference.loading import load
+    from gpt3.inference.language_model import load
     from gpt3.inference.locating import locate
-    from gpt3.inference.reference_engine import ReferenceEngine
 
-    if options.quantize != "none":
-        raise InputError(f"--quantize {options.quantize} is not here yet; leave it out")
     place = locate(options.model)
     if options.model is None:
         note(f"model: {place}")
-    model, tokenizer = load(place, device=options.device, dtype=options.dtype)
-    return ReferenceEngine(model), tokenizer, str(place)
+    model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
+    return model.engine, model.tokenizer, str(place)
 
 
 def read_sources(options: ScoreOptions) -> list[Source]:
