@@ -19,7 +19,7 @@ from gpt3.inference.loading import load_transformers
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.score_page import Page, span
 from gpt3.inference.scoring import score_tokens
-from gpt3.inference.text_scores import Alternative, Summary, TokenScore, encode_text, score_text
+from gpt3.inference.text_scores import Alternative, Summary, TokenScore, encode_texts, score_text
 
 ASSETS = Path(score_page.__file__).parent / "assets"
 TEXT = "The captain looked at the sky.\n你好，世界 🎉 <b>naïve</b> & café\n"
@@ -73,7 +73,7 @@ def test_totals_are_sums_over_texts(files, capfd):
 
 def test_context_and_stride_reach_the_windows(files, capfd):
     model, tokenizer = load_transformers()
-    ids = encode_text(tokenizer, "Once upon a time there was a sea. " * 40, "b.txt")
+    (ids,) = encode_texts(tokenizer, [("b.txt", "Once upon a time there was a sea. " * 40)])
     for context, stride in ((40, 10), (40, 40), (256, 128)):
         (record,) = records(capfd, "b.txt", "--context", str(context), "--stride", str(stride))
         truth = score_tokens(ReferenceEngine(model), ids, context, stride, start=tokenizer.eos_token_id)
@@ -166,6 +166,10 @@ def test_figures_of_texts_done_before_an_interrupt(files, capfd, monkeypatch):
     monkeypatch.setattr(text_scores, "score_chunks", interrupted)
     assert cli.main(["score", "a.txt", "b.txt"]) == 130
     assert capfd.readouterr().out.splitlines()[-1].startswith("a.txt ")
+    assert cli.main(["score", "a.txt", "b.txt", "--json", "--tokens"]) == 130
+    whole_text, cut = map(json.loads, capfd.readouterr().out.splitlines())
+    assert whole_text["tokens"] == len(whole_text["per_token"])
+    assert cut == {"file": "b.txt", "per_token": []}
 
 
 def test_colors_hold_the_text_and_nothing_that_moves_the_cursor(files, capfd):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, RunError
 from gpt3.inference.command import STANDARD_INPUT, speak_utf8, write
 from gpt3.inference.score_options import ScoreOptions
 
@@ -44,6 +44,7 @@ def run(options: ScoreOptions) -> None:
 
     Raises:
         InputError: a text that cannot be read, is empty or not UTF-8; windows that do not fit the model; what loading raises.
+        RunError: the page cannot be written.
         KeyboardInterrupt: passed on, once the figures of the texts that are done are written.
     """
     sources = read_sources(options)  # before the model, whose loading takes seconds
@@ -51,15 +52,15 @@ def run(options: ScoreOptions) -> None:
 
     from gpt3.inference.score_page import Page
     from gpt3.inference.scoring import check_windows
-    from gpt3.inference.text_scores import TokenReader, encode_text, summarize
+    from gpt3.inference.text_scores import TokenReader, encode_texts, summarize
     from gpt3.progress import Progress
 
     engine, tokenizer, place = open_engine(options)
     context, stride = check_windows(engine, options.context, options.stride)
-    texts = [encode_text(tokenizer, source.text, source.name) for source in sources]
+    texts = encode_texts(tokenizer, [(source.name, source.text) for source in sources])
     if max(map(max, texts)) >= engine.vocabulary:
         raise InputError(f"--model {place}: its tokenizer has ids the model has not; copy the folder again")
-    total = sum(map(len, texts))
+    total, nats = sum(map(len, texts)), 0.0
     page = Page(place, context, stride) if options.html is not None else None
     view = TerminalView() if shows_colors(options, total) else None
     reports = Reports(options, several=len(sources) > 1)
@@ -76,8 +77,11 @@ def run(options: ScoreOptions) -> None:
             reader = TokenReader(tokenizer) if takers else None
 
             def take(scores: Scores, reader: TokenReader | None = reader, takers: Sequence[Any] = takers) -> None:
+                nonlocal nats
+                nats -= scores.total
                 if progress is not None:
-                    progress.advance(len(scores), f"loss {-scores.total / len(scores):.3f}")
+                    done = progress.done + len(scores)
+                    progress.update(done, f"loss {nats / done:.3f}")
                 if reader is not None:
                     tokens = list(reader.read(scores))
                     for taker in takers:
@@ -91,7 +95,12 @@ def run(options: ScoreOptions) -> None:
                 page.end(summary)
             reports.add(source.name, summary)
     if page is not None:
-        page.write(Path(str(options.html)))
+        try:
+            page.write(Path(str(options.html)))
+        except OSError as error:
+            raise RunError(
+                f"--html {options.html} cannot be written ({error.strerror}); choose another place"
+            ) from None
         note(f"page: {options.html}")
 
 
@@ -168,7 +177,8 @@ class Reports:
     def __init__(self, options: ScoreOptions, several: bool) -> None:
         self._options, self._several = options, several
         self._rows: list[tuple[str, Summary]] = []
-        self._tokens = 0  # written of the text at hand
+        self._open = False  # a text's tokens are being written
+        self._first = True  # none of them is yet
 
     def __enter__(self) -> Reports:
         return self
@@ -179,6 +189,8 @@ class Reports:
 
         if kind is BrokenPipeError:  # nobody reads on
             return
+        if self._open:
+            write("]}\n")  # what there is of a text that was cut short
         if not self._options.json and self._rows:
             write(table(self._rows) + "\n")
         elif self._options.json and self._several and kind is None:
@@ -188,21 +200,22 @@ class Reports:
     def begin(self, name: str) -> Callable[[list[TokenScore]], None]:
         """Begin a text's JSON object; returns what writes its tokens, which need not be kept."""
         write(f'{{"file": {json.dumps(name, ensure_ascii=False)}, "per_token": [')
-        self._tokens = 0
+        self._open = self._first = True
         return self._write_tokens
 
     def add(self, name: str, summary: Summary) -> None:
         """A text is done."""
         self._rows.append((name, summary))
         if self._options.tokens:
+            self._open = False
             write("], " + json.dumps(summary.as_dict())[1:] + "\n")
         elif self._options.json:
             write(json.dumps({"file": name, **summary.as_dict()}, ensure_ascii=False) + "\n")
 
     def _write_tokens(self, tokens: list[TokenScore]) -> None:
         found = ", ".join(json.dumps(token.as_dict(), ensure_ascii=False) for token in tokens)
-        write((", " if self._tokens else "") + found)
-        self._tokens += len(tokens)
+        write(("" if self._first else ", ") + found)
+        self._first = False
 
 
 class TerminalView:

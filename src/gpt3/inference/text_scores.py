@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +204,7 @@ def score_text(
         top: with each token, as many of the likeliest in its place.
 
     Raises:
-        InputError: an empty text, or what `encode_text` and `score_tokens` raise.
+        InputError: an empty text, or what `encode_texts` and `score_tokens` raise.
 
     Example:
         >>> score_text(engine, tokenizer, "The sea was calm.").bits_per_byte
@@ -216,27 +216,32 @@ def score_text(
         if reader is not None:
             found.extend(reader.read(scores))
 
-    ids = encode_text(tokenizer, text, "the text")
+    (ids,) = encode_texts(tokenizer, [("the text", text)])
     summary = summarize(engine, tokenizer, text, ids, take, context=context, stride=stride, top=top)
     return TextScore(summary, found)
 
 
-def encode_text(tokenizer: PreTrainedTokenizerFast, text: str, name: str) -> list[int]:
-    """The ids of a text; what spells a special token in it stays text.
+def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+    """The ids of texts, given as name and text; what spells a special token in them stays text.
 
     Raises:
-        InputError: nothing in it, or half a surrogate pair, which is no character.
+        InputError: naming each with nothing in it, or with half a surrogate pair, which is no character.
     """
     from gpt3.tokenizer import Encoder
 
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{name} is no text at character {error.start} ({error.reason}); give it in UTF-8") from None
-    ids: list[int] = Encoder(tokenizer).encode_batch([text])[0].tolist() if text else []
-    if not ids:
-        raise InputError(f"{name} is empty; there is nothing to score")
-    return ids
+    faults = []
+    for name, text in texts:
+        if not text:
+            faults.append(f"{name} is empty; there is nothing to score")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            faults.append(f"{name} is no text at character {error.start} ({error.reason}); give it in UTF-8")
+    if faults:
+        raise InputError("; ".join(faults))
+    ids, lengths = Encoder(tokenizer).encode_batch([text for _, text in texts])
+    ends = lengths.cumsum().tolist()
+    return [ids[end - length : end].tolist() for end, length in zip(ends, lengths.tolist(), strict=True)]
 
 
 def first_token(tokenizer: PreTrainedTokenizerFast) -> int:
