@@ -25,6 +25,7 @@ SURFACE = {
     "generate": """bad_words device dtype frequency_penalty json logit_bias logprobs max_new_tokens min_new_tokens min_p model
         no_repeat_ngram num_samples presence_penalty prompt prompt_file repetition_penalty seed stop temperature top_k top_p
         typical_p""",
+    "score": "color context device dtype files html json model quantize stride text tokens",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
@@ -90,6 +91,9 @@ def test_options_are_parsed_without_torch(name: str) -> None:
         (["train", "--dtype", "fp64"], ["fp64", "bf16"]),
         (["prepare", "--data", "no/such/file.txt", "--out", "x"], ["no/such/file.txt"]),
         (["generate", "--top-p", "3", "x"], ["--top-p", "3"]),
+        (["score"], ["nothing to score", "--text"]),
+        (["score", "no-such.txt"], ["no-such.txt", "cannot be read"]),
+        (["score", "--text", "x", "--context", "4", "--stride", "5"], ["--stride 5", "--context 4"]),
         (["ladder", "--gpus", "8"], ["--gpu H100", "--gpu-memory 80"]),
         (["ladder", "--gpus", "0", "--gpu", "H100"], ["--gpus 0", "from 1"]),
         (["ladder", "--gpus", "2.5", "--gpu", "H100"], ["--gpus", "2.5"]),

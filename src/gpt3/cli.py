@@ -43,6 +43,12 @@ COMMANDS = {
         "gpt3.inference.command:run",
         positional="prompt",
     ),
+    "score": Command(
+        "how well a model predicts texts: loss, perplexity, bits per byte, token by token",
+        "gpt3.inference.score_options:ScoreOptions",
+        "gpt3.inference.score_command:run",
+        positional="files",
+    ),
     "prepare": Command(
         "turn documents into token shards",
         "gpt3.corpus.prepare:PrepareOptions",

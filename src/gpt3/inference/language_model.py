@@ -1,4 +1,4 @@
-"""A model one can talk to from Python: `gpt3.load(...)`, then `complete`, `stream`."""
+"""A model one can talk to from Python: `gpt3.load(...)`, then `complete`, `stream`, `score`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from gpt3.inference.streaming import TokenBytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from gpt3.inference.text_scores import TextScore
 
 
 def load(
@@ -145,6 +147,29 @@ class LanguageModel:
         check_stream(options)
         job = Job(self, [prompt], options, draft=draft)
         return (piece for _, piece in job)
+
+    def score(
+        self,
+        text: str,
+        *,
+        context: int | None = None,
+        stride: int | None = None,
+        tokens: bool = False,
+        top: int = 0,
+    ) -> TextScore:
+        """How probable the model finds a text that begins a document: loss, perplexity, bits per byte.
+
+        Args:
+            context, stride: windows over a long text, see `gpt3.inference.scoring`.
+            tokens: give every token's score, too.
+            top: with each token, as many of the likeliest in its place.
+
+        Raises:
+            InputError: an empty text, one that is no text, or windows out of range.
+        """
+        from gpt3.inference.text_scores import score_text
+
+        return score_text(self.engine, self.tokenizer, text, context=context, stride=stride, tokens=tokens, top=top)
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids of a prompt, end-of-text for an empty one: where documents begin.

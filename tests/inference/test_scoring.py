@@ -1,0 +1,197 @@
+"""Scores equal those of transformers' own forward pass, however the text is cut into windows and chunks."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt3.errors import InputError, RunError
+from gpt3.inference.engines import make_engine
+from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.scoring import SLOTS, continuation_logprobs, judge, score_chunks, score_tokens, windows
+
+CONTEXT = 48  # of the models in conftest.py
+
+
+@pytest.fixture(scope="module", params=[ReferenceEngine, make_engine])
+def engine(model, request):
+    """The reference, and the fast one of this machine."""
+    return request.param(model)
+
+
+@pytest.fixture(scope="module")
+def draw(engine):
+    """Random ids by seed."""
+
+    def ids(count, seed=0):
+        return torch.randint(engine.vocabulary, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+    return ids
+
+
+@pytest.fixture(scope="module")
+def forward(model, engine):
+    """transformers' own log-probabilities after each token, (T, V), all in one forward without a cache."""
+
+    def logprobs(ids):
+        with torch.inference_mode():
+            return model(torch.tensor([ids]), use_cache=False).logits[0, :, : engine.vocabulary].log_softmax(-1)
+
+    return logprobs
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7, 1000])
+def test_a_text_within_the_context_is_cross_entropy(engine, tokenizer, model, draw, chunk):
+    ids = draw(CONTEXT)
+    text = torch.tensor([tokenizer.eos_token_id, *ids])
+    with torch.inference_mode():
+        logits = model(text[None, :-1]).logits[0, :, : engine.vocabulary]
+    losses = F.cross_entropy(logits, text[1:], reduction="none")
+    scores = score_tokens(engine, ids, start=tokenizer.eos_token_id, chunk=chunk)
+    torch.testing.assert_close(-scores.logprobs, losses, rtol=1e-4, atol=1e-4)
+    assert scores.total == pytest.approx(-float(losses.double().sum()), rel=1e-6)
+    assert scores.ids.tolist() == ids
+
+
+@pytest.mark.parametrize(("length", "stride"), [(48, 16), (48, 48), (33, 8), (20, 1)])
+def test_beyond_the_context_it_is_the_strided_perplexity_of_transformers(engine, model, draw, length, stride):
+    """The loop that transformers documents ("Perplexity of fixed-length models"), where a window of `length` holds the
+    targets, too, so that `length` - 1 tokens are read. With stride = length that loop skips each window's first token."""
+    ids = draw(150, seed=3)
+    text = torch.tensor([ids])
+    nats, count, before = 0.0, 0, 0
+    for begin in range(0, text.shape[1], stride):
+        end = min(begin + length, text.shape[1])
+        labels = text[:, begin:end].clone()
+        labels[:, : -(end - before)] = -100
+        with torch.inference_mode():
+            logits = model(text[:, begin:end]).logits[0, :-1, : engine.vocabulary]
+        nats += float(F.cross_entropy(logits, labels[0, 1:], ignore_index=-100, reduction="sum"))
+        count += int((labels[0, 1:] != -100).sum())
+        before = end
+        if end == text.shape[1]:
+            break
+    if stride < length:
+        scores = score_tokens(engine, ids, length - 1, stride)
+        assert len(scores) == count == 149
+        assert -scores.total == pytest.approx(nats, rel=1e-5)
+    else:
+        parts = [score_tokens(engine, ids[i : i + length]) for i in range(0, 150, length)]
+        assert -sum(part.total for part in parts) == pytest.approx(nats, rel=1e-5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tokens=st.integers(1, 300), context=st.integers(1, 60), data=st.data())
+def test_every_token_is_scored_once_after_enough_context(tokens, context, data):
+    stride = data.draw(st.integers(1, context))
+    scored = []
+    for number, window in enumerate(windows(tokens, context, stride)):
+        assert 0 < window.scored <= window.end - window.begin <= context
+        assert window.begin == number * stride
+        for at in range(window.end - window.scored, window.end):
+            scored.append(at)
+            assert number == 0 or at - window.begin + 1 >= context - stride + 1
+    assert scored == list(range(tokens))
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_windows_are_independent_forwards_whatever_the_chunk(engine, draw, forward, data):
+    ids = draw(data.draw(st.integers(2, 90), label="tokens"), seed=1)
+    context = data.draw(st.integers(1, CONTEXT), label="context")
+    stride = data.draw(st.integers(1, context), label="stride")
+    chunk = data.draw(st.integers(1, 60), label="chunk")
+    pieces = list(score_chunks(engine, ids, context, stride, top=3, chunk=chunk))
+    assert all(len(piece) <= chunk for piece in pieces)
+    scores = score_tokens(engine, ids, context, stride, top=3, chunk=chunk)
+    assert scores.total == pytest.approx(sum(piece.total for piece in pieces), rel=1e-9)
+    assert scores.ids.tolist() == ids[1:]
+    for window in windows(len(ids) - 1, context, stride):
+        truth = forward(ids[window.begin : window.end])[-window.scored :]
+        part = scores[window.end - window.scored : window.end]
+        torch.testing.assert_close(part.logprobs, truth.gather(1, part.ids[:, None])[:, 0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(part.entropies, -(truth.exp() * truth).sum(-1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(part.top_logprobs, truth.topk(3).values, rtol=1e-4, atol=1e-4)
+
+
+def test_judgement_of_a_distribution_known_by_hand():
+    """Four tokens of probability 1/2, 1/4, 1/8, 1/8; the last two tie, and the lower id is ahead."""
+    logits = torch.tensor([[1 / 8, 1 / 2, 1 / 8, 1 / 4]]).log().expand(4, -1) + 100.0
+    scores = judge(logits, torch.tensor([0, 1, 2, 3]), top=2)
+    torch.testing.assert_close(scores.logprobs.exp(), torch.tensor([1 / 8, 1 / 2, 1 / 8, 1 / 4]), rtol=1e-4, atol=0)
+    assert scores.ranks.tolist() == [3, 1, 4, 2]
+    assert scores.entropies.tolist() == pytest.approx([1.75 * math.log(2)] * 4, rel=1e-4)
+    assert scores.top_ids.tolist() == [[1, 3]] * 4
+    with pytest.raises(RunError, match="NaN"):
+        judge(torch.tensor([[0.0, math.nan]]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("context_length", [1, 5, 30])
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_continuations_are_the_end_of_the_joined_sequence(engine, draw, forward, context_length, chunk):
+    context = draw(context_length, seed=5)
+    continuations = [draw(1 + number % 9, seed=number) for number in range(2 * SLOTS + 3)]
+    greedy: list[int] = []
+    for _ in range(4):
+        greedy.append(int(forward(context + greedy)[-1].argmax()))
+    continuations += [greedy, [*greedy[:3], (greedy[3] + 1) % engine.vocabulary], continuations[0]]
+    found = continuation_logprobs(engine, context, continuations, chunk=chunk)
+    for continuation, score in zip(continuations, found, strict=True):
+        truth = forward([*context, *continuation])[context_length - 1 : -1]
+        expected = truth.gather(1, torch.tensor(continuation)[:, None])[:, 0]
+        assert score.logprobs == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-4)
+        assert score.total == pytest.approx(float(expected.sum()), rel=1e-4)
+        assert score.is_greedy == (truth.argmax(-1).tolist() == continuation)
+        assert score.dropped == 0
+    assert [score.is_greedy for score in found[-3:-1]] == [True, False]
+
+
+def test_the_context_is_read_once(model, draw):
+    reads: list[int] = []
+
+    class Counting(ReferenceEngine):
+        def _forward(self, cache, runs):
+            reads.extend(len(run.tokens) for run in runs)
+            return super()._forward(cache, runs)
+
+    continuation_logprobs(Counting(model), draw(20), [[1, 2, 3], [4], [5, 6]])
+    assert sorted(reads) == [1, 2, 20]  # and of a continuation all but its last token, whose logits nobody asks for
+
+
+def test_only_the_context_is_truncated_and_only_on_the_left(engine, draw, forward):
+    context, short, long = draw(60, seed=8), draw(2, seed=9), draw(CONTEXT, seed=10)
+    found = continuation_logprobs(engine, context, [short, long, short])
+    assert [score.dropped for score in found] == [60 + 1 - CONTEXT, 60 - 1, 60 + 1 - CONTEXT]
+    for continuation, score in zip((short, long), found, strict=False):
+        joined = [*context, *continuation][-CONTEXT - 1 :]
+        truth = forward(joined[:-1])[-len(continuation) :]
+        expected = truth.gather(1, torch.tensor(continuation)[:, None])[:, 0].tolist()
+        assert score.logprobs == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    with pytest.raises(InputError, match=r"49 tokens, the model 48 positions; it would be cut"):
+        continuation_logprobs(engine, context, [short, draw(CONTEXT + 1)])
+    with pytest.raises(ValueError, match="at least one token"):
+        continuation_logprobs(engine, [], [short])
+
+
+@pytest.mark.parametrize(
+    ("context", "stride", "message"),
+    [
+        (49, None, "--context 49 is outside 1 to 48, the positions of the model"),
+        (0, None, "--context 0 is outside"),
+        (20, 21, "--stride 21 is outside 1 to 20, the context"),
+        (60, 0, "--context 60 is outside .*; --stride 0 is outside"),
+    ],
+)
+def test_windows_out_of_range_are_refused(engine, draw, context, stride, message):
+    with pytest.raises(InputError, match=message):
+        score_tokens(engine, draw(5), context, stride)
+
+
+def test_tokens_out_of_range_are_refused(engine):
+    with pytest.raises(ValueError, match="no token"):
+        score_tokens(engine, [3])
+    with pytest.raises(ValueError, match="not among"):
+        score_tokens(engine, [3, engine.vocabulary])
