@@ -170,7 +170,7 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
         ("train --config unknown.yaml", "--config: unknown option --stepz; did you mean --steps?"),
         ("train --config list.yaml", "--config must be a YAML file with a line `option: value` for each option"),
         ("train --config bytes.yaml", "--config is not UTF-8 at byte 0; convert it to UTF-8"),
-        ("prepare --data wiki --out list.yaml/x", "--out list.yaml/x cannot be made: .*list.yaml is a file; choose"),
+        ("prepare --data wiki --out list.yaml/x", "list.yaml/x cannot be made: .*list.yaml is a file; choose another --out"),
     ],
 )
 def test_a_wrong_value_is_told_in_the_words_of_the_command_line(
