@@ -51,6 +51,7 @@ from gpt3.training.samples import SampleWriter
 from gpt3.training.signals import interruptible
 from gpt3.training.spikes import SpikeWindow
 from gpt3.training.tracking import Tracker, open_trackers
+from gpt3.training.validation_sets import set_rows, warning
 from gpt3.training.validations import Validations
 
 BYTES_A_PARAMETER = 16
@@ -290,7 +291,10 @@ class Pretraining:
         rows = self.data.sources(self.plan.total_sequences, self.plan.context)
         if self.checkpoint is not None:
             check_same_data(self.folder, rows)
-        write_text(self.folder / "data.json", json.dumps({"sources": rows}, indent=1))
+        given = set_rows(self.data.given, self.data.training)
+        write_text(self.folder / "data.json", json.dumps({"sources": rows, "validation": given}, indent=1))
+        if text := warning(given):
+            say(text)
         write_text(self.folder / "environment.json", json.dumps(environment(str(self.compute.device)), indent=1))
         named = self.asked_options.resume not in ("auto", "never")
         if self.checkpoint is None or named:
