@@ -177,6 +177,12 @@ def test_the_models_mode_is_put_back(model):
     model.eval()
 
 
+def test_dropout_is_off_while_it_scores(model):
+    split, drawn = Documents([30]), GPT3ForCausalLM(GPT3Config(**(model.config.to_dict() | {"resid_pdrop": 0.5})))
+    drawn.load_state_dict(model.state_dict())
+    assert validate(drawn.train(), split, COMPUTE, CONTEXT, 4) == validate(model, split, COMPUTE, CONTEXT, 4)
+
+
 def documents_like(rng, count):
     """Lengths and losses as text has them: log-normal lengths, short documents harder, a level of each document's own."""
     tokens = np.maximum(2, rng.lognormal(5, 1, count)).round()
@@ -193,6 +199,13 @@ def test_the_interval_is_a_bootstraps():
     expected = np.percentile(losses, [2.5, 97.5])
     assert np.abs(expected - [low, high]).max() < 0.1 * (high - low)
     assert low < nats.sum() / tokens.sum() < high
+
+
+def test_the_interval_of_three_documents_is_the_one_worked_out_by_hand():
+    """R = 15/6; residuals -1/2, -1, 3/2; variance 3/2 · 7/2 / 36; Student's quantile of 2 degrees of freedom is 4.302653."""
+    low, high = loss_interval(np.array([2.0, 4.0, 9.0]), np.array([1.0, 2.0, 3.0]))
+    margin = 4.302653 * math.sqrt(3 / 2 * 7 / 2 / 36)
+    assert (low, high) == (pytest.approx(2.5 - margin, rel=1e-6), pytest.approx(2.5 + margin, rel=1e-6))
 
 
 def test_the_interval_covers_the_truth_95_times_in_100():
