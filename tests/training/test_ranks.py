@@ -123,7 +123,7 @@ def test_a_killed_rank_stops_all_and_a_restart_is_exact(
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
-@pytest.mark.parametrize("moment", ["starting", "training"])
+@pytest.mark.parametrize("moment", ["training", pytest.param("starting", marks=pytest.mark.slow)])
 def test_a_killed_launcher_leaves_no_rank_behind(
     text_file: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
