@@ -45,7 +45,9 @@ def test_the_best_is_chosen_among_validations_of_the_same_tokens(tiny, tmp_path:
 
 def test_a_run_that_stops_early_stays_stopped(tiny, tmp_path: Path) -> None:
     """Its last checkpoint knows: a second sitting finishes and takes no further step."""
-    options = tiny(steps=40, validate_every=2, validation_tokens=10**9, early_stop=2, lr=1e-30)  # weights that stand still
+    options = tiny(
+        steps=40, validate_every=2, validation_tokens=10**9, early_stop=2, lr=1e-30
+    )  # weights that stand still
     result = train(options)
     steps = max(scores(result.folder))
     assert steps == 6
