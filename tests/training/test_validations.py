@@ -37,10 +37,19 @@ def test_the_best_is_chosen_among_validations_of_the_same_tokens(tiny, tmp_path:
     """The last one reads more than the others, and does not count unless all is read each time."""
     for validation_tokens, best in ((64, 2), (10**9, 4)):
         result = train(
-            tiny(steps=4, validate_every=2, validation_tokens=validation_tokens, out=str(tmp_path / str(best)), lr=1e-2)
+            tiny(
+                steps=4,
+                validate_every=2,
+                validation_tokens=validation_tokens,
+                out=str(tmp_path / str(best)),
+                lr=1e-2,
+                checkpoint_every=100,
+            )
         )
         last = checkpoints(result.folder / "checkpoints")[-1]
         assert read_state(last)["early"]["best_step"] == best
+        saved = [path.name for path in checkpoints(result.folder / "checkpoints")]
+        assert saved == ["step-2", "step-4"]  # the best is saved when it is found
 
 
 def test_a_run_that_stops_early_stays_stopped(tiny, tmp_path: Path) -> None:
