@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from gpt3 import cli
 from gpt3.importing import open_checkpoint
-from gpt3.inference import load
+from gpt3.inference.loading import load_transformers as load
 from gpt3.model import GPT3ForCausalLM
 from gpt3.model_folder import write_weights
 from gpt3.tokenizer import train_tokenizer

@@ -14,7 +14,7 @@ from gpt3.errors import InputError
 from gpt3.importing import open_checkpoint
 from gpt3.importing.command import run
 from gpt3.importing.options import ImportOptions
-from gpt3.inference.generation import encode_prompt
+from gpt3.inference import LanguageModel
 from gpt3.tokenizer import gpt2_tokenizer, load_tokenizer, prompt_start, train_tokenizer
 
 TEXTS = [
@@ -71,11 +71,13 @@ def test_opt_puts_its_end_of_text_before_each_prompt(own: PreTrainedTokenizerFas
     assert_same_ids(ours, theirs)
     assert ours.pad_token == "<pad>"
     run(ImportOptions(source=str(folder), out=str(tmp_path / "out")))
+    model = open_checkpoint(folder).model()
     for again in (load_tokenizer(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")):
         assert_same_ids(again, theirs)
         assert prompt_start(again) == [2]
-        assert encode_prompt(again, "The sea") == theirs("The sea")["input_ids"]
-        assert encode_prompt(again, "") == [2]
+        writer = LanguageModel(model, again)
+        assert writer.encode_prompt("The sea") == theirs("The sea")["input_ids"]
+        assert writer.encode_prompt("") == [2]
 
 
 def test_opt_has_the_habit_even_where_its_files_do_not_say(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:
@@ -124,6 +126,4 @@ def test_a_tokenizer_of_another_model_is_refused(own: PreTrainedTokenizerFast, t
 
 
 def test_nothing_stands_before_our_own_prompts() -> None:
-    tokenizer = gpt2_tokenizer()
-    assert prompt_start(tokenizer) == []
-    assert encode_prompt(tokenizer, "Hello world") == [15496, 995]
+    assert prompt_start(gpt2_tokenizer()) == []
