@@ -22,13 +22,13 @@ IDS = {"bos_token_id": 0, "eos_token_id": 0}
 
 
 def randomised(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
-    """Every parameter random: matrices of order 0.25, gains about 1, biases of order 0.3."""
+    """Every parameter random: matrices of order 0.2, gains about 1, biases of order 0.3."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = torch.randn(parameter.shape, generator=generator)
             gain = parameter.ndim == 1 and name.endswith("weight")
-            parameter.copy_(1 + 0.3 * values if gain else (0.25 if parameter.ndim > 1 else 0.3) * values)
+            parameter.copy_(1 + 0.3 * values if gain else (0.2 if parameter.ndim > 1 else 0.3) * values)
     return model.eval()
 
 

@@ -33,11 +33,11 @@ def random_checkpoint(raw: dict[str, Any], seed: int = 0) -> dict[str, np.ndarra
     for name, shape in shapes.items():
         values = rng.standard_normal(shape)
         gain = len(shape) == 1 and name.endswith("weight")
-        found[f"transformer.{name}"] = 1 + 0.3 * values if gain else (0.25 if len(shape) > 1 else 0.3) * values
+        found[f"transformer.{name}"] = 1 + 0.3 * values if gain else (0.2 if len(shape) > 1 else 0.3) * values
     found["lm_head.weight"] = (
         found["transformer.wte.weight"].copy()
         if raw.get("tie_word_embeddings", True)
-        else 0.25 * rng.standard_normal((raw["vocab_size"], C))
+        else 0.2 * rng.standard_normal((raw["vocab_size"], C))
     )
     return {name: value.astype(np.float32) for name, value in found.items()}
 

@@ -38,6 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow  # generating compiles the engine's kernels, once a machine
 def test_the_commands(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (commands,) = blocks("sh")
     for line in commands.strip().splitlines():

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from foreign_models import gpt2, gpt_neo, opt, saved
 from transformers import PreTrainedModel
@@ -75,6 +76,35 @@ def test_what_does_not_run_here_is_told_and_the_rest_shown(tmp_path: Path, capsy
     assert found["dtypes"]["F32"] > 10
     assert cli.main(["info", str(tmp_path)]) == 0
     assert "does not run here: " in capsys.readouterr().out
+
+
+def test_a_gguf_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_name("tiny")
+    writer.add_block_count(3)
+    writer.add_embedding_length(24)
+    writer.add_context_length(64)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b", "c"])
+    writer.add_tensor("token_embd.weight", np.zeros((3, 24), dtype=np.float16))
+    writer.add_tensor("output_norm.weight", np.ones(24, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = info(capsys, str(path))
+    assert (found["family"], found["name"]) == ("GGUF, architecture gpt2", "tiny")
+    assert found["shape"] == {"layers": 3, "width": 24, "heads": None, "mlp_width": None, "context": 64}
+    assert found["parameters"] == {"total": 3 * 24 + 24}
+    assert found["dtypes"] == {"F16": 1, "F32": 1}
+    assert found["tokenizer"]["ids"] == 3
+    assert cli.main(["info", str(path)]) == 0
+    assert "shape: layers 3, width 24, context 64\nparameters: 96\n" in capsys.readouterr().out
+    path.write_bytes(path.read_bytes()[:100])
+    assert cli.main(["info", str(path)]) == 2
+    assert "is no whole GGUF file" in capsys.readouterr().err
 
 
 def test_what_is_no_model_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -14,7 +14,7 @@ from gpt3.errors import InputError
 from gpt3.importing import open_checkpoint
 from gpt3.importing.command import run
 from gpt3.importing.options import ImportOptions
-from gpt3.inference import LanguageModel
+from gpt3.inference.language_model import LanguageModel
 from gpt3.tokenizer import gpt2_tokenizer, load_tokenizer, prompt_start, train_tokenizer
 
 TEXTS = [

@@ -34,12 +34,11 @@ def local_folder(source: str | Path, *, allow_pickle: bool = False) -> Path:
 
 
 def _download(name: str, *, allow_pickle: bool) -> Path:
-    import httpx
     from huggingface_hub import constants
 
     try:
         folder = _file(name, CONFIG, needed=True)
-        assert folder is not None
+        assert folder is not None  # or an exception
         kinds = [(SAFE, SAFE_INDEX)] + ([(PICKLED, PICKLED_INDEX)] if allow_pickle else [])
         for whole, index in kinds:
             if _file(name, whole) is not None:
@@ -52,7 +51,10 @@ def _download(name: str, *, allow_pickle: bool) -> Path:
                 break
         for each in (*ALL_FILES, GENERATION, CARD, *LICENCES):
             _file(name, each)
-    except (OSError, ValueError, httpx.HTTPError) as error:  # unknown id, no network, no permission, a bad name
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # what the hub's library raises: unknown id, no network, no permission, a bad name
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{name}: no such folder, and {constants.ENDPOINT} did not give it ({type(error).__name__}: {reason}); "

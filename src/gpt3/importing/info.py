@@ -31,7 +31,10 @@ def run(options: InfoOptions) -> None:
     Raises:
         InputError: no model folder there.
     """
-    found = describe(folder_of(options.path))
+    path = Path(options.path).expanduser() if options.path is not None else None
+    found = (
+        describe_file(path) if path and path.suffix == ".gguf" and path.is_file() else describe(folder_of(options.path))
+    )
     print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else text(found))
 
 
@@ -76,8 +79,20 @@ def describe(folder: Path) -> dict[str, Any]:
             pass
     found["origin"] = _origin(folder, raw)
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    found["files"] = [{"name": p.name, "bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in files]
+    found["files"] = [_file(path) for path in files]
     return found
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """The same of a GGUF file, as far as it says."""
+    from gpt3.importing.gguf_info import describe_gguf
+
+    found = {"folder": str(path), "model_type": "gguf", **describe_gguf(path), "origin": None}
+    return {**found, "files": [_file(path)]}
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _as_model(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +160,10 @@ def text(found: dict[str, Any]) -> str:
     lines = [f"{found['folder']}: {found.get('family') or 'model_type ' + repr(found['model_type'])}"]
     if "problem" in found:
         lines.append(f"does not run here: {found['problem']}")
-    if shape := found.get("shape"):
+    if found["model_type"] == "gguf":
+        said = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in found["shape"].items() if value)
+        lines += [f"shape: {said}", f"parameters: {found['parameters']['total']:,}"]
+    elif shape := found.get("shape"):
         kinds = Counter(shape["layer_types"])
         layers = " and ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), reverse=True))
         order = ", ".join(shape["layer_types"][:4]) + (", …" if shape["layers"] > 4 else "")

@@ -22,6 +22,6 @@ class InfoOptions:
     """Say what a model folder is: family, shape, parameters by part, tokenizer, number format, files and their sha256, origin."""
 
     path: str | None = None
-    """A model folder of any family, a run folder, a run's name in ./runs, or a hub id. Default: the newest run in ./runs."""
+    """A model folder of any family, a run folder or its name in ./runs, a hub id, or a GGUF file. Default: the newest run."""
     json: bool = False
     """Print JSON in place of text."""
