@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 
 from gpt3.errors import InputError
@@ -36,6 +38,10 @@ def local_folder(source: str | Path, *, allow_pickle: bool = False) -> Path:
 def _download(name: str, *, allow_pickle: bool) -> Path:
     from huggingface_hub import constants
 
+    print(f"gpt3: asking {constants.ENDPOINT} for {name}", file=sys.stderr, flush=True)
+    library = logging.getLogger("huggingface_hub")
+    level = library.level
+    library.setLevel(logging.ERROR)  # it tells each of its attempts in several lines
     try:
         folder = _file(name, CONFIG, needed=True)
         assert folder is not None  # or an exception
@@ -60,6 +66,8 @@ def _download(name: str, *, allow_pickle: bool) -> Path:
             f"{name}: no such folder, and {constants.ENDPOINT} did not give it ({type(error).__name__}: {reason}); "
             "download it where there is a network and give its folder"
         ) from error
+    finally:
+        library.setLevel(level)
     return folder
 
 
