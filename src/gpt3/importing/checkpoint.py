@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gpt3.errors import InputError
-from gpt3.importing.blueprint import HEAD, TOKEN_EMBEDDING, Blueprint, Shape
+from gpt3.importing.blueprint import HEAD, Blueprint, Shape
 from gpt3.importing.families import blueprint_of
 from gpt3.importing.fetching import CONFIG, GENERATION, local_folder
 from gpt3.importing.tokenizer import read_tokenizer
@@ -207,6 +207,3 @@ def _head_is_tied(blueprint: Blueprint, weights: Weights, names: dict[str, str])
 
 def _shown(shape: Shape) -> str:
     return " x ".join(map(str, shape)) or "a single number"
-
-
-__all__ = ["TOKEN_EMBEDDING", "Checkpoint", "Converted", "convert", "load_converted", "open_checkpoint"]
