@@ -205,7 +205,7 @@ def test_pickles_are_read_only_where_allowed_and_never_run(folder: Path, legacy:
     assert "--allow-pickle" in message
     torch.testing.assert_close(logits(open_checkpoint(folder, allow_pickle=True).model(), ids), expected)
     if legacy:
-        path.write_bytes(pickle.dumps(Malicious()))
+        path.write_bytes(pickle.dumps(Malicious(), protocol=2))
     else:
         torch.save({"transformer.wte.weight": Malicious()}, path)
     assert "is not read as weights alone" in refusal(folder, allow_pickle=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from gpt3.importing.blueprint import Blueprint
@@ -49,6 +49,7 @@ def blueprint_of(raw: dict[str, Any], place: str, *, allow_ours: bool = False) -
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     except (StrictDataclassError, TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{place}: config.json makes no {model_type} model ({reason}); save it again") from error
+        raise InputError(
+            f"{place}: config.json makes no {model_type} model ({one_line(error, 300)}); save it again"
+        ) from error
     return blueprint

@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 from gpt3.importing.tokenizer import ALL_FILES
 from gpt3.importing.weights import PICKLED, PICKLED_INDEX, SAFE, SAFE_INDEX, is_file_name
 from gpt3.inference.locating import HUB_ID, read_json
@@ -61,9 +61,8 @@ def _download(name: str, *, allow_pickle: bool) -> Path:
         OSError,
         ValueError,
     ) as error:  # what the hub's library raises: unknown id, no network, no permission, a bad name
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{name}: no such folder, and {constants.ENDPOINT} did not give it ({type(error).__name__}: {reason}); "
+            f"{name}: no such folder, and {constants.ENDPOINT} did not give it ({type(error).__name__}: {one_line(error)}); "
             "download it where there is a network and give its folder"
         ) from error
     finally:

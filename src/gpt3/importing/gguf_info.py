@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gpt3.errors import InputError, require
+from gpt3.errors import InputError, one_line, require
 
 KEYS = {
     "layers": "block_count",
@@ -51,6 +51,5 @@ def describe_gguf(path: Path) -> dict[str, Any]:
             },
         }
     except (ValueError, KeyError, IndexError, OSError, OverflowError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is no whole GGUF file ({reason}); copy it again") from error
+        raise InputError(f"{path} is no whole GGUF file ({one_line(error)}); copy it again") from error
     return found

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 from gpt3.inference.locating import read_json
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ def read_tokenizer(
     try:
         backend = _backend(folder, settings)
     except Exception as error:  # tokenizers raises plain Exception on a file it cannot read
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{folder}: its tokenizer files do not make a tokenizer ({reason}); copy them again"
+            f"{folder}: its tokenizer files do not make a tokenizer ({one_line(error)}); copy them again"
         ) from error
     if backend is None:
         return None

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 from gpt3.inference.locating import read_json
 
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -112,8 +112,7 @@ def _mapped(file: Path) -> Iterator[tuple[str, tuple[int, ...], str, Any]]:
             view = handle.get_slice(name)
             yield name, tuple(view.get_shape()), view.get_dtype(), lambda n=name: handle.get_tensor(n)
     except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file} is no whole safetensors file ({reason}); copy it again") from error
+        raise InputError(f"{file} is no whole safetensors file ({one_line(error)}); copy it again") from error
 
 
 def _pickled(file: Path) -> Iterator[tuple[str, tuple[int, ...], str, Any]]:
@@ -124,8 +123,9 @@ def _pickled(file: Path) -> Iterator[tuple[str, tuple[int, ...], str, Any]]:
         except RuntimeError:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{file} is not read as weights alone ({reason}); get the model as safetensors") from error
+        raise InputError(
+            f"{file} is not read as weights alone ({one_line(error)}); get the model as safetensors"
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{file} does not hold tensors by name; get the model as safetensors")
     names = {dtype: name for name, dtype in FORMATS.items()}
