@@ -134,7 +134,7 @@ def cut_weights(folder):
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: (f / "config.json").write_text("[]"), "is not a JSON object"),
         (lambda f: (f / "config.json").write_text("{}"), "has no model_type"),
-        (lambda f: edit_config(f, model_type="custom_gpt2"), "model_type 'custom_gpt2', which neither gpt3 nor"),
+        (lambda f: edit_config(f, model_type="mystery"), "model_type 'mystery', which neither gpt3 nor"),
         (lambda f: edit_config(f, hidden_size=33), "does not load"),
         (
             lambda f: edit_config(f, num_hidden_layers=6, layer_types=None),
