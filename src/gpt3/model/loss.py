@@ -13,14 +13,12 @@ torch 2.13's `F.linear_cross_entropy` does the same in about 1.2 times the time 
 docs/model.md has the figures. What makes the difference: rows of the buffer begin at 64-byte boundaries (V = 50,257 gives
 a leading dimension of 50,304, its last columns -inf until the softmax makes them 0), and the softmax, torch's fused one, runs in
 place over a few rows at a time, which stay in the CPU's cache. Where gpt3 and numba are installed, large batches take
-loss_kernel.py in its place. New memory of many megabytes is asked for in huge pages.
+loss_kernel.py in its place.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -35,11 +33,8 @@ bfloat16: of 4,096 entries 7.6 ms at 4 rows, 3.9 at 16, 2.7 at 64, 2.5 at 128, 1
 31 at 16, 61 at 64."""
 
 KERNEL_FROM = 2**24
-"""Logits of one call from which the compiled softmax is used on a CPU. It saves about half a nanosecond of each, and costs 0.7 s
-to load, 2 s more when it is compiled for the first time: some hundreds of such calls."""
-HUGE_PAGE = 2**21
-HUGE_FROM = 2**25
-"""Bytes of a tensor from which it is worth memory of its own: glibc takes smaller ones from memory it has, already mapped."""
+"""Logits of one call from which the compiled softmax is used on a CPU: 334 tokens of GPT-2's vocabulary. It and numba take
+about 0.7 s and 105 MB to load, compiling it the first time 1 to 2 s more; the demo's steps (2 million logits) stay without."""
 
 
 @torch.compiler.disable  # a compiled model breaks its graph here: the loop below is already the fused form
@@ -209,13 +204,12 @@ def _losses_and_gradients(
         kernel = _compiled_softmax()
 
     rows = min(chunk, N)
-    buffer = _new_memory((rows, stride), dtype, hidden)
+    buffer = hidden.new_empty(rows, stride, dtype=dtype)
     scratch = hidden.new_empty(min(rows_at_hand, rows), stride, dtype=exact) if narrow and kernel is None else None
     losses = hidden.new_empty(N, dtype=exact)
     grad_hidden = hidden.new_empty(N, C, dtype=dtype) if needed[0] else None
-    grad_weight = _new_memory((columns, C), exact, weight) if needed[1] else None
-    if grad_weight is not None and N == 0:
-        grad_weight.zero_()
+    new_sum = weight.new_empty if N else weight.new_zeros
+    grad_weight = new_sum(columns, C, dtype=exact) if needed[1] else None
     product = weight.new_empty(columns, C, dtype=dtype) if needed[1] and narrow else None
     scale = scale.to(exact)[:, None]
 
@@ -279,21 +273,3 @@ def _compiled_softmax() -> Callable[[Tensor, int, Tensor, Tensor, Tensor, bool],
     except ImportError:
         return None
     return softmax_minus_one_hot
-
-
-def _new_memory(shape: tuple[int, int], dtype: torch.dtype, like: Tensor) -> Tensor:
-    """`like.new_empty`; a large one on a CPU in huge pages, where the system has them.
-
-    The kernel fills in new memory 4 KB at a time: 27 of the 35 ms that a new product of (50,304, 256) takes; huge pages 2 to 3.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if like.device.type != "cpu" or size < HUGE_FROM or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return like.new_empty(shape, dtype=dtype)
-    memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # freed with its last tensor
-    try:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a system built without them
-        return like.new_empty(shape, dtype=dtype)
-    data = torch.frombuffer(memory, dtype=torch.uint8)
-    start = -data.data_ptr() % HUGE_PAGE
-    return data[start : start + size].view(dtype).view(shape)
