@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from gpt3.inference import kernels
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
 from gpt3.inference.packing import pack
 from gpt3.model.banded_attention import banded_attention
+from gpt3.threads import follow_torch
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
@@ -129,8 +129,7 @@ class CpuEngine(Engine):
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, CpuCache)
         with _LOCK:
-            most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-            numba.set_num_threads(min(torch.get_num_threads(), most))
+            follow_torch()
             short = [run for run in runs if len(run.tokens) <= SHORT]
             if len(short) == len(runs):
                 return self._step(cache, runs)
