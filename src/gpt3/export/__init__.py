@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpt3.export.gguf import write_gguf as write_gguf
+    from gpt3.export.gpt2 import to_gpt2 as to_gpt2
+    from gpt3.export.gpt_neo import to_gpt_neo as to_gpt_neo
 
-_HOME = {"write_gguf": "gguf"}
+_HOME = {"to_gpt2": "gpt2", "to_gpt_neo": "gpt_neo", "write_gguf": "gguf"}
 __all__ = sorted(_HOME)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -45,6 +46,13 @@ class LlamaCpp:
         parameters.cpuparams_batch.n_threads = threads
         with silent():
             self.server = llama.Server(parameters)
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with silent():
+            del self.server  # it closes the file, which some systems do not rename before
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of `text`; with `special`, what spells a special token is that token."""
@@ -94,3 +102,8 @@ def silent() -> Iterator[None]:
             os.dup2(copy, number)
             os.close(copy)
         os.close(nowhere)
+
+
+def installed() -> bool:
+    """Whether llama.cpp is here."""
+    return importlib.util.find_spec("xllamacpp") is not None
