@@ -35,7 +35,7 @@ def random_model(tokenizer: Any, **changes: Any) -> GPT3ForCausalLM:
     model = GPT3ForCausalLM(GPT3Config(**(shape | changes))).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.15 * torch.randn(parameter.shape))
+            parameter.add_(1.2 * model.config.hidden_size**-0.5 * torch.randn(parameter.shape))
     return model
 
 

@@ -59,7 +59,7 @@ class LlamaCpp:
         return self._post("/tokenize", {"content": text, "add_special": False, "parse_special": special})["tokens"]
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
-        """The `count` likeliest next tokens, each after those before; fewer where the text ends."""
+        """The `count` likeliest next tokens, each after those before; fewer, end-of-text the last, where it ends."""
         return self._complete(prompt, n_predict=count, return_tokens=True)["tokens"]
 
     def log_probabilities(self, prompt: Sequence[int], rows: int) -> list[float]:
@@ -73,6 +73,13 @@ class LlamaCpp:
         for other in entry["top_logprobs"]:
             values[other["id"]] = other["logprob"]
         return values
+
+    def log_probability(self, prompt: Sequence[int], token: int, rows: int) -> float:
+        """That of one token being next, in nats; without the list of all, where it can be had so."""
+        answer = self._complete(prompt, n_predict=1, n_probs=1, logit_bias=[[token, 1000.0]])
+        if entries := answer.get("completion_probabilities"):
+            return entries[0]["logprob"]
+        return self.log_probabilities(prompt, rows)[token]
 
     def _complete(self, prompt: Sequence[int], **wishes: Any) -> dict[str, Any]:
         plain = {"temperature": -1.0, "repeat_penalty": 1.0, "cache_prompt": True}  # below 0: greedy
