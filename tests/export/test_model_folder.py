@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 
+from gpt3.inference.loading import load_transformers
+
 BLOCKED = """
 import importlib.abc, sys
 class Block(importlib.abc.MetaPathFinder):
@@ -64,13 +66,13 @@ for _ in range(3):
     losses.append(loss.item())
 print(json.dumps([made, losses, "gpt3" in sys.modules]))
 """
-    from gpt3.inference import generate, load
-
     made, losses, ours = json.loads(python(code, tmp_path, str(saved)).splitlines()[-1])
     assert not ours
     assert losses[2] < losses[1] < losses[0]
-    model, loaded = load(saved)
-    assert made == generate(model, loaded, "The sea", temperature=0, max_new_tokens=12)[0].text
+    model, loaded = load_transformers(saved)
+    prompt = loaded("The sea", return_tensors="pt")["input_ids"]
+    text = model.generate(prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, prompt.shape[1] :]
+    assert made == loaded.decode(text)
     ids = torch.tensor([loaded("Once upon a time there was a sea, and the ships on the sea were small.")["input_ids"]])
     assert losses[0] == pytest.approx(float(model(ids, labels=ids).loss.detach()), rel=1e-5)
 
@@ -172,9 +174,7 @@ print(json.dumps(texts))
         files = {"modeling_gpt3.py", "config.json", "model.safetensors", "tokenizer.json", "README.md"}
         assert files <= set(hub.files[name])
     assert hub.files["me/folder"]["README.md"] == card
-    from gpt3.inference import load
-
-    model, tokenizer = load(saved)
+    model, tokenizer = load_transformers(saved)
     ids = tokenizer("The sea", return_tensors="pt")["input_ids"]
     mask = torch.ones_like(ids)
     ours = model.generate(ids, attention_mask=mask, max_new_tokens=8, do_sample=False, pad_token_id=0).tolist()

@@ -1,10 +1,8 @@
-"""The card of a trained model: YAML that the hub reads, and what a reader wants to know before using the weights."""
+"""The card of a trained model: what a reader wants to know before using the weights."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-
-import yaml
 
 from gpt3.training.model_card import _curve, _data, _evaluation, losses_of
 
@@ -29,10 +27,3 @@ def test_scores_and_sources_are_tables():
     rows = [{"name": "wiki", "share": 0.25, "epochs": 1.5, "tokens": 1000, "documents": 7, "licence": "CC BY-SA 4.0"}]
     assert "| wiki | 25.0% | 1.50 | 1,000 | 7 | CC BY-SA 4.0 |" in _data(rows)
     assert "not recorded" in _data([rows[0] | {"licence": None}])
-
-
-def test_its_front_matter_is_yaml(monkeypatch):
-    from huggingface_hub import ModelCard
-
-    card = ModelCard("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [gpt3]\n---\n# x\n")
-    assert yaml.safe_load(str(card.data))["tags"] == ["gpt3"]

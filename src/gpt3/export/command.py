@@ -64,11 +64,11 @@ def context_line(positions: int, window: int, context: int, options: ExportOptio
 
 def _load(place: Path | str) -> tuple[GPT3ForCausalLM, PreTrainedTokenizerFast, str]:
     """The model in float32 on the CPU, its tokenizer, and what to call it."""
-    from gpt3.inference.loading import load
+    from gpt3.inference.loading import load_transformers
     from gpt3.model import GPT3ForCausalLM
 
     model: Any
-    model, tokenizer = load(place, device="cpu", dtype="fp32")
+    model, tokenizer = load_transformers(place, device="cpu", dtype="fp32")
     if not isinstance(model, GPT3ForCausalLM):
         kind = model.config.model_type
         raise InputError(
