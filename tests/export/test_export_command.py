@@ -19,7 +19,7 @@ def export(*words: str) -> int:
 def test_gguf(home, capsys):
     assert export("--model", "runs/demo", "--format", "gguf", "--dtype", "q8_0", "--out", "out/demo.gguf") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"runs/demo/model → out/demo.gguf: gguf, q8_0, 0.\d MB", lines[0].replace("\\", "/"))
+    assert re.fullmatch(r"runs/demo/model -> out/demo.gguf: gguf, q8_0, 0.\d MB", lines[0].replace("\\", "/"))
     assert lines[1].startswith(
         "context: 16 of the model's 96 tokens, its window: llama.cpp's gpt2 has no banded layers"
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MODEL_FILES = {"README.md", "config.json", "generation_config.json", "model.safetensors.index.json"}
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
-SHOWN_TEXTS = 40  # of tokenizations that llama.cpp is asked for
+SHOWN_TEXTS = 40  # characters of a text that llama.cpp splits otherwise
 LLAMA_TOKENS = 64  # of the prompt whose next token's probabilities it is asked for
 EXTRA = "llama.cpp itself was not asked: pip install 'gpt3[llama-cpp]' for that"
 
@@ -46,7 +46,7 @@ def run(options: ExportOptions) -> Path:
     write = _write_gguf if options.format == "gguf" else _write_folder
     lines = write(model, tokenizer, out, options, context=context, rows=rows, name=name)
     size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.iterdir()))
-    print(f"{place} → {out}: {options.format}, {options.dtype}, {size / 1e6:,.1f} MB")
+    print(f"{place} -> {out}: {options.format}, {options.dtype}, {size / 1e6:,.1f} MB")
     print(context_line(model.config.max_position_embeddings, config.sliding_window, context, options))
     print("\n".join(lines))
     return out
@@ -149,10 +149,8 @@ def _ask_llama_cpp(path: Path, model: Any, tokenizer: Any, ids: Tensor, rows: in
         f"llama.cpp itself: largest difference of a token's log-probability {float((ours - theirs).abs().max()):.2g}; "
     )
     if other:
-        return (
-            line
-            + f"OTHER token ids on {len(other)} of {len(HARD_TEXTS)} hard texts, the first {other[0][:SHOWN_TEXTS]!r}"
-        )
+        count, first = len(other), other[0][:SHOWN_TEXTS]
+        return line + f"OTHER token ids on {count} of {len(HARD_TEXTS)} hard texts, the first {first!a}"
     return line + f"the same token ids on {len(HARD_TEXTS)} hard texts"
 
 
