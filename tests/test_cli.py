@@ -28,6 +28,7 @@ SURFACE = {
         no_repeat_ngram num_samples presence_penalty prompt prompt_file repetition_penalty seed stop temperature top_k top_p
         typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
+    "export": "context dtype format model out verify",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",

@@ -49,6 +49,11 @@ COMMANDS = {
         "gpt3.inference.score_command:run",
         positional="files",
     ),
+    "export": Command(
+        "write a model for llama.cpp (GGUF), or as stock GPT-2 or GPT-Neo",
+        "gpt3.export.options:ExportOptions",
+        "gpt3.export.command:run",
+    ),
     "prepare": Command(
         "turn documents into token shards",
         "gpt3.corpus.prepare:PrepareOptions",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import gpt3
@@ -58,7 +59,10 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path: Path) -> None:
     assert saved["steps"] == 40
     assert saved["dtype"] == "fp32"
     assert gpt3.load(folder).complete("The", max_new_tokens=5, seed=1)[0].text
-    assert "bits per byte" in (folder / "model" / "README.md").read_text(encoding="utf-8")
+    card = ModelCard.load(folder / "model" / "README.md")  # as the hub reads it
+    assert card.data.to_dict() == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["gpt3"]}
+    for part in ("bits per byte", "share of the run", "## Training loss", "gpt3 export --model PATH --format gguf"):
+        assert part in card.text
 
 
 def test_bits_per_byte_is_what_the_logits_say(tiny, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from gpt3.training.distributed import World, peers_lost, spread
 from gpt3.training.ema import WeightAverage
 from gpt3.training.final_model import extract_model
 from gpt3.training.loop import Evaluator, Trainer
-from gpt3.training.model_card import model_card
+from gpt3.training.model_card import losses_of, model_card
 from gpt3.training.optimizer import make_optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.panel import Panel
@@ -50,7 +50,7 @@ from gpt3.training.run_folder import (
 from gpt3.training.samples import SampleWriter
 from gpt3.training.signals import interruptible
 from gpt3.training.spikes import SpikeWindow
-from gpt3.training.tracking import Tracker, open_trackers
+from gpt3.training.tracking import Tracker, open_trackers, read_metrics
 from gpt3.training.validation_sets import set_rows, warning
 from gpt3.training.validations import Validations
 
@@ -319,9 +319,16 @@ class Pretraining:
         return self.options.parallel == "fsdp" and self.world.size > 1
 
     def _card(self) -> str:
-        trainer, plan = self.trainer, dataclasses.replace(self.plan, steps=self.trainer.step)
-        own = self.validations.own
-        return model_card(self.folder.name, self.options, plan, trainer.model, self.data, own, trainer.seconds)
+        return model_card(
+            self.folder.name,
+            self.options,
+            dataclasses.replace(self.plan, steps=self.trainer.step),
+            self.trainer.model,
+            self.data,
+            self.validations.scores,
+            self.trainer.seconds,
+            losses_of(read_metrics(self.folder / "metrics.jsonl")),
+        )
 
     # ---- what the loop calls (gpt3.training.loop.Events)
 

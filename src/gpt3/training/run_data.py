@@ -41,7 +41,8 @@ class RunData:
     training: tuple[TokenSplit, ...]
     """The training splits of all sources."""
     sources: Callable[[int, int], list[dict[str, Any]]]
-    """Of a number of sequences and a context: each source's name, tokens, documents, weight, share of the run and epochs."""
+    """Of a number of sequences and a context: each source's name, tokens, documents, weight, share of the run, epochs,
+    and its licence where it is known."""
 
 
 def open_run_data(options: TrainOptions, preset: Preset) -> RunData:
@@ -104,6 +105,6 @@ def source_rows(shards: ShardFolder, sequences: int, context: int) -> list[dict[
         share = counts["tokens"] / len(split)
         rows.append(
             {"name": str(source["name"]), "tokens": counts["tokens"], "documents": counts["documents"]}
-            | {"weight": share, "share": share, "epochs": epochs}
+            | {"weight": share, "share": share, "epochs": epochs, "licence": source.get("licence")}
         )
     return rows
