@@ -12,7 +12,9 @@ import pytest
 
 from gpt3 import cli
 from gpt3.errors import InputError
+from gpt3.inference.options import GenerateOptions
 from gpt3.options import parse
+from gpt3.report.command import ReportOptions
 from gpt3.training.options import TrainOptions
 
 SURFACE = {
@@ -143,6 +145,30 @@ def test_flags_lists_and_yaml_give_the_same_options(tmp_path) -> None:
     assert parse(TrainOptions, ["--config", str(config), "--lr", "2"], command="train").lr == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "prompt"),
+    [
+        (["--", "--x"], "--x"),
+        (["--seed", "3", "--", "-h"], "-h"),
+        (["--", "--"], "--"),
+        (["--", "--prompt=a"], "--prompt=a"),
+        (["null"], "null"),
+        (["--"], None),
+    ],
+)
+def test_behind_two_dashes_nothing_is_an_option(words: list[str], prompt: str | None) -> None:
+    assert parse(GenerateOptions, words, command="generate", positional="prompt").prompt == prompt
+
+
+def test_behind_two_dashes_a_list_is_a_list_and_two_texts_are_one_too_many() -> None:
+    runs = parse(ReportOptions, ["a", "--", "--b", "--help"], command="report", positional="runs").runs
+    assert runs == ["a", "--b", "--help"]
+    with pytest.raises(InputError, match="unexpected second argument '--b'"):
+        parse(GenerateOptions, ["--", "--a", "--b"], command="generate", positional="prompt")
+    with pytest.raises(InputError, match="unexpected argument '--steps'"):
+        parse(TrainOptions, ["--", "--steps"], command="train")
+
+
 def test_print_config_is_read_back(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--model", "17M", "--steps", "7", "--print_config"]) == 0
     config = tmp_path / "run.yaml"
@@ -170,7 +196,10 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
         ("train --config unknown.yaml", "--config: unknown option --stepz; did you mean --steps?"),
         ("train --config list.yaml", "--config must be a YAML file with a line `option: value` for each option"),
         ("train --config bytes.yaml", "--config is not UTF-8 at byte 0; convert it to UTF-8"),
-        ("prepare --data wiki --out list.yaml/x", "--out list.yaml/x cannot be made: .*list.yaml is a file; choose"),
+        (
+            "prepare --data wiki --out list.yaml/x",
+            "list.yaml/x cannot be made: .*list.yaml is a file; choose another --out",
+        ),
     ],
 )
 def test_a_wrong_value_is_told_in_the_words_of_the_command_line(

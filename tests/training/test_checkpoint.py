@@ -53,11 +53,27 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
     assert all(torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)
 
 
+class Counting(torch.optim.Optimizer):
+    """Gradient descent at a rate that falls with a step count kept as a plain number, as torch's SparseAdam keeps it."""
+
+    def __init__(self, groups: list[dict], lr: float) -> None:
+        super().__init__(groups, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                state = self.state[weight]
+                state["count"] = state.get("count", 0) + 1
+                weight.sub_(weight.grad, alpha=group["lr"] / state["count"])
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
         (torch.optim.AdamW, {"fused": True}), (torch.optim.AdamW, {"foreach": True}),
         (torch.optim.SGD, {"momentum": 0.9}), (torch.optim.NAdam, {}), (torch.optim.Adagrad, {}),
+        (Counting, {}),
     ],
 )  # fmt: skip
 def test_a_resumed_run_takes_the_same_steps(kind: type, options: dict, tmp_path: Path) -> None:

@@ -172,8 +172,10 @@ def test_a_mixture_trains_and_tells_its_shares(tiny, tmp_path: Path, text_file: 
     train(tiny(data=["wiki"], mixture=str(mixture), steps=32))  # 256 sequences: a block of the mixture
     rows = json.loads((tmp_path / "run" / "data.json").read_text())["sources"]
     assert [(row["name"], row["share"]) for row in rows] == [("a", 0.75), ("b", 0.25)]
-    record = next(r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val/loss" in r)
+    record = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val/loss" in r][-1]
     assert {"val/a/loss", "val/b/loss"} <= record.keys()
+    assert (record["share/a"], record["share/b"]) == (0.75, 0.25)  # of what has been read so far
+    assert [record[f"epochs/{row['name']}"] for row in rows] == [row["epochs"] for row in rows]
 
 
 def test_fp16_scales_its_loss_and_survives_a_spike(tiny, tmp_path: Path, monkeypatch) -> None:
