@@ -55,7 +55,7 @@ def continue_one(options: GenerateOptions) -> None:
     from gpt3.inference.generation import Job
 
     model, draft_model = open_models(options)
-    job = Job(model, [prompt], options, options.batch, new_draft(options, draft_model))
+    job = Job(model, [prompt], options, options.batch, new_draft(options, model, draft_model))
     if not prompt:
         note("the prompt is empty: a new document begins")
     kept, dropped = job.prompt_tokens[0], job.dropped[0]
@@ -117,7 +117,7 @@ def continue_many(options: GenerateOptions) -> None:
                 batch=options.batch,
                 write=file.append if file is not None else lambda records: write("".join(map(line_of, records))),
                 written=file.count if file is not None else 0,
-                new_draft=lambda: new_draft(options, draft_model),
+                new_draft=lambda: new_draft(options, model, draft_model),
                 new_job=getattr(model.engine, "pause", lambda: None),
                 first_token=first_token,
             )
@@ -150,7 +150,6 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
         draft = named(
             "--draft", load, draft_place, device=options.device, dtype=options.dtype, quantize=options.quantize
         )
-        check_same_tokenizer(model, draft, options)
     if options.stats:
         from gpt3.inference.speed import Meter, warm_up
 
@@ -169,20 +168,17 @@ def named(option: str, function: Any, *arguments: Any, **keywords: Any) -> Any:
         raise InputError(str(error).replace("--model", option)) from None
 
 
-def check_same_tokenizer(model: LanguageModel, draft: LanguageModel, options: GenerateOptions) -> None:
-    """Raise InputError unless both models spell texts in the same ids."""
-    ours, theirs = (one.tokenizer.get_vocab() for one in (model, draft))
-    if ours != theirs:
-        differ = sum(theirs.get(word) != token for word, token in ours.items())
-        raise InputError(
-            f"--draft {options.draft} has another tokenizer ({len(theirs):,} ids, the model {len(ours):,}; {differ:,} of those "
-            "mean something else there); give a draft that was trained with the model's tokenizer"
-        )
+def new_draft(options: GenerateOptions, model: LanguageModel, draft_model: LanguageModel | None) -> Draft | None:
+    """What guesses ahead in a job: the text itself, a smaller model, or nothing.
 
+    Raises:
+        InputError: the smaller model has another tokenizer.
+    """
+    from gpt3.inference.speculation import PromptLookup, model_draft
 
-def new_draft(options: GenerateOptions, draft_model: LanguageModel | None) -> Draft | None:
-    """What guesses ahead in a job: nothing, the text itself, or a smaller model."""
-    return None
+    if draft_model is not None:
+        return model_draft(model, draft_model)
+    return PromptLookup() if options.lookup else None
 
 
 def settings_of(options: GenerateOptions, prompts: PromptList) -> dict[str, Any]:

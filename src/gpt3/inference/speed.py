@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gpt3.inference.decoding import DRAFT_TOKENS
 from gpt3.inference.engine import Cache, Engine, Run
+from gpt3.ladder import readable_size
 
 READ_BYTES = 1 << 28
 """Read over and over: more than the caches of most machines hold."""
@@ -138,7 +139,7 @@ def report(meter: Meter, first_token: float, drafted: int = 0, accepted: int = 0
             f"decoding: {tokens / meter.seconds:,.1f} tokens/s ({tokens:,} tokens, {meter.steps:,} steps, {meter.seconds:.2f} s)"
         )
         lines.append(
-            f"weights: {size / 1e9:,.3f} GB a step, read at {speed / 1e9:,.1f} GB/s, "
+            f"weights: {readable_size(size)} a step, read at {speed / 1e9:,.1f} GB/s, "
             f"{speed / roof:.0%} of the {roof / 1e9:,.1f} GB/s measured here"
         )
     else:
@@ -146,5 +147,5 @@ def report(meter: Meter, first_token: float, drafted: int = 0, accepted: int = 0
     if drafted:
         lines.append(f"draft: {accepted:,} of {drafted:,} guessed tokens were right ({accepted / drafted:.0%})")
     if memory is not None:
-        lines.append(f"peak memory: {memory / 1e9:,.2f} GB")
+        lines.append(f"peak memory: {readable_size(memory)}")
     return lines
