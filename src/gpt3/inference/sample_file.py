@@ -23,7 +23,7 @@ from gpt3.errors import InputError
 SETTINGS_SUFFIX = ".settings.json"
 SYNC_SECONDS = 5.0
 """A power cut costs what was written in so much time; a kill costs no whole line."""
-SAMPLED_BYTES, SAMPLED_PLACES = 4096, 64
+READ_WHOLE_BYTES, SAMPLED_BYTES, SAMPLED_PLACES = 1 << 26, 4096, 64
 
 
 class SampleFile:
@@ -120,7 +120,8 @@ class SampleFile:
                     break
                 good += len(line)
                 count += 1
-            file.truncate(good)
+            if good < self.path.stat().st_size:
+                file.truncate(good)
         return count
 
 
@@ -130,9 +131,10 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 def model_fingerprint(place: Path | str) -> str:
-    """What tells a model from another: the hub id, or a hash of config.json, the weights' sizes and 64 places in each file.
+    """What tells a model from another: the hub id, or a hash of configuration, tokenizer and weights.
 
-    Reading all of the weights would take longer than many a job; retraining changes every place.
+    Of a file of weights above READ_WHOLE_BYTES, its size and 64 places: reading all would take longer than many a job, and
+    training changes every place.
     """
     if isinstance(place, str):
         return place
@@ -142,6 +144,9 @@ def model_fingerprint(place: Path | str) -> str:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
         with open(path, "rb") as file:
+            if size <= READ_WHOLE_BYTES:
+                digest.update(file.read())
+                continue
             for part in range(SAMPLED_PLACES):
                 file.seek(size * part // SAMPLED_PLACES)
                 digest.update(file.read(SAMPLED_BYTES))
