@@ -30,6 +30,8 @@ SURFACE = {
     "score": "color context device dtype files html json model quantize stride text tokens",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
+    "import": "allow_pickle out source",
+    "info": "json path",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
     "report": "out runs",
     "bench train": "cases compile data device dtype json litgpt litgpt_python nanogpt rounds seed steps transformers warmup",

@@ -65,6 +65,18 @@ COMMANDS = {
         "gpt3.report.command:run",
         positional="runs",
     ),
+    "import": Command(
+        "turn a checkpoint of GPT-2, GPT-Neo, OPT, … into a gpt3 model folder",
+        "gpt3.importing.options:ImportOptions",
+        "gpt3.importing.command:run",
+        positional="source",
+    ),
+    "info": Command(
+        "say what a model folder is: shape, parameters, tokenizer, files, origin",
+        "gpt3.importing.options:InfoOptions",
+        "gpt3.importing.info:run",
+        positional="path",
+    ),
     "ladder": Command(
         "the paper's models: shapes, parameters, compute, memory",
         "gpt3.ladder_command:LadderOptions",

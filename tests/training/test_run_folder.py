@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import gpt3
 from gpt3.errors import InputError, RunError
+from gpt3.inference.loading import load_transformers
 from gpt3.training import train
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.loop import Trainer
@@ -157,7 +157,7 @@ def test_further_options_leave_what_they_promise(tiny, tmp_path: Path, text_file
     last = result.folder / "checkpoints" / f"step-{validations[-1]['step']}"
     average, final = load_file(last / "ema.safetensors"), load_file(result.folder / "model" / "model.safetensors")
     assert all(torch.equal(final[name], average[name]) for name in final)
-    model, _ = gpt3.load(result.folder)
+    model, _ = load_transformers(result.folder)
     assert torch.equal(model.transformer.wte.weight, average["transformer.wte.weight"])
 
 

@@ -139,7 +139,8 @@ def model_fingerprint(place: Path | str) -> str:
     if isinstance(place, str):
         return place
     digest = hashlib.sha256((place / "config.json").read_bytes())
-    digest.update((place / "tokenizer.json").read_bytes())
+    if (tokenizer := place / "tokenizer.json").is_file():
+        digest.update(tokenizer.read_bytes())
     for path in sorted(place.glob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())

@@ -12,11 +12,14 @@ also the cast weight and one product), grad_hidden (N x C).
 torch 2.13's `F.linear_cross_entropy` does the same in about 1.2 times the time (float32) and 2.2 to 2.4 times (bfloat16 on CPU);
 docs/model.md has the figures. What makes the difference: rows of the buffer begin at 64-byte boundaries (V = 50,257 gives
 a leading dimension of 50,304, its last columns -inf until the softmax makes them 0), and the softmax, torch's fused one, runs in
-place over a few rows at a time, which stay in the CPU's cache.
+place over a few rows at a time, which stay in the CPU's cache. Where gpt3 and numba are installed, large batches take
+loss_kernel.py in its place.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +31,10 @@ BYTES_AT_HAND = 2**21
 """Of logits in float32 that a CPU thread takes through the softmax at once. Time of the softmax over 512 rows, one thread,
 bfloat16: of 4,096 entries 7.6 ms at 4 rows, 3.9 at 16, 2.7 at 64, 2.5 at 128, 10 at 512; of 50,257 entries 38 ms at 4,
 31 at 16, 61 at 64."""
+
+KERNEL_FROM = 2**24
+"""Logits of one call from which the compiled softmax is used on a CPU: 334 tokens of GPT-2's vocabulary. It and numba take
+about 0.7 s and 105 MB to load, compiling it the first time 1 to 2 s more; the demo's steps (2 million logits) stay without."""
 
 
 @torch.compiler.disable  # a compiled model breaks its graph here: the loop below is already the fused form
@@ -192,9 +199,13 @@ def _losses_and_gradients(
     if hidden.device.type == "cpu":
         rows_at_hand = max(1, BYTES_AT_HAND // (stride * exact.itemsize)) * torch.get_num_threads()
 
+    kernel = None
+    if hidden.device.type == "cpu" and N * V >= KERNEL_FROM and dtype in (torch.float32, torch.bfloat16):
+        kernel = _compiled_softmax()
+
     rows = min(chunk, N)
     buffer = hidden.new_empty(rows, stride, dtype=dtype)
-    scratch = hidden.new_empty(min(rows_at_hand, rows), stride, dtype=exact) if narrow else None
+    scratch = hidden.new_empty(min(rows_at_hand, rows), stride, dtype=exact) if narrow and kernel is None else None
     losses = hidden.new_empty(N, dtype=exact)
     grad_hidden = hidden.new_empty(N, C, dtype=dtype) if needed[0] else None
     new_sum = weight.new_empty if N else weight.new_zeros
@@ -207,7 +218,11 @@ def _losses_and_gradients(
         h = hidden_cast[start:stop]
         logits = buffer[: stop - start, :columns]
         torch.mm(h, weight_cast.t(), out=logits)  # (rows, V)
-        for first in range(start, stop, rows_at_hand):
+        if kernel is not None:
+            kernel(
+                buffer[: stop - start], real, targets[start:stop], scale[start:stop, 0], losses[start:stop], any(needed)
+            )
+        for first in range(start, stop, rows_at_hand) if kernel is None else ():
             last = min(first + rows_at_hand, stop)
             x = buffer[first - start : last - start]  # (rows at hand, stride)
             x[:, real:] = -torch.inf  # padding: no probability, no gradient
@@ -248,3 +263,13 @@ def _losses_and_gradients(
         None if grad_hidden is None else grad_hidden.to(hidden.dtype),
         None if grad_weight is None else grad_weight[:V].to(weight.dtype),
     )
+
+
+@functools.cache
+def _compiled_softmax() -> Callable[[Tensor, int, Tensor, Tensor, Tensor, bool], None] | None:
+    """loss_kernel.py's, or None where gpt3 or numba is not installed. This file also runs alone, in a model's folder."""
+    try:
+        from gpt3.model.loss_kernel import softmax_minus_one_hot
+    except ImportError:
+        return None
+    return softmax_minus_one_hot
