@@ -24,9 +24,9 @@ SURFACE = {
         muon_lr muon_momentum nproc optimizer out parallel plan profile ramp_tokens resume sample_every
         sample_prompt seed spike_patience spike_sigmas spike_window steps tokenizer tokens track val
         validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
-    "generate": """bad_words device dtype frequency_penalty json logit_bias logprobs max_new_tokens min_new_tokens min_p model
-        no_repeat_ngram num_samples presence_penalty prompt prompt_file repetition_penalty seed stop temperature top_k top_p
-        typical_p""",
+    "generate": """bad_words batch device draft dtype frequency_penalty input json logit_bias logprobs lookup max_new_tokens
+        min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
+        repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
     "export": "context dtype format model out verify",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",

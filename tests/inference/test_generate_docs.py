@@ -27,11 +27,17 @@ def test_the_python_example(home, capfd):
 def test_the_commands(home):
     (commands,) = blocks("sh")
     (home / "prompt.txt").write_text("The sea was\n", encoding="utf-8")
+    (home / "prompts.jsonl").write_text('{"prompt": "The sea was", "id": "a1"}\n', encoding="utf-8")
     script = f'set -e\ngpt3() {{ "{sys.executable}" -m gpt3 "$@"; }}\n{commands}'
     done = subprocess.run(["bash", "-c", script], cwd=home, capture_output=True, encoding="utf-8", input="")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--- sample 3 of 3 ---") == 1
-    assert (home / "samples.jsonl").read_text(encoding="utf-8").startswith('{"index": 0, "prompt": "The sea was"')
+    assert (
+        (home / "samples.jsonl")
+        .read_text(encoding="utf-8")
+        .startswith('{"index": 0, "prompt_index": 0, "prompt": "The sea was"')
+    )
+    assert (home / "out.jsonl").read_text(encoding="utf-8").startswith('{"id": "a1", "index": 0')
 
 
 def test_every_option_is_on_the_page():

@@ -198,7 +198,7 @@ class Decoder:
                 self._free.remove(source)
                 self._free.appendleft(row.slot)
                 row.slot = source
-            else:
+            elif source != row.slot or length < WORTH_SHARING:  # else this slot itself holds the beginning
                 self._cut(row.slot, 0)
             self.rows.append(row)
             if length >= WORTH_SHARING and source == row.slot:
