@@ -33,10 +33,9 @@ class TorchCache(Cache):
         c = model.config
         ring = min(room, c.sliding_window + ROLLBACK)
         self.places = [ring if kind == "sliding_attention" else room for kind in c.layer_types]
-        new = {"dtype": model.dtype, "device": model.device}
         shapes = [(slots, c.num_attention_heads, places + 1, c.head_dim) for places in self.places]
-        self.keys = [torch.zeros(shape, **new) for shape in shapes]
-        self.values = [torch.zeros(shape, **new) for shape in shapes]
+        self.keys = [torch.zeros(shape, dtype=model.dtype, device=model.device) for shape in shapes]
+        self.values = [torch.zeros(shape, dtype=model.dtype, device=model.device) for shape in shapes]
         self.tokens = torch.zeros(slots, dtype=torch.long, device=model.device)
         self.positions = torch.zeros(slots, dtype=torch.long, device=model.device)  # -1: no token in this step
         self.replay: Callable[[], Tensor] | None = None
@@ -147,8 +146,8 @@ class TorchEngine(Engine):
                 keys, values = (x[layer][run.slot, :, :-1] for x in (cache.keys, cache.values))
                 banded = self.config.layer_types[layer] == "sliding_attention"
                 window = self.config.sliding_window if banded else None
-                heads_first = (x.transpose(0, 1) for x in (query, key, value))  # (H, n, D)
-                return attend_and_store(*heads_first, keys, values, start, window).transpose(0, 1)
+                q, k, v = (new.transpose(0, 1) for new in (query, key, value))  # (H, n, D)
+                return attend_and_store(q, k, v, keys, values, start, window).transpose(0, 1)
 
             x = self._blocks(x, attend)
             skipped = max(0, total - run.logits - begin)
