@@ -1,4 +1,4 @@
-"""``gpt3 bench generate``: this package and its peers write texts from the same weights, taking turns, each in a process of its own."""
+"""``gpt3 bench generate``: this package and its peers write texts from the same weights, taking turns, a process each."""
 
 from __future__ import annotations
 
@@ -218,8 +218,8 @@ def table(results: Sequence[Result]) -> str:
     for result in results:
         groups.setdefault((result.case, result.decode), []).append(result)
     lines = [
-        "| case | decode | who | weights | tokens/s (slowest-fastest round) | × transformers | × llama.cpp | first token | memory's roof "
-        "| GFLOP/s (of GEMM) | peak memory | same tokens |",
+        "| case | decode | who | weights | tokens/s (slowest-fastest round) | × transformers | × llama.cpp | first token "
+        "| memory's roof | GFLOP/s (of GEMM) | peak memory | same tokens |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (case, decode), group in groups.items():

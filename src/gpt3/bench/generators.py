@@ -80,7 +80,7 @@ def transformers(request: Request) -> Writer:
     if request["name"] == "transformers-static":
         how["cache_implementation"] = "static"
 
-    class Clock(BaseStreamer):  # type: ignore[misc]
+    class Clock(BaseStreamer):
         """Notes when tokens come; the first that comes is the prompt."""
 
         def __init__(self) -> None:
@@ -155,7 +155,12 @@ def llama_cpp(request: Request) -> Writer:
         server = xllamacpp.Server(parameters)
     how: dict[str, Any] = {"temperature": -1.0}  # below 0: greedy
     if request["sampled"]:
-        how = {"temperature": TEMPERATURE, "top_k": TOP_K, "samplers": ["top_k", "temperature"], "seed": request["seed"]}
+        how = {
+            "temperature": TEMPERATURE,
+            "top_k": TOP_K,
+            "samplers": ["top_k", "temperature"],
+            "seed": request["seed"],
+        }
 
     def ask(prompt: list[int], count: int) -> dict[str, Any]:
         wishes = {"n_predict": count, "ignore_eos": True, "cache_prompt": False, "return_tokens": True} | how
@@ -223,7 +228,7 @@ def make_models(request: Request) -> dict[str, Any]:
 
     shape = preset(request["preset"])
     torch.manual_seed(request["seed"])
-    model = GPT3ForCausalLM(shape.config())  # type: ignore[arg-type]
+    model = GPT3ForCausalLM(shape.config())
     tokenizer = wrap(build(gpt2_merges()[: shape.vocab_size - 257]))  # its ids are the bytes, the merges, end-of-text
     model.save_pretrained(request["model"])
     tokenizer.save_pretrained(request["model"])
@@ -231,7 +236,7 @@ def make_models(request: Request) -> dict[str, Any]:
         from gpt3.export.gguf import write_gguf
 
         dense = shape.config(layer_types=["full_attention"] * shape.n_layers, activation_function="gelu_new")
-        twin = GPT3ForCausalLM(dense)  # type: ignore[arg-type]
+        twin = GPT3ForCausalLM(dense)
         twin.load_state_dict(model.state_dict())
         for weights in request["gguf_formats"]:
             kind = GGUF_FORMATS[weights]

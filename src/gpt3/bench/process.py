@@ -13,7 +13,12 @@ from gpt3.errors import RunError
 
 
 def call(
-    worker: str, request: dict[str, Any], folder: Path, shown: str, python: str | None = None, threads: int | None = None
+    worker: str,
+    request: dict[str, Any],
+    folder: Path,
+    shown: str,
+    python: str | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Run ``python WORKER REQUEST.json`` from start to end.
 
