@@ -50,8 +50,8 @@ def test_no_point_lies_outside_its_panel() -> None:
 def test_an_axis_has_a_few_round_marks(highest: float) -> None:
     marks = ticks(highest)
     assert marks[0] == 0
-    assert marks[-1] >= highest
-    assert 4 <= len(marks) <= 7
+    assert marks[-1] > highest * (1 - 1e-6)
+    assert 4 <= len(marks) <= 6
 
 
 def test_a_cache_gives_back_as_many_tokens_as_are_timed() -> None:

@@ -96,7 +96,9 @@ def test_the_bytes_of_a_step_are_the_engine_s() -> None:
         held = make_engine(model, weights).nbytes - positions
         assert step_bytes(shape, Contender("gpt3", weights)) == pytest.approx(held, rel=0.03)
     plain = matrix_values(shape)
-    assert step_bytes(shape, Contender("llama.cpp", "int8")) - step_bytes(shape, Contender("gpt3", "int8")) == plain / 16
+    assert (
+        step_bytes(shape, Contender("llama.cpp", "int8")) - step_bytes(shape, Contender("gpt3", "int8")) == plain / 16
+    )
 
 
 def answers_of(*seconds: float) -> list[dict[str, Any]]:
@@ -107,7 +109,9 @@ def answers_of(*seconds: float) -> list[dict[str, Any]]:
 
 
 def test_a_result_is_the_median_round_against_the_measured_roofs() -> None:
-    mine = _result(CASE, "greedy", Contender("gpt3", "fp32"), answers_of(2.0, 1.0, 4.0), [[1, 2, 3], [4, 0, 6]], 1e9, 1e9)
+    mine = _result(
+        CASE, "greedy", Contender("gpt3", "fp32"), answers_of(2.0, 1.0, 4.0), [[1, 2, 3], [4, 0, 6]], 1e9, 1e9
+    )
     assert (mine.tokens_per_s, mine.slowest, mine.fastest) == (2.0, 1.0, 4.0)  # 2 texts of 2 tokens after the first
     assert mine.memory_share == step_bytes(preset("demo"), Contender("gpt3", "fp32")) / 1e9  # a step a second
     assert mine.flops_share == 2 * matrix_values(preset("demo")) * 2.0 / 1e9

@@ -41,13 +41,10 @@ def draw(points: Sequence[Point], about: str) -> str:
 
 
 def ticks(highest: float) -> list[float]:
-    """Round numbers from 0 to at least `highest`, three to six of them."""
-    step = 10.0 ** math.floor(math.log10(highest))
-    for divisor in (1, 2, 5, 10):
-        count = math.ceil(highest / (step / divisor) - 1e-9)
-        if count >= 3:
-            return [i * step / divisor for i in range(count + 1)]
-    raise AssertionError("a number has at least three tenths of its own power of ten")
+    """Round numbers from 0 to at least `highest`: three to five steps of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** (math.floor(math.log10(highest)) - 1)
+    step = next(m * power for m in (1, 2, 5, 10, 20, 50) if math.ceil(highest / (m * power) - 1e-9) <= 5)
+    return [i * step for i in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
 def _panel(points: Sequence[Point], x0: int, title: str, unit: str, value: Callable[[Point], float]) -> list[str]:
