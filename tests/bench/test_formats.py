@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpt3.bench import generators
-from gpt3.bench.formats import bench_formats, cut_prompts, first_difference, load_format, table
+from gpt3.bench.formats import bench_formats, bits_per_byte, cut_prompts, first_difference, load_format, table
 from gpt3.bench.formats_options import BenchFormatsOptions
 from gpt3.errors import InputError
 
@@ -48,6 +48,8 @@ def test_prompts_are_pieces_of_the_texts(folder: Path) -> None:
     prompts = cut_prompts(model, TEXTS, options)
     assert len(prompts) == 40
     assert all(prompt in pieces for prompt in prompts)
+    alone = model.score(TEXTS[0])
+    assert bits_per_byte(model, TEXTS[:1]) == pytest.approx(alone.summary.bits_per_byte, rel=1e-6)
     with pytest.raises(InputError, match="none of the texts has 90 tokens"):
         cut_prompts(model, TEXTS, BenchFormatsOptions(["-"], prompt_tokens=90, new_tokens=9))
     with pytest.raises(InputError, match="context of 128"):

@@ -66,8 +66,7 @@ def bench_formats(options: BenchFormatsOptions) -> list[FormatResult]:
         model = load_format(options.model, weights)
         if not prompts:
             prompts = cut_prompts(model, texts, options)
-        scores = [model.score(text).summary for text in texts]
-        total = sum(scores[1:], scores[0])
+        bits = bits_per_byte(model, texts)
         written, found_gaps = continue_greedily(model, prompts, options.new_tokens)
         if weights == "fp32":
             plain, gaps = written, found_gaps
@@ -76,8 +75,8 @@ def bench_formats(options: BenchFormatsOptions) -> list[FormatResult]:
             FormatResult(
                 weights=weights,
                 bytes=model.engine.nbytes,
-                bits_per_byte=total.bits_per_byte,
-                worse=total.bits_per_byte / results[0].bits_per_byte - 1 if results else 0.0,
+                bits_per_byte=bits,
+                worse=bits / results[0].bits_per_byte - 1 if results else 0.0,
                 unchanged=places.count(None),
                 prompts=len(prompts),
                 widest_gap=max(
@@ -85,7 +84,7 @@ def bench_formats(options: BenchFormatsOptions) -> list[FormatResult]:
                 ),
             )
         )
-        print(f"{weights}: {total.bits_per_byte:.5f} bits per byte", file=sys.stderr, flush=True)
+        print(f"{weights}: {bits:.5f} bits per byte", file=sys.stderr, flush=True)
     return results
 
 
@@ -97,6 +96,15 @@ def load_format(path: str | None, weights: str) -> LanguageModel:
     model = load(path, device="cpu", dtype="fp32" if quantize else weights, quantize="int8" if quantize else "none")
     model.ends = set()
     return model
+
+
+def bits_per_byte(model: LanguageModel, texts: Sequence[str]) -> float:
+    """Bits of all texts over their bytes in UTF-8; each begins a document, as in `LanguageModel.score`."""
+    from gpt3.inference.scoring import score_tokens
+
+    start = model.tokenizer.eos_token_id
+    nats = -sum(score_tokens(model.engine, model.encode_prompt(text), start=start).total for text in texts)
+    return nats / math.log(2) / sum(len(text.encode("utf-8")) for text in texts)
 
 
 def cut_prompts(model: LanguageModel, texts: Sequence[str], options: BenchFormatsOptions) -> list[list[int]]:
