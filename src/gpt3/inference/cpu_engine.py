@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHORT = 32
 """Runs of up to so many tokens are gathered with others; longer ones are read by themselves."""
+STEP = 256
+"""Tokens of all short runs that are computed at a time: each has a line of scores a head, as long as the room."""
 CHUNK = 512
 """Tokens of a long run that are read at a time, which bounds the activations held."""
 _LOCK = threading.Lock()  # one parallel kernel at a time: they use all threads, and not every threading layer takes two
@@ -129,16 +131,23 @@ class CpuEngine(Engine):
         assert isinstance(cache, CpuCache)
         with _LOCK:
             follow_torch()
-            short = [run for run in runs if len(run.tokens) <= SHORT]
-            if len(short) == len(runs):
-                return self._step(cache, runs)
+            groups: list[list[Run]] = [[]]
             pieces: dict[int, Tensor] = {}
             for run in runs:
                 if len(run.tokens) > SHORT:
-                    pieces[run.slot] = self._read(cache, run).clone()
-            if short:
-                logits = self._step(cache, short).split([run.logits for run in short])
-                pieces |= {run.slot: rows for run, rows in zip(short, logits, strict=True)}
+                    pieces[run.slot] = self._read(cache, run)
+                    continue
+                if sum(len(other.tokens) for other in groups[-1]) + len(run.tokens) > STEP:
+                    groups.append([])
+                groups[-1].append(run)
+            if len(groups[0]) == len(runs):
+                return self._step(cache, runs)
+            if len(runs) == 1:
+                return pieces[runs[0].slot]
+            for group in groups:
+                if group:
+                    logits = self._step(cache, group).clone().split([run.logits for run in group])
+                    pieces |= {run.slot: rows for run, rows in zip(group, logits, strict=True)}
             return torch.cat([pieces[run.slot] for run in runs])
 
     def _step(self, cache: CpuCache, runs: Sequence[Run]) -> Tensor:

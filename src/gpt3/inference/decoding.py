@@ -170,7 +170,7 @@ class Decoder:
             assert row.slot is not None
             count = len(row.unread)
             if count > 1 and not self._held[row.slot]:  # at its beginning: does one before it begin alike?
-                if any(common(row.unread, other) >= WORTH_SHARING for other in beginners):
+                if any(common(row.unread[:-1], other) >= WORTH_SHARING for other in beginners):
                     continue  # it takes that from the other when the other has read it
                 count = min([count, *self._shared_with(row)])
             if count > 1:
