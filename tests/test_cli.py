@@ -26,6 +26,8 @@ SURFACE = {
         no_repeat_ngram num_samples presence_penalty prompt prompt_file repetition_penalty seed stop temperature top_k top_p
         typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
+    "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
+        timeout unprotected""",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",

@@ -49,6 +49,12 @@ COMMANDS = {
         "gpt3.inference.score_command:run",
         positional="files",
     ),
+    "serve": Command(
+        "OpenAI's completions API and a Playground in the browser, for a trained model",
+        "gpt3.serving.options:ServeOptions",
+        "gpt3.serving.command:run",
+        positional="model",
+    ),
     "prepare": Command(
         "turn documents into token shards",
         "gpt3.corpus.prepare:PrepareOptions",
