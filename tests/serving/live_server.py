@@ -31,7 +31,7 @@ class Live:
     worker: Any
     stop: threading.Event
     thread: threading.Thread
-    name: str = "tiny"
+    name: str
 
     def ask(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
         """Status, JSON (or text) and headers of an answer."""
@@ -68,13 +68,13 @@ def serving(model, **options: Any):
 
     chosen = ServeOptions(**{"port": 0, "slots": 4, "prompt_tokens": 16, "grace": 5, **options})
     listening = listen(chosen.host, chosen.port)
-    app, worker = assemble(model, "tiny", chosen)
+    app, worker = assemble(model, chosen.name or "tiny", chosen)
     ready, stop = threading.Event(), threading.Event()
     thread = threading.Thread(target=serve, args=(app, worker, listening, chosen, ready.set, stop))
     thread.start()
     try:
         assert ready.wait(30)
-        yield Live(address_of(listening), worker, stop, thread)
+        yield Live(address_of(listening), worker, stop, thread, chosen.name or "tiny")
     finally:
         stop.set()
         thread.join(30)

@@ -69,7 +69,7 @@ def test_log_probabilities_are_the_models_and_offsets_point_into_the_text(live, 
 
 def test_a_prompt_is_scored_without_writing(live, language_model) -> None:
     """lm-eval's recipe: ids, echo, max_tokens 0."""
-    ids = (language_model.encode_prompt(PROMPTS[1]) * 8)[:128]  # the whole context
+    ids = (language_model.encode_prompt(PROMPTS[1]) * 20)[:128]  # the whole context
     answer = live.complete(prompt=[ids, ids[:40]], max_tokens=0, echo=True, logprobs=1)
     expected = score_tokens(language_model.engine, ids)
     first, second = (choice["logprobs"]["token_logprobs"] for choice in answer["choices"])
@@ -179,6 +179,7 @@ def test_nobody_changes_anothers_text(live, language_model) -> None:
         ({"logit_bias": {"-1": 1}}, "logit_bias", "'-1'"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "without stream"),
         ({"temprature": 1}, None, "unrecognized request argument: temprature"),
+        ({"model": 3, "\ud800": 1}, "model", "unrecognized"),
     ],
 )
 def test_bad_input_is_told_in_openais_json(live, body, param, words: str) -> None:

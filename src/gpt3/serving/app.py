@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -64,6 +64,10 @@ def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: M
 
     async def write(work: Completion | Chat, request: Request) -> Response:
         stream = bool(work.body.stream)
+        if not (stream or any(text.needs_engine for text in work.texts)):  # it only counts tokens: no reason to wait
+            for text in work.texts:
+                text.take([])
+            return JSONResponse(work.answer())
         ticket = Ticket(work.texts, stream, options.timeout)
         worker.submit(ticket)
         if stream:
@@ -185,26 +189,27 @@ async def _gone(request: Request) -> None:
 async def events(work: Completion | Chat, ticket: Ticket, worker: Worker) -> AsyncIterator[bytes]:
     """The server-sent events of a streamed answer. When the client goes away this is cancelled, and the request with it."""
     try:
-        for chunk in work.opening():
-            yield _event(chunk)
-        while True:
+        chunks = work.opening()
+        going = True
+        while going:
             event = await ticket.events.get()
-            if isinstance(event, ApiError):
-                yield _event(event.body)
-                break
-            if event is None:
-                for chunk in work.closing():
-                    yield _event(chunk)
-                break
-            for chunk in work.chunks(event):
-                yield _event(chunk)
-        yield b"data: [DONE]\n\n"
+            while True:
+                if isinstance(event, list):
+                    chunks += work.chunks(event)
+                else:
+                    chunks += work.closing() if event is None else [event.body]
+                    going = False
+                if not going or ticket.events.empty():
+                    break
+                event = ticket.events.get_nowait()  # what came in the meantime goes out with it
+            yield b"".join(map(_event, chunks)) + (b"" if going else b"data: [DONE]\n\n")
+            chunks = []
     finally:
         worker.cancel(ticket)
 
 
 def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + orjson.dumps(data) + b"\n\n"
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -225,7 +230,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 async def _api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body, error.status, error.headers)
+    return error.response
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+from starlette.responses import Response
 
 
 class ApiError(Exception):
@@ -37,6 +40,11 @@ class ApiError(Exception):
         elif self.status >= 500:
             kind = "server_error"
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def response(self) -> Response:
+        """The answer. In ASCII: what it quotes of a request may be no text."""
+        return Response(json.dumps(self.body), self.status, self.headers, "application/json")
 
 
 def bad(message: str, param: str | None = None, code: str | None = None) -> ApiError:

@@ -6,8 +6,6 @@ import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from fastapi.responses import JSONResponse
-
 from gpt3.serving.errors import ApiError
 from gpt3.serving.metrics import Metrics
 
@@ -68,8 +66,7 @@ class Gate:
         try:
             self._check(scope, headers)
         except ApiError as error:
-            response = JSONResponse(error.body, error.status, error.headers)
-            await response(scope, receive, answer)
+            await error.response(scope, receive, answer)
             return
         received = 0
 

@@ -10,7 +10,7 @@ export function shade(logprob) {
 
 // A token as a person can read it.
 export function visible(text) {
-  return text.startsWith("bytes:") ? text.slice(6) : text.replaceAll("\n", "↵").replaceAll("\t", "→") || "∅";
+  return text.startsWith("bytes:") ? text.slice(6) : text.replaceAll("\n", "↵").replaceAll("\t", "→").replace(/^ | $/g, "␣") || "∅";
 }
 
 export class Paper {
