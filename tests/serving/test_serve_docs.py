@@ -59,7 +59,7 @@ def test_every_field_and_option_is_named() -> None:
     from gpt3.serving.schema import CompletionBody
 
     for field in CompletionBody.model_fields:
-        assert f"`{field}`" in PAGE or field in ("model",), field
+        assert f"`{field}" in PAGE or field in ("model",), field
     for option in (
         "slots",
         "queue",

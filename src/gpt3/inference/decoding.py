@@ -222,16 +222,14 @@ class Decoder:
             row = self.waiting.popleft()
             row.slot = self._free.popleft()
             source, length = (-1, 0) if row.unscored else self._longest_held(row.unread)
-            if source in self._free and length >= WORTH_SHARING:  # go on in that very slot
+            if length >= WORTH_SHARING and source in self._free:  # go on in that very slot
                 self._free.remove(source)
                 self._free.appendleft(row.slot)
                 row.slot = source
-            else:
-                self._cut(row.slot, 0)
+            shared = length if length >= WORTH_SHARING and source == row.slot else 0
+            self._cut(row.slot, shared)
+            del row.unread[:shared]
             self.rows.append(row)
-            if length >= WORTH_SHARING and source == row.slot:
-                self._cut(source, length)
-                del row.unread[:length]
         unread = {row.slot: row.unread for row in self.rows}
         for row in self.rows:
             if row.slot is not None and not self._held[row.slot] and len(row.unread) > 1 and not row.unscored:

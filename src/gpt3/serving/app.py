@@ -247,7 +247,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
             405, f"{request.method} is not for this path; /docs lists what is", headers=dict(error.headers or {})
         )
     else:
-        told = ApiError(error.status_code, str(error.detail))
+        code = "body_too_large" if error.status_code == 413 else None
+        told = ApiError(error.status_code, str(error.detail), code=code)
     return await _api_error(request, told)
 
 

@@ -6,6 +6,8 @@ import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from gpt3.serving.errors import ApiError
 from gpt3.serving.metrics import Metrics
 
@@ -15,6 +17,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")
 """What needs no key: the page itself (it asks for the key), and whether the server lives."""
+MOST_SWALLOWED = 16 * 1024 * 1024
+"""Bytes of a refused body that are read before the answer; a client that sends more finds the connection closed."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -66,6 +70,7 @@ class Gate:
         try:
             self._check(scope, headers)
         except ApiError as error:
+            await _swallow(receive)
             await error.response(scope, receive, answer)
             return
         received = 0
@@ -76,7 +81,9 @@ class Gate:
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > self.max_body:
-                    raise self._too_large()
+                    if message.get("more_body", False):
+                        await _swallow(receive)
+                    raise HTTPException(413, self._too_large().message)  # FastAPI passes on this kind from a body
             return message
 
         await self.app(scope, limited, answer)
@@ -107,6 +114,16 @@ class Gate:
         return ApiError(
             413, f"the body is larger than {self.max_body:,} bytes (--max-body); send less", code="body_too_large"
         )
+
+
+async def _swallow(receive: Receive) -> None:
+    """Read what still comes of a refused body: a client that is busy sending would not see the answer."""
+    left = MOST_SWALLOWED
+    while left > 0:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        left -= len(message.get("body", b""))
 
 
 def _is_local(host: str) -> bool:
