@@ -12,7 +12,9 @@ import pytest
 
 from gpt3 import cli
 from gpt3.errors import InputError
+from gpt3.inference.options import GenerateOptions
 from gpt3.options import parse
+from gpt3.report.command import ReportOptions
 from gpt3.training.options import TrainOptions
 
 SURFACE = {
@@ -22,14 +24,17 @@ SURFACE = {
         muon_lr muon_momentum nproc optimizer out parallel plan profile ramp_tokens resume sample_every
         sample_prompt seed spike_patience spike_sigmas spike_window steps tokenizer tokens track val
         validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
-    "generate": """bad_words device dtype frequency_penalty json logit_bias logprobs max_new_tokens min_new_tokens min_p model
-        no_repeat_ngram num_samples presence_penalty prompt prompt_file repetition_penalty seed stop temperature top_k top_p
-        typical_p""",
+    "generate": """bad_words batch device draft dtype frequency_penalty input json logit_bias logprobs lookup max_new_tokens
+        min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
+        repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
     "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
         timeout unprotected""",
+    "export": "context dtype format model out verify",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
+    "import": "allow_pickle out source",
+    "info": "json path",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
     "report": "out runs",
     "bench train": "cases compile data device dtype json litgpt litgpt_python nanogpt rounds seed steps transformers warmup",
@@ -145,6 +150,30 @@ def test_flags_lists_and_yaml_give_the_same_options(tmp_path) -> None:
     assert parse(TrainOptions, ["--config", str(config), "--lr", "2"], command="train").lr == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "prompt"),
+    [
+        (["--", "--x"], "--x"),
+        (["--seed", "3", "--", "-h"], "-h"),
+        (["--", "--"], "--"),
+        (["--", "--prompt=a"], "--prompt=a"),
+        (["null"], "null"),
+        (["--"], None),
+    ],
+)
+def test_behind_two_dashes_nothing_is_an_option(words: list[str], prompt: str | None) -> None:
+    assert parse(GenerateOptions, words, command="generate", positional="prompt").prompt == prompt
+
+
+def test_behind_two_dashes_a_list_is_a_list_and_two_texts_are_one_too_many() -> None:
+    runs = parse(ReportOptions, ["a", "--", "--b", "--help"], command="report", positional="runs").runs
+    assert runs == ["a", "--b", "--help"]
+    with pytest.raises(InputError, match="unexpected second argument '--b'"):
+        parse(GenerateOptions, ["--", "--a", "--b"], command="generate", positional="prompt")
+    with pytest.raises(InputError, match="unexpected argument '--steps'"):
+        parse(TrainOptions, ["--", "--steps"], command="train")
+
+
 def test_print_config_is_read_back(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--model", "17M", "--steps", "7", "--print_config"]) == 0
     config = tmp_path / "run.yaml"
@@ -172,7 +201,10 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
         ("train --config unknown.yaml", "--config: unknown option --stepz; did you mean --steps?"),
         ("train --config list.yaml", "--config must be a YAML file with a line `option: value` for each option"),
         ("train --config bytes.yaml", "--config is not UTF-8 at byte 0; convert it to UTF-8"),
-        ("prepare --data wiki --out list.yaml/x", "--out list.yaml/x cannot be made: .*list.yaml is a file; choose"),
+        (
+            "prepare --data wiki --out list.yaml/x",
+            "list.yaml/x cannot be made: .*list.yaml is a file; choose another --out",
+        ),
     ],
 )
 def test_a_wrong_value_is_told_in_the_words_of_the_command_line(

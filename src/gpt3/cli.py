@@ -55,6 +55,11 @@ COMMANDS = {
         "gpt3.serving.command:run",
         positional="model",
     ),
+    "export": Command(
+        "write a model for llama.cpp (GGUF), or as stock GPT-2 or GPT-Neo",
+        "gpt3.export.options:ExportOptions",
+        "gpt3.export.command:run",
+    ),
     "prepare": Command(
         "turn documents into token shards",
         "gpt3.corpus.prepare:PrepareOptions",
@@ -70,6 +75,18 @@ COMMANDS = {
         "gpt3.report.command:ReportOptions",
         "gpt3.report.command:run",
         positional="runs",
+    ),
+    "import": Command(
+        "turn a checkpoint of GPT-2, GPT-Neo, OPT, … into a gpt3 model folder",
+        "gpt3.importing.options:ImportOptions",
+        "gpt3.importing.command:run",
+        positional="source",
+    ),
+    "info": Command(
+        "say what a model folder is: shape, parameters, tokenizer, files, origin",
+        "gpt3.importing.options:InfoOptions",
+        "gpt3.importing.info:run",
+        positional="path",
     ),
     "ladder": Command(
         "the paper's models: shapes, parameters, compute, memory",

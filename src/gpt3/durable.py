@@ -81,8 +81,11 @@ def write_text(path: Path | str, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def check_room(folder: Path | str, need: int, *, purpose: str) -> None:
+def check_room(folder: Path | str, need: int, *, purpose: str, elsewhere: str = "another --out") -> None:
     """Refuse before the work when the disk of `folder` (which need not exist yet) has fewer than `need` bytes free.
+
+    Args:
+        elsewhere: what the user may choose in place of `folder`.
 
     Raises:
         InputError: naming the folder, the bytes needed and the bytes free; or a file that stands where a folder must.
@@ -91,10 +94,10 @@ def check_room(folder: Path | str, need: int, *, purpose: str) -> None:
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise InputError(f"--out {folder} cannot be made: {existing} is a file; choose another --out")
+        raise InputError(f"{folder} cannot be made: {existing} is a file; choose {elsewhere}")
     free = shutil.disk_usage(existing).free
     if free < need:
         raise InputError(
             f"no room for {purpose} in {folder}: about {need / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free; "
-            "free some space or choose another --out"
+            f"free some space or choose {elsewhere}"
         )

@@ -99,26 +99,38 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
         SystemExit: after ``--help`` or ``--print_config``.
     """
     parser = build_parser(options, command)
+    canonical, text = _canonical(options, arguments, positional)
     try:
-        parsed = parser.parse_args(_canonical(options, arguments, positional))
+        parsed = parser.parse_args(canonical)
     except UnicodeDecodeError as error:
         raise InputError(f"--config is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     values = {field.name: parsed[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    if positional is not None and text is not None and _is(str, typing.get_type_hints(options)[positional]):
+        values[positional] = text
     return options(**values)
 
 
-def _canonical(options: type[Any], arguments: Sequence[str], positional: str | None) -> list[str]:
-    """Rewrite `arguments` into jsonargparse's form: ``--name=value`` with underscores, lists as JSON."""
+def _canonical(options: type[Any], arguments: Sequence[str], positional: str | None) -> tuple[list[str], str | None]:
+    """Rewrite `arguments` into jsonargparse's form: ``--name=value`` with underscores, lists as JSON.
+
+    Returns:
+        The arguments, and the text of a positional one that is no list: to the letter, for jsonargparse reads ``null`` as None.
+    """
     hints = typing.get_type_hints(options)
     lists: dict[str, list[str]] = {}
     result: list[str] = []
+    text: str | None = None
     rest = list(arguments)
+    named = True  # until ``--``, behind which nothing is a name
     while rest:
         argument = rest.pop(0)
-        if argument in ("-h", "--help"):
+        if named and argument in ("-h", "--help"):
             result.append("--help")
             continue
-        if not argument.startswith("--") or argument == "--":
+        if named and argument == "--":
+            named = False
+            continue
+        if not named or not argument.startswith("--"):
             if positional is None:
                 raise InputError(
                     f"unexpected argument {argument!r}; every option of this command has a name, see --help"
@@ -126,9 +138,11 @@ def _canonical(options: type[Any], arguments: Sequence[str], positional: str | N
             if _is(list, hints[positional]):  # gpt3 report A B C
                 lists.setdefault(positional, []).append(argument)
                 continue
-            if any(item.startswith(f"--{positional}=") for item in result):
+            if text is not None or any(item.startswith(f"--{positional}=") for item in result):
                 raise InputError(f"unexpected second argument {argument!r}; put the {positional} in quotes")
-            result.append(f"--{positional}={argument}")
+            text = argument
+            if argument != "--":  # which argparse would drop
+                result.append(f"--{positional}={argument}")
             continue
         name, equals, value = argument[2:].partition("=")
         name = name.replace("-", "_")
@@ -155,7 +169,7 @@ def _canonical(options: type[Any], arguments: Sequence[str], positional: str | N
                 lists[name].append(rest.pop(0))
         else:
             result.append(f"--{name}={value}")
-    return result + [f"--{name}={json.dumps(values)}" for name, values in lists.items()]
+    return result + [f"--{name}={json.dumps(values)}" for name, values in lists.items()], text
 
 
 def _items(value: str) -> list[str]:

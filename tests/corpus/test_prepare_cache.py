@@ -10,6 +10,7 @@ import pytest
 from gpt3.corpus import cache, preparation
 from gpt3.corpus.cache import cache_folder, prepare_cached
 from gpt3.corpus.shards import open_shards
+from gpt3.errors import InputError
 from gpt3.tokenizer import train_tokenizer
 
 
@@ -24,6 +25,17 @@ def own(tmp_path, monkeypatch):
 def write(path, count):
     path.write_text("".join(json.dumps({"text": f"all work {i} and no play"}) + "\n" for i in range(count)))
     return str(path)
+
+
+def test_a_disk_too_small_for_the_cache_is_told_with_the_caches_remedy(tmp_path, own, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    for free, what in [(100, "the tokenizer"), (30_000, "the token shards")]:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))
+        with pytest.raises(InputError, match=rf"no room for {what} in .*cache.*on another disk.*GPT3_CACHE") as caught:
+            prepare_cached(write(tmp_path / "a.jsonl", 5000), own)
+        assert "--out" not in str(caught.value)
 
 
 def test_found_again_and_made_anew_when_anything_changes(tmp_path, own, monkeypatch):

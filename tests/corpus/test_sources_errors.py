@@ -10,7 +10,7 @@ import sys
 import pyarrow
 import pyarrow.parquet
 import pytest
-from test_sources import COMPRESS, as_jsonl, as_parquet
+from document_files import COMPRESS, as_jsonl, as_parquet
 
 from gpt3.corpus import formats
 from gpt3.corpus.files import open_files

@@ -5,19 +5,27 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from gpt3.cli import main
 from gpt3.errors import InputError
-from gpt3.inference import Job, generate, load, stream
+from gpt3.inference import Job, compilation, load
 from gpt3.inference.command import run
+from gpt3.inference.engines import make_engine
 from gpt3.inference.options import GenerateOptions
+from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.speed import bytes_per_step
+from gpt3.tokenizer import train_tokenizer
 
 PROMPT = "Once upon a time"
 ANY = {"seed": 0, "max_new_tokens": 30}
@@ -29,7 +37,7 @@ def said(options, capfd):
 
 
 def expected(home, prompt, **options):
-    return generate(*load(home / "runs" / "demo"), prompt, **{"top_p": 0.9, **ANY, **options})
+    return load(home / "runs" / "demo").complete(prompt, **{"top_p": 0.9, **ANY, **options})
 
 
 def test_text_goes_out_and_notes_to_stderr(home, capfd):
@@ -56,7 +64,7 @@ def test_each_piece_goes_out_at_once(home, monkeypatch):
     run(GenerateOptions(prompt=PROMPT, **ANY))
     monkeypatch.undo()
     monkeypatch.chdir(home)
-    pieces = list(stream(*load(), PROMPT, top_p=0.9, **ANY))
+    pieces = list(load().stream(PROMPT, top_p=0.9, **ANY))
     assert [content.decode("utf-8") for content in writes] == [*pieces, "\n"]
     assert len(pieces) > 10
 
@@ -78,7 +86,9 @@ def test_piped_and_filed_prompts(home, pipe_in, capfd, content, options):
 
 def test_only_one_line_end_is_left_out(home, pipe_in, capfd):
     pipe_in(b"Q: sea\n\n")
-    assert said(GenerateOptions(json=True, **ANY), capfd).out.startswith('{"index": 0, "prompt": "Q: sea\\n"')
+    assert said(GenerateOptions(json=True, **ANY), capfd).out.startswith(
+        '{"index": 0, "prompt_index": 0, "prompt": "Q: sea\\n"'
+    )
 
 
 def test_a_given_prompt_leaves_standard_input_unread(home, pipe_in, capfd):
@@ -132,8 +142,8 @@ def test_a_long_prompt_is_told(home, capfd):
     result = expected(home, prompt)[0]
     total = result.prompt_tokens + result.dropped_prompt_tokens
     assert (
-        f"the prompt has {total:,} tokens, the model's context 256: the oldest {result.dropped_prompt_tokens:,} are dropped"
-        in err
+        f"the prompt has {total:,} tokens, the model's context 256: the newest 256 are kept, the oldest "
+        f"{result.dropped_prompt_tokens:,} dropped" in err
     )
 
 
@@ -168,6 +178,126 @@ def test_an_interruption_leaves_the_text_so_far(home, capfd, monkeypatch, as_jso
         assert len(text) > 2
         assert complete.startswith(text)
         assert complete != text
+
+
+def test_logprobs_are_in_json(home, capfd):
+    out, _ = said(GenerateOptions(prompt=PROMPT, json=True, logprobs=2, **ANY), capfd)
+    line = json.loads(out)
+    assert [token["id"] for token in line["logprobs"]] == line["tokens"]
+    for token in line["logprobs"]:
+        assert len(token["top"]) == 2
+        assert token["logprob"] <= token["top"][0][1] <= 0
+
+
+@pytest.mark.parametrize("options", [{}, {"num_samples": 3, "json": True}, {"lookup": True}, {"draft": "runs/demo"}])
+def test_stats_count_what_was_decoded(home, capfd, options):
+    """The first token of each sample comes with its prompt, the others in steps of decoding."""
+    out, err = said(GenerateOptions(prompt=PROMPT, stats=True, **options, **ANY), capfd)
+    plain, _ = said(GenerateOptions(prompt=PROMPT, **{**options, "draft": None, "lookup": False}, **ANY), capfd)
+    if "num_samples" not in options:
+        assert out == plain  # neither a meter nor a draft changes the text
+    assert re.search(r"first token after [\d,]+ ms", err)
+    tokens, steps = (int(number) for number in re.search(r"/s \((\d+) tokens, (\d+) steps", err).groups())
+    assert 29 <= tokens / options.get("num_samples", 1) < 30 + 9  # a draft may go beyond the end
+    assert steps <= 30
+    assert re.search(r"weights: [\d.]+ MB a step, read at [\d.]+ GB/s, \d+% of the [\d.]+ GB/s measured here", err)
+    if "draft" in options:  # by the model itself: all that it guesses is right
+        assert re.search(r"draft: (\d+) of \1 guessed tokens were right \(100%\)", err)
+
+
+@pytest.mark.parametrize("options", [{"quantize": "int8"}, {"dtype": "fp16"}])
+def test_weight_formats(home, capfd, options):
+    out, _ = said(GenerateOptions(prompt=PROMPT, temperature=0, **options, **ANY), capfd)
+    same = load(home / "runs" / "demo", **options).complete(PROMPT, temperature=0, top_p=0.9, **ANY)
+    assert out == same[0].text + "\n"
+
+
+def test_the_bytes_a_step_reads(new_model, tokenizer):
+    """All matrices and vectors, the head among them, but no embedding that is only looked up."""
+    model = new_model()
+    read = sum(p.numel() for name, p in model.named_parameters() if "wpe" not in name)
+    padding = (model.config.vocab_size - model.config.real_vocab_size) * model.config.hidden_size
+    assert bytes_per_step(ReferenceEngine(model)) == 4 * read
+    ours = bytes_per_step(make_engine(model))
+    assert 0 <= ours - 4 * (read - padding) < 0.2 * 4 * read  # scales of rows are read, too
+
+
+def test_contradictions_are_named_at_once():
+    with pytest.raises(InputError) as caught:
+        GenerateOptions(
+            prompt="x",
+            prompt_file="y",
+            output="z",
+            batch=0,
+            logprobs=1,
+            quantize="int8",
+            dtype="bf16",
+            draft="a",
+            lookup=True,
+        )
+    for part in (
+        "--prompt and --prompt-file",
+        "--output",
+        "--batch",
+        "--logprobs",
+        "--quantize int8 and",
+        "--draft and",
+    ):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def broken(home, name, change):
+    """A model folder with one tensor changed."""
+    folder = Path(shutil.copytree(home / "runs" / "demo" / "model", home / name))
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return name
+
+
+def another_tokenizer(home):
+    model = shutil.copytree(home / "runs" / "demo" / "model", home / "other")
+    train_tokenizer(["other words, other merges " * 20], 290).save_pretrained(model)
+    return "other"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "cuda:99"], r"--device cuda:99"),
+        (["--model", "{nan}"], r"transformer\.h\.2\.mlp\.c_fc\.weight"),
+        (
+            ["--draft", "{other}"],
+            r"--draft .*another tokenizer .*give a draft that was trained with the model's tokenizer",
+        ),
+        (["--draft", "nowhere"], r"--draft nowhere: no such folder"),
+        (["--top-p", "2", "--top-k", "-1", "--num-samples", "0"], r"--top-k .*--top-p .*--num-samples"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(home, capfd, options, message):
+    def spoil(tensors):
+        tensors["transformer.h.2.mlp.c_fc.weight"][3, 4] = float("nan")
+
+    names = {"nan": broken(home, "nan", spoil), "other": another_tokenizer(home)}
+    base = [] if "--model" in options else ["--model", "runs/demo"]
+    assert main(["generate", PROMPT, *base, *(word.format(**names) for word in options)]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert re.search(message, err)
+
+
+def test_whoever_waits_for_the_compiler_is_told(monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(compilation, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(compilation, "compiling", lambda: True)
+    with compilation.told_when_compiling(lambda text: told.set()):
+        assert told.wait(5)
+    told.clear()
+    monkeypatch.setattr(compilation, "compiling", lambda: False)
+    with compilation.told_when_compiling(lambda text: told.set()):
+        assert not told.wait(0.1)
 
 
 @contextmanager

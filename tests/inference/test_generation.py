@@ -7,12 +7,35 @@ import pytest
 import torch
 
 from gpt3.errors import InputError
-from gpt3.inference import Generation, SamplingOptions, generate, sampling, stream
-from gpt3.inference.generation import Job, end_tokens
+from gpt3.inference import Generation, LanguageModel, SamplingOptions, sampling
+from gpt3.inference.engines import make_engine
+from gpt3.inference.generation import Job
 from gpt3.inference.streaming import TokenBytes
 
 PROMPT = "Once upon a time there was"
 CONTEXT, WINDOW = 48, 6  # of the models in conftest.py
+
+
+@pytest.fixture(autouse=True, params=["fast", "reference"])
+def engine(request, monkeypatch):
+    """Each test on the fast engine and on the model's own forward."""
+    monkeypatch.setattr(f"{__name__}.FAST", request.param == "fast")
+    return request.param
+
+
+FAST = True
+
+
+def language_model(model, tokenizer):
+    return LanguageModel(model, tokenizer, make_engine(model) if FAST else None)
+
+
+def generate(model, tokenizer, prompt="", options=None, **changes):
+    return language_model(model, tokenizer).complete(prompt, options, **changes)
+
+
+def stream(model, tokenizer, prompt="", options=None, **changes):
+    return language_model(model, tokenizer).stream(prompt, options, **changes)
 
 
 def ids_of(tokenizer, text):
@@ -110,11 +133,14 @@ def test_a_full_context_goes_on_from_its_last_half(new_model, tokenizer, context
 
 
 def test_sampling_follows_the_models_distribution(model, tokenizer):
-    """Pairs of tokens over 6,000 rows against the product of the model's own probabilities."""
-    N, k = 6000, 3
+    """Pairs of tokens over thousands of rows against the product of the model's own probabilities."""
+    N, k = 6000 if FAST else 1000, 3
     ids = ids_of(tokenizer, PROMPT)
     options = {"top_k": k, "temperature": 3.0}
-    results = generate(model, tokenizer, PROMPT, num_samples=N, max_new_tokens=2, seed=3, **options)
+    whole = SamplingOptions(num_samples=N, max_new_tokens=2, seed=3, **options)
+    job = Job(language_model(model, tokenizer), [PROMPT], whole, slots=200)
+    list(job)
+    results = job.results()
     counts: dict[tuple[int, ...], int] = {}
     for result in results:
         counts[tuple(result.tokens)] = counts.get(tuple(result.tokens), 0) + 1
@@ -197,7 +223,7 @@ def test_end_of_text_ends_and_is_not_shown(model, tokenizer):
     at = next(i for i, token in enumerate(first) if i > 2 and token not in first[:i])
     model.generation_config.eos_token_id = first[at]
     try:
-        assert end_tokens(model, tokenizer) == {first[at], tokenizer.eos_token_id}
+        assert language_model(model, tokenizer).ends == {first[at], tokenizer.eos_token_id}
         result = generate(model, tokenizer, PROMPT, temperature=0, max_new_tokens=10)[0]
     finally:
         model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -206,9 +232,10 @@ def test_end_of_text_ends_and_is_not_shown(model, tokenizer):
 
 def test_a_row_with_no_token_left_stops(model, tokenizer):
     """No token twice: once each of 20 ids has come, nothing may follow."""
-    job = Job(model, tokenizer, "!", SamplingOptions(no_repeat_ngram=1, max_new_tokens=40, seed=0))
+    lm = language_model(model, tokenizer)
+    lm.vocabulary = 20
     assert ids_of(tokenizer, "!") == [0]
-    job._decoder.vocabulary = 20
+    job = Job(lm, ["!"], SamplingOptions(no_repeat_ngram=1, max_new_tokens=40, seed=0))
     list(job)
     result = job.results()[0]
     assert sorted(result.tokens) == list(range(1, 20))
@@ -245,7 +272,8 @@ def test_stream_yields_as_it_goes(model, tokenizer):
 
 
 def test_results_may_be_asked_at_any_time(model, tokenizer):
-    job = Job(model, tokenizer, PROMPT, SamplingOptions(num_samples=2, max_new_tokens=30, seed=1))
+    options = SamplingOptions(num_samples=2, max_new_tokens=30, seed=1)
+    job = Job(language_model(model, tokenizer), [PROMPT], options)
     whole = generate(model, tokenizer, PROMPT, num_samples=2, max_new_tokens=30, seed=1)
     shown = ["", ""]
     for sample, piece in itertools.islice(job, 12):

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt3.errors import InputError
-from gpt3.inference import generate, load
+from gpt3.inference import LanguageModel, generate
+from gpt3.inference.loading import load_transformers as load
 from gpt3.inference.locating import locate
 
 
@@ -133,7 +134,7 @@ def cut_weights(folder):
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: (f / "config.json").write_text("[]"), "is not a JSON object"),
         (lambda f: (f / "config.json").write_text("{}"), "has no model_type"),
-        (lambda f: edit_config(f, model_type="custom_gpt2"), "model_type 'custom_gpt2', which neither gpt3 nor"),
+        (lambda f: edit_config(f, model_type="mystery"), "model_type 'mystery', which neither gpt3 nor"),
         (lambda f: edit_config(f, hidden_size=33), "does not load"),
         (
             lambda f: edit_config(f, num_hidden_layers=6, layer_types=None),
@@ -170,8 +171,8 @@ def test_a_loaded_model_is_the_saved_one(saved, tokenizer, capfd):
     weights = load_file(saved / "model.safetensors")
     for name, tensor in weights.items():
         assert torch.equal(model.state_dict()[name], tensor), name
-    text = generate(model, loaded_tokenizer, "The sea", temperature=0, max_new_tokens=10)[0].text
-    assert generate(*load(saved), "The sea", temperature=0, max_new_tokens=10)[0].text == text
+    text = generate(LanguageModel(model, loaded_tokenizer), "The sea", temperature=0, max_new_tokens=10)[0].text
+    assert generate(saved, "The sea", temperature=0, max_new_tokens=10)[0].text == text
     assert capfd.readouterr().err == ""  # no progress bars
 
 
@@ -237,7 +238,7 @@ def test_a_hub_model(saved, tmp_path, tokenizer):
     code = """
 from gpt3.errors import InputError
 from gpt3.inference import generate, load
-print(generate(*load("someone/tiny"), "The sea", temperature=0, max_new_tokens=10)[0].tokens)
+print(generate("someone/tiny", "The sea", temperature=0, max_new_tokens=10)[0].tokens)
 try:
     load("nobody/nothing")
 except InputError as error:
@@ -258,7 +259,7 @@ except InputError as error:
         server.server_close()
     assert done.returncode == 0, done.stderr
     tokens, message = done.stdout.splitlines()
-    assert tokens == str(generate(*load(saved), "The sea", temperature=0, max_new_tokens=10)[0].tokens)
+    assert tokens == str(generate(saved, "The sea", temperature=0, max_new_tokens=10)[0].tokens)
     assert message.startswith(
         "--model nobody/nothing: no folder or run of that name is here, and the hub did not give it"
     )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from gpt3.errors import RunError
 from gpt3.training import checkpoint_writer
 from gpt3.training.checkpoint import checkpoints, damage, named_tensors, newest_whole, retained
 from gpt3.training.checkpoint_writer import Alone, CheckpointWriter
+from gpt3.training.meeting import Meeting
 
 HERE = Path(__file__).parent
 
@@ -85,6 +87,30 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     assert all(damage(path) is None for path in checkpoints(tmp_path))
 
 
+def test_a_kill_while_an_old_checkpoint_goes_leaves_none_that_is_half_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies_half_way(path: Path) -> None:
+        if (path / "manifest.json").exists():  # a checkpoint, not the ranks' meeting
+            (path / "model.safetensors").unlink()
+            raise InterruptedError
+
+    model = make_model()
+    writer = CheckpointWriter(tmp_path, model, make_tokenizer(), keep=1)
+    writer.save(make_optimizer(model), {"step": 1})
+    writer.wait()
+    real = checkpoint_writer.discard
+    monkeypatch.setattr(checkpoint_writer, "discard", lambda path: dies_half_way(path) or real(path))
+    writer.save(make_optimizer(model), {"step": 2})
+    with pytest.raises(RunError):
+        writer.close()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-2"]
+    assert damage(tmp_path / "step-2") is None
+    monkeypatch.undo()
+    CheckpointWriter(tmp_path, model, make_tokenizer()).close()  # the next start clears the rest away
+    assert [path.name for path in tmp_path.iterdir()] == ["step-2"]
+
+
 def test_a_full_disk_costs_the_new_checkpoint_only(tmp_path: Path) -> None:
     """A file-size limit stands for the full disk; training's next save is told, the one after room is made succeeds."""
     resource = pytest.importorskip("resource")
@@ -147,6 +173,46 @@ def test_two_ranks_meet_in_the_folder(tmp_path: Path) -> None:
     assert {"random-0.safetensors", "random-1.safetensors"} <= {path.name for path in (tmp_path / "step-2").iterdir()}
     assert [path.name for path in checkpoints(tmp_path)] == ["step-1", "step-2"]
     assert not any(path.is_dir() for path in (tmp_path / "step-2").iterdir())
+
+
+def test_two_saves_of_one_step_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 begins the second save while rank 0 has not put the first one's folder away."""
+    real = Meeting.wait
+
+    def slow_on_rank_0(meeting: Meeting, stage: str) -> list[str]:
+        said = real(meeting, stage)
+        if (meeting.rank, stage) == (0, "hashed"):
+            time.sleep(0.3)
+        return said
+
+    monkeypatch.setattr(Meeting, "wait", slow_on_rank_0)
+    writers = two_ranks(tmp_path, 3)
+    for _ in range(2):
+        for writer in reversed(writers):
+            writer.save(make_optimizer(writer.model), {"step": 1})
+    for writer in writers:
+        writer.close()
+    assert newest_whole(tmp_path) == (tmp_path / "step-1", [])
+
+
+def test_a_folder_that_goes_while_another_rank_writes_is_told_as_rank_0s_doing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = checkpoint_writer.fsync_file
+
+    def gone_for_rank_1(path: Path) -> None:
+        if path.name == "random-1.safetensors":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        real(path)
+
+    monkeypatch.setattr(checkpoint_writer, "fsync_file", gone_for_rank_1)
+    writers = two_ranks(tmp_path, 3)
+    for writer in writers:
+        writer.save(make_optimizer(writer.model), {"step": 1})
+    with pytest.raises(RunError, match="step-1 was given up by rank 0, whose message says why"):
+        writers[1].close()
+    with pytest.raises(RunError, match="rank 1 could not write its part"):
+        writers[0].close()
 
 
 def test_a_rank_that_does_not_come_hangs_nobody(tmp_path: Path) -> None:

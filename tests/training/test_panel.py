@@ -157,3 +157,19 @@ def test_a_history_keeps_the_mean_in_bounded_room(values: list[int]) -> None:
     assert len(history.values()) <= 16
     total = sum(history.means) * history.width + history._total
     assert total == pytest.approx(sum(values), abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [50, 66, 80])
+def test_no_number_is_parted_from_its_name_nor_cut_on_a_narrow_terminal(width: int) -> None:
+    panel = Panel("training demo", 2000, console=terminal(width=width))
+    panel.last = RECORD
+    panel.validation(VALIDATION)
+    lines = shown(panel).splitlines()
+    for item in (
+        "grad norm 0.72",
+        "10,512 tok/s",
+        "tokens 256,000",
+        "loss 3.300 (3.250 to 3.350)",
+        "1.840 bits per byte",
+    ):
+        assert any(item in line for line in lines), item

@@ -122,6 +122,36 @@ def test_a_killed_rank_stops_all_and_a_restart_is_exact(
         assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes()
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
+@pytest.mark.parametrize("moment", ["training", pytest.param("starting", marks=pytest.mark.slow)])
+def test_a_killed_launcher_leaves_no_rank_behind(
+    text_file: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.setenv("GPT3_CACHE", str(shared_cache))
+    chosen = options(text_file, tmp_path / "run", nproc=2, steps=100_000, checkpoint_every=5)
+    process = start(chosen, tmp_path)
+    deadline = time.monotonic() + 200
+    while len(ranks_of(process.pid)) < 2 or (moment == "training" and not checkpoints(tmp_path / "run/checkpoints")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    ranks = ranks_of(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + (5 if moment == "training" else 30)  # a rank that starts first imports
+    while left := [rank for rank in ranks if alive(rank)]:
+        assert time.monotonic() < deadline, f"ranks {left} go on"
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    """Whether it runs: it is there, and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_mistake_is_told_once_by_the_first_rank(tmp_path: Path, text_file: Path) -> None:
     process = start(options(text_file, tmp_path / "run", nproc=2, data=["no/such/file.txt"]), tmp_path)
     _, error = process.communicate(timeout=120)

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import gpt3
 from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError, RunError
+from gpt3.inference.loading import load_transformers
 from gpt3.training import TrainOptions, train
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.data import open_data
@@ -56,9 +58,11 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path: Path) -> None:
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved["steps"] == 40
     assert saved["dtype"] == "fp32"
-    model, tokenizer = gpt3.load(folder)
-    assert gpt3.generate(model, tokenizer, "The", max_new_tokens=5, seed=1)[0].text
-    assert "bits per byte" in (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert gpt3.load(folder).complete("The", max_new_tokens=5, seed=1)[0].text
+    card = ModelCard.load(folder / "model" / "README.md")  # as the hub reads it
+    assert card.data.to_dict() == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["gpt3"]}
+    for part in ("bits per byte", "share of the run", "## Training loss", "gpt3 export --model PATH --format gguf"):
+        assert part in card.text
 
 
 def test_bits_per_byte_is_what_the_logits_say(tiny, tmp_path: Path) -> None:
@@ -66,7 +70,7 @@ def test_bits_per_byte_is_what_the_logits_say(tiny, tmp_path: Path) -> None:
     options = tiny(steps=5)
     result = train(options)
     split = open_data(options, shape_of(options)).split("validation")
-    model, _ = gpt3.load(tmp_path / "run")
+    model, _ = load_transformers(tmp_path / "run")
     nats = 0.0
     for start in range(0, len(split) - 1, 32):
         stop = min(start + 33, len(split))

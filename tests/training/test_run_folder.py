@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import gpt3
 from gpt3.errors import InputError, RunError
+from gpt3.inference.loading import load_transformers
 from gpt3.training import train
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.loop import Trainer
@@ -157,7 +157,7 @@ def test_further_options_leave_what_they_promise(tiny, tmp_path: Path, text_file
     last = result.folder / "checkpoints" / f"step-{validations[-1]['step']}"
     average, final = load_file(last / "ema.safetensors"), load_file(result.folder / "model" / "model.safetensors")
     assert all(torch.equal(final[name], average[name]) for name in final)
-    model, _ = gpt3.load(result.folder)
+    model, _ = load_transformers(result.folder)
     assert torch.equal(model.transformer.wte.weight, average["transformer.wte.weight"])
 
 
@@ -172,8 +172,10 @@ def test_a_mixture_trains_and_tells_its_shares(tiny, tmp_path: Path, text_file: 
     train(tiny(data=["wiki"], mixture=str(mixture), steps=32))  # 256 sequences: a block of the mixture
     rows = json.loads((tmp_path / "run" / "data.json").read_text())["sources"]
     assert [(row["name"], row["share"]) for row in rows] == [("a", 0.75), ("b", 0.25)]
-    record = next(r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val/loss" in r)
+    record = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val/loss" in r][-1]
     assert {"val/a/loss", "val/b/loss"} <= record.keys()
+    assert (record["share/a"], record["share/b"]) == (0.75, 0.25)  # of what has been read so far
+    assert [record[f"epochs/{row['name']}"] for row in rows] == [row["epochs"] for row in rows]
 
 
 def test_fp16_scales_its_loss_and_survives_a_spike(tiny, tmp_path: Path, monkeypatch) -> None:

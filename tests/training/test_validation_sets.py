@@ -9,9 +9,10 @@ import pytest
 from gpt3.corpus.mixture import Mixture
 from gpt3.corpus.shards import documents
 from gpt3.errors import InputError
+from gpt3.training import validation_sets
 from gpt3.training.data import open_data, open_mixture
-from gpt3.training.run import shape_of
-from gpt3.training.validation_sets import parse_val, val_sets
+from gpt3.training.run import shape_of, train
+from gpt3.training.validation_sets import parse_val, set_rows, trained_on, val_sets, warning
 
 
 def jsonl(path: Path, texts) -> str:
@@ -36,6 +37,38 @@ def test_sets_are_prepared_whole_and_shard_folders_taken_as_they_are(tiny, shard
     folder = sets["mine"].folder  # prepared with nothing held out: its train split is what is scored
     again = val_sets([f"again={folder}"], shards)["again"]
     assert (again.name, len(again)) == ("train", len(sets["mine"]))
+
+
+def test_validation_documents_that_are_trained_on_are_counted(tiny, shards, text_file, tmp_path, monkeypatch) -> None:
+    """As a set of texts says, duplicates among the validation documents included; and none in the run's own split."""
+    backend = shards.tokenizer().backend_tokenizer
+    train = shards.split("train")
+    texts = [backend.decode(ids.tolist()) for ids in documents(train)]
+    new = ["A text of its own.", texts[0] + ".", texts[1][:-1]]
+    copies = jsonl(tmp_path / "copies.jsonl", [texts[3], *new, texts[-1], texts[3]])
+    fresh = jsonl(tmp_path / "fresh.jsonl", new)
+    sets = val_sets([f"copies={copies}", f"fresh={fresh}", f"own={shards.path}"], shards)
+    assert trained_on(sets, [train]) == {"copies": 3, "fresh": 0, "own": 0}
+    rows = set_rows(sets, [train])
+    assert rows[0] == {"name": "copies", "tokens": len(sets["copies"]), "documents": 6, "trained_on": 3}
+    said = "3 of the 6 documents of --val copies are also in the training text, word for word"
+    assert warning(rows) == f"warning: {said}"
+    assert warning(rows[1:]) is None
+    monkeypatch.setattr(validation_sets, "MOST_TOKENS", len(train) - 1)
+    assert trained_on(sets, [train]) is None
+    assert warning(set_rows(sets, [train])) is None
+
+
+def test_a_run_warns_of_them_and_writes_it_down(tiny, text_file, tmp_path, capsys) -> None:
+    texts = [json.loads(line)["text"] for line in text_file.read_text(encoding="utf-8").splitlines()]
+    mine = jsonl(tmp_path / "mine.jsonl", [*texts, "Another."])
+    result = train(tiny(val=[f"mine={mine}"], steps=1))
+    content = json.loads((result.folder / "data.json").read_text(encoding="utf-8"))
+    (row,), count = content["validation"], content["sources"][0]["documents"]
+    assert count < len(texts)  # the run's own held-out documents are not trained on
+    assert (row["name"], row["documents"], row["trained_on"]) == ("mine", 101, count)
+    said = f"{count} of the 101 documents of --val mine are also in the training text"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_a_set_of_another_tokenizer_is_refused(tiny, shards) -> None:

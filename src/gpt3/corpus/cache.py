@@ -58,7 +58,8 @@ def prepare_cached(
             fold=fold,
             shard_tokens=shard_tokens,
             workers=workers,
-        )
+        ),
+        elsewhere=f"a folder on another disk for the cache ({VARIABLE})",
     )
     return preparation.run(cache_folder() / "shards" / folder_name(preparation))
 

@@ -37,12 +37,15 @@ STATE = "preparation.json"
 class Preparation:
     """What `options` ask for, with sources and tokenizer opened.
 
+    Args:
+        elsewhere: what the user may choose where there is no room, in place of the folder.
+
     Attributes:
         identity: everything the shards' bytes depend on, ready for JSON.
     """
 
-    def __init__(self, options: PrepareOptions) -> None:
-        self.options = options
+    def __init__(self, options: PrepareOptions, elsewhere: str = "another --out") -> None:
+        self.options, self.elsewhere = options, elsewhere
         self.sources = open_sources(options.data)
         self.tokenizer = load_tokenizer(options.tokenizer)
         self.identity: dict[str, Any] = {
@@ -63,7 +66,8 @@ class Preparation:
         lock = out.with_name(work.name + ".lock")
         finished = self._finished(out)
         if not finished:
-            durable.check_room(out, BYTES_PER_ID * self.vocab_size, purpose="the tokenizer")
+            need = BYTES_PER_ID * self.vocab_size
+            durable.check_room(out, need, purpose="the tokenizer", elsewhere=self.elsewhere)
         if not finished or work.exists() or lock.exists():
             with _locked(lock, out):
                 finished = self._finished(out)  # perhaps while we waited
@@ -166,9 +170,8 @@ class Preparation:
         item = manifest.ITEM_BYTES[self.dtype]
         left = max(0, total - sum(segment.text_bytes for segment in done))
         tokens = left / LEAST_BYTES_PER_TOKEN
-        durable.check_room(
-            work, int(item * (tokens + min(tokens, self.options.shard_tokens))), purpose="the token shards"
-        )
+        need = int(item * (tokens + min(tokens, self.options.shard_tokens)))
+        durable.check_room(work, need, purpose="the token shards", elsewhere=self.elsewhere)
 
     def _encode(self, work: Path, parts: list[tuple[int, Part]], done: list[Segment], total: int | None) -> None:
         """Turn every part into segments, in this process or in several."""

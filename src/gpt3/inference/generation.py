@@ -44,7 +44,7 @@ class Generation:
     """Number of the sample, from 0, among those of its prompt."""
 
     prompt_index: int
-    """Number of the prompt, from 0."""
+    """Number of the prompt, from 0, in the whole list."""
 
     prompt: str
     """What was continued."""
@@ -122,7 +122,8 @@ class Job:
     """Prompts being continued, side by side.
 
     Iterate over it once for (number of the sample, piece of text) as they are made; `results` may be asked at any time. Sample s
-    of prompt p has the number p x num_samples + s. What it becomes depends on the seed and that number only.
+    of prompt p has the number p x num_samples + s. What it becomes depends on the seed and that number only; where the prompts
+    are part of a longer list, `first` says from which place in it on.
 
     Args:
         model: what `gpt3.load` returns.
@@ -130,6 +131,7 @@ class Job:
         options: how tokens are chosen and when a text ends.
         slots: texts written at a time; None: SIDE_BY_SIDE or as many as there are.
         draft: proposes tokens ahead (speculative decoding).
+        first: place of the first of `prompts` in the whole list, added to their numbers.
 
     Attributes:
         prompt_tokens: how many tokens of each prompt the model sees.
@@ -147,8 +149,9 @@ class Job:
         options: SamplingOptions,
         slots: int | None = None,
         draft: Draft | None = None,
+        first: int = 0,
     ) -> None:
-        self.model, self.options = model, options
+        self.model, self.options, self._first = model, options, first
         self.prompts = [prompt if isinstance(prompt, str) else model.text_of(prompt) for prompt in prompts]
         self.seed = secrets.randbits(31) if options.seed is None else options.seed
         bad_words = bad_word_ids(options.bad_words, model.encode_word)
@@ -166,7 +169,7 @@ class Job:
                     options,
                     ids,
                     seed=self.seed,
-                    row=number * count + index,
+                    row=(first + number) * count + index,
                     ends=model.ends,
                     vocabulary=model.vocabulary,
                     bad_words_ids=bad_words,
@@ -229,7 +232,7 @@ class Job:
         sample = self._samples[number]
         return Generation(
             index=sample.index,
-            prompt_index=sample.prompt_index,
+            prompt_index=self._first + sample.prompt_index,
             prompt=self.prompts[sample.prompt_index],
             text=sample.stream.text,
             tokens=list(sample.tokens),

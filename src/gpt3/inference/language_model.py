@@ -15,6 +15,7 @@ from gpt3.inference.generation import Generation, Job, check_stream
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.streaming import TokenBytes
+from gpt3.tokenizer import prompt_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -172,7 +173,9 @@ class LanguageModel:
         return score_text(self.engine, self.tokenizer, text, context=context, stride=stride, tokens=tokens, top=top)
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, end-of-text for an empty one: where documents begin.
+        """Token ids of a prompt; end-of-text, where documents begin, for an empty one.
+
+        What the tokenizer itself puts before texts, as OPT's does with ``</s>``, stands before the prompt.
 
         Raises:
             InputError: the prompt holds half a surrogate pair, which is no character.
@@ -184,6 +187,7 @@ class LanguageModel:
                 f"the prompt is no text at character {error.start} ({error.reason}); give it in UTF-8"
             ) from None
         ids: list[int] = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] if prompt else []
+        ids = prompt_start(self.tokenizer) + ids
         if ids:
             return self.check_ids(ids)
         start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id

@@ -58,9 +58,12 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    from gpt3.importing import FAMILIES, load_converted
     from gpt3.tokenizer import load_tokenizer
 
     model_type = read_json(folder / "config.json")["model_type"]
+    if model_type in FAMILIES:
+        return load_converted(folder, dtype)
     tokenizer = load_tokenizer(folder)
     try:
         model = _from_pretrained(folder, model_type, dtype=dtype, local_files_only=True)
@@ -74,8 +77,12 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 def _load_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, PreTrainedConfig
 
+    from gpt3.importing import FAMILIES, load_converted
+
     try:
         model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+        if model_type in FAMILIES:
+            return load_converted(name, dtype)
         model = _from_pretrained(name, model_type, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except InputError:
@@ -101,7 +108,7 @@ def _from_pretrained(place: Path | str, model_type: str | None, **options: Any) 
     if model_type not in CONFIG_MAPPING:
         raise InputError(
             f"--model {place}: config.json has model_type {model_type!r}, which neither gpt3 nor transformers knows "
-            "(code that comes with a model is not run); use a gpt3 or gpt2 model"
+            "(code that comes with a model is not run); use a gpt3, gpt2, gpt_neo or opt model"
         )
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         place, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options

@@ -14,6 +14,8 @@ from gpt3.errors import InputError
 
 RUNS = Path("runs")
 TRAIN_FIRST = "train one first: gpt3 train"
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""Files that make a tokenizer; the older kind, GPT-2's, lies beside models of other families."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -91,9 +93,12 @@ def check(folder: Path) -> Path:
     elif not (folder / "model.safetensors").is_file():
         pickles = sorted(path.name for path in folder.glob("*.bin"))
         if pickles:
-            raise InputError(f"--model {folder}: {pickles[0]} is a pickle and never read; save it as model.safetensors")
+            raise InputError(
+                f"--model {folder}: {pickles[0]} is a pickle and never read here; save it as model.safetensors, or, if you trust "
+                "it, make a model folder of it: gpt3 import --allow-pickle"
+            )
         raise InputError(f"--model {folder}: no weights (model.safetensors) in it; copy them there, or {TRAIN_FIRST}")
-    if not (folder / "tokenizer.json").is_file():
+    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZERS):
         raise InputError(f"--model {folder}: no tokenizer (tokenizer.json) in it; save the model's tokenizer there")
     return folder
 

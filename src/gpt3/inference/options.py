@@ -10,6 +10,8 @@ from gpt3.errors import InputError
 
 DType = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES: tuple[str, ...] = get_args(DType)
+Quantize = Literal["none", "int8"]
+QUANTIZE: tuple[str, ...] = get_args(Quantize)
 SMALLEST_TEMPERATURE = 1e-6  # below it a float32 logit divided by the temperature may overflow
 
 
@@ -133,20 +135,54 @@ class GenerateOptions(SamplingOptions):
     """The text to continue; "-" reads standard input. Default: what is piped in, else the beginning of a document."""
     prompt_file: str | None = None
     """A UTF-8 text file to continue, in place of --prompt; "-" is standard input."""
+    input: str | None = None
+    """A file of many prompts, one a line: .jsonl with {"prompt": "...", "id": ...}, else plain text; "-" is standard input."""
+    output: str | None = None
+    """Where the samples of --input go, one JSON object a line; started again, it goes on. Default: standard output."""
+    overwrite: bool = False
+    """Begin --output anew whatever is in it."""
+    batch: int = 8
+    """Samples that are written side by side; each has a cache of its own."""
     json: bool = False
     """Print one JSON object a line and sample, when it is complete, in place of text."""
+    stats: bool = False
+    """Tell the time to the first token, tokens/s, GB/s of weights read and their share of what the memory gives."""
     device: str = "auto"
     """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
     dtype: DType = "auto"
-    """Number format of weights and arithmetic. auto: bf16 on CUDA that has it, fp32 elsewhere."""
+    """Number format of the weights; a CPU computes in fp32 with all. auto: bf16 on CUDA that has it, fp32 elsewhere."""
+    quantize: Quantize = "none"
+    """none, or int8: weights of 8 bits, one scale an output channel, made at load; on a CPU."""
+    draft: str | None = None
+    """A smaller model of the same tokenizer, named as --model, which guesses tokens ahead; the model checks several at once."""
+    lookup: bool = False
+    """Guess tokens ahead from what followed the same words before in prompt and text (prompt lookup, Saxena 2023)."""
 
     def errors(self) -> list[str]:
         """As SamplingOptions', and what is wrong in the rest."""
         found = super().errors()
-        if self.prompt is not None and self.prompt_file is not None:
-            found.append(f"--prompt and --prompt-file {self.prompt_file} are both given; give one of them")
+        prompts = {"--prompt": self.prompt, "--prompt-file": self.prompt_file, "--input": self.input}
+        given = [name for name, value in prompts.items() if value is not None]
+        if len(given) > 1:
+            found.append(f"{' and '.join(given)} are given together; give one of them")
+        if self.input is None:
+            for name in ("output", "overwrite"):
+                if getattr(self, name):
+                    found.append(f"--{name} is for the prompts of --input; give it, too, or redirect standard output")
+        elif self.overwrite and self.output is None:
+            found.append("--overwrite is for --output; give it, too, or leave --overwrite out")
+        if self.logprobs is not None and not self.json and self.input is None:
+            found.append(f"--logprobs {self.logprobs} are not shown in text; add --json")
+        if not _whole(self.batch, 1):
+            found.append(f"--batch is {self.batch!r}; give a whole number from 1")
         if self.dtype not in DTYPES:
             found.append(f"--dtype is {self.dtype!r}; give one of {', '.join(DTYPES)}")
+        if self.quantize not in QUANTIZE:
+            found.append(f"--quantize is {self.quantize!r}; give one of {', '.join(QUANTIZE)}")
+        elif self.quantize != "none" and self.dtype not in ("auto", "fp32"):
+            found.append(f"--quantize {self.quantize} and --dtype {self.dtype} are two formats; give one of them")
+        if self.draft is not None and self.lookup:
+            found.append("--draft and --lookup both guess ahead; give one of them")
         return found
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt3.errors import InputError, RunError
-from gpt3.inference.command import STANDARD_INPUT, speak_utf8, write
 from gpt3.inference.score_options import ScoreOptions
+from gpt3.inference.standard_streams import STANDARD_INPUT, speak_utf8, write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gpt3.tokenizer.encoder import Encoder as Encoder
     from gpt3.tokenizer.gpt2 import gpt2_tokenizer as gpt2_tokenizer
     from gpt3.tokenizer.loading import load_tokenizer as load_tokenizer
+    from gpt3.tokenizer.loading import prompt_start as prompt_start
     from gpt3.tokenizer.loading import tokenizer_hash as tokenizer_hash
     from gpt3.tokenizer.train import train_tokenizer as train_tokenizer
 
@@ -23,6 +24,7 @@ _HOME = {
     "Encoder": "encoder",
     "gpt2_tokenizer": "gpt2",
     "load_tokenizer": "loading",
+    "prompt_start": "loading",
     "token_bytes": "bytelevel",
     "tokenizer_hash": "loading",
     "train_tokenizer": "train",

@@ -71,6 +71,13 @@ def _not_found(name_or_path: str | Path, folder: Path) -> str:
     return f"tokenizer {name_or_path}: {what}; give gpt2 or a folder that `gpt3 tokenizer train` wrote"
 
 
+def prompt_start(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The ids that the tokenizer itself puts before a text: OPT's ``</s>``, and nothing for GPT-2's and ours."""
+    plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
+    return next((whole[:i] for i in range(len(whole)) if whole[i : i + len(plain)] == plain), [])
+
+
 def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
     """sha256 (hex) over vocabulary, merges and added tokens: what gives ids their meaning.
 

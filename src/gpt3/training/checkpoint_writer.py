@@ -12,14 +12,12 @@ collective: a rank that fails or dies makes the others give up after a message o
 
 from __future__ import annotations
 
-import copy
 import errno
 import json
 import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt3.durable import TEMPORARY_SUFFIX, discard, fsync_file, replacing
 from gpt3.errors import RunError
+from gpt3.model_folder import model_folder_files
 from gpt3.training import random_state
 from gpt3.training.checkpoint import (
     FORMAT,
@@ -328,25 +327,3 @@ def describe(error: OSError, folder: Path, need: int) -> str:
         return str(error)
     free = shutil.disk_usage(folder).free
     return f"it needs {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free ({error.strerror})"
-
-
-def model_folder_files(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, bytes]:
-    """The files of a model folder without the weights: configuration, modelling code, tokenizer.
-
-    They do not change while training, so they are made once. An empty model of the same class stands in for `model`, since
-    FSDP2 gives its modules a class of its own making, whose source file transformers could not find.
-    """
-    from transformers.utils import logging
-
-    kind = next(c for c in type(model).__mro__ if not c.__name__.startswith("FSDP"))
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one over "0 shards" says nothing
-    with tempfile.TemporaryDirectory() as name, torch.device("meta"):
-        empty = kind(copy.deepcopy(model.config)).to(model.dtype)
-        empty.generation_config = copy.deepcopy(model.generation_config)
-        empty.save_pretrained(name, state_dict={})
-        tokenizer.save_pretrained(name)
-        if bars:
-            logging.enable_progress_bar()
-        paths = [path for path in Path(name).iterdir() if path.is_file() and ".safetensors" not in path.name]
-        return {path.name: path.read_bytes() for path in paths}

@@ -1,17 +1,20 @@
 """``gpt3 train --nproc N``: N ranks of the same command on this machine, watched as one.
 
 What torchrun does, for one machine and with one line of explanation: when a rank dies, the others are stopped at once, and its
-end is told. A signal to this process goes on to all ranks, which finish their step and save.
+end is told. A signal to this process goes on to all ranks, which finish their step and save. A rank's standard input is a pipe
+that only this process holds open: when it is killed, the pipe ends on every system, and each rank with it (`end_with_launcher`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +25,8 @@ import yaml
 from gpt3.errors import RunError
 from gpt3.training.options import TrainOptions
 
+LAUNCHED = "GPT3_LAUNCHED"
+"""Set for the ranks of a launcher: standard input tells of its end."""
 GRACE_SECONDS = 15.0
 """How long the other ranks may take to stop by themselves after one has ended."""
 
@@ -41,7 +46,7 @@ def launch(options: TrainOptions) -> int:
         config = Path(folder) / "options.yaml"
         config.write_text(yaml.safe_dump(asdict(options), sort_keys=False), encoding="utf-8")
         common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(options.nproc)}
-        common["LOCAL_WORLD_SIZE"] = str(options.nproc)
+        common |= {"LOCAL_WORLD_SIZE": str(options.nproc), LAUNCHED: "1"}
         common.setdefault("OMP_NUM_THREADS", str(threads))
         ranks: list[subprocess.Popen[bytes]] = []
         old = {
@@ -53,7 +58,9 @@ def launch(options: TrainOptions) -> int:
             for rank in range(options.nproc):
                 own = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
                 # in sessions of their own a terminal's Ctrl-C reaches them once, through `forward`
-                ranks.append(subprocess.Popen(command, env=own, start_new_session=os.name != "nt"))
+                ranks.append(
+                    subprocess.Popen(command, env=own, stdin=subprocess.PIPE, start_new_session=os.name != "nt")
+                )
             return watch(ranks)
         finally:
             for number, handler in old.items():
@@ -62,6 +69,24 @@ def launch(options: TrainOptions) -> int:
                 if process.poll() is None:
                     process.kill()
                 process.wait()
+
+
+def end_with_launcher() -> None:
+    """In a rank that `launch` started: end at once when the launcher is gone, however it went. Else nothing.
+
+    What a kill may do to files it may do here: checkpoints are whole or not there. There is no time for a last one; nobody
+    would wait for it.
+    """
+    if os.environ.pop(LAUNCHED, None) is None:
+        return
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1):  # returns nothing when the other end is closed
+                pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="launcher's end", daemon=True).start()
 
 
 def forward(ranks: list[subprocess.Popen[bytes]], number: int, frame: FrameType | None) -> None:

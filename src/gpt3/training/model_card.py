@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import Plan
+from gpt3.training.sparkline import sparkline
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
     from gpt3.training.run_data import RunData
     from gpt3.training.validation import Score
+
+CURVE_COLUMNS = 60
+CURVE_ROWS = 10
 
 
 def model_card(
@@ -19,19 +25,20 @@ def model_card(
     plan: Plan,
     model: GPT3ForCausalLM,
     data: RunData,
-    score: Score | None,
+    scores: Mapping[str, Score],
     seconds: float,
+    losses: Sequence[tuple[int, float]] = (),
 ) -> str:
-    """Markdown with Hugging Face's front matter: what the model is, what it was trained on and how, how to run it."""
+    """Markdown with Hugging Face's front matter: what the model is, what it was trained on and how, how to run it where.
+
+    Args:
+        scores: of each validation set by name; the run's own held-out documents are ``""``.
+        losses: tokens seen and training loss, in order (see `losses_of`).
+    """
     config = model.config
     banded = sum(kind == "sliding_attention" for kind in config.layer_types or ())
-    sources = ", ".join(str(row["name"]) for row in data.sources(plan.total_sequences, plan.context))
-    result = (
-        f"| held-out loss (nats a token) | {score.loss:.4f} |\n| perplexity | {score.perplexity:.2f} |\n"
-        f"| bits per byte | {score.bits_per_byte:.4f} |\n"
-        if score
-        else "| held-out loss | not measured: no held-out documents |\n"
-    )
+    positions = config.max_position_embeddings
+    dense = min(config.sliding_window, positions) if banded else positions  # what GPT-2 computes right
     ramp = f", growing from {plan.stages[0].sequences * plan.context:,}" if plan.ramp_tokens else ""
     betas = f"AdamW {options.beta1:g}/{plan.beta2:g}"
     optimizer = {"adamw": betas, "muon": f"Muon {options.muon_momentum:g} and {betas}"}.get(options.optimizer, "Lion")
@@ -52,17 +59,31 @@ A GPT-3 (Brown et al. 2020, arXiv 2005.14165) of {model.num_parameters():,} para
 | layers, width, heads | {config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads} |
 | attention | {config.num_hidden_layers - banded} dense and {banded} banded layers, window {config.sliding_window} |
 | context, vocabulary | {config.max_position_embeddings}, {config.vocab_size:,} |
-| data | {sources} |
 | tokens seen | {plan.tokens:,} in {plan.steps:,} steps of {plan.batch_tokens:,}{ramp} |
 | optimizer | {optimizer} |
 | learning rate | {plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} |
 | computed in | {options.dtype}, seed {options.seed}, {seconds / 60:.1f} minutes |
-{result}
+
+## Evaluation
+
+{_evaluation(scores)}
+## Training data
+
+{_data(data.sources(plan.total_sequences, plan.context))}
+{_curve(losses)}## Licence
+
+The weights have none yet: choose one before you publish them, as a line `license: ...` at the top of this file. It must
+agree with the licences of the training data above.
+
 ## Run it
 
-```sh
-gpt3 generate --model PATH_OF_THIS_FOLDER "The history of"
-```
+| program | how |
+|---|---|
+| gpt3 | `gpt3 generate --model PATH_OF_THIS_FOLDER "The history of"` |
+| Transformers | `AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)`, the tokenizer alike |
+| llama.cpp, LM Studio | `gpt3 export --model PATH --format gguf --out {name}.gguf`, then `llama-cli -m {name}.gguf` |
+| what loads GPT-Neo | `gpt3 export --model PATH --format gpt-neo --out FOLDER`: no remote code |
+| what loads GPT-2 | `gpt3 export --model PATH --format gpt2 --context {dense} --out FOLDER` |
 
 ```python
 import gpt3
@@ -70,7 +91,58 @@ model = gpt3.load("PATH_OF_THIS_FOLDER")
 print(model.complete("The history of", max_new_tokens=50)[0].text)
 ```
 
-Without the package: `transformers.AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)`.
-
 It continues text. It was not tuned to follow instructions, and what it says of the world is often wrong.
+"""
+
+
+def losses_of(records: Iterable[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    """Tokens seen and training loss, from the records of a run's metrics.jsonl; those of skipped steps have none."""
+    return [
+        (record["tokens"], record["loss"])
+        for record in records
+        if isinstance(record.get("loss"), (int, float)) and math.isfinite(record["loss"])
+    ]
+
+
+def _evaluation(scores: Mapping[str, Score]) -> str:
+    if not scores:
+        return "Not measured: there were no held-out documents.\n"
+    lines = ["| text | loss, nats a token | 95% interval | perplexity | bits per byte |", "|---|---|---|---|---|"]
+    for name, score in scores.items():
+        known = score.loss_low is not None and score.loss_high is not None
+        interval = f"{score.loss_low:.4f} to {score.loss_high:.4f}" if known else "too few documents"
+        row = f"| {name or 'held-out documents'} | {score.loss:.4f} | {interval} | {score.perplexity:.2f} |"
+        lines.append(f"{row} {score.bits_per_byte:.4f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| source | share of the run | epochs | tokens | documents | licence |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        size = f"{row['tokens']:,} | {row['documents']:,} | {row.get('licence') or 'not recorded'} |"
+        lines.append(f"| {row['name']} | {row['share']:.1%} | {row['epochs']:.2f} | {size}")
+    return "\n".join(lines) + "\n"
+
+
+def _curve(losses: Sequence[tuple[int, float]]) -> str:
+    """The training loss as characters and as a table of means, each over an equal part of the run."""
+    if not losses:
+        return ""
+    drawn, low, high = sparkline([loss for _, loss in losses], CURVE_COLUMNS, 4)
+    count = min(CURVE_ROWS, len(losses))
+    parts = [losses[i * len(losses) // count : (i + 1) * len(losses) // count] for i in range(count)]
+    means = [sum(loss for _, loss in part) / len(part) for part in parts]
+    table = ["| tokens seen | " + " | ".join(f"{part[-1][0]:,}" for part in parts) + " |", "|---" * (count + 1) + "|"]
+    table.append("| mean loss until there | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    picture = "\n".join(drawn)
+    return f"""## Training loss
+
+From {high:.2f} to {low:.2f} nats a token:
+
+```
+{picture}
+```
+
+{chr(10).join(table)}
+
 """

@@ -14,13 +14,12 @@ that the shrinking a step, rate times decay, is AdamW's too (the rule of Chen et
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from gpt3.errors import InputError
 from gpt3.training.lion import Lion
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import PAPER_BETA2
@@ -124,37 +123,3 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self._muon.step()
         self._adamw.step()
         return loss
-
-
-def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as tensors called ``PARAMETER.KEY``: ``transformer.wte.weight.exp_avg`` and the like.
-
-    Keys are exp_avg, exp_avg_sq and step (AdamW), momentum_buffer (Muon), momentum (Lion). The tensors are the live ones.
-    """
-    return {
-        f"{name}.{key}": value.detach()
-        for name, weight in model.named_parameters()
-        for key, value in optimizer.state.get(weight, {}).items()
-    }
-
-
-def load_named_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put `named_state`'s tensors back, as copies; the groups' rates and decays stay `optimizer`'s own.
-
-    Raises:
-        InputError: a tensor of no parameter, or of another shape than its parameter's.
-    """
-    weights = dict(model.named_parameters())
-    numbers = {id(w): i for i, w in enumerate(w for group in optimizer.param_groups for w in group["params"])}
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for full_name, value in tensors.items():
-        name, _, key = full_name.rpartition(".")
-        if id(weights.get(name)) not in numbers:
-            raise InputError(f"optimizer state {full_name} belongs to no parameter of this model; resume another run")
-        if value.dim() and value.shape != weights[name].shape:
-            raise InputError(
-                f"optimizer state {full_name} has shape {tuple(value.shape)}, its parameter "
-                f"{tuple(weights[name].shape)}; resume another run"
-            )
-        state.setdefault(numbers[id(weights[name])], {})[key] = value.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeGuard
 
@@ -136,7 +136,7 @@ class Panel:
 
         width = min(self.console.width, MOST_WIDTH)
         inner = max(1, width - 4)
-        parts: list[RenderableType] = [self._bar(inner), *self._curve(inner), self._numbers()]
+        parts: list[RenderableType] = [self._bar(inner), *self._curve(inner), *self._numbers(inner)]
         if self.validations:
             parts.append(self._validation_table(inner))
         if self.skips:
@@ -178,12 +178,11 @@ class Panel:
             Text(""),
         ]
 
-    def _numbers(self) -> Text:
-        text = Text()
-        for name, value in _numbers(self.last):
-            text.append(f"{name} " if name else "", style="dim")
-            text.append(f"{value}   ", style="bold")
-        return text if text else Text("waiting for the first step", style="dim")
+    def _numbers(self, width: int) -> list[Text]:
+        items = [
+            Text.assemble((f"{name} " if name else "", "dim"), (value, "bold")) for name, value in _numbers(self.last)
+        ]
+        return self._packed(items, width, gap=3) or [Text("waiting for the first step", style="dim")]
 
     def _validation_table(self, width: int) -> RenderableType:
         from rich.table import Table
@@ -194,11 +193,22 @@ class Panel:
             best, loss = self.best.get(name), found.get(LOSS)
             note = f"best {best:.3f}" if best is not None and _is_number(loss) and best < loss else ""
             parts = _validation_parts(found)
-            rows.append(self._line("  ".join([name, *parts, note])))
             cells = [self._line(part) for part in [*parts, "", "", ""][:3]]
-            grid.add_row(self._line(name, "magenta"), *cells, self._line(note, "dim"))
+            cells = [self._line(name, "magenta"), *cells, self._line(note, "dim")]
+            grid.add_row(*cells)
+            rows += self._packed([cell for cell in cells if cell], width, gap=2)
         wide = self.console.measure(grid).maximum <= width
         return grid if wide else Group(*rows)
+
+    def _packed(self, items: Sequence[Text], width: int, gap: int) -> list[Text]:
+        """Items side by side, as many on a line as there is room for: none is parted."""
+        lines: list[Text] = []
+        for item in items:
+            if lines and lines[-1].cell_len + gap + item.cell_len <= width:
+                lines[-1].append(" " * gap).append_text(item)
+            else:
+                lines.append(self._line("").append_text(item))
+        return lines
 
     def _sample(self, width: int) -> list[Text]:
         text = Text.assemble((self._safe(self.prompt), "bold"), self._safe(self.text))

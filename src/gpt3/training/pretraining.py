@@ -27,7 +27,7 @@ from gpt3.training.distributed import World, peers_lost, spread
 from gpt3.training.ema import WeightAverage
 from gpt3.training.final_model import extract_model
 from gpt3.training.loop import Evaluator, Trainer
-from gpt3.training.model_card import model_card
+from gpt3.training.model_card import losses_of, model_card
 from gpt3.training.optimizer import make_optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.panel import Panel
@@ -50,8 +50,9 @@ from gpt3.training.run_folder import (
 from gpt3.training.samples import SampleWriter
 from gpt3.training.signals import interruptible
 from gpt3.training.spikes import SpikeWindow
-from gpt3.training.tracking import Tracker, open_trackers
-from gpt3.training.validation import EarlyStopping, Score, records, validate
+from gpt3.training.tracking import Tracker, open_trackers, read_metrics
+from gpt3.training.validation_sets import set_rows, warning
+from gpt3.training.validations import Validations
 
 BYTES_A_PARAMETER = 16
 """A checkpoint's bytes a parameter, with room to spare: fp32 weights and Adam's two moments are 12."""
@@ -89,7 +90,8 @@ class Pretraining:
         elif options.minutes is None and options.model == "demo" and options.tokens is None and options.steps is None:
             options = dataclasses.replace(options, minutes=DEMO_MINUTES)
         self.data: RunData = self._open_data(options)
-        self._check_early_stop(options)
+        self.validations = Validations(options, self.data)
+        self.early = self.validations.early
         self.tokenizer = self.data.tokenizer
         self.compute: Compute = choose_compute(options.device, options.dtype)
         dtype = world.agree(lambda: DTYPES[self.compute.dtype])  # measured: ranks might differ
@@ -97,8 +99,6 @@ class Pretraining:
             self.compute = choose_compute(options.device, dtype)
         self.options = dataclasses.replace(options, dtype=DTYPES[self.compute.dtype])
         self.plan: Plan = make_plan(self.options, shape, self.data.tokens)
-        self.scores: dict[str, Score] = {}
-        self.early = EarlyStopping(options.early_stop, on=options.early_stop_on or "")
         self.trackers: list[Tracker] = []
         self.memory = training_memory(
             dataclasses.replace(shape, vocab_size=self.data.vocab_size), DTYPE_NAMES[self.compute.dtype], self.plan.micro_batch,
@@ -123,19 +123,6 @@ class Pretraining:
             with contextlib.redirect_stderr(io.StringIO()):  # rank 0 has said it all
                 opened.append(open_run_data(options, self.shape))
         return opened[0]
-
-    def _check_early_stop(self, options: TrainOptions) -> None:
-        """Refuse to go by a validation set that is not there."""
-        if options.early_stop is None and options.early_stop_on is None:
-            return
-        if len(self.data.validation.get(options.early_stop_on or "", ())) < 2:
-            named = ", ".join(name for name in self.data.validation if name) or "none"
-            what = (
-                f"--early-stop-on {options.early_stop_on}: no such validation set"
-                if options.early_stop_on
-                else (f"--early-stop {options.early_stop}: the run holds out no text of its own")
-            )
-            raise InputError(f"{what}; named sets here: {named}")
 
     def _fits(self) -> bool:
         """Whether weights, gradients and optimizer state have room on this device.
@@ -221,8 +208,8 @@ class Pretraining:
                 self.writer.close()
             if not finished:
                 world.barrier()  # the checkpoint is whole before any rank leaves
-                return RunResult(self.folder, self.scores.get(""), trainer.seconds, False, interruption.exit_code)
-            if not self.scores:  # all steps were done in an earlier sitting
+                return RunResult(self.folder, self.validations.own, trainer.seconds, False, interruption.exit_code)
+            if not self.validations.scores:  # all steps were done in an earlier sitting
                 self.validate(trainer.step, final=True, log=False)
             self._finish()
         finally:
@@ -230,7 +217,7 @@ class Pretraining:
             for tracker in self.trackers:
                 tracker.close()
             self._report()
-        return RunResult(self.folder, self.scores.get(""), trainer.seconds, finished=True)
+        return RunResult(self.folder, self.validations.own, trainer.seconds, finished=True)
 
     def _report(self) -> None:
         """report.html, of an interrupted run too."""
@@ -304,7 +291,10 @@ class Pretraining:
         rows = self.data.sources(self.plan.total_sequences, self.plan.context)
         if self.checkpoint is not None:
             check_same_data(self.folder, rows)
-        write_text(self.folder / "data.json", json.dumps({"sources": rows}, indent=1))
+        given = set_rows(self.data.given, self.data.training)
+        write_text(self.folder / "data.json", json.dumps({"sources": rows, "validation": given}, indent=1))
+        if text := warning(given):
+            say(text)
         write_text(self.folder / "environment.json", json.dumps(environment(str(self.compute.device)), indent=1))
         named = self.asked_options.resume not in ("auto", "never")
         if self.checkpoint is None or named:
@@ -329,15 +319,15 @@ class Pretraining:
         return self.options.parallel == "fsdp" and self.world.size > 1
 
     def _card(self) -> str:
-        trainer = self.trainer
         return model_card(
             self.folder.name,
             self.options,
-            dataclasses.replace(self.plan, steps=trainer.step),
-            trainer.model,
+            dataclasses.replace(self.plan, steps=self.trainer.step),
+            self.trainer.model,
             self.data,
-            self.scores.get(""),
-            trainer.seconds,
+            self.validations.scores,
+            self.trainer.seconds,
+            losses_of(read_metrics(self.folder / "metrics.jsonl")),
         )
 
     # ---- what the loop calls (gpt3.training.loop.Events)
@@ -349,31 +339,11 @@ class Pretraining:
 
     def validate(self, step: int, final: bool, log: bool = True) -> bool:
         """Score every validation set; True: the loss has not improved for `--early-stop` validations."""
-        trainer, most = self.trainer, None if final else self.options.validation_tokens
-        sets = {name: split for name, split in self.data.validation.items() if len(split) > 1}
-        with trainer.averaged():
-            self.scores = {
-                name: validate(
-                    trainer.model, split, self.compute, self.plan.context, self.plan.micro_batch, most, self.world,
-                    self.options.mask_documents,
-                )
-                for name, split in sets.items()
-            }  # fmt: skip
-        if not self.scores:
-            return False
-        record = records(step, self.plan.tokens_after(step), self.scores)
-        if self.options.mixture is not None:
-            for row in self.data.sources(self.plan.sequences(step - 1).stop, self.plan.context):
-                record |= {f"share/{row['name']}": row["share"], f"epochs/{row['name']}": row["epochs"]}
-        if log:
+        record = self.validations.score(self.trainer, step, final)
+        if record is not None and log:
             self.log(record)
-            if trainer.panel is not None:
-                trainer.panel.validation(record)
-        counts = self.scores.get(self.early.on)
-        if counts is not None and (
-            not final or counts.tokens <= self.options.validation_tokens
-        ):  # else it compares unlike
-            self.early.update(step, self.scores)
+            if self.trainer.panel is not None:
+                self.trainer.panel.validation(record)
         return self.early.stop
 
     def improved(self, step: int) -> bool:

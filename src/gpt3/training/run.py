@@ -54,6 +54,10 @@ def run(options: TrainOptions) -> int:
         from gpt3.training.launch import launch
 
         return launch(options)
+    if ranked:
+        from gpt3.training.launch import end_with_launcher
+
+        end_with_launcher()
     from transformers.utils import logging
 
     from gpt3.training.distributed import PeersLostError, Silent

@@ -36,8 +36,13 @@ class RunData:
     """The run's own held-out documents; may be empty."""
     validation: Mapping[str, TokenSplit | JoinedSplit]
     """Validation sets by name; the run's own is ``""``."""
+    given: Mapping[str, TokenSplit]
+    """Those of ``--val`` among them."""
+    training: tuple[TokenSplit, ...]
+    """The training splits of all sources."""
     sources: Callable[[int, int], list[dict[str, Any]]]
-    """Of a number of sequences and a context: each source's name, tokens, documents, weight, share of the run and epochs."""
+    """Of a number of sequences and a context: each source's name, tokens, documents, weight, share of the run, epochs,
+    and its licence where it is known."""
 
 
 def open_run_data(options: TrainOptions, preset: Preset) -> RunData:
@@ -50,6 +55,7 @@ def open_run_data(options: TrainOptions, preset: Preset) -> RunData:
         return _open_mixture(options, preset)
     shards = open_data(options, preset)
     split, held_out = shards.split("train"), shards.split("validation")
+    given = val_sets(options.val, shards, options.workers)
     return RunData(
         tokenizer=shards.tokenizer(),
         vocab_size=shards.vocab_size,
@@ -57,7 +63,9 @@ def open_run_data(options: TrainOptions, preset: Preset) -> RunData:
         tokens=len(split),
         sampler=lambda context, seed: WindowSampler(split, context, seed),
         held_out=held_out,
-        validation={"": held_out, **val_sets(options.val, shards, options.workers)},
+        validation={"": held_out, **given},
+        given=given,
+        training=(split,),
         sources=lambda sequences, context: source_rows(shards, sequences, context),
     )
 
@@ -70,6 +78,7 @@ def _open_mixture(options: TrainOptions, preset: Preset) -> RunData:
         name = min(taken)
         raise InputError(f"--val {name}=…: the mixture has a source called {name}; choose another name")
     held_out = mixture.held_out()
+    given = val_sets(options.val, first, options.workers)
     return RunData(
         tokenizer=first.tokenizer(),
         vocab_size=first.vocab_size,
@@ -77,7 +86,9 @@ def _open_mixture(options: TrainOptions, preset: Preset) -> RunData:
         tokens=mixture.tokens,
         sampler=mixture.sampler,
         held_out=held_out,
-        validation={"": held_out, **mixture.named(), **val_sets(options.val, first, options.workers)},
+        validation={"": held_out, **mixture.named(), **given},
+        given=given,
+        training=tuple(folder.split("train") for folder in mixture.shards),
         sources=lambda sequences, context: mixture.describe(mixture.sampler(context, options.seed), sequences)[
             "sources"
         ],
@@ -94,6 +105,6 @@ def source_rows(shards: ShardFolder, sequences: int, context: int) -> list[dict[
         share = counts["tokens"] / len(split)
         rows.append(
             {"name": str(source["name"]), "tokens": counts["tokens"], "documents": counts["documents"]}
-            | {"weight": share, "share": share, "epochs": epochs}
+            | {"weight": share, "share": share, "epochs": epochs, "licence": source.get("licence")}
         )
     return rows

@@ -266,17 +266,14 @@ class EarlyStopping:
 
     Args:
         patience: validations in a row without improvement after which to stop; None never stops.
-        min_delta: nats by which a loss must be below the last improvement to be one.
         on: the set that counts; ``""`` is the run's own held-out text.
     """
 
-    def __init__(self, patience: int | None = None, min_delta: float = 0.0, on: str = "") -> None:
+    def __init__(self, patience: int | None = None, on: str = "") -> None:
         if patience is not None and patience < 1:
             raise InputError(f"--early-stop {patience} must be at least 1 validation")
-        if not min_delta >= 0:
-            raise InputError(f"min_delta {min_delta} must be 0 or above")
-        self.patience, self.min_delta, self.on = patience, min_delta, on
-        self.best_loss = self.improved_loss = math.inf
+        self.patience, self.on = patience, on
+        self.best_loss = math.inf
         self.best_step: int | None = None
         self.waited = 0
         """Validations since the last improvement."""
@@ -296,23 +293,19 @@ class EarlyStopping:
             known = ", ".join(name for name in scores if name) or "none"
             raise InputError(f"--early-stop-on {self.on}: no such validation set; named ones here: {known}")
         loss = scores[self.on].loss
-        if loss < self.improved_loss - self.min_delta:
-            self.improved_loss, self.waited = loss, 0
-        else:
-            self.waited += 1
         best = loss < self.best_loss
         if best:
-            self.best_loss, self.best_step = loss, step
+            self.best_loss, self.best_step, self.waited = loss, step, 0
+        else:
+            self.waited += 1
         return best
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain numbers, None for a loss that is not there yet."""
-        losses = {name: getattr(self, name) for name in ("best_loss", "improved_loss")}
-        finite = {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
-        return {**finite, "best_step": self.best_step, "waited": self.waited}
+        best = self.best_loss if math.isfinite(self.best_loss) else None
+        return {"best_loss": best, "best_step": self.best_step, "waited": self.waited}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
-        for name in ("best_loss", "improved_loss"):
-            setattr(self, name, math.inf if state[name] is None else float(state[name]))
+        self.best_loss = math.inf if state["best_loss"] is None else float(state["best_loss"])
         self.best_step, self.waited = state["best_step"], int(state["waited"])

@@ -1,0 +1,89 @@
+"""How far what was written is from the model: the largest difference of logits, on inputs that reach beyond every window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpt3.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gpt3.model import GPT3Config
+
+LARGEST = 1e-3  # difference of a logit that rounding may make in float32
+PROBE_TOKENS = 512  # of a model without banded layers
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Logits of the export beside those of the model, on the same tokens."""
+
+    largest: float
+    """The largest difference of two logits."""
+    spread: float
+    """Standard deviation of the model's logits, for measure."""
+    same: float
+    """Share of positions where both hold the same token likeliest."""
+    positions: int
+    """How many positions were compared."""
+
+    def __str__(self) -> str:
+        return (
+            f"largest logit difference {self.largest:.2g} (their spread: {self.spread:.2g}), "
+            f"the same likeliest token at {self.same:.1%} of {self.positions:,} positions"
+        )
+
+
+def probe(config: GPT3Config, context: int, rows: int) -> Tensor:
+    """Random ids, (1, T): T reaches over two windows where the context does."""
+    import torch
+
+    length = min(context, max(PROBE_TOKENS, 2 * config.sliding_window + 32))
+    return torch.randint(rows, (1, length), generator=torch.Generator().manual_seed(3))
+
+
+def logits(model: Any, ids: Tensor, rows: int) -> Tensor:
+    """(1, T, rows), float32, computed without a gradient."""
+    import torch
+
+    with torch.no_grad():
+        return model(ids).logits[..., :rows].float()
+
+
+@contextmanager
+def tanh_gelu(model: Any) -> Iterator[None]:
+    """The model with GELU by tanh (Hendrycks and Gimpel 2016), as GPT-2's code and llama.cpp have it, in place of its own."""
+    from transformers.activations import ACT2FN
+
+    kept = [block.mlp.act for block in model.transformer.h]
+    try:
+        for block in model.transformer.h:
+            block.mlp.act = ACT2FN["gelu_new"]
+        yield
+    finally:
+        for block, act in zip(model.transformer.h, kept, strict=True):
+            block.mlp.act = act
+
+
+def difference(ours: Tensor, theirs: Tensor) -> Difference:
+    """Measure `theirs` against `ours`, both (1, T, rows)."""
+    same = (ours.argmax(-1) == theirs.argmax(-1)).float().mean()
+    largest = float((ours - theirs).abs().max())
+    return Difference(largest, float(ours.std()), float(same), ours.shape[1])
+
+
+def check(found: Difference, bound: float, what: str) -> None:
+    """Refuse an export that is too far from the model.
+
+    Raises:
+        RunError: beyond `bound`, or not a number.
+    """
+    if not found.largest <= bound:
+        raise RunError(
+            f"{what} differs from the model: {found}; at most {bound:g} is rounding, so nothing was written: "
+            "use the model folder itself, which loads in Transformers with trust_remote_code=True"
+        )

@@ -1,0 +1,80 @@
+"""Whether another program's architecture holds a GPT-3, and how much of its context and vocabulary goes there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpt3.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from gpt3.model import GPT3Config
+
+ITSELF = "the model folder itself loads in Transformers with trust_remote_code=True"
+TANH_GELUS = frozenset({"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"})
+GGUF_ACTIVATIONS = frozenset({"gelu", *TANH_GELUS})
+
+
+def check_shape(config: GPT3Config, target: str) -> None:
+    """Refuse what no GPT-2, GPT-Neo or GGUF file of theirs can say.
+
+    Raises:
+        InputError: naming every such trait of the model, and what to do in place.
+    """
+    faults = []
+    if not config.use_pre_layernorm:
+        faults.append("its norms come after each sum (use_pre_layernorm is false), GPT-2's before")
+    if (width := config.num_attention_heads * config.head_dim) != config.hidden_size:
+        faults.append(
+            f"its {config.num_attention_heads} heads of {config.head_dim} make {width}, and hidden_size is {config.hidden_size}"
+        )
+    if target == "gguf" and config.activation_function not in GGUF_ACTIVATIONS:
+        faults.append(f"its activation is {config.activation_function}, llama.cpp's gpt2 has GELU only")
+    if faults:
+        raise InputError(f"--format {target} cannot hold this model: {'; '.join(faults)}; {ITSELF}")
+
+
+def band(config: GPT3Config, context: int) -> int | None:
+    """The window, where some layer is banded and a context of so many tokens is wider; else None: the model is dense there."""
+    banded = "sliding_attention" in config.layer_types
+    return config.sliding_window if banded and config.sliding_window < context else None
+
+
+def export_context(config: GPT3Config, target: str, asked: int | None) -> int:
+    """How many positions to write: what was asked, else the model's own; for GGUF of a banded model at most the window.
+
+    Raises:
+        InputError: more than the model has, or more than its banded layers see where the target has none of them.
+    """
+    positions = config.max_position_embeddings
+    if asked is not None and asked > positions:
+        raise InputError(f"--context {asked:,} is more than the model's {positions:,} positions; give at most that")
+    context = asked or positions
+    window = band(config, context)
+    if window is None or target == "gpt-neo":
+        return context
+    if target == "gguf" and asked is None:
+        return window
+    what = {"gguf": "llama.cpp's gpt2 has", "gpt2": "GPT-2 has"}[target]
+    wish = f"--context {asked:,}" if asked else f"the model's context of {positions:,}"
+    raise InputError(
+        f"--format {target}: {what} no banded layers, and this model's see {window:,} tokens only: {wish} would come out "
+        f"wrong; give --context {window} or less, or --format gpt-neo, which has them; {ITSELF}"
+    )
+
+
+def vocabulary_rows(config: GPT3Config, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Rows of the embedding to write: all but the padding ones.
+
+    Raises:
+        InputError: the tokenizer has ids beyond them: it is another model's.
+    """
+    rows = config.real_vocab_size or config.vocab_size
+    ids = 1 + max(tokenizer.get_vocab().values())
+    if ids > rows:
+        raise InputError(
+            f"the tokenizer in the model folder has {ids:,} ids, the model {rows:,}: it is another model's; "
+            "put the model's own there"
+        )
+    return rows

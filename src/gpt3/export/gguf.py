@@ -1,0 +1,220 @@
+"""GGUF (llama.cpp's file format) of a GPT-3 whose context is dense, as its `gpt2` architecture.
+
+llama.cpp's `gpt2` graph is GPT-2's: learned positions, norms first, fused query-key-value matrix, tanh GELU, and every layer
+sees the whole context. So a model with banded layers is written with no more positions than its window, where the two are
+the same. Names and layout: the `gguf` package's constants (MODEL_ARCH.GPT2); matrices are (out, in), as `nn.Linear`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt3.durable import replacing
+from gpt3.errors import InputError, require
+from gpt3.export.fitting import check_shape, export_context, vocabulary_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerFast
+
+    from gpt3.model import GPT3ForCausalLM
+
+BLOCK = {
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
+TOP = {
+    "transformer.wte.weight": "token_embd.weight",
+    "transformer.wpe.weight": "position_embd.weight",
+    "transformer.ln_f.weight": "output_norm.weight",
+    "transformer.ln_f.bias": "output_norm.bias",
+    "lm_head.weight": "output.weight",
+}
+Q8_BLOCK = 32  # values that share a scale in q8_0
+METADATA_BYTES = 64  # of a token and its merge, about
+
+
+def gguf_module() -> Any:
+    """The `gguf` package.
+
+    Raises:
+        InputError: it is not installed; the extra that brings it is named.
+    """
+    return require("gguf", extra="export", purpose="--format gguf")
+
+
+def tensor_name(name: str) -> str:
+    """GGUF's name of one of our parameters."""
+    if name in TOP:
+        return TOP[name]
+    match = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name)
+    if match is None or match[2] not in BLOCK:
+        raise KeyError(name)
+    return f"blk.{match[1]}.{BLOCK[match[2]]}.{match[3]}"
+
+
+def tensors(model: GPT3ForCausalLM, context: int, rows: int) -> Iterator[tuple[str, Tensor]]:
+    """GGUF names and float tensors, positions cut to `context`, vocabulary to `rows`; a tied head is not repeated."""
+    for name, parameter in model.named_parameters():  # a tied head is one parameter, under its first name
+        value = parameter.detach()
+        if name == "transformer.wpe.weight":
+            value = value[:context]
+        elif name in ("transformer.wte.weight", "lm_head.weight"):
+            value = value[:rows]
+        yield tensor_name(name), value
+
+
+def number_format(name: str, value: Tensor, dtype: str) -> str:
+    """In what a tensor is written: matrices as asked, the rest in f32; f16 where rows do not divide into q8_0's blocks."""
+    if value.ndim < 2 or name == "position_embd.weight":
+        return "f32"
+    if dtype == "q8_0" and value.shape[-1] % Q8_BLOCK:
+        return "f16"
+    return dtype
+
+
+def write_gguf(
+    model: GPT3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path | str,
+    *,
+    dtype: str = "f32",
+    context: int | None = None,
+    name: str | None = None,
+) -> int:
+    """Write `model` and `tokenizer` as one GGUF file, whole or not at all. Returns its context length in tokens.
+
+    Args:
+        dtype: of the matrices: f32, f16, bf16 or q8_0 (8-bit integers, a 16-bit scale for each 32).
+        context: positions to write; None: the model's, for banded models at most `sliding_window`.
+        name: the model's name in the file; None: the file's.
+
+    Raises:
+        InputError: a shape, context or tokenizer that llama.cpp's gpt2 architecture cannot hold; `gguf` is not installed.
+    """
+    import numpy as np
+
+    gguf = gguf_module()
+    config = model.config
+    check_shape(config, "gguf")
+    context = export_context(config, "gguf", context)
+    rows = vocabulary_rows(config, tokenizer)
+    types = {key: getattr(gguf.GGMLQuantizationType, key.upper()) for key in ("f32", "f16", "bf16", "q8_0")}
+    path = Path(path)
+
+    with replacing(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, "gpt2")
+        try:
+            _write_metadata(writer, gguf, model, name or path.stem, dtype, context)
+            _write_tokenizer(writer, gguf, model, tokenizer, rows)
+            for key, value in tensors(model, context, rows):  # first what comes where, then one tensor at a time
+                kind = types[number_format(key, value, dtype)]
+                block, size = gguf.GGML_QUANT_SIZES[kind]
+                plain = np.dtype(np.float32)  # of no effect: `kind` decides
+                writer.add_tensor_info(key, list(value.shape), plain, value.numel() // block * size, kind)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for key, value in tensors(model, context, rows):
+                writer.write_tensor_data(
+                    gguf.quantize(value.float().cpu().numpy(), types[number_format(key, value, dtype)])
+                )
+        finally:
+            writer.close()
+    return context
+
+
+def gguf_bytes(model: GPT3ForCausalLM, dtype: str) -> int:
+    """About how large the file will be."""
+    bits = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5}
+    weights = sum(
+        value.numel() * bits[number_format(key, value, dtype)] / 8
+        for key, value in tensors(model, model.config.max_position_embeddings, model.config.vocab_size)
+    )
+    return int(weights) + METADATA_BYTES * model.config.vocab_size
+
+
+def _write_metadata(writer: Any, gguf: Any, model: GPT3ForCausalLM, name: str, dtype: str, context: int) -> None:
+    config = model.config
+    file_types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+    writer.add_type("model")
+    writer.add_name(name)
+    writer.add_size_label(gguf.size_label(model.num_parameters(), 0, 0, 0))
+    if context < config.max_position_embeddings:
+        writer.add_description(
+            f"GPT-3 of {config.max_position_embeddings} positions, exact up to the {context} of this file"
+        )
+    writer.add_context_length(context)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_layer_norm_eps(config.layer_norm_epsilon)
+    writer.add_file_type(getattr(gguf.LlamaFileType, file_types[dtype]))
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def _write_tokenizer(
+    writer: Any, gguf: Any, model: GPT3ForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: int
+) -> None:
+    """Tokens, merges, special ids, chat template. llama.cpp's `gpt-2` split is ours."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    check_split(content)
+    kinds, tokens = gguf.TokenType, [f"[PAD{i}]" for i in range(rows)]
+    types = [kinds.UNUSED] * rows
+    for token, i in tokenizer.get_vocab().items():
+        tokens[i], types[i] = token, kinds.NORMAL
+    for i, added in tokenizer.added_tokens_decoder.items():
+        tokens[i], types[i] = added.content, kinds.CONTROL if added.special else kinds.USER_DEFINED
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    merges = content["model"]["merges"]
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+
+    first, *others = _end_ids(model, tokenizer)
+    writer.add_eos_token_id(first)
+    if others:  # llama.cpp ends at either
+        writer.add_eot_token_id(others[0])
+    if tokenizer.bos_token_id is not None:
+        writer.add_bos_token_id(tokenizer.bos_token_id)
+    if tokenizer.pad_token_id is not None:
+        writer.add_pad_token_id(tokenizer.pad_token_id)
+    writer.add_add_bos_token(tokenizer("")["input_ids"] == [tokenizer.bos_token_id])
+    writer.add_add_space_prefix(False)
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = [{"name": key, "template": text} for key, text in template.items()]
+    if template:
+        writer.add_chat_template(template)
+
+
+def _end_ids(model: GPT3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Ids that end a text, the tokenizer's own first."""
+    asked = model.generation_config.eos_token_id if model.generation_config else None
+    found = [tokenizer.eos_token_id, *(asked if isinstance(asked, list) else [asked])]
+    return list(dict.fromkeys(i for i in found if i is not None))
+
+
+def check_split(content: dict[str, Any]) -> None:
+    """Refuse a tokenizer (a ``tokenizer.json``'s content) that is no byte-level BPE with GPT-2's split into words.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    split = content["pre_tokenizer"] or {}
+    kind = (content["model"]["type"], split.get("type"), split.get("use_regex", True), split.get("add_prefix_space"))
+    if kind != ("BPE", "ByteLevel", True, False) or content["normalizer"] is not None:
+        raise InputError(
+            f"--format gguf: the tokenizer is {kind[0]} over {kind[1] or 'no'} split, not a byte-level BPE with GPT-2's split "
+            "into words, as llama.cpp's gpt-2 tokenizer is; export the weights with --format gpt2 or gpt-neo"
+        )

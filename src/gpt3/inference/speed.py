@@ -1,0 +1,151 @@
+"""How fast a model wrote, and how far that is from what the memory allows (`gpt3 generate --stats`).
+
+A step of decoding reads every weight once, whatever the number of texts in it; so at one text the roof is bandwidth over bytes of
+weights. The bandwidth is measured on the spot, by reading alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt3.inference.decoding import DRAFT_TOKENS
+from gpt3.inference.engine import Cache, Engine, Run
+from gpt3.ladder import readable_size
+
+READ_BYTES = 1 << 28
+"""Read over and over: more than the caches of most machines hold."""
+READ_SECONDS = 0.5
+
+
+class Meter(Engine):
+    """An engine that notes what the forwards of another one were and when.
+
+    Args:
+        engine: runs everything.
+
+    Attributes:
+        steps, tokens, seconds: forwards that only decode (every run continues a text by its newest token and a draft), the texts
+            in them, and the time from the end of the forward before to their end: choosing the tokens is in it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.context, self.vocabulary = engine.context, engine.vocabulary
+        self.device, self.nbytes = engine.device, engine.nbytes
+        self.steps = self.tokens = 0
+        self.seconds = 0.0
+        self._last: float | None = None
+
+    def pause(self) -> None:
+        """What comes next does not follow at once: the time until then is nobody's."""
+        self._last = None
+
+    def new_cache(self, slots: int, room: int) -> Cache:
+        """The engine's."""
+        return self.engine.new_cache(slots, room)
+
+    def forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
+        """The engine's, noted."""
+        decoding = all(cache.lengths[run.slot] and 0 < len(run.tokens) <= 1 + DRAFT_TOKENS for run in runs)
+        logits = self.engine.forward(cache, runs)
+        if logits.is_cuda:
+            torch.cuda.synchronize(logits.device)
+        now = time.perf_counter()
+        if decoding and self._last is not None:
+            self.steps += 1
+            self.tokens += len(runs)
+            self.seconds += now - self._last
+        self._last = now
+        return logits
+
+    def complaint(self) -> Exception:
+        """The engine's."""
+        return self.engine.complaint()
+
+    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
+        raise AssertionError("the engine's own forward is called")
+
+
+def warm_up(engine: Engine) -> None:
+    """Run a prompt and a token through an engine, so that what happens once (compiling) is done."""
+    length = min(64, engine.context - 1)
+    cache = engine.new_cache(1, engine.context)
+    if length:
+        engine.forward(cache, [Run(0, [0] * length)])
+    engine.forward(cache, [Run(0, [0])])
+
+
+def bytes_per_step(engine: Engine) -> int:
+    """Bytes of weights that a step of decoding reads: all but the rows of the embeddings that are looked up.
+
+    A head tied to the token embedding is read whole.
+    """
+    weights: Any = getattr(engine, "weights", None)
+    if weights is not None and hasattr(weights, "wpe"):  # the CPU engine's
+        tied = weights.head.ctypes.data == weights.wte.ctypes.data
+        return engine.nbytes - int(weights.wpe.nbytes) - (0 if tied else int(weights.wte.nbytes))
+    model: Any = getattr(engine, "model", None)
+    if model is None:
+        return engine.nbytes
+    embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    head = model.get_output_embeddings()
+    return engine.nbytes - sum(x.nbytes for x in embeddings if head is None or x is not head.weight)
+
+
+def read_bandwidth(device: torch.device) -> float:
+    """Bytes a second that all cores (or the GPU) get from memory when they only read; the best of READ_SECONDS."""
+    numbers = torch.ones(READ_BYTES // 4, device=device)
+    best, end = 0.0, time.perf_counter() + READ_SECONDS
+    while True:
+        began = time.perf_counter()
+        numbers.sum().item()
+        now = time.perf_counter()
+        best = max(best, READ_BYTES / (now - began))
+        if now > end:
+            return best
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes this process held at most: on a GPU the tensors there, elsewhere resident memory (None on Windows)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def report(meter: Meter, first_token: float, drafted: int = 0, accepted: int = 0) -> list[str]:
+    """Lines for a reader. Takes READ_SECONDS.
+
+    Args:
+        first_token: seconds from the start to the first token.
+        drafted, accepted: `Job.accepted`.
+    """
+    memory = peak_memory(meter.device)  # before the measurement below adds to it
+    lines = [f"first token after {1000 * first_token:,.0f} ms"]
+    if meter.steps and meter.seconds > 0:
+        tokens = meter.tokens + accepted
+        size = bytes_per_step(meter.engine)
+        speed, roof = size * meter.steps / meter.seconds, read_bandwidth(meter.device)
+        lines.append(
+            f"decoding: {tokens / meter.seconds:,.1f} tokens/s ({tokens:,} tokens, {meter.steps:,} steps, {meter.seconds:.2f} s)"
+        )
+        lines.append(
+            f"weights: {readable_size(size)} a step, read at {speed / 1e9:,.1f} GB/s, "
+            f"{speed / roof:.0%} of the {roof / 1e9:,.1f} GB/s measured here"
+        )
+    else:
+        lines.append("decoding: no step after the first tokens, so no speed")
+    if drafted:
+        lines.append(f"draft: {accepted:,} of {drafted:,} guessed tokens were right ({accepted / drafted:.0%})")
+    if memory is not None:
+        lines.append(f"peak memory: {readable_size(memory)}")
+    return lines

@@ -1,0 +1,115 @@
+"""`gpt3 export`: what it writes and says, what it refuses, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, GPTNeoForCausalLM
+
+from gpt3.cli import main
+
+
+def export(*words: str) -> int:
+    return main(["export", *words])
+
+
+def test_gguf(home, capsys):
+    assert export("--model", "runs/demo", "--format", "gguf", "--dtype", "q8_0", "--out", "out/demo.gguf") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"runs/demo/model -> out/demo.gguf: gguf, q8_0, 0.\d MB", lines[0].replace("\\", "/"))
+    assert lines[1].startswith(
+        "context: 16 of the model's 96 tokens, its window: llama.cpp's gpt2 has no banded layers"
+    )
+    assert re.match(r"reloaded as GPT-2: largest logit difference 0\.\d+ .*from GELU by tanh", lines[2])
+    assert lines[3].startswith("llama.cpp itself")
+    assert [path.name for path in Path("out").iterdir()] == ["demo.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "context"),
+    [
+        (["--format", "gpt-neo"], GPTNeoForCausalLM, 96),
+        (["--format", "gpt-neo", "--context", "40", "--dtype", "f16"], GPTNeoForCausalLM, 40),
+        (["--format", "gpt2", "--context", "16"], GPT2LMHeadModel, 16),
+    ],
+)
+def test_folders(home, capsys, words, kind, context):
+    for _ in range(2):  # an earlier export is replaced
+        assert export(*words, "--out", "stock") == 0
+    out = capsys.readouterr().out
+    assert f"reloaded by {kind.__name__}: largest logit difference" in out
+    model = AutoModelForCausalLM.from_pretrained("stock")
+    assert type(model) is kind
+    assert model.config.max_position_embeddings == context
+    assert json.loads(Path("stock/tokenizer_config.json").read_text())["model_max_length"] == context
+    if "f16" not in words:
+        assert float(re.search(r"difference ([\d.e-]+) ", out)[1]) < 1e-5
+
+
+def test_verify_no(home, capsys):
+    assert export("--format", "gguf", "--verify", "no", "--out", "demo.gguf") == 0
+    assert capsys.readouterr().out.splitlines()[2:] == ["not verified"]
+
+
+def test_an_export_that_computes_something_else_is_not_written(home, capsys, monkeypatch):
+    from gpt3.export import gpt_neo
+
+    def fold(block, head_dim):
+        folded = right(block, head_dim)
+        return folded | {"ln_1.bias": folded["ln_1.bias"] + 0.05}
+
+    right = gpt_neo.fold_attention
+    monkeypatch.setattr(gpt_neo, "fold_attention", fold)
+    assert export("--format", "gpt-neo", "--out", "stock") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "differs from the model: largest logit difference" in error
+    assert not Path("stock").exists()
+    assert not list(Path().glob("*.partial"))
+
+
+def llama_config(home):
+    file = home / "runs/demo/model/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "mamba9"}))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--format", "gpt2"],
+            "the model's context of 96 would come out wrong; give --context 16 or less, or --format gpt-neo",
+        ),
+        (["--format", "gpt2", "--context", "17"], "--context 17 would come out wrong"),
+        (["--format", "gpt-neo", "--context", "97"], "--context 97 is more than the model's 96 positions"),
+        (
+            ["--format", "gpt-neo", "--dtype", "q8_0"],
+            "--dtype q8_0 is not for --format gpt-neo; give one of f32, f16, bf16",
+        ),
+        (["--format", "gguf"], "--out out is no name of a GGUF file; end it in .gguf"),
+        (["--format", "onnx"], "--format onnx must be one of gguf, gpt2, gpt-neo"),
+        (["--format", "gpt-neo", "--out", "runs"], "--out runs is the model itself or a folder around it"),
+        (["--format", "gpt-neo", "--out", "notes"], r"--out notes holds other things \(todo.txt\)"),
+        (["--format", "gpt-neo", "--model", "nothing"], "nothing: no such folder"),
+    ],
+)
+def test_refusals(home, capsys, words, message):
+    Path("notes").mkdir()
+    Path("notes/todo.txt").write_text("x")
+    words = words if "--out" in words else [*words, "--out", "out"]
+    assert export(*words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error), error
+    assert not Path("out").exists()
+
+
+def test_without_the_gguf_package(home, capsys, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert export("--format", "gguf", "--out", "a.gguf") == 2
+    assert "needs gguf; install it with: pip install 'gpt3[export]'" in capsys.readouterr().err

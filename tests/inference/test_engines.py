@@ -1,0 +1,288 @@
+"""The CPU engine against the model's own forward: logits, in every format, for texts that come, go and share."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt3.errors import InputError
+from gpt3.inference import kernels
+from gpt3.inference.cpu_engine import SHORT, CpuEngine
+from gpt3.inference.engine import ROLLBACK, Run
+from gpt3.inference.engines import make_engine
+from gpt3.inference.packing import WEIGHT_FORMATS
+from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.torch_engine import TorchEngine
+
+V, CONTEXT, WINDOW = 211, 200, 12
+SHAPES = {
+    "pre-LN, exact GELU": {},
+    "post-LN, own head": {"use_pre_layernorm": False, "tie_word_embeddings": False},
+    "tanh GELU, odd widths": {
+        "activation_function": "gelu_new",
+        "hidden_size": 37,
+        "head_dim": 11,
+        "intermediate_size": 53,
+    },
+    "ReLU, dense": {"activation_function": "relu", "layer_types": ["full_attention"] * 3},
+    "SiLU, banded": {"activation_function": "silu", "layer_types": ["sliding_attention"] * 3},
+}
+
+
+def make_model(seed=0, **changes):
+    from gpt3 import GPT3Config, GPT3ForCausalLM
+
+    torch.manual_seed(seed)
+    shape = {
+        "vocab_size": V + 5,
+        "real_vocab_size": V,
+        "max_position_embeddings": CONTEXT,
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "sliding_window": WINDOW,
+        "initializer_range": 0.3,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    model = GPT3ForCausalLM(GPT3Config(**{**shape, **changes})).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # zeros would hide a bias that is left out
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def ids(count, seed=0):
+    return np.random.default_rng(seed).integers(0, V, count).tolist()
+
+
+def relative(ours, theirs):
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.mark.parametrize("new_engine", [CpuEngine, TorchEngine])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, SHORT, SHORT + 1, 3 * WINDOW, CONTEXT - 20])
+def test_logits_are_the_models_own(new_engine, shape, length):
+    """A prompt below, at and beyond the window, whole; then 20 tokens one by one, up to the last position."""
+    model = make_model(**SHAPES[shape])
+    engine, text = new_engine(model), ids(length + 20)
+    with torch.no_grad():
+        expected = model(torch.tensor([text]), use_cache=False).logits[0, :, :V]
+    cache = engine.new_cache(1, CONTEXT)
+    assert relative(engine.forward(cache, [Run(0, text[:length], length)]), expected[:length]) < 1e-5
+    for place in range(length, length + 20):
+        assert relative(engine.forward(cache, [Run(0, [text[place]])]), expected[place : place + 1]) < 1e-5
+
+
+@st.composite
+def schedules(draw):
+    """What may happen to three texts: runs of any lengths, copies, cuts."""
+    steps, longest = [], [0, 0, 0]
+    lengths = [0, 0, 0]
+    for _ in range(draw(st.integers(1, 8))):
+        kind = draw(st.sampled_from(["run", "run", "run", "copy", "cut"]))
+        if kind == "run":
+            runs = []
+            for slot in sorted(draw(st.sets(st.integers(0, 2), min_size=1))):
+                room = CONTEXT - lengths[slot]
+                count = min(room, draw(st.one_of(st.integers(1, 5), st.integers(1, 90))))
+                if count:
+                    runs.append((slot, count, draw(st.integers(0, count))))
+                    lengths[slot] += count
+                    longest[slot] = max(longest[slot], lengths[slot])
+            if runs:
+                steps.append((kind, runs))
+        elif kind == "copy":
+            source, target = draw(st.permutations(range(3)))[:2]
+            lengths[target], longest[target] = lengths[source], longest[source]
+            steps.append((kind, (source, target)))
+        else:
+            slot = draw(st.integers(0, 2))
+            length = draw(st.sampled_from([0, max(0, lengths[slot] - draw(st.integers(0, 9)))]))
+            if 0 < length < longest[slot] - ROLLBACK:
+                continue
+            lengths[slot] = length
+            longest[slot] = longest[slot] if length else 0
+            steps.append((kind, (slot, length)))
+    return steps
+
+
+@settings(max_examples=40, deadline=None)
+@given(schedules(), st.integers(0, 99), st.sampled_from([CpuEngine, TorchEngine]))
+def test_any_schedule_is_the_reference(schedule, seed, new_engine):
+    model = make_model(seed % 3)
+    fast, slow = new_engine(model), ReferenceEngine(model)
+    caches = fast.new_cache(3, CONTEXT), slow.new_cache(3, CONTEXT)
+    for number, (kind, what) in enumerate(schedule):
+        if kind == "run":
+            runs = [Run(slot, ids(count, seed + 7 * number + slot), logits) for slot, count, logits in what]
+            ours, theirs = (engine.forward(cache, runs) for engine, cache in zip((fast, slow), caches, strict=True))
+            assert ours.shape == theirs.shape == (sum(run.logits for run in runs), V)
+            if len(theirs):
+                assert relative(ours, theirs) < 1e-5
+        else:
+            for cache in caches:
+                cache.copy(*what) if kind == "copy" else cache.truncate(*what)
+        assert caches[0].lengths == caches[1].lengths
+
+
+@pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
+def test_a_texts_numbers_do_not_depend_on_its_neighbours(model, weight_format):
+    """To the last bit, beside 0 to 9 others of other lengths, so that every size of tile comes."""
+    engine = CpuEngine(model, weight_format)
+    prompts = [ids(3 + 5 * slot, slot) for slot in range(10)]
+
+    def last_logits(count):
+        cache = engine.new_cache(count, 100)
+        engine.forward(cache, [Run(slot, prompt) for slot, prompt in enumerate(prompts[:count])])
+        return engine.forward(cache, [Run(slot, [slot]) for slot in range(count)]).clone()
+
+    alone = last_logits(1)
+    for count in range(2, 11):
+        assert torch.equal(last_logits(count)[:1], alone)
+
+
+def test_threads_do_not_change_a_bit(model):
+    engine, results = CpuEngine(model), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        cache = engine.new_cache(2, 100)
+        engine.forward(cache, [Run(0, ids(7)), Run(1, ids(20))])
+        results.append(engine.forward(cache, [Run(0, [1]), Run(1, [2])]).clone())
+    torch.set_num_threads(1)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(("weight_format", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_16_bit_weights_are_the_rounded_model(model, weight_format, dtype):
+    """As a float32 model whose matrices were rounded: widening is exact, sums are float32."""
+    rounded = make_model()
+    for name, parameter in rounded.named_parameters():
+        if parameter.ndim == 2 and "wpe" not in name:
+            parameter.data = parameter.data.to(dtype).float()
+    text = ids(60)
+    with torch.no_grad():
+        expected = rounded(torch.tensor([text])).logits[0, :, :V]
+    engine = CpuEngine(model, weight_format)
+    assert relative(engine.forward(engine.new_cache(1, 60), [Run(0, text, 60)]), expected) < 1e-5
+
+
+def test_int8_weights_are_within_half_a_step(model):
+    """|w - q s| <= s / 2, s the row's largest weight over 127; a row of zeros stays zero."""
+    zeroed = make_model()
+    zeroed.transformer.h[1].mlp.c_fc.weight.data[5] = 0
+    packed = CpuEngine(zeroed, "int8").weights
+    assert packed.fc.dtype == np.int8
+    weight = zeroed.transformer.h[1].mlp.c_fc.weight.detach().numpy()
+    scale = packed.fc_scale[1][:, None]
+    assert np.allclose(scale[:5, 0], np.abs(weight[:5]).max(1) / 127)
+    assert (np.abs(weight - packed.fc[1] * scale) <= scale / 2 * 1.001).all()
+    assert not packed.fc[1][5].any()
+    assert packed.head.ctypes.data == packed.wte.ctypes.data  # tied: stored once
+
+
+def test_int8_decodes_as_its_own_matrices(model):
+    """The engine's int8 logits are those of a float32 model with the dequantised matrices."""
+    engine, rounded = CpuEngine(model, "int8"), make_model()
+    w = engine.weights
+    for layer, block in enumerate(rounded.transformer.h):
+        for module, name in ((block.attn.c_attn, "qkv"), (block.attn.c_proj, "proj"), (block.mlp.c_fc, "fc")):
+            module.weight.data = torch.from_numpy(getattr(w, name)[layer] * getattr(w, f"{name}_scale")[layer][:, None])
+        block.mlp.c_proj.weight.data = torch.from_numpy(w.out[layer] * w.out_scale[layer][:, None])
+    rounded.transformer.wte.weight.data[:V] = torch.from_numpy(w.wte * w.wte_scale[:, None])
+    text = ids(40)
+    with torch.no_grad():
+        expected = rounded(torch.tensor([text])).logits[0, :, :V]
+    assert relative(engine.forward(engine.new_cache(1, 40), [Run(0, text, 40)]), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "relu", "silu"])
+def test_activations_are_transformers(name):
+    """Over their whole range, to float32's rounding."""
+    from transformers.activations import ACT2FN
+
+    x = torch.linspace(-30, 30, 4801)
+    line = x.numpy().copy()[None]
+    one, zero = np.ones(4801, np.float32), np.zeros(4801, np.float32)
+    kernels.linear(np.eye(1, dtype=np.float32).repeat(4801, 0), one, zero, np.ones((1, 1), np.float32), 1, line, 0)
+    weight = x.numpy()[:, None].copy()  # (4801, 1): each output is its x
+    kernels.linear(weight, one, zero, np.ones((1, 1), np.float32), 1, line, kernels.ACTIVATIONS[name])
+    assert torch.allclose(torch.from_numpy(line[0]), ACT2FN[name](x), atol=3e-6, rtol=2e-6)
+
+
+def test_a_banded_layer_keeps_a_ring():
+    """Memory of banded layers stops growing with the room; that of dense ones does not."""
+    banded = CpuEngine(make_model(**SHAPES["SiLU, banded"]))
+    dense = CpuEngine(make_model(**SHAPES["ReLU, dense"]))
+    assert banded.new_cache(1, 100).nbytes == banded.new_cache(1, CONTEXT).nbytes
+    assert dense.new_cache(1, CONTEXT).nbytes == 2 * dense.new_cache(1, CONTEXT // 2).nbytes
+
+
+def test_the_model_may_go(model):
+    """Weights are copied: what happens to the model later changes nothing."""
+    source = make_model()
+    engine = CpuEngine(source)
+    before = engine.forward(engine.new_cache(1, 9), [Run(0, ids(9))]).clone()
+    for parameter in source.parameters():
+        parameter.data.zero_()
+    assert torch.equal(engine.forward(engine.new_cache(1, 9), [Run(0, ids(9))]), before)
+
+
+def test_weights_that_are_no_numbers_are_named():
+    broken = make_model()
+    broken.transformer.h[2].mlp.c_fc.weight.data[3, 5] = math.inf
+    with pytest.raises(InputError, match=r"transformer\.h\.2\.mlp\.c_fc\.weight"):
+        make_engine(broken)
+
+
+def test_weights_beyond_fp16_are_named():
+    large = make_model()
+    large.transformer.h[0].attn.c_proj.weight.data[1, 2] = 70000
+    with pytest.raises(InputError, match=r"c_proj\.weight reaches .* --dtype bf16"):
+        make_engine(large, "fp16")
+    assert make_engine(large, "bf16").nbytes > 0
+
+
+def test_what_makes_no_run_is_refused(model):
+    engine = CpuEngine(model)
+    cache = engine.new_cache(2, 10)
+    for runs in (
+        [Run(0, [1]), Run(0, [2])],
+        [Run(0, [])],
+        [Run(0, [1], logits=2)],
+        [Run(0, ids(11))],
+        [Run(0, [V])],
+        [Run(0, [-1])],
+    ):
+        with pytest.raises(ValueError, match=r"slot|run|id"):
+            engine.forward(cache, runs)
+    assert cache.lengths == [0, 0]
+    engine.forward(cache, [Run(0, ids(10))])
+    with pytest.raises(ValueError, match="cannot be cut to 11"):
+        cache.truncate(0, 11)
+
+
+def test_a_ring_cannot_go_back_for_ever(model):
+    engine = CpuEngine(model)
+    cache = engine.new_cache(1, CONTEXT)
+    engine.forward(cache, [Run(0, ids(150))])
+    with pytest.raises(ValueError, match="cannot be cut back"):
+        cache.truncate(0, 150 - ROLLBACK - 1)
+    cache.truncate(0, 150 - ROLLBACK)
+    cache.truncate(0, 0)
+    assert cache.lengths == [0]
+
+
+def test_an_activation_without_kernel_takes_the_models_forward(capsys):
+    engine = make_engine(make_model(activation_function="tanh"))
+    assert isinstance(engine, ReferenceEngine)
+    assert "activation 'tanh' has no fast kernel" in capsys.readouterr().err
