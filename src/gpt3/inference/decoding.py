@@ -200,14 +200,16 @@ class Decoder:
             if count > 1 and not self._held[row.slot]:  # at its beginning: does one before it begin alike?
                 if not row.unscored and any(common(row.unread, other) >= WORTH_SHARING for other in beginners):
                     continue  # it takes that from the other when the other has read it
-                count = min([count, *self._shared_with(row)])
+                if not row.unscored:
+                    count = min([count, *self._shared_with(row)])
             if count > 1:
                 beginners.append(self._held[row.slot] + row.unread)
-            if count > 1 and budget is not None:
-                count = min(count, budget)
+            if count > 1 and budget is not None and self.prompt_tokens is not None:
+                count = min(count, self.prompt_tokens)
+                if count > budget:  # a piece is read whole or later: where a prompt is cut does not depend on others
+                    continue
                 budget -= count
-            if count:
-                plan.append((row, count))
+            plan.append((row, count))
         return plan
 
     def _shared_with(self, row: Row) -> list[int]:
