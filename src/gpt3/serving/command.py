@@ -42,6 +42,7 @@ def run(options: ServeOptions) -> None:
         place = locate(options.model)
         model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
         name = options.name or name_of(place)
+        model.complete("a", max_new_tokens=2)  # kernels are compiled now, not while the first client waits
         app, worker = assemble(model, name, options)
         serve(app, worker, listening, options, lambda: announce(name, listening, options))
 

@@ -47,7 +47,7 @@ class Body(BaseModel):
         None, ge=0, le=1, description="only tokens at least this many times as likely as the likeliest. Not OpenAI's"
     )
     repetition_penalty: float | None = Field(
-        None, gt=0, le=100, description="above 1: tokens in prompt or text become less likely. Not OpenAI's"
+        None, ge=0.01, le=100, description="above 1: tokens in prompt or text become less likely. Not OpenAI's"
     )
 
     @property
