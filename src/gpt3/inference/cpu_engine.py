@@ -17,7 +17,7 @@ from torch import Tensor
 from gpt3.inference import kernels
 from gpt3.inference.cached_attention import attend_and_store
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
-from gpt3.inference.packing import pack
+from gpt3.inference.packing import huge, pack
 from gpt3.threads import follow_torch
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class CpuCache(Cache):
         self.ring = min(room, config.sliding_window + ROLLBACK)
         dense_shape = (int((~banded).sum()), slots, config.num_attention_heads, room, config.head_dim)
         ring_shape = (int(banded.sum()), slots, config.num_attention_heads, self.ring, config.head_dim)
-        self.dense = (torch.zeros(dense_shape), torch.zeros(dense_shape))
-        self.rings = (torch.zeros(ring_shape), torch.zeros(ring_shape))
+        self.dense = (huge(dense_shape, torch.float32), huge(dense_shape, torch.float32))  # read only where written
+        self.rings = (huge(ring_shape, torch.float32), huge(ring_shape, torch.float32))
         self.keys = kernels.Keys(banded, index, *(x.numpy() for x in (*self.dense, *self.rings)))
         self._config = config
         self._vocabulary = engine.vocabulary

@@ -6,6 +6,7 @@ are stored once. Biases, norms and position embeddings, 1% of the whole, stay fl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -34,7 +35,7 @@ class Matrix:
     """
 
     def __init__(self, shape: tuple[int, ...], weight_format: str) -> None:
-        self.weight = torch.empty(shape, dtype=STORED[weight_format])
+        self.weight = huge(shape, STORED[weight_format])
         self.scale = torch.ones(shape[:-1])
 
     def put(self, matrix: Tensor, *where: int) -> None:
@@ -111,6 +112,12 @@ def pack(model: GPT3ForCausalLM, weight_format: str, progress: Callable[[str], N
         fields |= {"wte": wte.stored(), "wte_scale": wte.scale.numpy()}
         fields |= {"head": head.stored(), "head_scale": head.scale.numpy(), "head_bias": np.zeros(V, np.float32)}
     return Weights(**fields)
+
+
+def huge(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An empty tensor in memory of numpy's, which asks Linux for large pages: decoding streams through all of it every token."""
+    count = math.prod(shape) * dtype.itemsize
+    return torch.from_numpy(np.empty(count, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def check(name: str, tensor: Tensor, largest: float = torch.finfo(torch.float32).max) -> None:
