@@ -29,7 +29,7 @@ SURFACE = {
         repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
     "export": "context dtype format model out verify",
-    "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
+    "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",
     "contamination": "data data_dir json model out scores tasks workers",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",

@@ -80,12 +80,13 @@ def scan_part(index: NgramIndex, part: Part, report: Callable[[int], None]) -> F
     return Found(tuple(Sighting(gram, *seen[gram]) for gram in sorted(seen)), documents, total)  # type: ignore[arg-type]
 
 
-def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: int) -> Found:
+def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: int, label: str = "reading") -> Found:
     """Read all parts once.
 
     Args:
-        folder: an empty one, where the index is laid for the processes to share.
+        folder: an empty one, where the index is laid for the processes to share, unless it lies there.
         workers: processes, at most.
+        label: what the progress is called.
 
     Raises:
         InputError: a part cannot be read.
@@ -93,10 +94,11 @@ def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: 
     """
     sizes = [part.size for part in parts]
     total = sum(size for size in sizes if size is not None) if None not in sizes else None
-    with Progress("reading", total / 1e6 if total else None, "MB") as progress:
+    with Progress(label, total / 1e6 if total else None, "MB") as progress:
         began = time.monotonic()
         if min(workers, len(parts)) > 1 and (total is None or total > POOL_BYTES):
-            index.save(folder)
+            if not (folder / "points.npy").exists():
+                index.save(folder)
             found = _in_processes(parts, folder, min(workers, len(parts)), progress)
         else:
             found = [scan_part(index, part, lambda size: progress.advance(size / 1e6)) for part in parts]
