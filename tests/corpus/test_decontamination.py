@@ -60,15 +60,17 @@ def test_pieces_are_those_of_the_rule_spelled_out(
 def test_the_papers_figures() -> None:
     index = index_benchmarks([LEAK + "?"])
     before, behind = FILLER * 5, FILLER * 5
-    first, second = clean(f"{before}{LEAK.upper()}{behind}", index)
-    assert first == before[:-200]  # LEAK has 14 words: two 13-grams, one stretch
-    assert second == behind[200:]
-    assert clean(f"{FILLER * 3}{LEAK}{behind}", index) == [second]  # 88 characters before it are under 200
+    first, second = clean(f"{before}{LEAK.upper()} {behind}", index)
+    assert first == before[:-200]  # LEAK has 15 words: three 13-grams, one stretch
+    assert second == behind[199:]  # of the 200 one is the space
+    assert clean(f"{FILLER * 3}{LEAK} {behind}", index) == [second]  # 88 characters before it are under 200
     apart = f"{LEAK} {FILLER * 7}"
     assert len(clean(apart * 10, index)) == 10
     assert clean(apart * 11, index) == []  # eleven pieces
     assert clean(FILLER, index) == [FILLER]  # short, but nothing in it collides
-    assert clean(LEAK[: LEAK.index(" benchmark")], index) == [LEAK[: LEAK.index(" benchmark")]]  # 12 words
+    twelve = LEAK[: LEAK.index(" a benchmark")]
+    assert clean(twelve, index) == [twelve]
+    assert clean(f"{twelve} A", index) == []
 
 
 def benchmark_file(folder: Path) -> str:
