@@ -36,6 +36,9 @@ SURFACE = {
     "info": "json path",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
     "report": "out runs",
+    "bench contexts": "contexts json model out rounds seed steps threads weights",
+    "bench formats": "formats json model new_tokens prompt_tokens prompts seed text",
+    "bench generate": "cases decode formats json llama_cpp nanogpt new_tokens rounds seed threads transformers",
     "bench train": "cases compile data device dtype json litgpt litgpt_python nanogpt rounds seed steps transformers warmup",
 }
 

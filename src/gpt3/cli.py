@@ -97,6 +97,22 @@ COMMANDS = {
         "gpt3.bench.options:BenchTrainOptions",
         "gpt3.bench.train:run",
     ),
+    "bench generate": Command(
+        "time writing beside transformers, llama.cpp and nanoGPT",
+        "gpt3.bench.generate_options:BenchGenerateOptions",
+        "gpt3.bench.generate:run",
+    ),
+    "bench contexts": Command(
+        "time a token, and its cache, as the context grows: banded layers against dense ones",
+        "gpt3.bench.contexts_options:BenchContextsOptions",
+        "gpt3.bench.contexts:run",
+    ),
+    "bench formats": Command(
+        "what each weight format changes: bits per byte, greedy texts, bytes",
+        "gpt3.bench.formats_options:BenchFormatsOptions",
+        "gpt3.bench.formats:run",
+        positional="text",
+    ),
 }
 
 

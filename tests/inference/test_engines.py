@@ -15,6 +15,7 @@ from gpt3.inference.engine import ROLLBACK, Run
 from gpt3.inference.engines import make_engine
 from gpt3.inference.packing import WEIGHT_FORMATS
 from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.torch_engine import TorchEngine
 
 V, CONTEXT, WINDOW = 211, 200, 12
 SHAPES = {
@@ -67,12 +68,13 @@ def model():
     return make_model()
 
 
+@pytest.mark.parametrize("new_engine", [CpuEngine, TorchEngine])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, SHORT, SHORT + 1, 3 * WINDOW, CONTEXT - 20])
-def test_logits_are_the_models_own(shape, length):
+def test_logits_are_the_models_own(new_engine, shape, length):
     """A prompt below, at and beyond the window, whole; then 20 tokens one by one, up to the last position."""
     model = make_model(**SHAPES[shape])
-    engine, text = CpuEngine(model), ids(length + 20)
+    engine, text = new_engine(model), ids(length + 20)
     with torch.no_grad():
         expected = model(torch.tensor([text]), use_cache=False).logits[0, :, :V]
     cache = engine.new_cache(1, CONTEXT)
@@ -114,11 +116,11 @@ def schedules(draw):
     return steps
 
 
-@settings(max_examples=25, deadline=None)
-@given(schedules(), st.integers(0, 99))
-def test_any_schedule_is_the_reference(schedule, seed):
+@settings(max_examples=40, deadline=None)
+@given(schedules(), st.integers(0, 99), st.sampled_from([CpuEngine, TorchEngine]))
+def test_any_schedule_is_the_reference(schedule, seed, new_engine):
     model = make_model(seed % 3)
-    fast, slow = CpuEngine(model), ReferenceEngine(model)
+    fast, slow = new_engine(model), ReferenceEngine(model)
     caches = fast.new_cache(3, CONTEXT), slow.new_cache(3, CONTEXT)
     for number, (kind, what) in enumerate(schedule):
         if kind == "run":

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gpt3.inference.engine import Engine
+from gpt3.inference.packing import check
 from gpt3.inference.reference_engine import ReferenceEngine
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ def make_engine(model: PreTrainedModel, weight_format: str = "fp32") -> Engine:
     """
     from gpt3.model import GPT3ForCausalLM
 
-    if isinstance(model, GPT3ForCausalLM) and model.device.type == "cpu":
+    if isinstance(model, GPT3ForCausalLM) and model.device.type != "cpu":
+        from gpt3.inference.torch_engine import TorchEngine
+
+        for name, parameter in model.named_parameters():
+            check(name, parameter)
+        return TorchEngine(model)
+    if isinstance(model, GPT3ForCausalLM):
         try:
             from gpt3.inference.cpu_engine import CpuEngine
         except ImportError as error:
