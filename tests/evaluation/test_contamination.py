@@ -231,3 +231,37 @@ def test_bad_input_is_one_line(
     assert cli.main(["contamination", *words.split()]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert all(needle in error for needle in needles), error
+
+
+def test_a_run_is_known_by_the_text_it_trains_on(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out documents are not read; data that changed since is refused."""
+    import yaml
+
+    from gpt3.corpus.cache import prepare_cached
+    from gpt3.corpus.shards import open_shards
+    from gpt3.evaluation.training_text import find_run, parts_of_run
+    from gpt3.tokenizer import train_tokenizer
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
+    texts = [f"Document {i} of a small corpus." for i in range(40)]
+    Path("text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    train_tokenizer(texts, 300).save_pretrained("tokenizer")
+    shards = open_shards(prepare_cached("text.jsonl", "tokenizer", validation_fraction=0.25))
+    run = tmp_path / "runs" / "a"
+    (run / "model").mkdir(parents=True)
+    config = {"data": ["text.jsonl"], "tokenizer": "tokenizer", "validation_fraction": 0.25, "model": "17M"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    row = {"name": "text.jsonl", "tokens": shards.manifest.splits["train"].tokens}
+    (run / "data.json").write_text(json.dumps({"sources": [row]}))
+    for model in (None, "a", "runs/a", str(run / "model")):
+        assert find_run(model).resolve() == run
+    read = [text for part in parts_of_run(run) for text in part.read()]
+    assert len(read) == shards.manifest.splits["train"].documents < 40
+    assert set(read) < set(texts)
+    (run / "data.json").write_text(json.dumps({"sources": [row | {"tokens": 7}]}))
+    with pytest.raises(InputError, match="has changed since"):
+        parts_of_run(run)
+    (run / "data.json").unlink()
+    with pytest.raises(InputError, match=r"do not tell its data"):
+        parts_of_run(run)

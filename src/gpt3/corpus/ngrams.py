@@ -170,7 +170,7 @@ def _build(texts: Sequence[tuple[str, int]], seed: int) -> dict[str, Any] | None
     if (check != check[first[gram_of]]).any():
         return None
     owner = np.concatenate([np.zeros(0, np.int64), *owners])
-    pairs = np.unique(np.stack([gram_of.astype(np.int64), owner]), axis=1) if len(key) else np.zeros((2, 0), np.int64)
+    pairs = np.divmod(np.unique(gram_of.astype(np.int64) * len(texts) + owner), max(1, len(texts)))
     place, size_of = np.concatenate([np.zeros(0, np.int64), *places]), np.concatenate([np.zeros(0, np.int64), *sizes])
     slots = 1 << max(4, (2 * len(unique)).bit_length())
     made = {
@@ -180,7 +180,7 @@ def _build(texts: Sequence[tuple[str, int]], seed: int) -> dict[str, Any] | None
         "place": place[first],
         "size": size_of[first],
         "offsets": np.concatenate([[0], np.cumsum(np.bincount(pairs[0], minlength=len(unique)))]).astype(np.int64),
-        "owners": pairs[1].copy(),
+        "owners": pairs[1],
         "filter": np.zeros(max(64, slots * BITS_PER_GRAM // 32), dtype=np.uint8),
         "keys": np.zeros(slots, dtype=np.uint64),
         "values": np.full(slots, -1, dtype=np.int32),
