@@ -29,6 +29,10 @@ def run(options: ContaminationOptions) -> None:
     if options.out is not None and Path(options.out).is_file():
         raise InputError(f"--out {options.out} is a file; give a folder")
     examples = [example for task, path in files.items() for example in read_examples(task, path)]
+    if scores is not None and not any((example.task, example.id) in scores for example in examples):
+        raise InputError(
+            f"--scores {options.scores} has none of these examples; its task and id must be those of the tasks"
+        )
     if options.data:
         what, parts = " ".join(options.data), parts_of_data(options.data)
     else:
@@ -38,10 +42,6 @@ def run(options: ContaminationOptions) -> None:
     found = measure(examples, parts, workers=options.worker_count())
     seconds = time.monotonic() - start
     rows = found.shares(scores)
-    if scores is not None and not any(row.all_score is not None for row in rows):
-        raise InputError(
-            f"--scores {options.scores} has none of these examples; its task and id must be those of the tasks"
-        )
     if options.out is not None:
         write(Path(options.out), found, rows, what)
     if options.json:
