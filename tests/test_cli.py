@@ -28,6 +28,8 @@ SURFACE = {
         min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
         repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
+    "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
+        timeout unprotected""",
     "export": "context dtype format model out verify",
     "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",
     "contamination": "data data_dir json model out scores tasks workers",

@@ -49,6 +49,12 @@ COMMANDS = {
         "gpt3.inference.score_command:run",
         positional="files",
     ),
+    "serve": Command(
+        "OpenAI's completions API and a Playground in the browser, for a trained model",
+        "gpt3.serving.options:ServeOptions",
+        "gpt3.serving.command:run",
+        positional="model",
+    ),
     "export": Command(
         "write a model for llama.cpp (GGUF), or as stock GPT-2 or GPT-Neo",
         "gpt3.export.options:ExportOptions",

@@ -282,6 +282,39 @@ def test_a_ring_cannot_go_back_for_ever(model):
     assert cache.lengths == [0]
 
 
+def test_int8_without_kernels_is_refused():
+    with pytest.raises(InputError, match=r"--quantize int8 is not to be had: activation 'tanh' has no fast kernel"):
+        make_engine(make_model(activation_function="tanh"), "int8")
+
+
+def test_what_stays_float32_may_be_beyond_fp16(model):
+    large = make_model()
+    large.transformer.h[0].ln_1.bias.data[3] = 1e5
+    assert make_engine(large, "fp16").nbytes > 0
+
+
+def test_frozen_parts_stay_in_evaluation_mode():
+    half = make_model().train()
+    half.transformer.h[0].eval()
+    engine = ReferenceEngine(half)
+    engine.forward(engine.new_cache(1, 9), [Run(0, ids(5))])
+    assert half.training
+    assert half.transformer.h[1].training
+    assert not half.transformer.h[0].training
+    assert not half.transformer.h[0].mlp.training
+
+
+@pytest.mark.parametrize("texts", [300])
+def test_more_short_runs_than_a_step_takes(model, texts):
+    engine = CpuEngine(model)
+    cache = engine.new_cache(texts, 8)
+    logits = engine.forward(cache, [Run(slot, [slot % V, 3]) for slot in range(texts)])
+    assert logits.shape == (texts, V)
+    for slot in (0, 127, 128, 299):
+        one = engine.new_cache(1, 8)
+        assert torch.equal(engine.forward(one, [Run(0, [slot % V, 3])])[0], logits[slot])
+
+
 def test_an_activation_without_kernel_takes_the_models_forward(capsys):
     engine = make_engine(make_model(activation_function="tanh"))
     assert isinstance(engine, ReferenceEngine)

@@ -17,7 +17,7 @@ from torch import Tensor
 from gpt3.inference import kernels
 from gpt3.inference.cached_attention import attend_and_store
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
-from gpt3.inference.packing import pack
+from gpt3.inference.packing import huge, pack
 from gpt3.threads import follow_torch
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHORT = 32
 """Runs of up to so many tokens are gathered with others; longer ones are read by themselves."""
+STEP = 256
+"""Tokens of all short runs that are computed at a time: each has a line of scores a head, as long as the room."""
 CHUNK = 512
 """Tokens of a long run that are read at a time, which bounds the activations held."""
 _LOCK = threading.Lock()  # one parallel kernel at a time: they use all threads, and not every threading layer takes two
@@ -41,8 +43,8 @@ class CpuCache(Cache):
         self.ring = min(room, config.sliding_window + ROLLBACK)
         dense_shape = (int((~banded).sum()), slots, config.num_attention_heads, room, config.head_dim)
         ring_shape = (int(banded.sum()), slots, config.num_attention_heads, self.ring, config.head_dim)
-        self.dense = (torch.zeros(dense_shape), torch.zeros(dense_shape))
-        self.rings = (torch.zeros(ring_shape), torch.zeros(ring_shape))
+        self.dense = (huge(dense_shape, torch.float32), huge(dense_shape, torch.float32))  # read only where written
+        self.rings = (huge(ring_shape, torch.float32), huge(ring_shape, torch.float32))
         self.keys = kernels.Keys(banded, index, *(x.numpy() for x in (*self.dense, *self.rings)))
         self._config = config
         self._vocabulary = engine.vocabulary
@@ -129,16 +131,23 @@ class CpuEngine(Engine):
         assert isinstance(cache, CpuCache)
         with _LOCK:
             follow_torch()
-            short = [run for run in runs if len(run.tokens) <= SHORT]
-            if len(short) == len(runs):
-                return self._step(cache, runs)
+            groups: list[list[Run]] = [[]]
             pieces: dict[int, Tensor] = {}
             for run in runs:
                 if len(run.tokens) > SHORT:
-                    pieces[run.slot] = self._read(cache, run).clone()
-            if short:
-                logits = self._step(cache, short).split([run.logits for run in short])
-                pieces |= {run.slot: rows for run, rows in zip(short, logits, strict=True)}
+                    pieces[run.slot] = self._read(cache, run)
+                    continue
+                if sum(len(other.tokens) for other in groups[-1]) + len(run.tokens) > STEP:
+                    groups.append([])
+                groups[-1].append(run)
+            if len(groups[0]) == len(runs):
+                return self._step(cache, runs)
+            if len(runs) == 1:
+                return pieces[runs[0].slot]
+            for group in groups:
+                if group:
+                    logits = self._step(cache, group).clone().split([run.logits for run in group])
+                    pieces |= {run.slot: rows for run, rows in zip(group, logits, strict=True)}
             return torch.cat([pieces[run.slot] for run in runs])
 
     def _step(self, cache: CpuCache, runs: Sequence[Run]) -> Tensor:

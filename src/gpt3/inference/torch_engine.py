@@ -8,6 +8,7 @@ Each layer's cache has one place more than it needs: there go the keys of slots 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ class TorchCache(Cache):
         c = model.config
         ring = min(room, c.sliding_window + ROLLBACK)
         self.places = [ring if kind == "sliding_attention" else room for kind in c.layer_types]
-        shapes = [(slots, c.num_attention_heads, places + 1, c.head_dim) for places in self.places]
+        # a place more, and then up to a multiple of 8, which fused attention's masks want
+        shapes = [(slots, c.num_attention_heads, -(-(places + 1) // 8) * 8, c.head_dim) for places in self.places]
         self.keys = [torch.zeros(shape, dtype=model.dtype, device=model.device) for shape in shapes]
         self.values = [torch.zeros(shape, dtype=model.dtype, device=model.device) for shape in shapes]
         self.tokens = torch.zeros(slots, dtype=torch.long, device=model.device)
@@ -54,7 +56,7 @@ class TorchEngine(Engine):
     """Runs a GPT-3 model with torch's operators, on its device and in its format.
 
     Args:
-        model: kept, and used as it is.
+        model: kept, in evaluation mode.
     """
 
     def __init__(self, model: GPT3ForCausalLM) -> None:
@@ -63,6 +65,7 @@ class TorchEngine(Engine):
         self.context = model.config.max_position_embeddings
         self.vocabulary = min(model.config.real_vocab_size or model.config.vocab_size, model.config.vocab_size)
         self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
+        self._lock = threading.Lock()
 
     def new_cache(self, slots: int, room: int) -> TorchCache:
         """An empty cache."""
@@ -70,10 +73,16 @@ class TorchEngine(Engine):
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, TorchCache)
-        single = [run for run in runs if len(run.tokens) == 1 and run.logits == 1]
+        with self._lock:
+            return self._locked(cache, runs)
+
+    def _locked(self, cache: TorchCache, runs: Sequence[Run]) -> Tensor:
+        single: list[Run] = []
         rows: dict[int, Tensor] = {}
         for run in runs:
-            if run not in single:
+            if len(run.tokens) == 1 and run.logits == 1:
+                single.append(run)
+            else:
                 rows[run.slot] = self._read(cache, run)
         if single:
             logits = self._step(cache, single)
@@ -104,7 +113,8 @@ class TorchEngine(Engine):
                 self._decode(cache)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # on this device's stream; other threads may use theirs meanwhile
+        with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             logits = self._decode(cache)
 
         def replay() -> Tensor:
@@ -116,20 +126,22 @@ class TorchEngine(Engine):
     def _decode(self, cache: TorchCache) -> Tensor:
         """(slots, V) from cache.tokens and cache.positions."""
         transformer, positions = self.model.transformer, cache.positions.clamp(min=0)
+        slots = torch.arange(cache.slots, device=self.device)
+        kinds: dict[str, tuple[Tensor, Tensor]] = {}  # of layer: the place of the new token, and the places it sees
+        for layer, kind in enumerate(self.config.layer_types):
+            if kind not in kinds:
+                places, width = cache.places[layer], cache.keys[layer].shape[2]
+                column = torch.arange(width, device=self.device)
+                age = (positions[:, None] - column) % places  # how many tokens before the newest that at a place came
+                seen = (age <= positions[:, None]) & (age < self._window(layer)) & (column < places)
+                kinds[kind] = torch.where(cache.positions < 0, places, positions % places), seen[:, None, None]
         x = transformer.wte(cache.tokens) + transformer.wpe(positions)  # (slots, C)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values, places = cache.keys[layer], cache.values[layer], cache.places[layer]
-            place = torch.where(cache.positions < 0, places, positions % places)
-            slots = torch.arange(cache.slots, device=x.device)
+            keys, values = cache.keys[layer], cache.values[layer]
+            place, seen = kinds[self.config.layer_types[layer]]
             keys[slots, :, place], values[slots, :, place] = key, value
-            # how many tokens before the newest the one at a place came
-            age = (positions[:, None] - torch.arange(places + 1, device=x.device)) % places
-            seen = (age <= positions[:, None]) & (age < self._window(layer))
-            seen[:, places] = False
-            return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen[:, None, None])[
-                :, :, 0
-            ]
+            return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)[:, :, 0]
 
         return self._head(self._blocks(x, attend))
 
@@ -143,7 +155,7 @@ class TorchEngine(Engine):
             x = transformer.wte(tokens) + transformer.wpe(torch.arange(start, start + len(tokens), device=self.device))
 
             def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, start: int = start) -> Tensor:
-                keys, values = (x[layer][run.slot, :, :-1] for x in (cache.keys, cache.values))
+                keys, values = (x[layer][run.slot, :, : cache.places[layer]] for x in (cache.keys, cache.values))
                 banded = self.config.layer_types[layer] == "sliding_attention"
                 window = self.config.sliding_window if banded else None
                 q, k, v = (new.transpose(0, 1) for new in (query, key, value))  # (H, n, D)
