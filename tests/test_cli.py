@@ -31,7 +31,8 @@ SURFACE = {
     "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
         timeout unprotected""",
     "export": "context dtype format model out verify",
-    "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
+    "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",
+    "contamination": "data data_dir json model out scores tasks workers",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",
     "info": "json path",
@@ -104,6 +105,8 @@ def test_options_are_parsed_without_torch(name: str) -> None:
         (["score"], ["nothing to score", "--text"]),
         (["score", "no-such.txt"], ["no-such.txt", "cannot be read"]),
         (["score", "--text", "x", "--context", "4", "--stride", "5"], ["--stride 5", "--context 4"]),
+        (["contamination", "--data", "wiki"], ["--tasks", "--data-dir"]),
+        (["contamination", "--data", "wiki", "--tasks", "nil"], ["--tasks nil", "--data-dir"]),
         (["ladder", "--gpus", "8"], ["--gpu H100", "--gpu-memory 80"]),
         (["ladder", "--gpus", "0", "--gpu", "H100"], ["--gpus 0", "from 1"]),
         (["ladder", "--gpus", "2.5", "--gpu", "H100"], ["--gpus", "2.5"]),

@@ -65,6 +65,11 @@ COMMANDS = {
         "gpt3.corpus.prepare:PrepareOptions",
         "gpt3.corpus.prepare:run",
     ),
+    "contamination": Command(
+        "which benchmark examples stand in the training text",
+        "gpt3.evaluation.contamination_options:ContaminationOptions",
+        "gpt3.evaluation.contamination_command:run",
+    ),
     "tokenizer train": Command(
         "train a byte-level BPE of your own",
         "gpt3.tokenizer.train:TokenizerTrainOptions",

@@ -1,0 +1,1 @@
+"""Evaluation as the paper did it: tasks, few-shot scores, contamination."""
