@@ -125,7 +125,8 @@ class Chat:
         """
         if not text.strip():
             raise InputError("the message is empty; say something")
-        asked = [*self.messages, Message("user", text.strip())]
+        unanswered = bool(self.messages) and self.messages[-1].role == "user"  # nobody iterated over its answer
+        asked = [*self.messages[: len(self.messages) - unanswered], Message("user", text.strip())]
         prompt = self._fitting(asked)
         self.messages = asked
         return self._answer(prompt)
