@@ -47,7 +47,7 @@ def model(tuned) -> LanguageModel:
 
 def test_answers_are_the_models_own(tuned, model) -> None:
     theirs, tokenizer = load_transformers(tuned)
-    chat = Chat(model, GREEDY)
+    chat = Chat(model, SamplingOptions(temperature=0, max_new_tokens=3))
     messages = []
     for question in ("What is the sea?", "And?"):
         messages.append({"role": "user", "content": question})
@@ -55,8 +55,7 @@ def test_answers_are_the_models_own(tuned, model) -> None:
         prompt = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
-        room = min(8, 64 - prompt["input_ids"].shape[1])
-        ids = theirs.generate(**prompt, do_sample=False, max_new_tokens=room)[0, prompt["input_ids"].shape[1] :]
+        ids = theirs.generate(**prompt, do_sample=False, max_new_tokens=3)[0, prompt["input_ids"].shape[1] :]
         assert answer == tokenizer.decode(ids, skip_special_tokens=True).strip()
         messages.append({"role": "assistant", "content": answer})
     assert [message.as_dict() for message in chat.messages] == messages
@@ -119,7 +118,12 @@ def test_saved_conversations_go_on(model, tmp_path) -> None:
     other = Chat(model, GREEDY)
     other.load(tmp_path / "talk.json")
     assert other.messages == chat.messages
-    for content in ("nonsense", '{"messages": [{"role": "user"}]}', '{"messages": ["a", "b", "c", ""]}', "[]"):
+    for content in (
+        "nonsense",
+        '{"messages": [{"role": "user"}]}',
+        '{"messages": [{"role": "assistant", "content": "x"}]}',
+        "[]",
+    ):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(InputError, match="no conversation"):
             other.load(tmp_path / "bad.json")
@@ -141,14 +145,15 @@ def pipe(monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> None:
 
 
 def test_a_pipe_gets_one_answer_a_line(tuned, monkeypatch, capsys, tmp_path) -> None:
-    script = f"What is the sea?\n\n/set temperature 0\nAnd?\n/regenerate\n/save {tmp_path / 'a.json'}\n/reset\n/help\n/quit\nnever"
+    saved = tmp_path / "a.json"
+    script = f"What is the sea?\n\n/set temperature 0\nAnd?\n/regenerate\n/save {saved}\n/reset\n/help\n/quit\nnever"
     pipe(monkeypatch, script)
     with pytest.raises(SystemExit):
         cli.main(["chat", "--model", str(tuned), "--max-new-tokens", "5", "--seed", "1"])
     out, err = capsys.readouterr()
-    saved = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["messages"]
-    assert [message["role"] for message in saved] == ["user", "assistant", "user", "assistant"]
-    assert saved[1]["content"].split("\n")[0] in out
+    talk = json.loads(saved.read_text(encoding="utf-8"))["messages"]
+    assert [message["role"] for message in talk] == ["user", "assistant", "user", "assistant"]
+    assert talk[1]["content"].split("\n")[0] in out
     assert "/regenerate" in err
     assert "base model" not in err
 

@@ -148,7 +148,7 @@ def test_filters_drop_what_they_name_and_count_it(tmp_path: Path) -> None:
     )
     answers = {
         "a": "It is blue.", "A": "it  is blue.", "b": long, "c": long + "Indeed.", "d": "Это совсем не по-английски.",
-        "e": "As an AI language model, I have no colours.", "f": "word " * 3000,
+        "e": "As an AI language model, I have no colours.", "f": "the word is " * 1000,
     }  # fmt: skip
     path = tmp_path / "rows.json"
     path.write_text(

@@ -93,11 +93,16 @@ def test_truncation_keeps_whole_turns_then_the_beginning_of_the_first_answer(tem
         ("{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}", "no generation marks"),
         (
             "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}<|end|>{% endfor %}",
+            "no end token",
+        ),
+        (
+            "{% for m in messages %}<|s|>{% if m['role'] == 'assistant' %}{% generation %}"
+            "{{ m['content'] }}<|e|>{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|s|><|s|>{% endif %}",
             "generation prompt",
         ),
         (
-            "{{ messages|length }}{% for m in messages %}<|s|>{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<|e|>"
-            "{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|s|>{% endif %}",
+            "{{ messages|length }}{% for m in messages %}<|s|>{% if m['role'] == 'assistant' %}{% generation %}"
+            "{{ m['content'] }}<|e|>{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|s|>{% endif %}",
             "prefix-preserving",
         ),
         (
@@ -110,9 +115,13 @@ def test_truncation_keeps_whole_turns_then_the_beginning_of_the_first_answer(tem
 def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, source: str, needle: str) -> None:
     path = tmp_path / "own.jinja"
     path.write_text(source, encoding="utf-8")
-    with pytest.raises(InputError, match=needle):
+
+    def check() -> None:
         prepare_tokenizer(tokenizer, read_template(str(path), tokenizer))
         ChatTemplate(tokenizer)
+
+    with pytest.raises(InputError, match=needle):
+        check()
 
 
 def test_shown_samples_mark_what_is_trained(template) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gpt3.durable import write_text
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Message, RowError, as_messages, checked_prompt
+from gpt3.finetuning.conversations import Message, RowError, as_messages
 from gpt3.finetuning.template import GENERATION, ChatTemplate
 from gpt3.inference.decoding import Decoder
 from gpt3.inference.generation import Generation, Job
@@ -223,8 +223,8 @@ class Chat:
             record = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             messages = list(as_messages(record["messages"]))
             turns = messages[1:] if messages[:1] and messages[0].role == "system" else messages
-            if turns:
-                checked_prompt(messages if turns[-1].role == "user" else messages[:-1])
+            if any(turn.role != ("user", "assistant")[number % 2] for number, turn in enumerate(turns)):
+                raise RowError("user and assistant do not take turns")  # an answer may be empty: models do that
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}); name a file that /save wrote") from None
         except (ValueError, KeyError, TypeError, RowError) as error:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from gpt3.errors import InputError
 from gpt3.finetuning.chat import Chat, has_template
 from gpt3.finetuning.options import ChatOptions
-from gpt3.inference.command import speak_utf8, write
 from gpt3.inference.options import SamplingOptions
+from gpt3.inference.standard_streams import speak_utf8, write
 
 HELP = """/reset            forget the conversation, keep the system message
 /system TEXT      begin anew with this system message (without TEXT: none)

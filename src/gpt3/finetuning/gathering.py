@@ -142,8 +142,16 @@ def read(
     report = SourceReport(spec.name)
     known = CATALOGUE.get(spec.name)
     from_hub = known is not None or spec.name.startswith("hf:")
+    found: Iterable[Any] = convert(spec.name, report, preferences, skip_malformed or known is not None)
+    if spec.cap is not None and not from_hub:  # drawn before the tests, which then know of no more than what is read
+        everything = list(found)
+        if len(everything) > spec.cap:
+            report.dropped["over the cap"] = len(everything) - spec.cap
+            drawn = sorted(random.Random(seed).sample(range(len(everything)), spec.cap))
+            everything = [everything[number] for number in drawn]
+        found = everything
     items: list[Any] = []
-    for item in convert(spec.name, report, preferences, skip_malformed or known is not None):
+    for item in found:
         failed = next((name for name, passes in tests.items() if not passes(item)), None)
         if failed is not None:
             report.drop(failed)
@@ -151,10 +159,6 @@ def read(
         items.append(item)
         if from_hub and len(items) == spec.cap:  # the rest of a stream need not be read
             break
-    if spec.cap is not None and len(items) > spec.cap:
-        drawn = sorted(random.Random(seed).sample(range(len(items)), spec.cap))
-        report.dropped["over the cap"] = len(items) - spec.cap
-        items = [items[number] for number in drawn]
     return items, report
 
 

@@ -51,7 +51,7 @@ class FinetuneOptions:
     micro_batch: int | None = None
     """How many of them go through the model at a time. Default: 8, or the batch where that is less."""
     lr: float | None = None
-    """Peak learning rate, after a warm-up of 3% of the steps, falling linearly. Default: 5e-4 below 100M parameters, 1e-4 below
+    """Peak learning rate, after a warm-up over 3% of the steps, falling linearly. Default: 5e-4 below 100M parameters, 1e-4 below
     1B, 2e-5 above; with --lora ten times, with dpo a twentieth of that."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the matrices."""

@@ -262,7 +262,7 @@ class Tuning:
             "output_dir": str(self.folder / CHECKPOINTS), "seed": options.seed, "max_steps": self.steps,
             "per_device_train_batch_size": self.micro, "per_device_eval_batch_size": self.micro,
             "gradient_accumulation_steps": self.accumulate, "learning_rate": self.rate,
-            "lr_scheduler_type": "linear", "warmup_steps": max(1, round(0.03 * self.steps)),
+            "lr_scheduler_type": "linear", "warmup_steps": round(0.03 * self.steps),
             "weight_decay": options.weight_decay, "max_grad_norm": 1.0, "adam_beta2": 0.95,
             "bf16": bf16, "fp16": False, "use_cpu": device == "cpu",
             "gradient_checkpointing": options.gradient_checkpointing,
@@ -322,7 +322,7 @@ class Tuning:
         if self.options.lora:
             with replacing(self.folder / ADAPTER) as temporary:
                 temporary.mkdir()
-                model.save_pretrained(temporary)
+                model.save_pretrained(temporary, save_embedding_layers=False)  # new tokens have deltas of their own
                 self.tokenizer.save_pretrained(temporary)
         if self.options.merge or not self.options.lora:
             whole = model.merge_and_unload() if self.options.lora else model
