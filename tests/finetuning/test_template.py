@@ -87,32 +87,29 @@ def test_truncation_keeps_whole_turns_then_the_beginning_of_the_first_answer(tem
         conversation_rows([Conversation(WHOLE)], template, 3)
 
 
+def jinja(said: str, prompt: str, before: str = "") -> str:
+    """A template: each message after <|s|>, the assistant's as `said`."""
+    turn = "{% if m['role'] == 'assistant' %}" + said + "{% else %}{{ m['content'] }}{% endif %}"
+    loop = "{% for m in messages %}<|s|>" + turn + "{% endfor %}"
+    return before + loop + "{% if add_generation_prompt %}" + prompt + "{% endif %}"
+
+
+MARKED = "{% generation %}{{ m['content'] }}<|e|>{% endgeneration %}"
+ENDLESS = "{% generation %}{{ m['content'] }}{% endgeneration %}"
+
+
 @pytest.mark.parametrize(
     ("source", "needle"),
     [
-        ("{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}", "no generation marks"),
-        (
-            "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}<|end|>{% endfor %}",
-            "no end token",
-        ),
-        (
-            "{% for m in messages %}<|s|>{% if m['role'] == 'assistant' %}{% generation %}"
-            "{{ m['content'] }}<|e|>{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|s|><|s|>{% endif %}",
-            "generation prompt",
-        ),
-        (
-            "{{ messages|length }}{% for m in messages %}<|s|>{% if m['role'] == 'assistant' %}{% generation %}"
-            "{{ m['content'] }}<|e|>{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|s|>{% endif %}",
-            "prefix-preserving",
-        ),
-        (
-            "{% for m in messages %}<|s|>{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{% endgeneration %}"
-            "{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|s|>{% endif %}",
-            "no end token",
-        ),
+        (jinja("{{ m['content'] }}<|e|>", "<|s|>"), "no generation marks"),
+        (jinja(MARKED, "<|s|><|s|>"), "generation prompt"),
+        (jinja(MARKED, "<|s|>", "{{ messages|length }}"), "prefix-preserving"),
+        (jinja(ENDLESS, "<|s|>"), "no end token"),
+        (jinja(ENDLESS + "<|e|>", "<|s|>"), "no end token"),
+        (jinja(MARKED, "<|s|>"), None),
     ],
 )
-def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, source: str, needle: str) -> None:
+def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, source: str, needle: str | None) -> None:
     path = tmp_path / "own.jinja"
     path.write_text(source, encoding="utf-8")
 
@@ -120,6 +117,8 @@ def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, sourc
         prepare_tokenizer(tokenizer, read_template(str(path), tokenizer))
         ChatTemplate(tokenizer)
 
+    if needle is None:
+        return check()
     with pytest.raises(InputError, match=needle):
         check()
 

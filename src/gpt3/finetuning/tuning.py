@@ -101,8 +101,9 @@ def finetune(options: FinetuneOptions | None = None, **overrides: Any) -> Tuning
     from gpt3.training.run_folder import locked
 
     folder = choose_folder(options)
+    tuning = Tuning(options, folder)  # reads only: what is wrong with the input leaves no folder behind
     with locked(folder):
-        return Tuning(options, folder).run()
+        return tuning.run()
 
 
 def say(text: str) -> None:
@@ -144,6 +145,8 @@ def choose_folder(options: FinetuneOptions) -> Path:
         InputError: --out holds something else.
     """
 
+    from gpt3.training.run_folder import is_locked
+
     def unfinished(folder: Path) -> bool:
         path = folder / "asked.json"
         if options.resume == "never" or (folder / MODEL).exists() or (folder / ADAPTER).exists() or not path.is_file():
@@ -159,7 +162,7 @@ def choose_folder(options: FinetuneOptions) -> Path:
     base = Path(options.model).name if options.model else "newest"
     number = 1
     while (folder := Path("runs") / (f"{options.method}-{base}" + (f"-{number}" if number > 1 else ""))).exists():
-        if unfinished(folder):
+        if unfinished(folder) and not is_locked(folder):
             return folder
         number += 1
     return folder
