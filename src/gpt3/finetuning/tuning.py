@@ -286,11 +286,17 @@ class Tuning:
         if options.early_stop is not None and evaluates:
             keywords["callbacks"].append(EarlyStoppingCallback(options.early_stop))
         trainer: Any
+        args: Any
         if options.method == "dpo":
             reference = None if options.lora else copy.deepcopy(self.model).requires_grad_(False).eval()
-            trainer = PreferenceTrainer(ref_model=reference, args=DPOConfig(beta=options.beta, **shared), **keywords)
+            args = DPOConfig(beta=options.beta, **shared)
+            args._n_gpu = min(args.n_gpu, 1)
+            trainer = PreferenceTrainer(ref_model=reference, args=args, **keywords)
         else:
             args = SFTConfig(packing=options.packing, eval_packing=False, **shared)
+            args._n_gpu = min(
+                args.n_gpu, 1
+            )  # several visible GPUs are no reason for nn.DataParallel, which TRL refuses
             trainer = ConversationTrainer(args=args, **keywords)
         for callback in ("PrinterCallback", "ProgressCallback"):
             for found in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == callback]:
