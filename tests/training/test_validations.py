@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import gpt3
 from gpt3.errors import InputError
+from gpt3.inference.loading import load_transformers
 from gpt3.training.checkpoint import checkpoints, read_state
 from gpt3.training.data import open_data
 from gpt3.training.device import choose_compute
@@ -25,7 +25,7 @@ def test_a_part_is_read_on_the_way_and_all_at_the_end_with_the_averaged_weights(
     result = train(options)
     split = open_data(options, shape_of(options)).split("validation")
     assert scores(result.folder) == {2: 64, 4: len(split) - 1}
-    model, _ = gpt3.load(result.folder / "model", device="cpu", dtype="fp32")
+    model, _ = load_transformers(result.folder / "model", device="cpu", dtype="fp32")
     anew = validate(model, split, choose_compute("cpu", "fp32"), options.context, 8, mask_documents=True)
     assert scores(result.folder, "val/loss")[4] == pytest.approx(anew.loss, rel=1e-6)
     assert dataclasses.astuple(result.score) == pytest.approx(dataclasses.astuple(anew), rel=1e-6)

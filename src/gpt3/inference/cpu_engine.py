@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gpt3.inference import kernels
+from gpt3.inference.arrays import Array, Buffers, Keys, Shape, Weights
 from gpt3.inference.cached_attention import attend_and_store
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
 from gpt3.inference.packing import huge, pack
@@ -45,11 +46,11 @@ class CpuCache(Cache):
         ring_shape = (int(banded.sum()), slots, config.num_attention_heads, self.ring, config.head_dim)
         self.dense = (huge(dense_shape, torch.float32), huge(dense_shape, torch.float32))  # read only where written
         self.rings = (huge(ring_shape, torch.float32), huge(ring_shape, torch.float32))
-        self.keys = kernels.Keys(banded, index, *(x.numpy() for x in (*self.dense, *self.rings)))
+        self.keys = Keys(banded, index, *(x.numpy() for x in (*self.dense, *self.rings)))
         self._config = config
         self._vocabulary = engine.vocabulary
         self._tensors: dict[str, Tensor] = {}
-        self._buffers: kernels.Buffers | None = None
+        self._buffers: Buffers | None = None
 
     def _copy(self, source: int, target: int) -> None:
         length = self.lengths[source]
@@ -63,7 +64,7 @@ class CpuCache(Cache):
         """Bytes of keys, values and activations."""
         return sum(x.nbytes for x in (*self.dense, *self.rings, *self._tensors.values()))
 
-    def buffers(self, tokens: int, logits: int, scores: bool) -> tuple[kernels.Buffers, dict[str, Tensor]]:
+    def buffers(self, tokens: int, logits: int, scores: bool) -> tuple[Buffers, dict[str, Tensor]]:
         """Buffers for so many tokens and rows of logits, as numpy arrays and as tensors of the same memory."""
         c, t = self._config, self._tensors
         A = c.num_attention_heads * c.head_dim
@@ -84,7 +85,7 @@ class CpuCache(Cache):
                 t[name] = torch.empty(shape)
                 grown = True
         if grown or self._buffers is None:
-            self._buffers = kernels.Buffers(**{name: x.numpy() for name, x in t.items()})
+            self._buffers = Buffers(**{name: x.numpy() for name, x in t.items()})
         return self._buffers, t
 
 
@@ -110,7 +111,7 @@ class CpuEngine(Engine):
         self.weights = pack(model, weight_format)
         self.vocabulary = self.weights.head.shape[0]
         self.nbytes = sum(array.nbytes for array in set_of(self.weights))
-        self.shape = kernels.Shape(
+        self.shape = Shape(
             config.num_attention_heads,
             config.sliding_window,
             kernels.ACTIVATIONS[config.activation_function],
@@ -181,7 +182,7 @@ class CpuEngine(Engine):
                 kernels.head(self.weights, self.shape, buffers.x, wanted, buffers.normed, rows)
         return logits
 
-    def _read_chunk(self, cache: CpuCache, slot: int, start: int, tokens: Sequence[int]) -> kernels.Buffers:
+    def _read_chunk(self, cache: CpuCache, slot: int, start: int, tokens: Sequence[int]) -> Buffers:
         """Tokens at positions from `start` on: keys and values stored, the residual stream left in buffers.x."""
         n, w, shape = len(tokens), self.weights, self.shape
         b, t = cache.buffers(n, 1, scores=False)
@@ -223,6 +224,6 @@ class CpuEngine(Engine):
         return attend_and_store(query, key, value, keys, values, start, window)
 
 
-def set_of(weights: kernels.Weights) -> list[kernels.Array]:
+def set_of(weights: Weights) -> list[Array]:
     """The arrays, tied ones once."""
     return list({array.ctypes.data: array for array in weights}.values())

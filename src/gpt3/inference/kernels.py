@@ -12,15 +12,14 @@ Letters in shapes: N tokens, C width, A heads x head width, F width of the MLP, 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit, prange, types
 from numpy.polynomial import chebyshev
 
+from gpt3.inference.arrays import Array
 from gpt3.inference.microkernel import TILE_ROWS, float_of_bits, tile, widen
-
-Array = np.ndarray[Any, Any]
 
 FEW_ROWS, MANY_ROWS = 16, 64
 """Rows of a weight matrix that one task computes: many where there are many, as the activation after them wants long loops."""
@@ -30,100 +29,6 @@ TOKENS_AT_ONCE = 64
 ACTIVATIONS = {"gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "silu": 4, "swish": 4}
 """Activation functions known here, by transformers' names."""
 NONE, GELU, GELU_TANH, RELU, SILU = range(5)
-
-
-class Weights(NamedTuple):
-    """A GPT-3 model, layers stacked. Matrices are stored in one of the formats above; scales and all else are float32."""
-
-    wte: Array
-    """(V, C)"""
-    wte_scale: Array
-    """(V,)"""
-    wpe: Array
-    """(positions, C)"""
-    head: Array
-    """(V, C); the same array as wte where they are tied."""
-    head_scale: Array
-    """(V,)"""
-    head_bias: Array
-    """(V,), zeros."""
-    qkv: Array
-    """(L, 3 A, C)"""
-    qkv_scale: Array
-    """(L, 3 A)"""
-    qkv_bias: Array
-    """(L, 3 A)"""
-    proj: Array
-    """(L, C, A)"""
-    proj_scale: Array
-    """(L, C)"""
-    proj_bias: Array
-    """(L, C)"""
-    fc: Array
-    """(L, F, C)"""
-    fc_scale: Array
-    """(L, F)"""
-    fc_bias: Array
-    """(L, F)"""
-    out: Array
-    """(L, C, F)"""
-    out_scale: Array
-    """(L, C)"""
-    out_bias: Array
-    """(L, C)"""
-    ln_1: Array
-    """(L, 2, C): weight and bias."""
-    ln_2: Array
-    """(L, 2, C)"""
-    ln_f: Array
-    """(2, C)"""
-
-
-class Shape(NamedTuple):
-    """What the loops must know besides the arrays' shapes."""
-
-    heads: int
-    window: int
-    """Keys a query of a banded layer sees, itself included."""
-    activation: int
-    pre_norm: bool
-    epsilon: float
-
-
-class Keys(NamedTuple):
-    """Keys and values: dense layers keep a place a position, banded layers a ring."""
-
-    banded: Array
-    """(L,) bool"""
-    number: Array
-    """(L,) int64: a layer's number among those of its kind."""
-    dense_keys: Array
-    """(dense layers, S, heads, room, D)"""
-    dense_values: Array
-    """The same."""
-    ring_keys: Array
-    """(banded layers, S, heads, ring, D): position p is at p modulo ring."""
-    ring_values: Array
-    """The same."""
-
-
-class Buffers(NamedTuple):
-    """Room for activations of up to N tokens, allocated once."""
-
-    x: Array
-    """(N, C), the residual stream."""
-    normed: Array
-    """(N, C)"""
-    qkv: Array
-    """(N, 3 A)"""
-    attended: Array
-    """(N, A)"""
-    hidden: Array
-    """(N, F)"""
-    scores: Array
-    """(N, heads, room)"""
-    logits: Array
-    """(N, V)"""
 
 
 # erf(y) = y g(y^2), g smooth: a polynomial of degree 15 in u = y^2 / 8 - 1, for y in [-4, 4], where its coefficients are small.

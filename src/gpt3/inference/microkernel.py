@@ -90,7 +90,7 @@ def float_of_bits(typing_context, bits):
 
 def widen(value):  # pragma: no cover
     """A stored weight as float32; the stored type says how."""
-    raise NotImplementedError(value)
+    raise TypeError("only compiled loops call this")
 
 
 @overload(widen, inline="always")

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from gpt3.errors import InputError
+from gpt3.inference.arrays import Array, Weights
 
 if TYPE_CHECKING:
-    from gpt3.inference.kernels import Array, Weights
     from gpt3.model import GPT3ForCausalLM
 
 WeightFormat = Literal["fp32", "fp16", "bf16", "int8"]
@@ -66,7 +66,6 @@ def pack(model: GPT3ForCausalLM, weight_format: str, progress: Callable[[str], N
     Raises:
         InputError: a weight that is not finite, or (fp16) too large for the format; the tensor is named.
     """
-    from gpt3.inference.kernels import Weights
     from gpt3.inference.microkernel import HALVES
 
     if weight_format == "fp16" and not HALVES:
