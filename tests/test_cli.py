@@ -28,6 +28,7 @@ SURFACE = {
         min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
         repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
+    "eval": "batch data_dir device dtype format json limit list_tasks model out quantize seed shots tasks",
     "export": "context dtype format model out verify",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",

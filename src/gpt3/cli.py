@@ -49,6 +49,11 @@ COMMANDS = {
         "gpt3.inference.score_command:run",
         positional="files",
     ),
+    "eval": Command(
+        "zero-, one- and few-shot tasks, as the paper scored them",
+        "gpt3.evaluation.options:EvalOptions",
+        "gpt3.evaluation.command:run",
+    ),
     "export": Command(
         "write a model for llama.cpp (GGUF), or as stock GPT-2 or GPT-Neo",
         "gpt3.export.options:ExportOptions",
