@@ -34,7 +34,7 @@ def network(tokenizer):
     return GPT3ForCausalLM(
         GPT3Config(
             vocab_size=len(tokenizer),
-            max_position_embeddings=256,
+            max_position_embeddings=512,
             hidden_size=32,
             num_hidden_layers=2,
             num_attention_heads=2,

@@ -58,7 +58,10 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
         (["--shots", "0,many"], "--shots is '0,many'"),
         (["--limit", "0"], "--limit is 0"),
         (["--data-dir", "nowhere"], "--data-dir nowhere is no folder"),
-        (["--tasks", "wiki-topic", "--shots", "20", "--limit", "3"], "about 0 fit"),
+        (
+            ["--tasks", "wiki-topic", "--shots", "20", "--limit", "3"],
+            "of wiki-topic does not fit the model's 512 positions; about",
+        ),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, folder, tmp_path, monkeypatch, capsys):

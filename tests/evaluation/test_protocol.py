@@ -109,8 +109,8 @@ def test_greedy_answers_are_transformers_own(network, tokenizer, model):
 
 def test_too_many_demonstrations_say_how_many_fit(model):
     asked = questions(task(), Split(ITEMS), 11, seed=0)
-    with pytest.raises(InputError, match=r"the model has 256 positions; about \d+ fit"):
-        check_fit(model, task("greedy", max_new_tokens=120), asked)
+    with pytest.raises(InputError, match=r"the model's 512 positions; about \d+ fit"):
+        check_fit(model, task("greedy", max_new_tokens=450), asked)
 
 
 def test_a_long_context_loses_its_oldest_tokens_and_an_answer_is_never_cut(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from gpt3.errors import InputError
 from gpt3.evaluation.example_file import ExampleFile
 from gpt3.evaluation.items import Source, Split, Task
 from gpt3.evaluation.options import EvalOptions
-from gpt3.evaluation.protocol import Question, check_fit, questions
+from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions
 from gpt3.evaluation.results import group_record, record, table
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, TASKS, select
@@ -30,8 +31,11 @@ class Part:
     """A task with a number of demonstrations."""
 
     task: Task
+    split: Split
     shots: int
     asked: list[Question]
+    most: bool = False
+    """The paper's K was asked for: as many as fit, if it does not."""
 
 
 def run(options: EvalOptions) -> None:
@@ -55,10 +59,9 @@ def run(options: EvalOptions) -> None:
         if not options.model or len(places) > 1:
             print(f"model: {place}", file=sys.stderr)
         model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
-        for part in parts:
-            check_fit(model, part.task, part.asked)
+        fitting = fit(model, parts, options)
         out = folder_of(options, str(place), several=len(places) > 1)
-        found.append(evaluate(model, str(place), parts, options, out))
+        found.append(evaluate(model, str(place), fitting, options, out))
         if not options.json:
             print(table(found[-1]["results"]))
             print(f"results: {out / 'results.json'}", file=sys.stderr)
@@ -80,13 +83,36 @@ def prepare(options: EvalOptions) -> list[Part]:
     for task in select(options.task_names):
         try:
             split: Split = task.split(source)
-            for shots in dict.fromkeys(task.shots if count is None else count for count in options.shot_counts):
-                parts.append(Part(task, shots, questions(task, split, shots, options.seed, options.limit)))
+            for count in options.shot_counts:
+                shots = task.shots if count is None else count
+                asked = questions(task, split, shots, options.seed, options.limit)
+                parts.append(Part(task, split, shots, asked, most=count is None))
         except InputError as error:
             faults.append(str(error))
     if faults:
         raise InputError("; ".join(faults))
     return parts
+
+
+def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> list[Part]:
+    """The parts as this model can be asked: K cut down to what fits, none twice.
+
+    Raises:
+        InputError: a number given as such that does not fit.
+    """
+    found: dict[tuple[str, int], Part] = {}
+    smaller = []
+    for part in parts:
+        if not part.most:
+            check_fit(model, part.task, part.asked)
+        elif (fits := fitting_shots(model, part.task, part.asked)) < part.shots:
+            smaller.append(f"{part.task.name} {fits} of {part.shots}")
+            asked = questions(part.task, part.split, fits, options.seed, options.limit)
+            part = Part(part.task, part.split, fits, asked, most=True)
+        found.setdefault((part.task.name, part.shots), part)
+    if smaller:
+        print(f"K that fits {model.engine.context:,} positions: {', '.join(smaller)}", file=sys.stderr)
+    return list(found.values())
 
 
 def evaluate(model: LanguageModel, name: str, parts: list[Part], options: EvalOptions, out: Path) -> dict[str, Any]:
@@ -127,23 +153,24 @@ def evaluate(model: LanguageModel, name: str, parts: list[Part], options: EvalOp
         "seed": options.seed,
         "format": options.format,
         "limit": options.limit,
-        "results": entries + groups(options, entries),
+        "results": entries + groups(options, parts, entries),
     }
     write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
 
 
-def groups(options: EvalOptions, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def groups(options: EvalOptions, parts: Sequence[Part], entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Averages of the groups that were asked for by name, for each of --shots (K by each task's own)."""
     found = []
     for name in options.task_names:
-        for count in options.shot_counts if name in GROUPS else ():
+        for count in options.shot_counts if name in GROUPS and len(GROUPS[name]) > 1 else ():
             members = [
                 entry
-                for entry in entries
-                if entry["task"] in GROUPS[name]
-                and entry["shots"] == (TASKS[entry["task"]].shots if count is None else count)
+                for part, entry in zip(parts, entries, strict=True)
+                if part.task.name in GROUPS[name] and (part.most if count is None else part.shots == count)
             ]
+            if not members:
+                continue
             shots = {entry["shots"] for entry in members}
             found.append(group_record(name, shots.pop() if len(shots) == 1 else None, members))
     return found

@@ -21,7 +21,7 @@ class EvalOptions:
     tasks: str = "arithmetic,wiki-topic"
     """Names of tasks and groups, with commas between. `--list-tasks` shows them all."""
     shots: str = "0,1,K"
-    """Numbers of solved examples, with commas between; K is the paper's own number for each task."""
+    """Numbers of solved examples, with commas between; K is the paper's own number for each task, or what fits the model."""
     limit: int | None = None
     """Test examples of each task, the first so many; 1 and up. Default: all."""
     data_dir: str | None = None

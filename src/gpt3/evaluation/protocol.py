@@ -85,27 +85,38 @@ def encode_pair(model: LanguageModel, context: str, completion: str) -> tuple[li
     return before, answer
 
 
-def check_fit(model: LanguageModel, task: Task, asked: Sequence[Question], most_dropped: float = 0.5) -> None:
-    """Refuse more demonstrations than the model's context holds: when most questions would lose some of them.
+def fitting_shots(model: LanguageModel, task: Task, asked: Sequence[Question]) -> int:
+    """About how many demonstrations fit the model beside a question and its answer; those asked for where they do.
 
-    Looks at the first 20 questions.
+    They do when at least half of the first 20 questions keep all of theirs; of the rest the oldest tokens are left out.
+    """
+    some = asked[:20]
+    shots = some[0].shots
+    if shots == 0:
+        return 0
+    answer = task.max_new_tokens
+    if task.kind not in ("greedy", "text"):
+        answer = max(
+            len(model.encode_word(completion)) for question in some for completion in question.item.completions
+        )
+    room = model.engine.context - answer + 1
+    lengths = sorted(len(model.encode_prompt(question.context)) for question in some)
+    if sum(length > room for length in lengths) <= len(some) / 2:
+        return shots
+    alone = sorted(len(model.encode_prompt(question.item.context)) for question in some)
+    each = sum(lengths) / len(some) / shots - sum(alone) / len(some) / shots
+    return max(0, min(shots - 1, int((room - alone[-1]) / each)))
+
+
+def check_fit(model: LanguageModel, task: Task, asked: Sequence[Question]) -> None:
+    """Refuse more demonstrations than the model's positions hold.
 
     Raises:
         InputError: naming how many fit.
     """
-    some = asked[:20]
-    if not some or some[0].shots == 0:
-        return
-    answer = max(len(model.encode_word(completion)) for question in some for completion in question.item.completions)
-    if task.kind in ("greedy", "text"):
-        answer = task.max_new_tokens
-    room = model.engine.context - answer + 1
-    lengths = [len(model.encode_prompt(question.context)) for question in some]
-    if sum(length > room for length in lengths) > most_dropped * len(some):
-        alone = [len(model.encode_prompt(question.item.context)) for question in some]
-        each = sum(length - one for length, one in zip(lengths, alone, strict=True)) / (len(some) * some[0].shots)
-        fits = max(0, int((room - max(alone)) / each))
+    fits = fitting_shots(model, task, asked)
+    if fits < asked[0].shots:
         raise InputError(
-            f"--shots {some[0].shots} of {task.name} needs about {max(lengths) + answer:,} tokens, the model has "
-            f"{model.engine.context:,} positions; about {fits} fit"
+            f"--shots {asked[0].shots} of {task.name} does not fit the model's {model.engine.context:,} positions; "
+            f"about {fits} fit"
         )

@@ -11,7 +11,7 @@ import random
 from gpt3.evaluation.items import Item, Source, Split, Task
 
 EXAMPLES = 1000
-CHARACTERS = 200
+CHARACTERS = 80
 """Of an article that are shown, up to the end of a word."""
 
 
