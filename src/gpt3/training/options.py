@@ -130,6 +130,8 @@ class TrainOptions:
     """Steps between samples. Default: at every validation."""
     sample_prompt: list[str] = field(default_factory=list)
     """What samples start from. Default: the beginnings of three held-out documents' first lines."""
+    probe: list[str] = field(default_factory=list)
+    """Generated tasks to ask at every validation, such as arithmetic and wiki-topic (docs/evaluation.md); may be repeated."""
     checkpoint_every: int | None = None
     """Steps between checkpoints. Default: ten a run, and at the end."""
     keep_checkpoints: int = 2
