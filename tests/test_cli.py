@@ -29,6 +29,8 @@ SURFACE = {
         repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
     "eval": "batch data_dir device dtype format json limit list_tasks model out quantize seed shots tasks",
+    "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
+        timeout unprotected""",
     "export": "context dtype format model out verify",
     "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
     "tokenizer train": "data out vocab_size",
@@ -36,6 +38,9 @@ SURFACE = {
     "info": "json path",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
     "report": "out runs",
+    "bench contexts": "contexts json model out rounds seed steps threads weights",
+    "bench formats": "formats json model new_tokens prompt_tokens prompts seed text",
+    "bench generate": "cases decode formats json llama_cpp nanogpt new_tokens rounds seed threads transformers",
     "bench train": "cases compile data device dtype json litgpt litgpt_python nanogpt rounds seed steps transformers warmup",
 }
 

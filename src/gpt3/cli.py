@@ -54,6 +54,12 @@ COMMANDS = {
         "gpt3.evaluation.options:EvalOptions",
         "gpt3.evaluation.command:run",
     ),
+    "serve": Command(
+        "OpenAI's completions API and a Playground in the browser, for a trained model",
+        "gpt3.serving.options:ServeOptions",
+        "gpt3.serving.command:run",
+        positional="model",
+    ),
     "export": Command(
         "write a model for llama.cpp (GGUF), or as stock GPT-2 or GPT-Neo",
         "gpt3.export.options:ExportOptions",
@@ -96,6 +102,22 @@ COMMANDS = {
         "time training steps beside nanoGPT, transformers and litGPT",
         "gpt3.bench.options:BenchTrainOptions",
         "gpt3.bench.train:run",
+    ),
+    "bench generate": Command(
+        "time writing beside transformers, llama.cpp and nanoGPT",
+        "gpt3.bench.generate_options:BenchGenerateOptions",
+        "gpt3.bench.generate:run",
+    ),
+    "bench contexts": Command(
+        "time a token, and its cache, as the context grows: banded layers against dense ones",
+        "gpt3.bench.contexts_options:BenchContextsOptions",
+        "gpt3.bench.contexts:run",
+    ),
+    "bench formats": Command(
+        "what each weight format changes: bits per byte, greedy texts, bytes",
+        "gpt3.bench.formats_options:BenchFormatsOptions",
+        "gpt3.bench.formats:run",
+        positional="text",
     ),
 }
 

@@ -15,6 +15,7 @@ from gpt3.inference.engine import ROLLBACK, Run
 from gpt3.inference.engines import make_engine
 from gpt3.inference.packing import WEIGHT_FORMATS
 from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.torch_engine import TorchEngine
 
 V, CONTEXT, WINDOW = 211, 200, 12
 SHAPES = {
@@ -67,12 +68,13 @@ def model():
     return make_model()
 
 
+@pytest.mark.parametrize("new_engine", [CpuEngine, TorchEngine])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, SHORT, SHORT + 1, 3 * WINDOW, CONTEXT - 20])
-def test_logits_are_the_models_own(shape, length):
+def test_logits_are_the_models_own(new_engine, shape, length):
     """A prompt below, at and beyond the window, whole; then 20 tokens one by one, up to the last position."""
     model = make_model(**SHAPES[shape])
-    engine, text = CpuEngine(model), ids(length + 20)
+    engine, text = new_engine(model), ids(length + 20)
     with torch.no_grad():
         expected = model(torch.tensor([text]), use_cache=False).logits[0, :, :V]
     cache = engine.new_cache(1, CONTEXT)
@@ -114,11 +116,11 @@ def schedules(draw):
     return steps
 
 
-@settings(max_examples=25, deadline=None)
-@given(schedules(), st.integers(0, 99))
-def test_any_schedule_is_the_reference(schedule, seed):
+@settings(max_examples=40, deadline=None)
+@given(schedules(), st.integers(0, 99), st.sampled_from([CpuEngine, TorchEngine]))
+def test_any_schedule_is_the_reference(schedule, seed, new_engine):
     model = make_model(seed % 3)
-    fast, slow = CpuEngine(model), ReferenceEngine(model)
+    fast, slow = new_engine(model), ReferenceEngine(model)
     caches = fast.new_cache(3, CONTEXT), slow.new_cache(3, CONTEXT)
     for number, (kind, what) in enumerate(schedule):
         if kind == "run":
@@ -278,6 +280,39 @@ def test_a_ring_cannot_go_back_for_ever(model):
     cache.truncate(0, 150 - ROLLBACK)
     cache.truncate(0, 0)
     assert cache.lengths == [0]
+
+
+def test_int8_without_kernels_is_refused():
+    with pytest.raises(InputError, match=r"--quantize int8 is not to be had: activation 'tanh' has no fast kernel"):
+        make_engine(make_model(activation_function="tanh"), "int8")
+
+
+def test_what_stays_float32_may_be_beyond_fp16(model):
+    large = make_model()
+    large.transformer.h[0].ln_1.bias.data[3] = 1e5
+    assert make_engine(large, "fp16").nbytes > 0
+
+
+def test_frozen_parts_stay_in_evaluation_mode():
+    half = make_model().train()
+    half.transformer.h[0].eval()
+    engine = ReferenceEngine(half)
+    engine.forward(engine.new_cache(1, 9), [Run(0, ids(5))])
+    assert half.training
+    assert half.transformer.h[1].training
+    assert not half.transformer.h[0].training
+    assert not half.transformer.h[0].mlp.training
+
+
+@pytest.mark.parametrize("texts", [300])
+def test_more_short_runs_than_a_step_takes(model, texts):
+    engine = CpuEngine(model)
+    cache = engine.new_cache(texts, 8)
+    logits = engine.forward(cache, [Run(slot, [slot % V, 3]) for slot in range(texts)])
+    assert logits.shape == (texts, V)
+    for slot in (0, 127, 128, 299):
+        one = engine.new_cache(1, 8)
+        assert torch.equal(engine.forward(one, [Run(0, [slot % V, 3])])[0], logits[slot])
 
 
 def test_an_activation_without_kernel_takes_the_models_forward(capsys):

@@ -1,4 +1,4 @@
-"""What docs/generate.md says to type works as written."""
+"""What docs/generate.md and docs/engine.md say to type works as written."""
 
 import re
 import shutil
@@ -20,6 +20,15 @@ def test_the_python_example(home, capfd):
     exec(compile(code, str(PAGE), "exec"), {})
     out = capfd.readouterr().out
     assert len(re.findall(r"(length|stop) \d+ tokens/s", out)) == 2
+
+
+def test_the_engines_example(home):
+    text = (PAGE.parent / "engine.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+    names: dict = {}
+    exec(compile(code, "engine.md", "exec"), names)
+    assert names["logits"].shape == (3, names["engine"].vocabulary)
+    assert names["cache"].lengths == [len(names["ids"]) + 1, len(names["ids"])]
 
 
 @pytest.mark.slow

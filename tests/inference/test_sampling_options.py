@@ -72,7 +72,14 @@ def test_all_errors_come_at_once():
         GenerateOptions(
             temperature=-1, top_p=7.0, stop=[""], num_samples=0, dtype="fp8", prompt="a", prompt_file="b.txt"
         )
-    for part in ("--temperature is -1", "--top-p is 7.0", "--stop is ['']", "--num-samples is 0", "'fp8'", "b.txt"):
+    for part in (
+        "--temperature is -1",
+        "--top-p is 7.0",
+        "--stop is ['']",
+        "--num-samples is 0",
+        "'fp8'",
+        "--prompt-file",
+    ):
         assert part in str(caught.value)
 
 

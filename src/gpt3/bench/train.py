@@ -6,9 +6,7 @@ import dataclasses
 import importlib.util
 import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +18,8 @@ import numpy as np
 
 from gpt3.bench import contenders as worker
 from gpt3.bench.options import BenchTrainOptions, Case, parse_case
-from gpt3.errors import InputError, RunError
+from gpt3.bench.process import call
+from gpt3.errors import InputError
 from gpt3.ladder import flops_per_token, preset
 
 SHOWN = {"gpt3": "gpt3", "nanogpt": "nanoGPT", "transformers": "transformers", "litgpt": "litGPT"}
@@ -149,18 +148,7 @@ def _request(options: BenchTrainOptions, case: Case, who: str, dtype: str) -> di
 
 def _call(request: dict[str, Any], folder: Path, python: str | None = None) -> dict[str, Any]:
     """One process of `contenders.py`, from start to end."""
-    path = folder / "request.json"
-    path.write_text(json.dumps(request), encoding="utf-8")
-    environment = dict(os.environ)
-    if python is not None:
-        environment.pop("PYTHONPATH", None)  # this Python's packages are not that one's
-    command = [python or sys.executable, worker.__file__, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        said = " | ".join(done.stderr.strip().splitlines()[-3:]) or f"exit code {done.returncode}"
-        raise RunError(f"{SHOWN.get(request['name'], request['name'])} failed: {said}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
+    return call(worker.__file__, request, folder, SHOWN.get(request["name"], request["name"]), python)
 
 
 def _result(

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gpt3.inference import kernels
+from gpt3.inference.cached_attention import attend_and_store
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
-from gpt3.inference.packing import pack
-from gpt3.model.banded_attention import banded_attention
+from gpt3.inference.packing import huge, pack
 from gpt3.threads import follow_torch
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 SHORT = 32
 """Runs of up to so many tokens are gathered with others; longer ones are read by themselves."""
+STEP = 256
+"""Tokens of all short runs that are computed at a time: each has a line of scores a head, as long as the room."""
 CHUNK = 512
 """Tokens of a long run that are read at a time, which bounds the activations held."""
 _LOCK = threading.Lock()  # one parallel kernel at a time: they use all threads, and not every threading layer takes two
@@ -42,8 +43,8 @@ class CpuCache(Cache):
         self.ring = min(room, config.sliding_window + ROLLBACK)
         dense_shape = (int((~banded).sum()), slots, config.num_attention_heads, room, config.head_dim)
         ring_shape = (int(banded.sum()), slots, config.num_attention_heads, self.ring, config.head_dim)
-        self.dense = (torch.zeros(dense_shape), torch.zeros(dense_shape))
-        self.rings = (torch.zeros(ring_shape), torch.zeros(ring_shape))
+        self.dense = (huge(dense_shape, torch.float32), huge(dense_shape, torch.float32))  # read only where written
+        self.rings = (huge(ring_shape, torch.float32), huge(ring_shape, torch.float32))
         self.keys = kernels.Keys(banded, index, *(x.numpy() for x in (*self.dense, *self.rings)))
         self._config = config
         self._vocabulary = engine.vocabulary
@@ -130,16 +131,23 @@ class CpuEngine(Engine):
         assert isinstance(cache, CpuCache)
         with _LOCK:
             follow_torch()
-            short = [run for run in runs if len(run.tokens) <= SHORT]
-            if len(short) == len(runs):
-                return self._step(cache, runs)
+            groups: list[list[Run]] = [[]]
             pieces: dict[int, Tensor] = {}
             for run in runs:
                 if len(run.tokens) > SHORT:
-                    pieces[run.slot] = self._read(cache, run).clone()
-            if short:
-                logits = self._step(cache, short).split([run.logits for run in short])
-                pieces |= {run.slot: rows for run, rows in zip(short, logits, strict=True)}
+                    pieces[run.slot] = self._read(cache, run)
+                    continue
+                if sum(len(other.tokens) for other in groups[-1]) + len(run.tokens) > STEP:
+                    groups.append([])
+                groups[-1].append(run)
+            if len(groups[0]) == len(runs):
+                return self._step(cache, runs)
+            if len(runs) == 1:
+                return pieces[runs[0].slot]
+            for group in groups:
+                if group:
+                    logits = self._step(cache, group).clone().split([run.logits for run in group])
+                    pieces |= {run.slot: rows for run, rows in zip(group, logits, strict=True)}
             return torch.cat([pieces[run.slot] for run in runs])
 
     def _step(self, cache: CpuCache, runs: Sequence[Run]) -> Tensor:
@@ -209,41 +217,10 @@ class CpuEngine(Engine):
         self, cache: CpuCache, layer: int, slot: int, start: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
         """Attention of a chunk, (H, n, D), to itself and to what the slot holds, where its keys and values are put."""
-        n, i = query.shape[1], int(cache.keys.number[layer])
-        if not cache.keys.banded[layer]:
-            keys, values = (x[i, slot] for x in cache.dense)  # (H, room, D)
-            keys[:, start : start + n], values[:, start : start + n] = key, value
-            return attention(query, keys[:, : start + n], values[:, : start + n], start, window=None)
-        ring, window = cache.ring, self.shape.window
-        before = min(start, window - 1)  # keys the first query sees of what is held
-        held = torch.arange(start - before, start) % ring
-        rings = [x[i, slot] for x in cache.rings]  # (H, ring, D)
-        seen_keys, seen_values = (torch.cat([x[:, held], new], 1) for x, new in zip(rings, (key, value), strict=True))
-        kept = min(n, ring)
-        places = torch.arange(start + n - kept, start + n) % ring
-        for x, new in zip(rings, (key, value), strict=True):
-            x[:, places] = new[:, n - kept :]
-        return attention(query, seen_keys, seen_values, before, window)
-
-
-def attention(query: Tensor, key: Tensor, value: Tensor, before: int, window: int | None) -> Tensor:
-    """Causal attention of n queries to `before` keys of earlier tokens and their own n; of a band if `window` is given.
-
-    Args:
-        query: (H, n, D).
-        key, value: (H, before + n, D).
-
-    Returns:
-        (H, n, D).
-    """
-    n = query.shape[1]
-    if before == 0 and (window is None or n <= window):
-        return F.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=True)[0]
-    if before == 0 and window is not None:
-        return banded_attention(query[None], key[None], value[None], window)[0]
-    distance = torch.arange(before, before + n)[:, None] - torch.arange(before + n)[None]  # from key to query
-    mask = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    return F.scaled_dot_product_attention(query[None], key[None], value[None], attn_mask=mask)[0]
+        banded = bool(cache.keys.banded[layer])
+        keys, values = (x[int(cache.keys.number[layer]), slot] for x in (cache.rings if banded else cache.dense))
+        window = self.shape.window if banded else None
+        return attend_and_store(query, key, value, keys, values, start, window)
 
 
 def set_of(weights: kernels.Weights) -> list[kernels.Array]:

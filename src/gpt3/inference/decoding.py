@@ -13,8 +13,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from gpt3.inference.engine import Engine, Run
 from gpt3.inference.sampler import Choice, NotNumbersError, Sampler, sample_rows
+from gpt3.inference.scoring import Scores, judge
 
 WORTH_SHARING = 16
 """Tokens that two texts must have in common for one to take them from the other."""
@@ -28,20 +32,38 @@ class Row:
     Args:
         prompt: ids, at least one and at most the context.
         sampler: chooses its tokens.
+        score: score the prompt, too, with as many of the likeliest tokens at each place; None: don't. Such a text is read whole,
+            whatever others have read of it.
 
     Attributes:
         tokens: prompt and what was written.
+        scores: of the prompt's tokens from the second on, as far as it was read, in parts.
         restarts: how often the context was full and its last half was read anew.
         drafted, accepted: tokens that were proposed by a draft, and those of them that were what the model chose.
     """
 
-    def __init__(self, prompt: Sequence[int], sampler: Sampler) -> None:
+    def __init__(self, prompt: Sequence[int], sampler: Sampler, score: int | None = None) -> None:
         self.tokens = list(prompt)
-        self.sampler = sampler
+        self.sampler, self.score = sampler, score
+        self.scores: list[Scores] = []
+        self._unscored = 0 if score is None else len(self.tokens) - 1
         self.slot: int | None = None
         self.unread = list(prompt)
         self.restarts = 0
         self.drafted = self.accepted = 0
+
+    @property
+    def unscored(self) -> int:
+        """Tokens of the prompt that are still to be scored."""
+        return self._unscored
+
+    def take_scores(self, logits: Tensor, read: int) -> int:
+        """Score what follows the `read` tokens that gave these logits, (read, V); return how many of these rows that took."""
+        first = len(self.tokens) - self._unscored
+        ids = self.tokens[first : first + read]
+        self.scores.append(judge(logits[: len(ids)], torch.tensor(ids), self.score or 0))
+        self._unscored -= len(ids)
+        return len(ids)
 
 
 class Draft(Protocol):
@@ -104,6 +126,8 @@ class Decoder:
             assert row.slot is not None
             tokens = row.unread[:count] + (drafts[row] if count == len(row.unread) else [])
             logits = 1 + len(drafts[row]) if count == len(row.unread) else 0
+            if row.unscored:  # of all it reads
+                logits = count
             runs.append(Run(row.slot, tokens, logits))
             readers[row] = logits
         if not runs:
@@ -111,11 +135,15 @@ class Decoder:
         rows_of_logits = self.engine.forward(self.cache, runs)
         starts, place = {}, 0
         for (row, logits), run in zip(readers.items(), runs, strict=True):
-            starts[row] = place
+            if row.unscored:
+                scored = row.take_scores(rows_of_logits[place : place + logits], len(run.tokens))
+                place, logits = place + scored, logits - scored
+            if logits:
+                starts[row] = place
             place += logits
             self._held[run.slot] += run.tokens
             del row.unread[: len(run.tokens)]
-        writing = [row for row, logits in readers.items() if logits]
+        writing = list(starts)
         chosen: dict[Row, list[Choice]] = {row: [] for row in writing}
         going = writing  # rows whose draft has been right so far
         while going:
@@ -170,21 +198,23 @@ class Decoder:
             assert row.slot is not None
             count = len(row.unread)
             if count > 1 and not self._held[row.slot]:  # at its beginning: does one before it begin alike?
-                if any(common(row.unread, other) >= WORTH_SHARING for other in beginners):
+                if not row.unscored and any(common(row.unread[:-1], other) >= WORTH_SHARING for other in beginners):
                     continue  # it takes that from the other when the other has read it
-                count = min([count, *self._shared_with(row)])
+                if not row.unscored:
+                    count = min([count, *self._shared_with(row)])
             if count > 1:
                 beginners.append(self._held[row.slot] + row.unread)
-            if count > 1 and budget is not None:
-                count = min(count, budget)
+            if count > 1 and budget is not None and self.prompt_tokens is not None:
+                count = min(count, self.prompt_tokens)
+                if count > budget:  # a piece is read whole or later: where a prompt is cut does not depend on others
+                    continue
                 budget -= count
-            if count:
-                plan.append((row, count))
+            plan.append((row, count))
         return plan
 
     def _shared_with(self, row: Row) -> list[int]:
         """Lengths of the beginnings that other rows at their beginning will take from this one."""
-        others = [other for other in self.rows if other is not row and other.slot is not None]
+        others = [other for other in self.rows if other is not row and other.slot is not None and not other.unscored]
         lengths = [common(row.unread, other.unread[:-1]) for other in others if not self._held[other.slot or 0]]
         return [length for length in lengths if length >= WORTH_SHARING]
 
@@ -193,20 +223,18 @@ class Decoder:
         while self.waiting and self._free:
             row = self.waiting.popleft()
             row.slot = self._free.popleft()
-            source, length = self._longest_held(row.unread)
-            if source in self._free and length >= WORTH_SHARING:  # go on in that very slot
+            source, length = (-1, 0) if row.unscored else self._longest_held(row.unread)
+            if length >= WORTH_SHARING and source in self._free:  # go on in that very slot
                 self._free.remove(source)
                 self._free.appendleft(row.slot)
                 row.slot = source
-            elif source != row.slot or length < WORTH_SHARING:  # else this slot itself holds the beginning
-                self._cut(row.slot, 0)
+            shared = length if length >= WORTH_SHARING and source == row.slot else 0
+            self._cut(row.slot, shared)
+            del row.unread[:shared]
             self.rows.append(row)
-            if length >= WORTH_SHARING and source == row.slot:
-                self._cut(source, length)
-                del row.unread[:length]
         unread = {row.slot: row.unread for row in self.rows}
         for row in self.rows:
-            if row.slot is not None and not self._held[row.slot] and len(row.unread) > 1:
+            if row.slot is not None and not self._held[row.slot] and len(row.unread) > 1 and not row.unscored:
                 source, length = self._longest_held(row.unread)
                 more = common(unread.get(source, []), row.unread[length:-1])  # which the other is about to read
                 if length >= WORTH_SHARING and more <= 1:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from gpt3.errors import InputError, one_line
 from gpt3.inference.engine import Engine
+from gpt3.inference.loading import TORCH_DTYPES
+from gpt3.inference.packing import check
 from gpt3.inference.reference_engine import ReferenceEngine
 
 if TYPE_CHECKING:
@@ -17,21 +20,36 @@ def make_engine(model: PreTrainedModel, weight_format: str = "fp32") -> Engine:
 
     Args:
         model: a causal model of transformers, on its device.
-        weight_format: fp32, fp16, bf16 or int8, for the CPU engine; other devices compute in the model's own format.
+        weight_format: fp32, fp16, bf16 or int8, on a CPU; other devices compute in the model's own format.
 
     Raises:
-        InputError: weights that are not finite (the tensor is named).
+        InputError: weights that are not finite (the tensor is named), or a format that no engine here has for this model.
     """
     from gpt3.model import GPT3ForCausalLM
 
-    if isinstance(model, GPT3ForCausalLM) and model.device.type == "cpu":
+    without = None  # why the CPU engine is not taken
+    if isinstance(model, GPT3ForCausalLM) and model.device.type != "cpu":
+        from gpt3.inference.torch_engine import TorchEngine
+
+        for name, parameter in model.named_parameters():
+            check(name, parameter)
+        return TorchEngine(model)
+    if isinstance(model, GPT3ForCausalLM):
         try:
             from gpt3.inference.cpu_engine import CpuEngine
-        except ImportError as error:
-            print(f"gpt3: numba does not load here ({error}): decoding is several times slower", file=sys.stderr)
-            return ReferenceEngine(model)
-        if CpuEngine.supports(model):
-            return CpuEngine(model, weight_format)
-        activation = model.config.activation_function
-        print(f"gpt3: activation {activation!r} has no fast kernel: decoding is several times slower", file=sys.stderr)
+        except (ImportError, OSError, RuntimeError) as error:  # also: no folder for numba's cache can be written
+            without = f"numba does not work here ({one_line(error)}; NUMBA_CACHE_DIR may name a folder to write to)"
+        else:
+            if CpuEngine.supports(model):
+                return CpuEngine(model, weight_format)
+            without = f"activation {model.config.activation_function!r} has no fast kernel"
+    if weight_format == "int8":
+        reason = without or f"model type {model.config.model_type!r} has no fast kernels"
+        raise InputError(f"--quantize int8 is not to be had: {reason}; leave it out, or give --dtype bf16")
+    if without:
+        print(f"gpt3: {without}: decoding is several times slower", file=sys.stderr)
+    for name, parameter in model.named_parameters():
+        check(name, parameter)
+    if model.device.type == "cpu" and weight_format != "fp32":
+        model.to(dtype=TORCH_DTYPES[weight_format])  # type: ignore[call-arg]  # transformers wraps it without types
     return ReferenceEngine(model)

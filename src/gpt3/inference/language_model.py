@@ -43,19 +43,25 @@ def load(
         >>> model = load("runs/demo")
         >>> model.complete("The sea", temperature=0.7, top_p=0.95)[0].text
     """
-    from gpt3.inference.loading import load_transformers
+    from gpt3.device import choose_device
+    from gpt3.inference.loading import choose_dtype, load_transformers
 
-    model, tokenizer = load_transformers(path, device=device, dtype=dtype)
-    where = model.device.type
+    where = choose_device(device)
+    number_format = choose_dtype(dtype, where)
     if quantize not in ("none", "int8"):
-        raise InputError(f"quantize is {quantize!r}; give none or int8")
-    if quantize == "int8" and where != "cpu":
-        raise InputError(f"--quantize int8 is for the CPU, the device is {where}; give --device cpu, or --dtype bf16")
-    weight_format = (
-        "int8"
-        if quantize == "int8"
-        else {"torch.float16": "fp16", "torch.bfloat16": "bf16"}.get(str(model.dtype), "fp32")
-    )
+        raise InputError(f"--quantize is {quantize!r}; give none or int8")
+    if quantize == "int8" and where.type != "cpu":
+        raise InputError(
+            f"--quantize int8 is for the CPU, the device is {where.type}; give --device cpu, or --dtype bf16"
+        )
+    if quantize == "int8" and dtype not in ("auto", "fp32"):
+        raise InputError(f"--quantize int8 and --dtype {dtype} are both given; leave one out")
+    if where.type != "cpu":
+        model, tokenizer = load_transformers(path, device=device, dtype=dtype)
+        return LanguageModel(model, tokenizer, make_engine(model))
+    model, tokenizer = load_transformers(path, device="cpu", dtype="fp32")  # rounded as it is packed
+    names = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float32": "fp32"}
+    weight_format = "int8" if quantize == "int8" else names[str(number_format)]
     return LanguageModel(model, tokenizer, make_engine(model, weight_format))
 
 
@@ -208,9 +214,11 @@ class LanguageModel:
         """
         if not ids:
             raise InputError("the prompt has no ids; give at least one")
-        if not 0 <= min(ids) <= max(ids) < self.engine.vocabulary:
-            wrong = next(token for token in ids if not 0 <= token < self.engine.vocabulary)
-            raise InputError(f"the prompt has the id {wrong}, the model {self.engine.vocabulary:,} ids from 0")
+        if not 0 <= min(ids) <= max(ids) < self.vocabulary:
+            wrong = next(token for token in ids if not 0 <= token < self.vocabulary)
+            raise InputError(
+                f"the prompt has the id {wrong}, the model and its tokenizer {self.vocabulary:,} ids from 0"
+            )
         return list(ids)
 
     def text_of(self, ids: Sequence[int]) -> str:

@@ -5,6 +5,8 @@ with every token of the tile. The order of the sums is the same whatever the til
 LANES over odd ones, then halves onto halves, then what is left over one by one. So a token's numbers do not depend on how many
 others are computed beside it, to the last bit.
 
+numba's cache of kernels.py does not see changes of this file: touch kernels.py after one.
+
 | stored | array's dtype | widened by            |
 |--------|---------------|-----------------------|
 | fp32   | float32       | nothing               |
@@ -17,15 +19,21 @@ others are computed beside it, to the last bit.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+_CHOSEN = numba.config.CPU_NAME or numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+_FEATURES = {} if _CHOSEN else llvmlite.binding.get_host_cpu_features()  # chosen for other machines: only what all have
+HALVES = bool(_FEATURES.get("f16c") or _FEATURES.get("avx512f") or platform.machine().lower() in ("arm64", "aarch64"))
+"""Whether fp16 is widened by an instruction. Where not, LLVM calls a function that is not there."""
+WIDE = bool(_FEATURES.get("avx512f"))
 LANES = 16 if WIDE else 8
 """Floats in a vector: a register of AVX-512, one of AVX2, two of NEON."""
 TILE_ROWS = 2 if WIDE else 1

@@ -6,6 +6,7 @@ are stored once. Biases, norms and position embeddings, 1% of the whole, stay fl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -34,7 +35,7 @@ class Matrix:
     """
 
     def __init__(self, shape: tuple[int, ...], weight_format: str) -> None:
-        self.weight = torch.empty(shape, dtype=STORED[weight_format])
+        self.weight = huge(shape, STORED[weight_format])
         self.scale = torch.ones(shape[:-1])
 
     def put(self, matrix: Tensor, *where: int) -> None:
@@ -66,7 +67,10 @@ def pack(model: GPT3ForCausalLM, weight_format: str, progress: Callable[[str], N
         InputError: a weight that is not finite, or (fp16) too large for the format; the tensor is named.
     """
     from gpt3.inference.kernels import Weights
+    from gpt3.inference.microkernel import HALVES
 
+    if weight_format == "fp16" and not HALVES:
+        raise InputError("this CPU has no instruction that widens fp16; give --dtype bf16 or fp32")
     config = model.config
     L, C, F = config.num_hidden_layers, config.hidden_size, config.intermediate_size
     A = config.num_attention_heads * config.head_dim
@@ -76,7 +80,8 @@ def pack(model: GPT3ForCausalLM, weight_format: str, progress: Callable[[str], N
     with torch.no_grad():
         tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
         for name, tensor in tensors.items():
-            check(name, tensor, largest)
+            stored = tensor.ndim == 2 and name != "transformer.wpe.weight"  # in the format; the rest stays float32
+            check(name, tensor, largest if stored else torch.finfo(torch.float32).max)
         stacks = {
             "qkv": Matrix((L, 3 * A, C), weight_format),
             "proj": Matrix((L, C, A), weight_format),
@@ -113,13 +118,21 @@ def pack(model: GPT3ForCausalLM, weight_format: str, progress: Callable[[str], N
     return Weights(**fields)
 
 
+def huge(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An empty tensor in memory of numpy's, which asks Linux for large pages: decoding streams through all of it every token."""
+    count = math.prod(shape) * dtype.itemsize
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(np.empty(count, dtype=np.uint8)).view(dtype).view(shape)
+
+
 def check(name: str, tensor: Tensor, largest: float = torch.finfo(torch.float32).max) -> None:
     """Raise InputError unless all of a tensor is finite and at most `largest` in size."""
     low, high = torch.aminmax(tensor.detach())  # nan where there is one
     if not (-largest <= float(low) and float(high) <= largest):
         if bool(torch.isfinite(tensor).all()):
             raise InputError(
-                f"the model's tensor {name} reaches {float(high - low):.0f}, beyond fp16; use --dtype bf16 or fp32"
+                f"the model's tensor {name} reaches {max(-float(low), float(high)):.0f}, beyond fp16; use --dtype bf16 or fp32"
             )
         raise InputError(
             f"the model's tensor {name} holds values that are no finite numbers (its training diverged); "

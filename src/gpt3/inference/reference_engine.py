@@ -71,14 +71,14 @@ class ReferenceEngine(Engine):
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, ReferenceCache)
-        training = self.model.training
+        training = [module for module in self.model.modules() if module.training]
         if training:
             self.model.eval()  # no dropout, and a cache under gradient checkpointing
         try:
             logits = [self._run(cache, run) for run in runs]
         finally:
-            if training:
-                self.model.train()
+            for module in training:  # not train(), which would reach parts that were not
+                module.training = True
         return torch.cat(logits)
 
     def complaint(self) -> Exception:

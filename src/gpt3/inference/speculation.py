@@ -127,4 +127,8 @@ def model_draft(model: LanguageModel, draft: LanguageModel, tokens: int = 4) -> 
             f"--draft has another tokenizer ({len(theirs):,} tokens, {differing:,} of them other ids than the model's); "
             "give a draft that was trained with the model's tokenizer"
         )
+    if draft.vocabulary < model.vocabulary:
+        raise InputError(
+            f"--draft has {draft.vocabulary:,} ids, the model {model.vocabulary:,}; give a draft that has all of them"
+        )
     return ModelDraft(draft.engine, tokens)

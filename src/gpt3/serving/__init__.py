@@ -1,0 +1,5 @@
+"""A model behind HTTP: OpenAI's completions API, chat, metrics, and the Playground.
+
+body ─ schema ─▶ checked request ─ completions, chat ─▶ Ticket ─ Worker ─▶ Decoder       one thread owns the engine
+                                                          ◀─ pieces of text ─┘
+"""

@@ -1,0 +1,256 @@
+"""The server's paths: OpenAI's API, metrics, the reference of the API, the Playground."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib import resources
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from gpt3 import __version__
+from gpt3.serving.chat import Chat, has_template
+from gpt3.serving.completions import Completion, Served
+from gpt3.serving.errors import ApiError
+from gpt3.serving.gate import Gate
+from gpt3.serving.metrics import Metrics
+from gpt3.serving.options import ServeOptions
+from gpt3.serving.reference_page import reference_page
+from gpt3.serving.schema import ChatBody, CompletionBody, validation_error
+from gpt3.serving.worker import Ticket, Worker
+
+ASSETS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+
+
+def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: Metrics) -> FastAPI:
+    """The ASGI application. Its lifespan starts and ends the worker."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        yield
+        await asyncio.to_thread(worker.close)
+
+    app = FastAPI(
+        title="gpt3", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json"
+    )
+    app.add_middleware(
+        Gate,
+        key=options.key,
+        max_body=options.max_body,
+        local=options.loopback and options.key is None,
+        metrics=metrics,
+    )
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _internal)
+
+    def check_model(name: str | None) -> None:
+        if name not in (None, served.name):
+            shown = str(name)[:80]
+            raise ApiError(
+                404,
+                f"The model '{shown}' does not exist; this server has '{served.name}'",
+                param="model",
+                code="model_not_found",
+            )
+
+    async def write(work: Completion | Chat, request: Request) -> Response:
+        stream = bool(work.body.stream)
+        if not (stream or any(text.needs_engine for text in work.texts)):  # it only counts tokens: no reason to wait
+            for text in work.texts:
+                text.take([])
+            return JSONResponse(work.answer())
+        ticket = Ticket(work.texts, stream, options.timeout)
+        worker.submit(ticket)
+        if stream:
+            return StreamingResponse(
+                events(work, ticket, worker),
+                media_type="text/event-stream",
+                headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+            )
+        await finished(ticket, worker, request)
+        return JSONResponse(work.answer())
+
+    def create_completion(body: CompletionBody) -> Completion:
+        check_model(body.model)
+        return Completion(served, body)
+
+    @app.post("/v1/completions", summary="Continue text", responses=ERRORS)
+    async def completions(body: CompletionBody, request: Request) -> Response:
+        return await write(await asyncio.to_thread(create_completion, body), request)
+
+    @app.post("/v1/engines/{engine}/completions", summary="Continue text, at the path of 2020", responses=ERRORS)
+    async def engine_completions(engine: str, body: CompletionBody, request: Request) -> Response:
+        check_model(engine)
+        return await write(await asyncio.to_thread(create_completion, body), request)
+
+    @app.post("/v1/chat/completions", summary="Answer in a conversation", responses=ERRORS)
+    async def chat_completions(body: ChatBody, request: Request) -> Response:
+        check_model(body.model)
+        return await write(await asyncio.to_thread(Chat, served, body), request)
+
+    def card() -> dict[str, Any]:
+        return {
+            "id": served.name,
+            "object": "model",
+            "created": served.created,
+            "owned_by": "gpt3",
+            "context_length": served.context,
+            "vocabulary": served.model.vocabulary,
+            "chat": has_template(served),
+        }
+
+    @app.get("/v1/models", summary="The model that is served")
+    @app.get("/v1/engines", summary="The same, at the path of 2020", include_in_schema=False)
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [card()]}
+
+    @app.get("/v1/models/{model}", summary="One model", responses={404: ERRORS[404]})
+    @app.get("/v1/engines/{model}", include_in_schema=False)
+    async def model(model: str) -> dict[str, Any]:
+        check_model(model)
+        return card()
+
+    @app.get("/health", summary="Whether the server takes requests", responses={503: {"description": "it is stopping"}})
+    async def health() -> JSONResponse:
+        state = "stopping" if worker.draining else "ok"
+        return JSONResponse({"status": state, "model": served.name}, 503 if worker.draining else 200)
+
+    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
+    async def show_metrics() -> PlainTextResponse:
+        gauges = {"gpt3_texts_running": worker.running, "gpt3_requests_waiting": worker.waiting}
+        return PlainTextResponse(metrics.render(**gauges), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(reference_page(app.openapi()))
+
+    assets = resources.files("gpt3.serving") / "assets"
+    files = {item.name: item.read_bytes() for item in assets.iterdir() if "." + item.name.rpartition(".")[2] in ASSETS}
+
+    def asset(name: str) -> Response:
+        if name not in files:
+            raise ApiError(404, f"there is no {name[:40]} here")
+        return Response(
+            files[name], media_type=ASSETS["." + name.rpartition(".")[2]], headers={"Cache-Control": "no-cache"}
+        )
+
+    @app.get("/", include_in_schema=False)
+    async def playground() -> Response:
+        return asset("playground.html")
+
+    @app.get("/playground/{name}", include_in_schema=False)
+    async def playground_file(name: str) -> Response:
+        return asset(name)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(status_code=204)
+
+    return app
+
+
+async def finished(ticket: Ticket, worker: Worker, request: Request) -> None:
+    """Wait until a request is complete, or its client goes away.
+
+    Raises:
+        ApiError: it was not completed.
+    """
+    end = asyncio.ensure_future(ticket.events.get())
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not end.done():
+            raise ApiError(499, "the client went away")
+        event = end.result()
+        if isinstance(event, ApiError):
+            raise event
+    finally:
+        worker.cancel(ticket)
+        for task in (end, gone):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+async def events(work: Completion | Chat, ticket: Ticket, worker: Worker) -> AsyncIterator[bytes]:
+    """The server-sent events of a streamed answer. When the client goes away this is cancelled, and the request with it."""
+    try:
+        chunks = work.opening()
+        going = True
+        while going:
+            event = await ticket.events.get()
+            while True:
+                if isinstance(event, list):
+                    chunks += work.chunks(event)
+                else:
+                    chunks += work.closing() if event is None else [event.body]
+                    going = False
+                if not going or ticket.events.empty():
+                    break
+                event = ticket.events.get_nowait()  # what came in the meantime goes out with it
+            yield b"".join(map(_event, chunks)) + (b"" if going else b"data: [DONE]\n\n")
+            chunks = []
+    finally:
+        worker.cancel(ticket)
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
+    for status, text in {
+        400: "a request that cannot be carried out as it is",
+        401: "no key, or a wrong one",
+        404: "no such model",
+        413: "the body is too large",
+        415: "the body is no JSON",
+        429: "the queue is full; Retry-After says when to come again",
+        500: "the model failed",
+        503: "the server is stopping",
+        504: "the request took too long",
+    }.items()
+}
+
+
+async def _api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _api_error(request, validation_error(error.errors()))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        told = ApiError(404, f"there is no {request.url.path[:80]} here; /docs lists what there is")
+    elif error.status_code == 405:
+        told = ApiError(
+            405, f"{request.method} is not for this path; /docs lists what is", headers=dict(error.headers or {})
+        )
+    else:
+        code = "body_too_large" if error.status_code == 413 else None
+        told = ApiError(error.status_code, str(error.detail), code=code)
+    return await _api_error(request, told)
+
+
+async def _internal(request: Request, error: Exception) -> Response:
+    return await _api_error(request, ApiError(500, f"internal error: {type(error).__name__}"))

@@ -1,0 +1,129 @@
+// Parameters, presets, and what is kept in this browser or sent along in a link.
+
+export const SLIDERS = [
+  // name, label, least, most, step, default, explanation
+  ["temperature", "Temperature", 0, 2, 0.01, 0.7, "0 always takes the likeliest token; higher is wilder"],
+  ["max_tokens", "Maximum length", 1, 2048, 1, 64, "tokens to write at most"],
+  ["top_p", "Top P", 0, 1, 0.01, 1, "only the likeliest tokens with this much probability together"],
+  ["top_k", "Top K", 0, 200, 1, 0, "only so many of the likeliest tokens; 0 is all"],
+  ["min_p", "Min P", 0, 1, 0.01, 0, "only tokens at least this many times as likely as the likeliest"],
+  ["frequency_penalty", "Frequency penalty", -2, 2, 0.01, 0, "the more often a token came, the less likely it becomes"],
+  ["presence_penalty", "Presence penalty", -2, 2, 0.01, 0, "tokens that came once become less likely"],
+  ["repetition_penalty", "Repetition penalty", 0.5, 2, 0.01, 1, "above 1: tokens of prompt and text become less likely"],
+  ["best_of", "Best of", 1, 20, 1, 1, "write so many, show the likeliest; does not stream"],
+];
+
+// Prompts in the forms of the paper (Brown et al. 2020, sections 3.9.1 to 3.9.6 and appendix G).
+export const PRESETS = [
+  ["Question and answer", {
+    text: "Q: What is the capital of France?\nA: Paris\n\nQ: How many legs does a spider have?\nA: Eight\n\nQ: Which river flows through Egypt?",
+    start: "\\nA:", restart: "\\n\\nQ: ", stops: "\\n", temperature: 0, max_tokens: 32,
+  }],
+  ["English to French", {
+    text: "English: The sea is calm today.\nFrench: La mer est calme aujourd'hui.\n\nEnglish: Where is the station?\nFrench: Où est la gare ?\n\nEnglish: I like to read in the evening.",
+    start: "\\nFrench:", restart: "\\n\\nEnglish: ", stops: "\\n", temperature: 0.3, max_tokens: 48,
+  }],
+  ["Arithmetic", {
+    text: "Q: What is 17 plus 25?\nA: 42\n\nQ: What is 60 minus 18?\nA: 42\n\nQ: What is 48 plus 76?",
+    start: "\\nA:", restart: "\\n\\nQ: ", stops: "\\n", temperature: 0, max_tokens: 8, show: "full",
+  }],
+  ["Unscramble a word", {
+    text: "Please unscramble the letters into a word, and write that word:\npapel = apple\nrae = ear\nehosu =",
+    start: "", restart: "\\n", stops: "\\n", temperature: 0, max_tokens: 8, show: "full",
+  }],
+  ["Grammar correction", {
+    text: "Poor English input: I has two brother.\nGood English output: I have two brothers.\n\nPoor English input: She no went to the market.\nGood English output: She didn't go to the market.\n\nPoor English input: The patient was died.",
+    start: "\\nGood English output:", restart: "\\n\\nPoor English input: ", stops: "\\n", temperature: 0, max_tokens: 48,
+  }],
+  ["A story", { text: "The lighthouse keeper had not spoken to anyone for a year when", temperature: 1, top_p: 0.9, max_tokens: 200 }],
+];
+
+const TEXTS = ["stops", "start", "restart", "seed"];
+const SHOWS = ["off", "most", "least", "full"];
+const $ = (id) => document.getElementById(id);
+
+export const escaped = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\t", "\\t");
+export const unescaped = (text) => text.replace(/\\([nt\\])/g, (_, c) => ({ n: "\n", t: "\t", "\\": "\\" })[c]);
+
+export function buildSliders(changed) {
+  for (const [name, label, least, most, step, value, why] of SLIDERS) {
+    const box = document.createElement("div"), head = document.createElement("div");
+    box.className = "slider";
+    const title = document.createElement("label"), number = document.createElement("input"), range = document.createElement("input");
+    Object.assign(title, { htmlFor: name, textContent: label, title: why });
+    Object.assign(number, { id: name, type: "number", min: least, max: most, step, value, title: why });
+    Object.assign(range, { type: "range", min: least, max: most, step, value, tabIndex: -1, title: why });
+    range.setAttribute("aria-label", `${label}, slider`);
+    range.addEventListener("input", () => { number.value = range.value; changed(); });
+    number.addEventListener("input", () => { range.value = number.value; changed(); });
+    number.addEventListener("change", () => { set(name, number.value); changed(); });
+    head.append(title, number);
+    box.append(head, range);
+    $("sliders").append(box);
+  }
+  for (const name of TEXTS) $(name).addEventListener("input", changed);
+  $("show").addEventListener("change", changed);
+}
+
+// Put a value into its fields, brought within its range.
+function set(name, value) {
+  const slider = SLIDERS.find((entry) => entry[0] === name);
+  const number = Number(value);
+  const most = Number($(name).max);
+  const fine = Number.isFinite(number) && value !== "" ? Math.min(most, Math.max(slider[2], number)) : slider[5];
+  $(name).value = slider[4] === 1 ? Math.round(fine) : fine;
+  $(name).closest(".slider").querySelector("[type=range]").value = $(name).value;
+}
+
+export function limitLength(context) {
+  for (const input of $("max_tokens").closest(".slider").querySelectorAll("input")) input.max = context - 1;
+  set("max_tokens", $("max_tokens").value);
+}
+
+export function read() {
+  const values = Object.fromEntries(SLIDERS.map(([name, , , , , value]) => [name, $(name).value === "" ? value : Number($(name).value)]));
+  for (const name of TEXTS) values[name] = $(name).value;
+  values.show = $("show").value;
+  return values;
+}
+
+// Values may come from a link, so nothing is believed about them.
+export function write(values) {
+  for (const [name, , , , , value] of SLIDERS) set(name, values[name] ?? value);
+  for (const name of TEXTS) $(name).value = typeof values[name] === "string" ? values[name].slice(0, 2000) : "";
+  $("show").value = SHOWS.includes(values.show) ? values.show : "off";
+}
+
+// The fields of a request; those at their defaults are left out.
+export function parameters(values, chat) {
+  const body = { max_tokens: values.max_tokens, temperature: values.temperature };
+  const neutral = { top_p: 1, top_k: 0, min_p: 0, frequency_penalty: 0, presence_penalty: 0, repetition_penalty: 1 };
+  for (const [name, none] of Object.entries(neutral)) if (values[name] !== none) body[name] = values[name];
+  if (!chat && values.best_of > 1) body.best_of = values.best_of;
+  const stops = values.stops.split("\n").filter(Boolean).map(unescaped);
+  if (stops.length) body.stop = stops;
+  if (/^\d{1,15}$/.test(values.seed.trim())) body.seed = Number(values.seed.trim());
+  return body;
+}
+
+export function load(name, otherwise) {
+  try { return JSON.parse(localStorage.getItem(`gpt3.${name}`)) ?? otherwise; } catch { return otherwise; }
+}
+
+export function store(name, value) {
+  try { localStorage.setItem(`gpt3.${name}`, JSON.stringify(value)); } catch { /* full, or not allowed: then it is not kept */ }
+}
+
+export function toLink(state) {
+  const bytes = new TextEncoder().encode(JSON.stringify(state));
+  const text = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  return `${location.origin}/#${text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+}
+
+export function fromLink(hash) {
+  try {
+    const text = atob(hash.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
+    const state = JSON.parse(new TextDecoder().decode(Uint8Array.from(text, (c) => c.charCodeAt(0))));
+    return state && typeof state === "object" && typeof state.text === "string" ? state : null;
+  } catch { return null; }
+}

@@ -1,0 +1,269 @@
+"""Continuous batching: one thread owns the engine; the texts of many requests are written side by side and take turns for slots.
+
+Requests join and leave between steps. Slots go to requests in turn, a text each, so that one request for a hundred texts does not
+shut out the next one. What a text becomes depends on its own prompt, options and seed, not on who else is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gpt3.errors import InputError, RunError
+from gpt3.inference.decoding import Decoder, Row
+from gpt3.serving.errors import ApiError
+from gpt3.serving.metrics import Metrics
+from gpt3.serving.texts import Piece, Text
+
+if TYPE_CHECKING:
+    from gpt3.inference.language_model import LanguageModel
+
+Event = list[Piece] | ApiError | None
+"""Pieces of texts; an error, after which nothing comes; None: all texts are complete."""
+
+
+class Ticket:
+    """A request that was handed in.
+
+    Args:
+        texts: what it asks for.
+        stream: give pieces as they are made; otherwise only the end.
+        seconds: it may take.
+
+    Attributes:
+        events: what happens to it, see Event; put there on the event loop that made the ticket.
+    """
+
+    def __init__(self, texts: Sequence[Text], stream: bool, seconds: float) -> None:
+        self.texts, self.stream = list(texts), stream
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.loop = asyncio.get_running_loop()
+        self.arrived = time.monotonic()
+        self.deadline = self.arrived + seconds
+        self.begun = 0  # texts that have or had a slot
+        self.open = len(self.texts)  # texts that are not complete
+        self.spoke = False  # a token was written
+        self.over = False  # it ended, or nobody waits for it
+
+
+class Worker:
+    """Writes the texts of all requests.
+
+    Args:
+        model: to serve.
+        slots: texts side by side.
+        queue: requests that may wait.
+        prompt_tokens: of prompts read in one step.
+        metrics: what it counts.
+    """
+
+    def __init__(self, model: LanguageModel, slots: int, queue: int, prompt_tokens: int, metrics: Metrics) -> None:
+        self.model, self.slots, self.queue, self.prompt_tokens, self.metrics = (
+            model,
+            slots,
+            queue,
+            prompt_tokens,
+            metrics,
+        )
+        self._lock = threading.Condition()
+        self._turns: deque[Ticket] = deque()  # requests with texts that have not begun, in the order of their turns
+        self._cancelled: list[Ticket] = []
+        self._running: dict[Row, tuple[Ticket, Text]] = {}
+        self._refuse_at: float | None = None  # draining: requests that are not done by then are told so
+        self._closing = False
+        self._decoder = self._new_decoder()
+        self._thread = threading.Thread(target=self._serve, name="gpt3-worker", daemon=True)
+
+    def _new_decoder(self) -> Decoder:
+        return Decoder(self.model.engine, self.slots, self.model.engine.context, prompt_tokens=self.prompt_tokens)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    @property
+    def running(self) -> int:
+        """Texts being written."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests of which no text has begun."""
+        return sum(ticket.begun == 0 for ticket in list(self._turns))
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused because the server stops."""
+        return self._refuse_at is not None
+
+    def submit(self, ticket: Ticket) -> None:
+        """Hand in a request.
+
+        Raises:
+            ApiError: 429, the queue is full; 503, the server stops.
+        """
+        with self._lock:
+            if self.draining:
+                raise ApiError(503, "the server is shutting down", code="shutting_down", headers={"Retry-After": "5"})
+            if self.waiting >= self.queue and self.running + self.waiting >= self.slots:
+                self.metrics.add("gpt3_rejected_total")
+                message = f"the queue is full ({self.queue} requests wait); try again later"
+                raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(self._patience())})
+            self._turns.append(ticket)
+            self._lock.notify()
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Nobody waits for this request any more. Does nothing when it has ended."""
+        with self._lock:
+            if not ticket.over:
+                ticket.over = True
+                self._cancelled.append(ticket)
+                self.metrics.add("gpt3_cancelled_total")
+                self._lock.notify()
+
+    def drain(self, seconds: float) -> None:
+        """Take no more requests; those not done after `seconds` are told that the server stops. Safe in a signal handler."""
+        self._refuse_at = time.monotonic() + seconds
+
+    def close(self) -> None:
+        """End the thread. Requests that are not done are told that the server stops."""
+        self.drain(0)
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _patience(self) -> int:
+        """Seconds until a slot may be free: about what a waiting request has waited, between 1 and 60."""
+        now = time.monotonic()
+        return round(min(60.0, max(1.0, *(now - ticket.arrived for ticket in self._turns), 1.0)))
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                while not (self._turns or self._running or self._cancelled or self._closing):
+                    self._lock.wait()
+                cancelled, self._cancelled = self._cancelled, []
+                if self._closing and not (self._turns or self._running):
+                    return
+            events: list[tuple[Ticket, Event]] = []
+            try:
+                for ticket in cancelled:
+                    self._drop(ticket)
+                self._expire(events)
+                self._seat(events)
+                if self._running:
+                    self._step(events)
+            except Exception as error:  # of the engine: those being served are told, and the next ones are served
+                if not isinstance(error, (InputError, RunError)):
+                    traceback.print_exc()
+                told = (
+                    str(error)
+                    if isinstance(error, (InputError, RunError))
+                    else f"internal error: {type(error).__name__}"
+                )
+                served = list(dict.fromkeys(ticket for ticket, _ in self._running.values()))
+                self._running.clear()
+                self._decoder = self._new_decoder()
+                for ticket in served:
+                    self._drop(ticket)
+                    self._end(ticket, ApiError(500, told, code="engine"), events)
+            _deliver(events)
+
+    def _drop(self, ticket: Ticket) -> None:
+        """Take a request's texts out of turns and slots."""
+        with self._lock:
+            if ticket in self._turns:
+                self._turns.remove(ticket)
+        for row in [row for row, (owner, _) in self._running.items() if owner is ticket]:
+            self._decoder.leave(row)
+            del self._running[row]
+
+    def _expire(self, events: list[tuple[Ticket, Event]]) -> None:
+        """End requests whose time is over."""
+        now = time.monotonic()
+        stopping = self._closing or (self._refuse_at is not None and now >= self._refuse_at)
+        with self._lock:
+            tickets = dict.fromkeys([*self._turns, *(ticket for ticket, _ in self._running.values())])
+        for ticket in tickets:
+            if stopping:
+                self._drop(ticket)
+                self._end(ticket, ApiError(503, "the server is shutting down", code="shutting_down"), events)
+            elif now >= ticket.deadline:
+                self._drop(ticket)
+                self.metrics.add("gpt3_timeouts_total")
+                limit = ticket.deadline - ticket.arrived
+                self._end(ticket, ApiError(504, f"the request took more than {limit:g} s", code="timeout"), events)
+
+    def _seat(self, events: list[tuple[Ticket, Event]]) -> None:
+        """Give free slots to requests in turn, a text at a time."""
+        while True:
+            with self._lock:
+                if not self._turns or len(self._running) >= self.slots:
+                    return
+                ticket = self._turns.popleft()
+                text = ticket.texts[ticket.begun]
+                ticket.begun += 1
+                if ticket.begun < len(ticket.texts):
+                    self._turns.append(ticket)
+            self.metrics.add("gpt3_prompt_tokens_total", len(text.ids))
+            if text.needs_engine:
+                row = text.begin()
+                self._running[row] = ticket, text
+                self._decoder.join(row)
+            else:
+                self._note(ticket, text.take([]), events)
+
+    def _step(self, events: list[tuple[Ticket, Event]]) -> None:
+        """One forward; pieces to the requests that got some."""
+        self.metrics.add("gpt3_steps_total")
+        written = 0
+        for row, choices in self._decoder.step():
+            ticket, text = self._running[row]
+            before = len(text.tokens)
+            piece = text.take(choices)
+            written += len(text.tokens) - before
+            if not ticket.spoke:
+                ticket.spoke = True
+                self.metrics.observe("gpt3_first_token_seconds", time.monotonic() - ticket.arrived)
+            if piece.finish_reason is not None:
+                self._decoder.leave(row)
+                del self._running[row]
+            self._note(ticket, piece, events)
+        self.metrics.add("gpt3_completion_tokens_total", written)
+
+    def _note(self, ticket: Ticket, piece: Piece, events: list[tuple[Ticket, Event]]) -> None:
+        if ticket.stream and (piece.text or piece.tokens or piece.finish_reason is not None):
+            events.append((ticket, [piece]))
+        if piece.finish_reason is not None:
+            ticket.open -= 1
+            if not ticket.open:
+                self._end(ticket, None, events)
+
+    def _end(self, ticket: Ticket, event: ApiError | None, events: list[tuple[Ticket, Event]]) -> None:
+        with self._lock:
+            over, ticket.over = ticket.over, True
+        if not over:
+            events.append((ticket, event))
+            self.metrics.observe("gpt3_request_seconds", time.monotonic() - ticket.arrived)
+
+
+def _deliver(events: list[tuple[Ticket, Event]]) -> None:
+    """Hand events over to the event loops their requests wait on, one call a loop."""
+
+    def put(batch: list[tuple[Ticket, Event]]) -> None:
+        for ticket, event in batch:
+            ticket.events.put_nowait(event)
+
+    for loop in dict.fromkeys(ticket.loop for ticket, _ in events):
+        batch = [(ticket, event) for ticket, event in events if ticket.loop is loop]
+        try:
+            loop.call_soon_threadsafe(put, batch)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            continue

@@ -1,0 +1,73 @@
+"""The curves over contexts: caches weigh what their shapes say, and the picture shows every point."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt3.bench.contexts import bench_contexts, run, table
+from gpt3.bench.contexts_chart import draw, ticks
+from gpt3.bench.contexts_options import MOST_STEPS, BenchContextsOptions
+from gpt3.errors import InputError
+from gpt3.inference.engine import ROLLBACK
+from gpt3.ladder import preset
+
+
+def test_half_of_the_layers_stop_growing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = BenchContextsOptions(
+        model="demo", contexts=[256, 64], steps=2, rounds=2, threads=1, out=str(tmp_path / "curves.svg")
+    )
+    points = bench_contexts(options)
+    assert [(point.kind, point.context) for point in points] == [
+        ("banded", 64), ("dense", 64), ("banded", 256), ("dense", 256),
+    ]  # fmt: skip
+    shape = preset("demo")
+    layer = 2 * 4 * shape.d_model  # bytes of a token's key and value
+    held = {(point.kind, point.context): point.cache_bytes for point in points}
+    assert held["dense", 256] == 4 * layer * 256
+    assert held["banded", 256] == 2 * layer * 256 + 2 * layer * (shape.window + ROLLBACK)
+    assert held["banded", 64] == held["dense", 64]  # shorter than window and rollback: as much as a dense layer
+    assert all(0 < point.fastest <= point.slowest for point in points)
+    assert len(table(points).splitlines()) == 4
+    run(options)
+    drawn = ElementTree.parse(tmp_path / "curves.svg").getroot()
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == 8
+    assert "banded" in capsys.readouterr().out
+
+
+def test_no_point_lies_outside_its_panel() -> None:
+    points = bench_contexts(BenchContextsOptions(model="demo", contexts=[40], steps=1, rounds=1, threads=1))
+    drawn = ElementTree.fromstring(draw(points, "one context & both kinds"))
+    for circle in drawn.findall("{http://www.w3.org/2000/svg}circle"):
+        assert 0 < float(circle.get("cx", "")) < 860
+        assert 84 <= float(circle.get("cy", "")) <= 270
+
+
+@pytest.mark.parametrize("highest", [0.003, 0.99, 1.0, 7.3, 10.0, 31.0, 604.0])
+def test_an_axis_has_a_few_round_marks(highest: float) -> None:
+    marks = ticks(highest)
+    assert marks[0] == 0
+    assert marks[-1] > highest * (1 - 1e-6)
+    assert 4 <= len(marks) <= 6
+
+
+def test_a_cache_gives_back_as_many_tokens_as_are_timed() -> None:
+    assert MOST_STEPS == ROLLBACK
+
+
+@pytest.mark.parametrize(
+    ("options", "needle"),
+    [
+        ({"model": "18M"}, "18M"),
+        ({"steps": 65}, "from 1 to 64"),
+        ({"contexts": [16]}, "more than --steps 16"),
+        ({"weights": "fp8"}, "fp8"),
+        ({"rounds": 0}, "--rounds 0"),
+    ],
+)
+def test_what_makes_no_curve_is_named(options: dict[str, Any], needle: str) -> None:
+    with pytest.raises(InputError, match=needle):
+        BenchContextsOptions(**options)

@@ -1,0 +1,29 @@
+"""A tiny random model, and one live server for the tests that need nothing special of it."""
+
+import importlib.util
+
+import pytest
+from live_server import CONTEXT, fixtures, serving
+
+if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+    collect_ignore_glob = ["test_*.py"]
+
+one_thread, tokenizer = fixtures.one_thread, fixtures.tokenizer
+
+
+@pytest.fixture(scope="session")
+def language_model(tokenizer):
+    """End-of-text is all but impossible, so that a text goes on for long."""
+    from gpt3.inference.engines import make_engine
+    from gpt3.inference.language_model import LanguageModel
+
+    model = fixtures.make_model(tokenizer, max_position_embeddings=CONTEXT)
+    end = model.transformer.wte.weight.data[tokenizer.eos_token_id]
+    model.transformer.ln_f.bias.data -= 12 * end / end.square().sum()
+    return LanguageModel(model, tokenizer, make_engine(model, "fp32"))
+
+
+@pytest.fixture(scope="session")
+def live(language_model):
+    with serving(language_model) as server:
+        yield server

@@ -1,0 +1,82 @@
+"""A live server on a loopback port, in a thread."""
+
+import contextlib
+import importlib.util
+import json
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+spec = importlib.util.spec_from_file_location(
+    "inference_fixtures", Path(__file__).parents[1] / "inference" / "conftest.py"
+)
+fixtures = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fixtures)
+
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CONTEXT = 128
+
+
+@dataclass
+class Live:
+    """A server and how to ask it."""
+
+    url: str
+    worker: Any
+    stop: threading.Event
+    thread: threading.Thread
+    name: str
+
+    def ask(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
+        """Status, JSON (or text) and headers of an answer."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json", **(headers or {})})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                status, content, head = answer.status, answer.read(), answer.headers
+        except urllib.error.HTTPError as error:
+            status, content, head = error.code, error.read(), error.headers
+        kind = head.get("content-type", "")
+        return status, json.loads(content) if kind.startswith("application/json") else content.decode(), head
+
+    def complete(self, **body: Any) -> dict[str, Any]:
+        """The answer to a completion that succeeds."""
+        status, answer, _ = self.ask("/v1/completions", body)
+        assert status == 200, answer
+        return answer
+
+    def stream(self, path: str = "/v1/completions", **body: Any) -> list[dict[str, Any]]:
+        """The chunks of a stream, which ends with [DONE]."""
+        status, text, head = self.ask(path, {**body, "stream": True})
+        assert status == 200, text
+        assert head["content-type"].startswith("text/event-stream")
+        *events, done, rest = text.split("\n\n")
+        assert (done, rest) == ("data: [DONE]", "")
+        return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+@contextlib.contextmanager
+def serving(model, **options: Any):
+    from gpt3.serving.command import address_of, assemble, listen, serve
+    from gpt3.serving.options import ServeOptions
+
+    chosen = ServeOptions(**{"port": 0, "slots": 4, "prompt_tokens": 16, "grace": 5, **options})
+    listening = listen(chosen.host, chosen.port)
+    app, worker = assemble(model, chosen.name or "tiny", chosen)
+    ready, stop = threading.Event(), threading.Event()
+    thread = threading.Thread(target=serve, args=(app, worker, listening, chosen, ready.set, stop))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield Live(address_of(listening), worker, stop, thread, chosen.name or "tiny")
+    finally:
+        stop.set()
+        thread.join(30)
+        listening.close()
+        assert not thread.is_alive()

@@ -1,0 +1,87 @@
+"""/v1/chat/completions: the model's own template, OpenAI's shapes, and messages that cannot become control tokens."""
+
+import copy
+
+import pytest
+from live_server import TEMPLATE, serving
+
+from gpt3.inference.language_model import LanguageModel
+from gpt3.serving.chat import conversation_ids
+from gpt3.serving.completions import Served
+from gpt3.serving.schema import Message
+
+TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "The sea?"}]
+
+
+@pytest.fixture(scope="module")
+def chat_model(language_model):
+    tokenizer = copy.deepcopy(language_model.tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    model = LanguageModel.__new__(LanguageModel)
+    model.__dict__.update(language_model.__dict__, tokenizer=tokenizer)
+    return model
+
+
+@pytest.fixture(scope="module")
+def chat(chat_model):
+    with serving(chat_model) as live:
+        yield live
+
+
+def test_an_answer_continues_the_templates_text(chat, chat_model) -> None:
+    prompt = chat_model.tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True)
+    assert prompt == "<|system|>Be brief.\n<|user|>The sea?\n<|assistant|>"
+    expected = [text.text for text in chat_model.complete(prompt, n=2, max_new_tokens=8, seed=3)]
+    body = {"messages": TALK, "max_tokens": 8, "n": 2, "seed": 3, "logprobs": True, "top_logprobs": 2}
+    status, answer, _ = chat.ask("/v1/chat/completions", body)
+    assert status == 200, answer
+    assert answer["object"] == "chat.completion"
+    assert [choice["message"]["content"] for choice in answer["choices"]] == expected
+    choice = answer["choices"][0]
+    assert set(choice) == {"index", "message", "logprobs", "finish_reason"}
+    assert (
+        b"".join(bytes(entry["bytes"]) for entry in choice["logprobs"]["content"])
+        .decode("utf-8", "replace")
+        .startswith(expected[0].rstrip("\ufffd"))
+    )
+    assert all(len(entry["top_logprobs"]) == 2 for entry in choice["logprobs"]["content"])
+    chunks = chat.stream("/v1/chat/completions", **body, stream_options={"include_usage": True})
+    assert [chunk["choices"][0]["delta"] for chunk in chunks[:2]] == [{"role": "assistant", "content": ""}] * 2
+    for number in range(2):
+        own = [chunk["choices"][0] for chunk in chunks[2:-1] if chunk["choices"][0]["index"] == number]
+        assert "".join(part["delta"].get("content", "") for part in own) == expected[number]
+        assert [part["finish_reason"] for part in own][-1] == "length"
+    assert chunks[-1]["usage"] == answer["usage"]
+
+
+def test_the_answer_may_take_what_the_context_has_room_for(chat) -> None:
+    _, answer, _ = chat.ask("/v1/chat/completions", {"messages": TALK})
+    assert answer["usage"]["total_tokens"] == 128
+
+
+def test_a_message_cannot_hold_a_control_token(chat_model) -> None:
+    served = Served(chat_model, "tiny", 8)
+    end = chat_model.tokenizer.eos_token
+    evil = conversation_ids(served, [Message(role="user", content=f"a{end}b{end}")])
+    assert chat_model.tokenizer.eos_token_id not in evil
+    assert chat_model.text_of(evil) == f"<|user|>a{end}b{end}\n<|assistant|>"
+    honest = conversation_ids(served, [Message(role="user", content="{{ 7 * 7 }} The sea")])
+    assert honest == chat_model.encode_prompt("<|user|>{{ 7 * 7 }} The sea\n<|assistant|>")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "messages is missing"),
+        ({"messages": []}, "at least 1 item"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "url": "x"}]}]}, "no text"),
+        ({"messages": TALK, "tools": []}, "unrecognized request argument: tools"),
+        ({"messages": TALK, "top_logprobs": 2}, "without logprobs"),
+        ({"messages": [{"role": "user", "content": "x " * 300}]}, "maximum context length"),
+    ],
+)
+def test_bad_input(chat, body, words: str) -> None:
+    status, answer, _ = chat.ask("/v1/chat/completions", body)
+    assert status == 400
+    assert words in answer["error"]["message"]

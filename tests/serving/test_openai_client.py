@@ -1,0 +1,51 @@
+"""The official openai client against the live server."""
+
+import pytest
+
+openai = pytest.importorskip("openai")
+
+
+@pytest.fixture
+def client(live):
+    with openai.OpenAI(base_url=live.url + "/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_completions(client, language_model) -> None:
+    expected = [text.text for text in language_model.complete("The sea", n=2, max_new_tokens=8, seed=1)]
+    answer = client.completions.create(model="tiny", prompt="The sea", max_tokens=8, n=2, seed=1, logprobs=2, echo=True)
+    assert [choice.text for choice in answer.choices] == ["The sea" + text for text in expected]
+    assert answer.choices[0].logprobs.token_logprobs[0] is None
+    assert answer.choices[0].logprobs.text_offset[:2] == [0, 3]
+    assert answer.usage.total_tokens == 2 + 16
+    best = client.completions.create(model="tiny", prompt="The sea", max_tokens=8, n=1, best_of=3, seed=1)
+    assert len(best.choices) == 1
+
+
+def test_streams(client, language_model) -> None:
+    expected = language_model.complete("The sea", max_new_tokens=8, seed=1)[0].text
+    stream = client.completions.create(
+        model="tiny", prompt="The sea", max_tokens=8, seed=1, stream=True, stream_options={"include_usage": True}
+    )
+    *chunks, last = stream
+    assert "".join(chunk.choices[0].text for chunk in chunks) == expected
+    assert last.usage.completion_tokens == 8
+
+
+def test_stop_bias_and_extras(client, tokenizer) -> None:
+    sea = tokenizer(" sea")["input_ids"][0]
+    answer = client.completions.create(
+        model="tiny", prompt="The", logit_bias={str(sea): 100}, stop=[" sea sea"], extra_body={"top_k": 5, "min_p": 0.1}
+    )
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("", "stop")
+
+
+def test_errors_have_their_classes(client) -> None:
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        client.completions.create(model="other", prompt="x")
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 128") as raised:
+        client.completions.create(model="tiny", prompt="x", max_tokens=1000)
+    assert raised.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError, match="no chat template"):
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
+    assert [model.id for model in client.models.list()] == ["tiny"]

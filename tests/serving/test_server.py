@@ -1,0 +1,245 @@
+"""The server around the API: keys, limits, clients that go away, full queues, time limits, an orderly end."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from live_server import serving
+
+from gpt3.errors import InputError
+from gpt3.serving.command import listen, name_of
+from gpt3.serving.options import ServeOptions
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def begin(live, **body) -> http.client.HTTPConnection:
+    """Send a request and do not read the answer."""
+    host, port = live.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    return connection
+
+
+LONG = {"prompt": "The", "max_tokens": 126, "n": 100, "logit_bias": {"0": -100}}  # minutes, if nobody stops it
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_is_written_for_no_longer(live, stream: bool) -> None:
+    connection = begin(live, **LONG, stream=stream)
+    wait_for(lambda: live.worker.running == 4)
+    connection.close()
+    wait_for(lambda: live.worker.running == 0 and live.worker.waiting == 0)
+    live.complete(prompt="The", max_tokens=2)
+
+
+def test_a_full_queue_is_told_at_once_and_slots_are_shared_fairly(language_model) -> None:
+    with serving(language_model, queue=2) as live:
+        first = begin(live, **LONG)
+        wait_for(lambda: live.worker.running == 4)
+        second = threading.Thread(target=live.complete, kwargs={"prompt": "The", "max_tokens": 2})
+        second.start()
+        second.join(30)  # although the first has 96 texts more that wait
+        assert not second.is_alive()
+        slow = language_model.engine.forward
+        held = threading.Event()
+        language_model.engine.forward = lambda *a: (held.wait(30), slow(*a))[1]
+        try:
+            more = [begin(live, prompt="The", max_tokens=2) for _ in range(2)]
+            wait_for(lambda: live.worker.waiting == 2)
+            status, answer, headers = live.ask("/v1/completions", {"prompt": "x"})
+        finally:
+            held.set()
+            del language_model.engine.forward
+        assert status == 429
+        assert answer["error"]["code"] == "queue_full"
+        assert 1 <= int(headers["Retry-After"]) <= 60
+        assert all(connection.getresponse().status == 200 for connection in more)
+        for connection in [first, *more]:
+            connection.close()
+
+
+def test_a_request_that_takes_too_long_is_ended(language_model) -> None:
+    with serving(language_model, timeout=0.3) as live:
+        status, answer, _ = live.ask("/v1/completions", LONG)
+        assert (status, answer["error"]["code"]) == (504, "timeout")
+        *_, last = live.stream(**LONG)
+        assert last["error"]["code"] == "timeout"
+
+
+def test_what_is_being_written_is_finished_when_the_server_stops(language_model) -> None:
+    with serving(language_model) as live:
+        connection = begin(live, prompt="The", max_tokens=120, stream=True)
+        wait_for(lambda: live.worker.running == 1)
+        live.stop.set()
+        text = connection.getresponse().read().decode()
+        assert text.endswith("data: [DONE]\n\n")
+        assert '"finish_reason":"length"' in text
+        live.thread.join(30)
+        assert not live.thread.is_alive()
+        with pytest.raises(OSError):  # noqa: PT011
+            begin(live, prompt="The").getresponse()
+
+
+def test_what_cannot_be_finished_is_told(language_model) -> None:
+    with serving(language_model, grace=0) as live:
+        connection = begin(live, **LONG, stream=True)
+        wait_for(lambda: live.worker.running == 4)
+        live.stop.set()
+        text = connection.getresponse().read().decode()
+        assert '"code":"shutting_down"' in text
+        assert text.endswith("data: [DONE]\n\n")
+
+
+def test_a_failing_engine_ends_its_requests_and_no_others(live, language_model, capsys) -> None:
+    def broken(*_):
+        raise MemoryError
+
+    language_model.engine.forward = broken
+    try:
+        status, answer, _ = live.ask("/v1/completions", {"prompt": "The"})
+    finally:
+        del language_model.engine.forward
+    assert (status, answer["error"]["type"]) == (500, "server_error")
+    assert "MemoryError" in capsys.readouterr().err
+    live.complete(prompt="The", max_tokens=2)
+
+
+def test_a_key_is_asked_for(language_model) -> None:
+    with serving(language_model, api_key="secret") as live:
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic secret"},
+            {"Authorization": "secret"},
+        ):
+            for path, body in (("/v1/completions", {}), ("/v1/models", None), ("/metrics", None)):
+                status, answer, _ = live.ask(path, body, headers)
+                assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+        assert live.ask("/v1/completions", {"max_tokens": 1}, {"Authorization": "Bearer secret"})[0] == 200
+        assert live.ask("/health")[0] == live.ask("/")[0] == 200
+
+
+def test_only_this_machine_is_served_without_a_key(monkeypatch) -> None:
+    monkeypatch.delenv("GPT3_API_KEY", raising=False)
+    with pytest.raises(InputError, match=r"--host 0.0.0.0 is open to other machines.*--api-key"):
+        ServeOptions(host="0.0.0.0")
+    assert ServeOptions(host="0.0.0.0", unprotected=True)
+    assert ServeOptions(host="::1").loopback
+    monkeypatch.setenv("GPT3_API_KEY", "k")
+    assert ServeOptions(host="0.0.0.0").key == "k"
+
+
+def test_all_bad_options_are_told_at_once() -> None:
+    with pytest.raises(InputError, match=r"--port is 70000.*; --slots is 0.*; --queue is -1.*; --timeout is 0"):
+        ServeOptions(port=70000, slots=0, queue=-1, timeout=0)
+
+
+def test_a_taken_port_is_told_before_the_model_is_loaded() -> None:
+    with listen("127.0.0.1", 0) as taken, pytest.raises(InputError, match=r"--port .* cannot be listened at"):
+        listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_foreign_page_cannot_use_the_local_server(live) -> None:
+    """A host name that leads here (DNS rebinding), and forms, which can send no JSON."""
+    status, answer, _ = live.ask("/v1/completions", {}, {"Host": "evil.example"})
+    assert (status, answer["error"]["code"]) == (403, "host")
+    assert live.ask("/v1/completions", {}, {"Content-Type": "text/plain"})[0] == 415
+    assert live.ask("/v1/models", None, {"Host": "localhost:99"})[0] == 200
+
+
+def test_bodies_are_limited_with_and_without_a_length(live) -> None:
+    status, answer, _ = live.ask("/v1/completions", b" " * 1_000_001)
+    assert (status, answer["error"]["code"]) == (413, "body_too_large")
+    host, port = live.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    chunks = (b" " * 100_000 for _ in range(11))
+    connection.request("POST", "/v1/completions", chunks, {"Content-Type": "application/json"}, encode_chunked=True)
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b" ",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"n": 1e999}',
+        b'{"seed": 1' + b"0" * 5000 + b"}",
+    ],
+)
+def test_what_is_no_request_is_the_clients_fault(live, body: bytes) -> None:
+    status, answer, _ = live.ask("/v1/completions", body)
+    assert status == 400, answer
+    assert answer["error"]["message"]
+
+
+def test_models_health_metrics_and_reference(live) -> None:
+    status, models, _ = live.ask("/v1/models")
+    assert [model["id"] for model in models["data"]] == ["tiny"]
+    assert live.ask("/v1/models/tiny")[1] == models["data"][0] == live.ask("/v1/engines/tiny")[1]
+    for path, body in (
+        ("/v1/models/other", None),
+        ("/v1/engines/other/completions", {}),
+        ("/v1/completions", {"model": "other"}),
+    ):
+        status, answer, _ = live.ask(path, body)
+        assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    assert live.ask("/v1/completions", {"model": "\ud800"})[0] == 404  # half a character can be told, too
+    assert live.ask("/v1/engines/tiny/completions", {"max_tokens": 1})[0] == 200
+    assert live.ask("/health")[1] == {"status": "ok", "model": "tiny"}
+    before = metric(live, "gpt3_completion_tokens_total")
+    live.complete(prompt="The", max_tokens=5)
+    assert metric(live, "gpt3_completion_tokens_total") == before + 5
+    text = live.ask("/metrics")[1]
+    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(families) == len(set(families)) > 8
+    reference = live.ask("/docs")[1]
+    assert "best_of" in reference
+    assert "http" not in reference.replace("HTTP", "")  # nothing from elsewhere
+
+
+def metric(live, name: str) -> float:
+    return next(float(line.split()[1]) for line in live.ask("/metrics")[1].splitlines() if line.startswith(name + " "))
+
+
+def test_a_models_name_is_its_runs(tmp_path) -> None:
+    assert name_of(tmp_path / "runs" / "demo" / "model") == "demo"
+    assert name_of("openai-community/gpt2") == "openai-community/gpt2"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_the_command_serves_and_ends_in_order(language_model, tokenizer, tmp_path, kind: int) -> None:
+    from live_server import fixtures
+
+    fixtures.make_model(tokenizer).save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    command = [sys.executable, "-m", "gpt3", "serve", str(tmp_path / "small"), "--port", "0", "--grace", "5"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        line = next(line for line in process.stderr if "is ready" in line)
+        assert "small is ready (no key)" in line
+        port = int(line.split("API http://127.0.0.1:")[1].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert b'"ok"' in connection.makefile("rb").read()
+        process.send_signal(kind)
+        rest = process.stderr.read()
+        assert process.wait(20) == 0, rest
+        assert "Traceback" not in rest
