@@ -1,15 +1,17 @@
 """`gpt3 eval` from model folder to table and files; a second call goes on where the first ended."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
 from gpt3 import cli
+from gpt3.evaluation.page import page
 
 TASKS = ["--tasks", "arithmetic-2d+,wiki-topic", "--shots", "0,1", "--limit", "4", "--dtype", "fp32"]
 
 
-def test_a_table_with_errors_chance_and_the_papers_figures(folder, tmp_path, capsys):
+def test_a_table_with_errors_chance_and_the_papers_figures(folder, network, tmp_path, capsys):
     assert cli.main(["eval", "--model", str(folder), *TASKS, "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert "76.9" in shown
@@ -25,6 +27,23 @@ def test_a_table_with_errors_chance_and_the_papers_figures(folder, tmp_path, cap
     lines = (tmp_path / "out" / "examples" / "wiki-topic-1.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 5
     assert len(json.loads(lines[1])["detail"]["logprobs"]) == 11
+    assert results["parameters"] == network.num_parameters()
+    drawn = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert drawn.count("<svg") == 2
+    ElementTree.fromstring(drawn.split("\n", 1)[1].replace('<meta charset="utf-8">', ""))  # every mark closed
+
+
+def test_models_are_drawn_over_their_size():
+    def results(name, size, accuracy):
+        figure = {"value": accuracy, "error": 0.01}
+        entry = {"task": "t", "shots": 1, "examples": 9, "chance": 0.5, "metrics": {"acc": figure}, "paper": {}}
+        return {"model": name, "parameters": size, "results": [entry]}
+
+    shown = page([results("a<b", 1_000_000, 0.5), results("c", 25_000_000, 0.75)])
+    assert "a&lt;b" in shown
+    assert ">1M<" in shown
+    assert ">25M<" in shown
+    assert shown.count("<svg") == 2
 
 
 def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, monkeypatch, capsys):

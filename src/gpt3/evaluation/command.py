@@ -16,6 +16,7 @@ from gpt3.errors import InputError
 from gpt3.evaluation.example_file import ExampleFile
 from gpt3.evaluation.items import Source, Split, Task
 from gpt3.evaluation.options import EvalOptions
+from gpt3.evaluation.page import write_page
 from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions
 from gpt3.evaluation.results import group_record, record, table
 from gpt3.evaluation.scores import score
@@ -65,6 +66,10 @@ def run(options: EvalOptions) -> None:
         if not options.json:
             print(table(found[-1]["results"]))
             print(f"results: {out / 'results.json'}", file=sys.stderr)
+    if len(found) > 1:
+        root = Path(options.out or "eval")
+        write_page(root / "report.html", found)
+        print(f"report of all models: {root / 'report.html'}", file=sys.stderr)
     if options.json:
         print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
 
@@ -155,6 +160,7 @@ def evaluate(model: LanguageModel, name: str, parts: list[Part], options: EvalOp
         "limit": options.limit,
         "results": entries + groups(options, parts, entries),
     }
+    write_page(out / "report.html", [results])
     write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
 
@@ -194,10 +200,13 @@ def fingerprint(model: LanguageModel) -> str:
     return hashlib.sha256(repr([round(value, 3) for value in found.logprobs]).encode()).hexdigest()[:16]
 
 
-def parameters(model: LanguageModel) -> int | None:
-    """Trained numbers of the model, where its config says how to count them."""
-    count = getattr(model.config, "num_parameters", None)
-    return count if isinstance(count, int) else None
+def parameters(model: LanguageModel) -> int:
+    """Trained numbers of the model, a tied head counted once; its shape is enough to know."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return int(AutoModelForCausalLM.from_config(model.config).num_parameters())
 
 
 def digest(asked: list[Question]) -> str:
