@@ -9,6 +9,7 @@ from gpt3.evaluation.probe import Probe
 from gpt3.evaluation.protocol import questions
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import TASKS
+from gpt3.training.run import train
 
 
 def test_it_is_the_tasks_own_accuracy_and_leaves_no_trace(network, tokenizer, model):
@@ -30,3 +31,5 @@ def test_it_is_the_tasks_own_accuracy_and_leaves_no_trace(network, tokenizer, mo
 def test_tasks_that_need_files_are_refused(tokenizer):
     with pytest.raises(InputError, match="--probe piqa needs files"):
         Probe(["piqa"], tokenizer, 10)
+    with pytest.raises(InputError, match="no task aritmetic"):  # before any data is read
+        train(probe=["aritmetic"], data=["nowhere"])

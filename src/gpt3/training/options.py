@@ -151,6 +151,11 @@ class TrainOptions:
     workers: int | None = None
     """Processes that prepare the data. Default: one a core."""
 
+    @property
+    def probe_names(self) -> list[str]:
+        """--probe, split at its commas."""
+        return [name.strip() for text in self.probe for name in text.split(",") if name.strip()]
+
     def __post_init__(self) -> None:
         problems = list(self._problems())
         if problems:

@@ -143,12 +143,11 @@ class Pretraining:
 
     def _probes(self) -> list[Evaluator]:
         """What --probe asks for."""
-        names = [name.strip() for text in self.options.probe for name in text.split(",") if name.strip()]
-        if not names:
+        if not self.options.probe_names:
             return []
         from gpt3.evaluation.probe import Probe
 
-        return [Probe(names, self.tokenizer, self.plan.validate_every)]
+        return [Probe(self.options.probe_names, self.tokenizer, self.plan.validate_every)]
 
     def _build(self, evaluators: Sequence[Evaluator]) -> None:
         """Model, optimizer and trainer, with fresh weights or the checkpoint's."""
