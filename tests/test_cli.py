@@ -32,7 +32,14 @@ SURFACE = {
     "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
         timeout unprotected""",
     "export": "context dtype format model out verify",
-    "prepare": "data fold out resume shard_tokens tokenizer validation_fraction workers",
+    "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",
+    "contamination": "data data_dir json model out scores tasks workers",
+    "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every
+        filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing resume
+        seed show skip_malformed steps track train_on val validation_fraction weight_decay""",
+    "chat": """bad_words device dtype few_shot frequency_penalty load logit_bias logprobs max_new_tokens min_new_tokens min_p
+        model no_repeat_ngram num_samples presence_penalty quantize repetition_penalty seed stop system temperature top_k top_p
+        typical_p""",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",
     "info": "json path",
@@ -105,6 +112,11 @@ def test_options_are_parsed_without_torch(name: str) -> None:
         (["score"], ["nothing to score", "--text"]),
         (["score", "no-such.txt"], ["no-such.txt", "cannot be read"]),
         (["score", "--text", "x", "--context", "4", "--stride", "5"], ["--stride 5", "--context 4"]),
+        (["contamination", "--data", "wiki"], ["--tasks", "--data-dir"]),
+        (["contamination", "--data", "wiki", "--tasks", "nil"], ["--tasks nil", "--data-dir"]),
+        (["finetune", "--steps", "0"], ["--steps 0"]),
+        (["finetune", "--model", "no/such/model"], ["no/such/model"]),
+        (["chat", "--model", "no/such/model"], ["no/such/model"]),
         (["ladder", "--gpus", "8"], ["--gpu H100", "--gpu-memory 80"]),
         (["ladder", "--gpus", "0", "--gpu", "H100"], ["--gpus 0", "from 1"]),
         (["ladder", "--gpus", "2.5", "--gpu", "H100"], ["--gpus", "2.5"]),

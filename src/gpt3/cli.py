@@ -43,6 +43,17 @@ COMMANDS = {
         "gpt3.inference.command:run",
         positional="prompt",
     ),
+    "finetune": Command(
+        "make an assistant of a base model: conversations, then preferences (TRL)",
+        "gpt3.finetuning.options:FinetuneOptions",
+        "gpt3.finetuning.tuning:run",
+    ),
+    "chat": Command(
+        "talk with a fine-tuned model in the terminal",
+        "gpt3.finetuning.options:ChatOptions",
+        "gpt3.finetuning.chat_command:run",
+        positional="model",
+    ),
     "score": Command(
         "how well a model predicts texts: loss, perplexity, bits per byte, token by token",
         "gpt3.inference.score_options:ScoreOptions",
@@ -69,6 +80,11 @@ COMMANDS = {
         "turn documents into token shards",
         "gpt3.corpus.prepare:PrepareOptions",
         "gpt3.corpus.prepare:run",
+    ),
+    "contamination": Command(
+        "which benchmark examples stand in the training text",
+        "gpt3.evaluation.contamination_options:ContaminationOptions",
+        "gpt3.evaluation.contamination_command:run",
     ),
     "tokenizer train": Command(
         "train a byte-level BPE of your own",

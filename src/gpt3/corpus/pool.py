@@ -82,7 +82,7 @@ def _start(
     global _writer
     # Ctrl-C reaches every process of the terminal; the parent answers for all of them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()
+    threading.Thread(target=die_with_parent, args=(watched,), daemon=True).start()
     from gpt3.tokenizer import Encoder, load_tokenizer
 
     def report(size: int) -> None:
@@ -93,7 +93,8 @@ def _start(
     _writer = SegmentWriter(work / "segments", encoder, dtype, end_of_text, report)
 
 
-def _die_with_parent(watched: Connection) -> None:
+def die_with_parent(watched: Connection) -> None:
+    """End this process when the other end of the pipe is closed; for a thread of its own."""
     watched.poll(None)  # nothing is ever sent: this returns when the writing end is closed
     os._exit(1)
 

@@ -15,12 +15,15 @@ from filelock import FileLock, Timeout
 from gpt3 import __version__, durable
 from gpt3.corpus import manifest, segments
 from gpt3.corpus.assembly import Assembly, count_by_source, held_out_keys
+from gpt3.corpus.decontamination import CleanPart, fingerprint, index_benchmarks, prepare_folder
 from gpt3.corpus.hash_folds import fold_keys, parse_fold
+from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.pool import encode_in_processes
 from gpt3.corpus.prepare import PrepareOptions
 from gpt3.corpus.segments import Segment, SegmentWriter, read_segments
 from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
 from gpt3.corpus.sources import Part, open_sources
+from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
 from gpt3.progress import Progress
 from gpt3.tokenizer import Encoder, load_tokenizer, tokenizer_hash
@@ -32,6 +35,8 @@ LEAST_BYTES_PER_TOKEN = 3.0
 BYTES_PER_ID = 100
 """Of a saved tokenizer, with room to spare: GPT-2's has 70."""
 STATE = "preparation.json"
+BENCHMARKS = "benchmarks"
+"""The folder of what `gpt3.corpus.decontamination` lays beside the segments."""
 
 
 class Preparation:
@@ -57,6 +62,12 @@ class Preparation:
         self.fold = None if options.fold is None else parse_fold(options.fold)
         if self.fold is not None:  # in place of the fraction
             self.identity |= {"validation_fraction": 1 / self.fold[1], "fold": "{}/{}".format(*self.fold)}
+        self.benchmarks: NgramIndex | None = None
+        if options.decontaminate:
+            files = find_tasks(options.decontaminate, None)
+            examples = (example for name, path in files.items() for example in read_examples(name, path))
+            self.benchmarks = index_benchmarks(example.text for example in examples)
+            self.identity["decontaminated"] = {"of": sorted(files), "fingerprint": fingerprint(self.benchmarks)}
         self.vocab_size = len(self.tokenizer)
         self.dtype = manifest.token_dtype(self.vocab_size)
 
@@ -123,8 +134,13 @@ class Preparation:
 
     def _make(self, work: Path, out: Path) -> None:
         owned = [(owner, part) for owner, source in enumerate(self.sources) for part in source.parts()]
+        parts: list[tuple[int, Part]]
         owners = [owner for owner, _ in owned]
         parts = list(enumerate(part for _, part in owned))
+        if self.benchmarks is not None:
+            folder = work / BENCHMARKS
+            prepare_folder(folder, self.benchmarks, [part for _, part in parts], self.options.worker_count())
+            parts = [(number, CleanPart.of(part, folder)) for number, part in parts]
         done = read_segments(work / "segments")
         sizes = [part.size for _, part in parts]
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
@@ -220,6 +236,8 @@ class Preparation:
         if there["tokenizer_sha256"] != here["tokenizer_sha256"]:
             theirs, ours = there["tokenizer_sha256"][:12], here["tokenizer_sha256"][:12]
             words.append(f"tokenizer {theirs} there, {ours} ({self.options.tokenizer}) here")
+        if there.get("decontaminated") != here.get("decontaminated"):
+            words.append("decontaminated of other benchmarks, or of none")
         for name in ("fold", "validation_fraction", "shard_tokens"):
             before, now = there.get(name), here.get(name)
             if before != now:

@@ -27,6 +27,8 @@ class PrepareOptions:
     """K/N: hold out the K-th of N equal shares of the documents, by the same hash, in place of --validation-fraction."""
     shard_tokens: int = 100_000_000
     """Tokens in a shard, at most (a longer document makes a longer shard)."""
+    decontaminate: list[str] = field(default_factory=list)
+    """Benchmark files (.jsonl) whose 13-grams are cut out of the documents, as the paper did (App. C)."""
     workers: int | None = None
     """Processes that read and tokenise. Default: one a core. The shards do not depend on it."""
     resume: Literal["auto", "never"] = "auto"
@@ -47,6 +49,8 @@ class PrepareOptions:
                 problems.append(str(error))
         if self.shard_tokens < 1:
             problems.append(f"--shard-tokens {self.shard_tokens} must be above 0")
+        if missing := [name for name in self.decontaminate if not Path(name).expanduser().is_file()]:
+            problems.append(f"--decontaminate {' '.join(missing)}: no such file; give benchmark files (.jsonl)")
         if self.workers is not None and self.workers < 1:
             problems.append(f"--workers {self.workers} must be above 0")
         if self.resume not in ("auto", "never"):

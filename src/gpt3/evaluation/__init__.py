@@ -1,1 +1,1 @@
-"""Evaluation as the paper did it: zero-, one- and few-shot tasks, generated or read from files."""
+"""Evaluation as the paper did it: tasks, few-shot scores, contamination."""

@@ -132,6 +132,8 @@ class Job:
         slots: texts written at a time; None: SIDE_BY_SIDE or as many as there are.
         draft: proposes tokens ahead (speculative decoding).
         first: place of the first of `prompts` in the whole list, added to their numbers.
+        decoder: one that goes on from job to job, so that prompts which begin like an earlier text read the rest only; it
+            brings its own slots, room and draft.
 
     Attributes:
         prompt_tokens: how many tokens of each prompt the model sees.
@@ -150,6 +152,7 @@ class Job:
         slots: int | None = None,
         draft: Draft | None = None,
         first: int = 0,
+        decoder: Decoder | None = None,
     ) -> None:
         self.model, self.options, self._first = model, options, first
         self.prompts = [prompt if isinstance(prompt, str) else model.text_of(prompt) for prompt in prompts]
@@ -178,7 +181,7 @@ class Job:
                 self._samples.append(_Sample(number, index, Row(ids, sampler), stream))
         slots = min(slots or SIDE_BY_SIDE, len(self._samples))
         room = min(context, max(self.prompt_tokens, default=1) + options.max_new_tokens)
-        self._decoder = Decoder(model.engine, max(slots, 1), room, draft=draft)
+        self._decoder = decoder or Decoder(model.engine, max(slots, 1), room, draft=draft)
         self._numbers = {sample.row: number for number, sample in enumerate(self._samples)}
         for sample in self._samples:
             self._decoder.join(sample.row)
@@ -222,6 +225,14 @@ class Job:
             if sample.stream.stopped:  # the last, incomplete character became U+FFFD and completed a stop string
                 sample.finish_reason = "stop"
         return "".join(pieces)
+
+    def close(self) -> None:
+        """Write no further: what is not complete stays as it is, and a decoder that goes on has its slots back."""
+        for sample in self._samples:
+            if sample.finish_reason is None and (
+                sample.row in self._decoder.rows or sample.row in self._decoder.waiting
+            ):
+                self._decoder.leave(sample.row)
 
     def finished(self, number: int) -> bool:
         """Whether a sample is complete."""

@@ -12,6 +12,7 @@ DType = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES: tuple[str, ...] = get_args(DType)
 Quantize = Literal["none", "int8"]
 QUANTIZE: tuple[str, ...] = get_args(Quantize)
+SMALLEST_PENALTY = 0.01  # a logit divided by a smaller one may overflow
 SMALLEST_TEMPERATURE = 1e-6  # below it a float32 logit divided by the temperature may overflow
 
 
@@ -39,7 +40,7 @@ class SamplingOptions:
     logit_bias: dict[int, float] = field(default_factory=dict)
     """What is added to the logits of single tokens, -100 to 100, by id: {"50256": -100} keeps end-of-text away."""
     repetition_penalty: float = 1.0
-    """Above 1, makes tokens already in prompt or text less likely (Keskar et al. 2019); above 0, 1 is none."""
+    """Above 1, makes tokens already in prompt or text less likely (Keskar et al. 2019); from 0.01, 1 is none."""
     presence_penalty: float = 0.0
     """Taken from the logit of every token already in the text, not the prompt (OpenAI's definition); -2 to 2, 0 is none."""
     frequency_penalty: float = 0.0
@@ -92,8 +93,8 @@ class SamplingOptions:
         check("logit_bias", _biases(self.logit_bias), 'give numbers from -100 to 100 by token id, as {"50256": -100}')
         check(
             "repetition_penalty",
-            _number(self.repetition_penalty) and self.repetition_penalty > 0,
-            "give a number above 0 (1 is no penalty)",
+            _number(self.repetition_penalty) and self.repetition_penalty >= SMALLEST_PENALTY,
+            f"give a number from {SMALLEST_PENALTY:g} (1 is no penalty)",
         )
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)

@@ -1,0 +1,180 @@
+"""The texts of benchmark examples, for comparison with training text: prompt and right answer, as a model is shown them.
+
+This is the reading that gives the N of the paper's Table C.1: ARC (Easy) 11, ARC (Challenge) 12, TriviaQA 10 and 2 and 7 of the
+word tasks come out only with the words of the prompt ("Question", "Answer") and the right answer counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gpt3.corpus.compression import RATIOS, DamagedError, open_stream
+from gpt3.errors import InputError
+
+LONGEST, SHORTEST = 13, 8
+"""Bounds of N; the lower one is not for synthetic tasks (Brown et al. 2020, App. C)."""
+PERCENTILE = 5
+SYNTHETIC = re.compile(
+    r"(arithmetic|cycle_letters|mid_word_[12]|anagrams|random_insertion|reversed_words|sum_of_digits"
+    r"|(single|one|two|three|four|five|six)_digit)"
+)
+"""Names of generated tasks begin so: their examples are short by design."""
+
+
+@dataclass(frozen=True)
+class TaskExample:
+    """One example of a benchmark. Tasks from elsewhere are plugged in by making these (see `measure` in gpt3.evaluation)."""
+
+    task: str
+    """The task's name."""
+    id: str
+    """Its name in the task: unlike those of all its others, the same in a file of scores."""
+    texts: tuple[str, ...]
+    """What it says, in the order of the prompt, the right answer last. N-grams may run from one text into the next."""
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(self.texts)
+
+
+def ngram_length(lengths: Sequence[int], *, synthetic: bool = False) -> int:
+    """N of a task whose examples have `lengths` words: their 5th percentile, 8 to 13; for a synthetic task 1 to 13.
+
+    Source: Brown et al. 2020, App. C.
+    """
+    found = int(np.percentile(np.asarray(lengths), PERCENTILE))
+    return max(1 if synthetic else SHORTEST, min(LONGEST, found))
+
+
+def is_synthetic(task: str) -> bool:
+    """Whether a task's examples are generated words or sums."""
+    return SYNTHETIC.match(task) is not None
+
+
+# ---- rows of files
+
+
+def _question(row: dict[str, Any]) -> tuple[str, ...]:
+    answer = row["choices"][row["gold"]]
+    query = row["query"].rstrip()
+    asked = query.startswith("Question:") or "\nQuestion:" in query
+    return query + ("\nAnswer:" if asked and "Answer:" not in query else ""), answer
+
+
+LAYOUTS: tuple[tuple[frozenset[str], Callable[[dict[str, Any]], tuple[str, ...]]], ...] = (
+    (frozenset({"query", "choices", "gold"}), _question),
+    (frozenset({"ctx", "endings", "label"}), lambda row: (row["ctx"], row["endings"][int(row["label"])])),
+    (
+        frozenset({"context_options", "continuation", "gold"}),
+        lambda row: (row["context_options"][row["gold"]], row["continuation"]),
+    ),
+    (frozenset({"question", "choices", "answer"}), lambda row: (row["question"], row["choices"][row["answer"]])),
+    (frozenset({"context", "completion"}), lambda row: (row["context"], row["completion"])),
+    (frozenset({"context", "answer"}), lambda row: (row["context"], row["answer"])),
+    (frozenset({"context", "last_word", "text"}), lambda row: (row["text"],)),
+    (frozenset({"text"}), lambda row: (row["text"],)),
+)
+"""Fields that a row must have, and its texts; the first that fits is taken."""
+
+
+def find_tasks(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
+    """The files that task names mean: a path; or in `folder` NAME.jsonl, else every NAME_….jsonl (also compressed).
+
+    Without names: every such file of `folder` and the folders in it.
+
+    Raises:
+        InputError: nothing of that name; all names at fault are told.
+    """
+    here = {} if folder is None else dict(_files(folder))
+    if not names:
+        if folder is None:
+            raise InputError("no --tasks are given; name some, or give --data-dir, a folder of task files (.jsonl)")
+        if not here:
+            raise InputError(f"--data-dir {folder}: no .jsonl files in it")
+        return here
+    chosen: dict[str, Path] = {}
+    unknown = []
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_file():
+            chosen[_stem(path)] = path
+        elif name in here:
+            chosen[name] = here[name]
+        elif found := {stem: file for stem, file in here.items() if stem.startswith(f"{name}_")}:
+            chosen |= found
+        else:
+            unknown.append(name)
+    if unknown:
+        where = (
+            f"--data-dir {folder} has {', '.join(here) or 'no .jsonl files'}"
+            if folder
+            else "give --data-dir, a folder that holds it, or the path of a .jsonl file"
+        )
+        raise InputError(f"--tasks {' '.join(unknown)}: no file of that name; {where}")
+    return chosen
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    if not folder.is_dir():
+        raise InputError(f"--data-dir {folder}: no such folder")
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and ".jsonl" in path.suffixes[-2:] and (path.suffix == ".jsonl" or path.suffix in RATIOS):
+            yield _stem(path), path
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def read_examples(task: str, path: Path) -> Iterator[TaskExample]:
+    """The examples of a file of JSON lines; an example's id is its ``id``, else the row's number from 0.
+
+    Raises:
+        InputError: the first row that cannot be used, with its number.
+    """
+    with open_stream(path) as lines:
+        number = 0
+        try:
+            for line_number, line in enumerate(lines, 1):
+                if line.isspace():
+                    continue
+                try:
+                    row = orjson.loads(line)
+                    texts = texts_of(row)
+                    name = str(row.get("id", number))
+                except ValueError as error:
+                    raise InputError(f"{path}: line {line_number}: {error}") from None
+                except (KeyError, IndexError, TypeError, AttributeError):
+                    raise InputError(f"{path}: line {line_number}: its right answer is not among its choices") from None
+                yield TaskExample(task, name, texts)
+                number += 1
+        except DamagedError as error:
+            raise InputError(f"{path}: damaged or cut off ({error}); fetch or compress it again") from None
+    if not number:
+        raise InputError(f"{path}: no examples, the file is empty")
+
+
+def texts_of(row: Any) -> tuple[str, ...]:
+    """Prompt and right answer of a row.
+
+    Raises:
+        ValueError: it is of no known layout.
+    """
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    for fields, read in LAYOUTS:
+        if fields <= row.keys():
+            texts = read(row)
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{', '.join(sorted(fields))} must be texts")
+            return texts
+    known = "; ".join(" ".join(sorted(fields)) for fields, _ in LAYOUTS)
+    raise ValueError(f"fields {' '.join(row)} are of no known layout; known are: {known}")

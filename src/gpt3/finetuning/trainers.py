@@ -1,0 +1,119 @@
+"""TRL's trainers, with what this project asks of them besides: our samples, losses over tokens, metrics in the run folder.
+
+Imported only when training: it needs the packages of the extra ``finetune``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from trl import DPOTrainer, SFTTrainer
+
+from gpt3.training.tracking import Tracker
+
+CHECKPOINT = "checkpoint-{}"
+NAMES = {
+    "loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm", "mean_token_accuracy": "accuracy",
+    "rewards/margins": "reward_margin", "rewards/accuracies": "reward_accuracy", "rewards/chosen": "reward_chosen",
+    "rewards/rejected": "reward_rejected",
+}  # fmt: skip
+"""Trainer's names for what is logged, and ours; evaluation puts ``eval_`` before its own, we ``val/``."""
+
+
+class ConversationTrainer(SFTTrainer):
+    """SFT on columns ``input_ids`` and ``labels``."""
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The held-out loss as a mean over all trained tokens; Trainer's own is a mean of batches, whatever their tokens."""
+        model: Any = self.model
+        model.eval()
+        sums = torch.zeros(3, dtype=torch.float64)
+        for batch in self.get_eval_dataloader():
+            inputs = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+            found = [-outputs.log_probs.double().sum(), outputs.label_mask.sum(), outputs.is_top1.sum()]
+            sums += torch.stack([number.double().cpu() for number in found])
+        loss, tokens, right = sums.tolist()
+        metrics = {"eval_loss": loss / max(tokens, 1), "eval_mean_token_accuracy": right / max(tokens, 1)}
+        self._metrics["eval"].clear()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def create_model_card(self, *arguments: Any, **keywords: Any) -> None:
+        """None in checkpoints; the model folder has ours."""
+
+
+class PreferenceTrainer(DPOTrainer):
+    """DPO on columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
+
+    def _prepare_dataset(self, dataset: Any, *arguments: Any, **keywords: Any) -> Any:
+        return dataset
+
+    def create_model_card(self, *arguments: Any, **keywords: Any) -> None:
+        """None in checkpoints; the model folder has ours."""
+
+
+class Recorder(TrainerCallback):
+    """Hands what Trainer logs to the run's trackers, under the names that `gpt3 train` uses, and says it on stderr.
+
+    Args:
+        trackers: metrics.jsonl and others.
+        say: takes lines for people.
+        steps: of the whole run.
+        seconds: of earlier sittings.
+    """
+
+    def __init__(self, trackers: Sequence[Tracker], say: Any, steps: int, seconds: float = 0.0) -> None:
+        self.trackers, self.say, self.steps = trackers, say, steps
+        self.began = time.monotonic() - seconds
+        self.tokens = 0
+        self.evaluations: list[dict[str, float]] = []
+
+    def seconds(self) -> float:
+        """Since training began."""
+        return time.monotonic() - self.began
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **keywords: Any) -> None:
+        """One record of a step or of an evaluation."""
+        if "train_runtime" in logs:
+            return
+        self.tokens = int(logs.get("num_tokens", self.tokens))
+        evaluation = any(name.startswith("eval_") for name in logs)
+        prefix, ours = ("eval_", "val/") if evaluation else ("", "")
+        numbers = {ours + NAMES[name]: logs[prefix + name] for name in NAMES if prefix + name in logs}
+        if not numbers:
+            return
+        record = {"step": state.global_step, "tokens": self.tokens, "seconds": round(self.seconds(), 3), **numbers}
+        for tracker in self.trackers:
+            tracker.log(record)
+        if evaluation:
+            self.evaluations.append(record)
+        text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        self.say(f"step {state.global_step:,} of {self.steps:,}: {text} ({self.seconds():.0f} s)")
+
+    def on_save(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """What was logged lasts as long as the checkpoint."""
+        for tracker in self.trackers:
+            tracker.flush()
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last whole checkpoint in `folder`. Trainer writes its state last, so one whose state does not read is not whole."""
+    import json
+
+    found = []
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        try:
+            found.append((int(json.loads(state.read_text(encoding="utf-8"))["global_step"]), state.parent))
+        except (ValueError, KeyError):
+            continue
+    return max(found)[1] if found else None

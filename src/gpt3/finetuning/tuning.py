@@ -1,0 +1,420 @@
+"""A whole fine-tuning run: data, template, model, TRL's trainer, run folder, final model folder."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import math
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gpt3.durable import discard, replacing, write_text
+from gpt3.errors import InputError, require
+from gpt3.finetuning.gathering import Collection, gather
+from gpt3.finetuning.options import FinetuneOptions
+from gpt3.finetuning.samples import Rows, conversation_rows, preference_rows, shown
+from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
+
+CHECKPOINTS, MODEL, ADAPTER = "checkpoints", "model", "adapter"
+FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")
+LORA_LAYERS = {"gpt3": ["c_attn", "c_proj", "c_fc"], "gpt2": ["c_attn", "c_proj", "c_fc"]}
+"""The matrices of the layers; of other models all linear layers but the head."""
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a run came to."""
+
+    folder: Path
+    before: dict[str, float]
+    """The evaluation of the model as it was (its records' names)."""
+    after: dict[str, float]
+    """The evaluation of the model that was kept."""
+    seconds: float
+    steps: int
+
+
+def run(options: FinetuneOptions) -> int:
+    """``gpt3 finetune``: train, then say what was made and what to do next."""
+    if options.show is not None:
+        show(options)
+        return 0
+    result = finetune(options)
+    print(
+        f"\nmodel: {result.folder / (MODEL if options.merge or not options.lora else ADAPTER)}   ({result.seconds:.0f} s)"
+    )
+    for name in sorted(set(result.before) & set(result.after)):
+        if name.startswith("val/"):
+            print(f"held-out {name[4:].replace('_', ' ')}: {result.before[name]:.3f} -> {result.after[name]:.3f}")
+    print(f"report: {result.folder / 'report.html'}")
+    print(f"try next: gpt3 chat --model {result.folder}")
+    return 0
+
+
+def show(options: FinetuneOptions) -> None:
+    """Print the report of the data and its first samples as they are trained."""
+    from gpt3.inference.locating import locate
+    from gpt3.tokenizer import load_tokenizer
+
+    place = locate(options.model)
+    tokenizer = load_tokenizer(place) if isinstance(place, Path) else load(options)[1]
+    template = chat_template(options, tokenizer)[0]
+    collection = gathered(options)
+    for report in collection.reports:
+        print(report.line())
+    limit = options.context or 10**9
+    assert options.show is not None
+    if options.method == "dpo":
+        rows = preference_rows(collection.train[: options.show], template, limit).columns
+        for prompt, chosen, rejected in zip(*rows.values(), strict=True):
+            for name, answer in (("chosen", chosen), ("rejected", rejected)):
+                print(f"--- {name} ---\n{shown(template, prompt + answer, [-100] * len(prompt) + answer)}")
+        return
+    rows = conversation_rows(collection.train[: options.show], template, limit, options.train_on).columns
+    for number, (ids, labels) in enumerate(zip(rows["input_ids"], rows["labels"], strict=True), 1):
+        print(f"--- sample {number}: {len(ids)} tokens, {sum(label >= 0 for label in labels)} trained ---")
+        print(shown(template, ids, labels))
+
+
+def finetune(options: FinetuneOptions | None = None, **overrides: Any) -> TuningResult:
+    """Fine-tune a model.
+
+    Args:
+        options: what to do; `overrides` are fields of it given by name.
+
+    Raises:
+        InputError: data, template or model cannot be used; the folder holds something else.
+    """
+    options = dataclasses.replace(options or FinetuneOptions(), **overrides)
+    for module in ("trl", "peft"):
+        require(module, extra="finetune", purpose="gpt3 finetune")
+    for tracker in ("wandb", "tensorboard"):
+        if tracker in options.track:
+            require(tracker, extra=tracker, purpose=f"--track {tracker}")
+    from gpt3.training.run_folder import locked
+
+    folder = choose_folder(options)
+    tuning = Tuning(options, folder)  # reads only: what is wrong with the input leaves no folder behind
+    with locked(folder):
+        return tuning.run()
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def gathered(options: FinetuneOptions) -> Collection:
+    """The data that the options name."""
+    return gather(
+        options.data, val=options.val, preferences=options.method == "dpo", filters=options.filter,
+        validation_fraction=options.validation_fraction, skip_malformed=options.skip_malformed, seed=options.seed,
+    )  # fmt: skip
+
+
+def load(options: FinetuneOptions) -> tuple[Any, Any]:
+    """The base model in fp32 and its tokenizer."""
+    from gpt3.inference.loading import load_transformers
+
+    return load_transformers(options.model, device=options.device, dtype="fp32")
+
+
+def chat_template(options: FinetuneOptions, tokenizer: Any) -> tuple[ChatTemplate, list[str]]:
+    """The checked template, put into the tokenizer, and its special tokens that are new to it."""
+    source = read_template(options.chat_template, tokenizer)
+    new = prepare_tokenizer(tokenizer, source)
+    return ChatTemplate(tokenizer), new
+
+
+def asked(options: FinetuneOptions) -> dict[str, Any]:
+    """What decides what is computed."""
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in FREE_TO_CHANGE}
+
+
+def choose_folder(options: FinetuneOptions) -> Path:
+    """The run folder: a new one, or that of an interrupted run of these options.
+
+    Raises:
+        InputError: --out holds something else.
+    """
+
+    from gpt3.training.run_folder import is_locked
+
+    def unfinished(folder: Path) -> bool:
+        path = folder / "asked.json"
+        if options.resume == "never" or (folder / MODEL).exists() or (folder / ADAPTER).exists() or not path.is_file():
+            return False
+        return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(asked(options))))
+
+    if options.out is not None:
+        folder = Path(options.out)
+        fresh = not folder.exists() or (folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir()))
+        if fresh or unfinished(folder):
+            return folder
+        raise InputError(f"--out {folder} holds another run or other files; choose another --out or remove it")
+    base = Path(options.model).name if options.model else "newest"
+    number = 1
+    while (folder := Path("runs") / (f"{options.method}-{base}" + (f"-{number}" if number > 1 else ""))).exists():
+        if unfinished(folder) and not is_locked(folder):
+            return folder
+        number += 1
+    return folder
+
+
+class Tuning:
+    """One run in its folder, which is locked."""
+
+    def __init__(self, options: FinetuneOptions, folder: Path) -> None:
+        from transformers import set_seed
+
+        from gpt3.inference.locating import locate
+
+        self.options, self.folder = options, folder
+        self.base = str(locate(options.model))
+        self.collection = gathered(options)
+        for report in self.collection.reports:
+            say(report.line())
+        set_seed(options.seed)
+        self.model, self.tokenizer = load(options)
+        self.template, new = chat_template(options, self.tokenizer)
+        self.context = min(options.context or 10**9, positions(self.model))
+        self.train = self._rows(self.collection.train)
+        self.validation = self._rows(self.collection.validation) if self.collection.validation else None
+        say(f"training: {self.train.cuts.line(self.context)}")
+        if self.validation is not None:
+            say(f"held out: {self.validation.cuts.line(self.context)}")
+        self.new_ids = add_tokens(self.model, self.tokenizer, new)
+        set_ends(self.model, self.tokenizer, self.template.end)
+        self.rate = options.rate(self.model.num_parameters())
+        micro = options.micro_batch or math.gcd(options.batch, 8)
+        self.micro, self.accumulate = micro, options.batch // micro
+        rows = self.train.cuts.samples
+        if options.packing:
+            rows = max(1, self.train.cuts.tokens // self.context)
+        self.steps = options.steps or max(1, math.ceil(math.ceil(rows / options.batch) * options.epochs))
+        self.every = options.evaluate_every or max(1, self.steps // 10)
+
+    def _rows(self, items: list[Any]) -> Rows:
+        if self.options.method == "dpo":
+            return preference_rows(items, self.template, self.context)
+        return conversation_rows(items, self.template, self.context, self.options.train_on)
+
+    def run(self) -> TuningResult:
+        """Train, keep the best model, write the model folder and the report."""
+        from gpt3.finetuning.trainers import Recorder, newest_checkpoint
+        from gpt3.training.tracking import open_trackers, read_metrics
+
+        self._quiet()
+        checkpoint = newest_checkpoint(self.folder / CHECKPOINTS)
+        step, seconds = 0, 0.0
+        if checkpoint is not None:
+            step = int(checkpoint.name.rpartition("-")[2])
+            earlier = read_metrics(self.folder / "metrics.jsonl", step)
+            seconds = float(earlier[-1]["seconds"]) if earlier else 0.0
+            say(f"going on from {checkpoint.name}")
+        self._write_beginning()
+        trackers = open_trackers(self.options.track, self.folder, dataclasses.asdict(self.options), step)
+        recorder = Recorder(trackers, say, self.steps, seconds)
+        try:
+            trainer = self._trainer(recorder, first=checkpoint is None)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            for tracker in trackers:
+                tracker.close()
+            self._report()
+        records = [r for r in read_metrics(self.folder / "metrics.jsonl") if "val/loss" in r]
+        best = min(records[1:] or records, key=lambda record: record["val/loss"], default={})
+        result = TuningResult(
+            self.folder, records[0] if records else {}, best, recorder.seconds(), int(trainer.state.global_step)
+        )
+        self._finish(trainer.model, result)
+        self._report()
+        return result
+
+    def _quiet(self) -> None:
+        """Our lines in place of those of four libraries."""
+        import datasets
+        from transformers.utils import logging as transformers_logging
+
+        datasets.disable_progress_bars()
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        logging.getLogger("trl").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+
+    def _trainer(self, recorder: Any, first: bool) -> Any:
+        """TRL's trainer over our samples."""
+        from datasets import Dataset
+        from transformers import EarlyStoppingCallback
+        from trl import DPOConfig, SFTConfig
+
+        from gpt3.finetuning.trainers import ConversationTrainer, PreferenceTrainer
+
+        options, evaluates = self.options, self.validation is not None
+        device = self.model.device.type
+        bf16 = options.dtype == "bf16" or (options.dtype == "auto" and device == "cuda" and _has_bf16())
+        shared: dict[str, Any] = {
+            "output_dir": str(self.folder / CHECKPOINTS), "seed": options.seed, "max_steps": self.steps,
+            "per_device_train_batch_size": self.micro, "per_device_eval_batch_size": self.micro,
+            "gradient_accumulation_steps": self.accumulate, "learning_rate": self.rate,
+            "lr_scheduler_type": "linear", "warmup_steps": round(0.03 * self.steps),
+            "weight_decay": options.weight_decay, "max_grad_norm": 1.0, "adam_beta2": 0.95,
+            "bf16": bf16, "fp16": False, "use_cpu": device == "cpu",
+            "gradient_checkpointing": options.gradient_checkpointing,
+            "eval_strategy": "steps" if evaluates else "no", "eval_steps": self.every, "eval_on_start": evaluates and first,
+            "save_strategy": "steps", "save_steps": self.every, "save_total_limit": 2,
+            "load_best_model_at_end": evaluates, "metric_for_best_model": "eval_loss" if evaluates else None,
+            "greater_is_better": False, "logging_strategy": "steps",
+            "logging_steps": max(1, min(10, self.steps // 20)), "logging_nan_inf_filter": False,
+            "report_to": "none", "disable_tqdm": True, "dataloader_num_workers": 0, "dataloader_pin_memory": device == "cuda",
+            "max_length": self.context,
+        }  # fmt: skip
+        model = with_adapter(self.model, options, self.new_ids) if options.lora else self.model
+        keywords: dict[str, Any] = {
+            "model": model, "processing_class": self.tokenizer, "callbacks": [recorder],
+            "train_dataset": Dataset.from_dict(self.train.columns),
+            "eval_dataset": Dataset.from_dict(self.validation.columns) if self.validation is not None else None,
+        }  # fmt: skip
+        if options.early_stop is not None and evaluates:
+            keywords["callbacks"].append(EarlyStoppingCallback(options.early_stop))
+        trainer: Any
+        args: Any
+        if options.method == "dpo":
+            reference = None if options.lora else copy.deepcopy(self.model).requires_grad_(False).eval()
+            args = DPOConfig(beta=options.beta, **shared)
+            args._n_gpu = min(args.n_gpu, 1)
+            trainer = PreferenceTrainer(ref_model=reference, args=args, **keywords)
+        else:
+            args = SFTConfig(packing=options.packing, eval_packing=False, **shared)
+            args._n_gpu = min(
+                args.n_gpu, 1
+            )  # several visible GPUs are no reason for nn.DataParallel, which TRL refuses
+            trainer = ConversationTrainer(args=args, **keywords)
+        for callback in ("PrinterCallback", "ProgressCallback"):
+            for found in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == callback]:
+                trainer.remove_callback(found)
+        return trainer
+
+    def _write_beginning(self) -> None:
+        from gpt3.training.run_folder import environment
+
+        sources = [
+            {"name": report.name, "documents": report.train, "tokens": None, "held_out": report.held_out}
+            | {"read": report.read, "dropped": report.dropped, "licence": report.licence}
+            for report in self.collection.reports
+        ]
+        cuts = {"training": dataclasses.asdict(self.train.cuts)}
+        if self.validation is not None:
+            cuts["held_out"] = dataclasses.asdict(self.validation.cuts)
+        found = environment(str(self.model.device)) | versions()
+        settled = dataclasses.asdict(self.options) | {
+            "model": self.base, "context": self.context, "steps": self.steps, "lr": self.rate, "evaluate_every": self.every,
+            "micro_batch": self.micro,
+        }  # fmt: skip
+        write_text(self.folder / "asked.json", json.dumps(asked(self.options)))
+        write_text(self.folder / "data.json", json.dumps({"sources": sources, "samples": cuts}, indent=1))
+        write_text(self.folder / "environment.json", json.dumps(found, indent=1))
+        write_text(self.folder / "config.yaml", yaml.safe_dump(settled, sort_keys=False))
+
+    def _finish(self, model: Any, result: TuningResult) -> None:
+        """adapter/ and model/, and no checkpoints any more."""
+        from gpt3.finetuning.card import model_card
+
+        if self.options.lora:
+            with replacing(self.folder / ADAPTER) as temporary:
+                temporary.mkdir()
+                model.save_pretrained(temporary, save_embedding_layers=False)  # new tokens have deltas of their own
+                self.tokenizer.save_pretrained(temporary)
+        if self.options.merge or not self.options.lora:
+            whole = model.merge_and_unload() if self.options.lora else model
+            with replacing(self.folder / MODEL) as temporary:
+                temporary.mkdir()
+                whole.save_pretrained(temporary)
+                self.tokenizer.save_pretrained(temporary)
+                card = model_card(
+                    self.folder.name, self.options, self.base, self.collection.reports, self.train.cuts, result
+                )
+                (temporary / "README.md").write_text(card, encoding="utf-8")
+        discard(self.folder / CHECKPOINTS)
+
+    def _report(self) -> None:
+        from gpt3.report import write_report
+
+        try:
+            write_report([self.folder], self.folder / "report.html")
+        except InputError as error:  # a report must not fail the run
+            say(f"no report: {error}")
+
+
+def positions(model: Any) -> int:
+    """Tokens the model's positions reach to."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 10**9)
+
+
+def add_tokens(model: Any, tokenizer: Any, new: list[str]) -> list[int]:
+    """Give the model rows for the tokenizer's new tokens, each the mean of all rows it had; returns their ids.
+
+    Padding rows of the vocabulary go: trainers take every row for a token. The mean gives a token no one has seen the
+    probability of an average one (Hewitt 2021), where a random row may have any.
+    """
+    import torch
+
+    embedding = model.get_input_embeddings()
+    had = getattr(model.config, "real_vocab_size", None) or embedding.num_embeddings
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in new]
+    size = max([had, *(number + 1 for number in ids)])
+    old = embedding.weight.detach()[: min([had, *ids])].clone()
+    if size != embedding.num_embeddings:
+        model.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        for rows in {
+            id(w): w for w in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+        }.values():
+            rows[ids] = old.mean(dim=0).to(rows)
+    return ids
+
+
+def set_ends(model: Any, tokenizer: Any, end: int) -> None:
+    """Let generation end at the end of an answer, as at the end of a document."""
+    ends = [end] + ([tokenizer.eos_token_id] if tokenizer.eos_token_id not in (None, end) else [])
+    model.generation_config.eos_token_id = ends
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def with_adapter(model: Any, options: FinetuneOptions, new_ids: list[int]) -> Any:
+    """The model with PEFT's adapters; of the embeddings only new tokens' rows are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    kind = model.config.model_type
+    name = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=options.lora_dropout,
+        use_dora=options.dora, target_modules=LORA_LAYERS.get(kind, "all-linear"), fan_in_fan_out=kind == "gpt2",
+        trainable_token_indices={name.rpartition(".")[2]: new_ids} if new_ids else None,
+    )  # fmt: skip
+    adapted = get_peft_model(model, config)
+    head = model.get_output_embeddings()
+    if not hasattr(head, "bias"):  # PEFT's wrapper around a tied head hides that it has none; TRL asks for it
+        head.bias = None
+    return adapted
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that train."""
+    import importlib.metadata
+
+    return {name: importlib.metadata.version(name) for name in ("trl", "peft", "accelerate")}
+
+
+def _has_bf16() -> bool:
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)

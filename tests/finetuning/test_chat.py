@@ -1,0 +1,181 @@
+"""Chat: what is said is what the model's own generate gives, history fits, what was read is not read again."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+import torch
+
+import gpt3
+from gpt3 import cli
+from gpt3.errors import InputError
+from gpt3.finetuning.chat import Chat
+from gpt3.finetuning.conversations import Message
+from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
+from gpt3.finetuning.tuning import add_tokens, set_ends
+from gpt3.inference.language_model import LanguageModel
+from gpt3.inference.loading import load_transformers
+from gpt3.inference.options import SamplingOptions
+
+GREEDY = SamplingOptions(temperature=0, max_new_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def tuned(base, tmp_path_factory):
+    """The base model with a chat template, its weights large enough for answers to differ; a folder."""
+    model, tokenizer = load_transformers(base)
+    new = prepare_tokenizer(tokenizer, read_template("harmony", tokenizer))
+    add_tokens(model, tokenizer, new)
+    set_ends(model, tokenizer, ChatTemplate(tokenizer).end)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    folder = tmp_path_factory.mktemp("tuned") / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(tuned) -> LanguageModel:
+    return LanguageModel(*load_transformers(tuned))
+
+
+def test_answers_are_the_models_own(tuned, model) -> None:
+    theirs, tokenizer = load_transformers(tuned)
+    chat = Chat(model, SamplingOptions(temperature=0, max_new_tokens=3))
+    messages = []
+    for question in ("What is the sea?", "And?"):
+        messages.append({"role": "user", "content": question})
+        answer = "".join(chat.reply(question)).strip()
+        prompt = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+        ids = theirs.generate(**prompt, do_sample=False, max_new_tokens=3)[0, prompt["input_ids"].shape[1] :]
+        assert answer == tokenizer.decode(ids, skip_special_tokens=True).strip()
+        messages.append({"role": "assistant", "content": answer})
+    assert [message.as_dict() for message in chat.messages] == messages
+
+
+def test_a_turn_reads_only_what_is_new(model) -> None:
+    read = []
+    forward = model.engine.forward
+
+    def counted(cache, runs):
+        read.append(sum(len(run.tokens) for run in runs))
+        return forward(cache, runs)
+
+    model.engine.forward = counted
+    chat = Chat(model, GREEDY)
+    list(chat.reply("What is the sea? What is the sky?"))
+    first, written = read[0], chat.last.token_count
+    assert first == len(chat.framing.prompt(chat.messages[:1]))
+    read.clear()
+    answer = chat.messages[-1].content
+    list(chat.reply("It?"))
+    whole = len(chat.framing.prompt(chat.messages[:-1]))
+    retokenized = chat.framing.template._plain.encode(answer).ids == chat.last.tokens  # seldom needed: see below
+    assert read[0] < whole - first + 2 * written or not retokenized
+    read.clear()
+    list(chat.regenerate())
+    assert read[0] == 1  # the prompt is there but for its last token
+
+
+def test_the_oldest_exchanges_go_when_the_context_is_full_but_never_the_system_message(model) -> None:
+    chat = Chat(model, GREEDY, system="Be brief.")
+    for _ in range(6):
+        list(chat.reply("What is the sea?"))
+    assert chat.dropped > 0
+    assert chat.dropped % 2 == 0
+    assert len(chat.messages) == 13
+    prompt = chat._fitting(chat.messages[:-1])
+    kept = [chat.messages[0], *chat.messages[1 + chat.dropped : -1]]
+    assert prompt == chat.framing.prompt(kept)
+    with pytest.raises(InputError, match="shorten it"):
+        chat.reply("What is the sea? " * 20)
+    assert len(chat.messages) == 13  # as before
+
+
+def test_an_answer_cut_short_is_kept_and_the_next_one_unharmed(model) -> None:
+    chat = Chat(model, GREEDY)
+    pieces = chat.reply("What is the sea?")
+    first = next(pieces)
+    pieces.close()
+    assert chat.messages[-1] == Message("assistant", first.strip())
+    fresh = Chat(model, GREEDY)
+    fresh.messages = list(chat.messages)
+    assert "".join(chat.reply("And?")) == "".join(fresh.reply("And?"))
+
+
+def test_saved_conversations_go_on(model, tmp_path) -> None:
+    chat = Chat(model, GREEDY, system="Be brief.")
+    list(chat.reply("What is the sea?"))
+    chat.save(tmp_path / "talk.json")
+    other = Chat(model, GREEDY)
+    other.load(tmp_path / "talk.json")
+    assert other.messages == chat.messages
+    for content in ("nonsense", "[]", '{"messages": [{"role": "assistant", "content": "x"}]}'):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(InputError, match="no conversation"):
+            other.load(tmp_path / "bad.json")
+
+
+def test_options_are_set_by_name_and_checked(model) -> None:
+    chat = Chat(model)
+    assert chat.set_option("top-k", "3") == 3
+    assert chat.set_option("stop", '["END"]') == ["END"]
+    with pytest.raises(InputError, match="--temperature"):
+        chat.set_option("temperature", "-1")
+    with pytest.raises(InputError, match="unknown option"):
+        chat.set_option("tempo", "1")
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> None:
+    content = text if isinstance(text, bytes) else text.encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+
+
+def test_a_pipe_gets_one_answer_a_line(tuned, monkeypatch, capsys, tmp_path) -> None:
+    saved = tmp_path / "a.json"
+    script = f"What is the sea?\n\n/set temperature 0\nAnd?\n/regenerate\n/save {saved}\n/reset\n/help\n/quit\nnever"
+    pipe(monkeypatch, script)
+    with pytest.raises(SystemExit):
+        cli.main(["chat", "--model", str(tuned), "--max-new-tokens", "5", "--seed", "1"])
+    out, err = capsys.readouterr()
+    talk = json.loads(saved.read_text(encoding="utf-8"))["messages"]
+    assert [message["role"] for message in talk] == ["user", "assistant", "user", "assistant"]
+    assert talk[1]["content"].split("\n")[0] in out
+    assert "/regenerate" in err
+    assert "base model" not in err
+
+
+def test_a_base_model_is_asked_with_examples(base, monkeypatch, capsys) -> None:
+    pipe(monkeypatch, "Q\n")
+    code = cli.main(["chat", "--model", str(base), "--max-new-tokens", "5"])
+    err = capsys.readouterr().err
+    assert "this is a base model" in err
+    assert code == 2  # the examples alone are longer than 64 positions
+    assert "shorten it" in err
+    chat = Chat(gpt3.load(base))
+    chat.model.engine.context = 1000  # the framing itself
+    text = chat.model.text_of(chat.framing.prompt([Message("user", "Why?")]))
+    assert text.startswith("Q: What is the capital of France?\nA: The capital")
+    assert text.endswith("\n\nQ: Why?\nA:")
+
+
+@pytest.mark.parametrize(
+    ("text", "needle"),
+    [
+        (b"\xff\n", "line 1 is not UTF-8"), ("/jump\n", "unknown command /jump"), ("/save\n", "/save needs a file"),
+        ("/regenerate\n", "no answer yet"), ("/load nowhere.json\n", "nowhere.json cannot be read"),
+    ],
+)  # fmt: skip
+def test_bad_lines_of_a_pipe_end_it_in_one_line(tuned, monkeypatch, capsys, text, needle: str) -> None:
+    pipe(monkeypatch, text)
+    assert cli.main(["chat", "--model", str(tuned)]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert needle in err[-1]

@@ -1,0 +1,198 @@
+"""The readers: every shape of the same conversation is the same conversation, and what is none is refused in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt3.errors import InputError
+from gpt3.finetuning.conversations import Message, RowError
+from gpt3.finetuning.gathering import gather, parse_spec, weighted
+from gpt3.finetuning.rows import file_rows
+from gpt3.finetuning.shapes import to_conversation, to_preference
+
+text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).filter(
+    lambda value: value == value.strip() and value != ""
+)
+turns = st.lists(st.tuples(text, text), min_size=1, max_size=3)
+
+
+@given(turns=turns, system=st.none() | text)
+def test_shapes_of_one_conversation_agree(turns: list[tuple[str, str]], system: str | None) -> None:
+    flat = [part for turn in turns for part in turn]
+    said = [Message(("user", "assistant")[n % 2], part) for n, part in enumerate(flat)]
+    expected = tuple([Message("system", system)] * (system is not None) + said)
+    extra = {} if system is None else {"system": system}
+    messages = [{"role": turn.role, "content": f" {turn.content}\n"} for turn in expected]
+    shares = [{"from": {"user": "human", "assistant": "gpt"}[turn.role], "value": turn.content} for turn in said]
+    rows = [
+        {"messages": messages},
+        {"conversations": shares, **extra},
+        {"conversations": flat, **extra},
+        {"prompt": messages[:-1], "completion": messages[-1:]},
+        {"messages": [*messages, {"role": "user", "content": "and?"}]},  # a question nobody answered
+    ]
+    if len(turns) == 1:
+        question, answer = turns[0]
+        rows += [
+            {"instruction": question, "input": "", "output": answer, **extra},
+            {"prompt": question, "response": answer, **extra},
+            {"question": question, "answer": answer, **extra},
+            {"prompt": question, "chosen": answer, "rejected": answer + "!", **extra},
+        ]
+    assert {to_conversation(row).messages for row in rows} == {expected}
+
+
+@given(question=text, more=text, good=text)
+def test_shapes_of_one_preference_agree(question: str, more: str, good: str) -> None:
+    bad = good + "?"
+    head = [{"role": "user", "content": question}]
+    rows = [
+        {"prompt": question, "chosen": good, "rejected": bad},
+        {"instruction": question, "input": None, "chosen": good, "rejected": bad},
+        {
+            "prompt": head,
+            "chosen": [{"role": "assistant", "content": good}],
+            "rejected": [{"role": "assistant", "content": bad}],
+        },
+        {
+            "chosen": [*head, {"role": "assistant", "content": good}],
+            "rejected": [*head, {"role": "assistant", "content": bad}],
+        },
+    ]
+    found = {(pair.prompt, pair.chosen, pair.rejected) for pair in map(to_preference, rows)}
+    assert found == {((Message("user", question),), good, bad)}
+
+
+def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
+    head = "\n\nHuman: Hello\n\nAssistant: Hi, I said:\n\nnothing\n\nHuman: Why?\n\nAssistant:"
+    pair = to_preference({"chosen": f"{head} Because.", "rejected": f"{head} No."})
+    assert [turn.content for turn in pair.prompt] == ["Hello", "Hi, I said:\n\nnothing", "Why?"]
+    assert (pair.chosen, pair.rejected) == ("Because.", "No.")
+
+
+@pytest.mark.parametrize(
+    ("row", "needle"),
+    [
+        ({"a": "x", "b": "y"}, "found: a, b"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "no question"),
+        (
+            {"messages": [{"role": r, "content": "x"} for r in ("user", "user", "assistant")]},
+            "out of order: turn 2 is user's",
+        ),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "'robot'"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "no answer"),
+        ({"prompt": "x", "response": "  "}, "answer is empty"),
+        ({"prompt": "x", "response": 3}, "'response' is no text"),
+        ({"messages": ["x", "", "y", "z"]}, "turn 2, assistant's, is empty"),
+        ({"prompt": "x", "chosen": "y", "rejected": "y"}, "the same answer"),
+    ],
+)
+def test_rows_that_are_no_conversation_say_why(row: dict, needle: str) -> None:
+    with pytest.raises(RowError, match=needle):
+        to_conversation(row)
+
+
+def test_files_of_all_formats_hold_the_same_rows(tmp_path: Path) -> None:
+    rows = [{"prompt": "What, then?", "response": 'A "quoted"\nline, é.'}, {"prompt": "b", "response": "c"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8-sig")
+    with open(tmp_path / "a.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["prompt", "response"])
+        writer.writeheader()
+        writer.writerows(rows)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for path in tmp_path.iterdir():
+        assert [row for _, row in file_rows(str(path))] == rows, path
+
+
+def test_bad_files_are_refused_in_one_line_that_names_the_place(tmp_path: Path) -> None:
+    good = '{"prompt": "a", "response": "b"}\n'
+    cases = {
+        "order.jsonl": (
+            good + '{"messages": [{"role": "assistant", "content": "x"}]}\n',
+            "order.jsonl: line 2: no question",
+        ),
+        "columns.jsonl": ('{"a": 1}', "found: a"),
+        "broken.jsonl": (good + "{", "broken.jsonl: line 2: not JSON"),
+        "list.jsonl": ("[1]", "expected an object"),
+        "empty.jsonl": ("", "no rows"),
+        "x.txt": ("hello", "hold no conversations"),
+    }
+    for name, (content, needle) in cases.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(InputError) as caught:
+            gather([str(tmp_path / name)])
+        assert needle in str(caught.value)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "latin.jsonl").write_bytes(good.encode() + b'{"prompt": "\xe9", "response": "b"}')
+    with pytest.raises(InputError, match="not UTF-8 at byte"):
+        gather([str(tmp_path / "latin.jsonl")])
+    (tmp_path / "some.jsonl").write_text(good + '{"a": 1}\n', encoding="utf-8")
+    collection = gather([str(tmp_path / "some.jsonl")], skip_malformed=True, validation_fraction=0)
+    assert len(collection.train) == 1
+    assert collection.reports[0].dropped == {"malformed": 1}
+
+
+def test_filters_drop_what_they_name_and_count_it(tmp_path: Path) -> None:
+    long = (
+        "The quick brown fox jumps over the lazy dog while the small cat looks at the two of them from a wall in the sun. "
+        * 3
+    )
+    answers = {
+        "a": "It is blue.", "A": "it  is blue.", "b": long, "c": long + "Indeed.", "d": "Это совсем не по-английски.",
+        "e": "As an AI language model, I have no colours.", "f": "the word is " * 1000,
+    }  # fmt: skip
+    path = tmp_path / "rows.json"
+    path.write_text(
+        json.dumps([{"prompt": key, "response": value} for key, value in answers.items()]), encoding="utf-8"
+    )
+    names = ["duplicates", "near-duplicates", "english", "refusals", "length"]
+    report = gather([str(path)], filters=names, validation_fraction=0).reports[0]
+    assert report.dropped == {"duplicates": 1, "near-duplicates": 1, "english": 1, "refusals": 1, "length": 1}
+    assert report.read == report.train + sum(report.dropped.values())
+
+
+def test_weights_caps_and_what_is_held_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    rows = [{"prompt": f"question {n}", "response": f"answer {n}"} for n in range(200)]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    spec = parse_spec(f"{path}@0.5x@100")
+    assert (spec.name, spec.weight, spec.cap) == (str(path), 0.5, 100)
+    whole = gather([str(path)], validation_fraction=0.1)
+    assert len(whole.train) + len(whole.validation) == 200
+    assert not {item.group for item in whole.train} & {item.group for item in whole.validation}
+    tripled = gather([f"{path}@3x"], validation_fraction=0.1)
+    assert len(tripled.train) == 3 * len(whole.train)
+    assert tripled.validation == whole.validation  # a weight repeats what is trained, nothing else
+    capped = gather([f"{path}@50"], validation_fraction=0)
+    assert len(capped.train) == 50
+    assert capped.reports[0].dropped == {"over the cap": 150}
+    assert sorted(set(weighted(list(range(10)), 2.5, 0))) == list(range(10))
+    assert len(weighted(list(range(10)), 2.5, 0)) == 25
+    given = gather([str(path)], val=[f"{path}@20"])  # a duplicate of what is validated on is not trained on
+    assert len(given.validation) == 20
+    assert len(given.train) == 180
+
+
+def test_wiki_qa_asks_what_the_articles_answer() -> None:
+    from gpt3.corpus.wiki import Article
+    from gpt3.finetuning.wiki_qa import about
+
+    article = Article(
+        "Eiffel Tower", "Tower in Paris, France", "Arts", "The Eiffel Tower is a tower in Paris. It is tall."
+    )
+    found = list(about(article))
+    assert [item.answers[0] for item in found] == [
+        "The Eiffel Tower is a tower in Paris.", "Eiffel Tower belongs to Arts.", "Eiffel Tower belongs to Arts.",
+        "Tower in Paris, France.", "Eiffel Tower.",
+    ]  # fmt: skip
+    assert {item.group for item in found} == {"Eiffel Tower"}
+    assert all("Eiffel Tower" in item.question or "Tower in Paris" in item.question for item in found)

@@ -1,0 +1,129 @@
+"""Template, labels, truncation: against hand-written oracles and transformers' own apply_chat_template."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt3.errors import InputError
+from gpt3.finetuning.conversations import Conversation, Message
+from gpt3.finetuning.samples import IGNORED, Cuts, conversation_rows, fitted, shown
+from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
+
+SYSTEM, ONE, TWO = Message("system", "Be brief."), Message("user", "One?"), Message("user", "Two?")
+FIRST, SECOND = Message("assistant", "It is blue."), Message("assistant", "And the sky is blue too.")
+WHOLE = (SYSTEM, ONE, FIRST, TWO, SECOND)
+
+
+def oracle(tokenizer, messages: tuple[Message, ...]) -> tuple[list[int], list[int]]:
+    """Ids and labels spelled out by hand."""
+    special = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("start", "message", "end")}
+    ids: list[int] = []
+    labels: list[int] = []
+    for message in messages:
+        head = [special["start"], *plain(tokenizer, message.role), special["message"]]
+        body = [*plain(tokenizer, message.content), special["end"]]
+        ids += head + body
+        labels += [IGNORED] * len(head) + (body if message.role == "assistant" else [IGNORED] * len(body))
+    return ids, labels
+
+
+def plain(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+@pytest.mark.parametrize("messages", [WHOLE, WHOLE[1:3], WHOLE[:3], WHOLE[1:]])
+def test_labels_equal_the_oracle(template, tokenizer, messages) -> None:
+    rows = conversation_rows([Conversation(messages)], template, 1000).columns
+    assert (rows["input_ids"][0], rows["labels"][0]) == oracle(tokenizer, messages)
+
+
+@pytest.mark.parametrize("name", ["harmony", "chatml"])
+def test_transformers_makes_the_same_tokens_of_the_saved_tokenizer(tokenizer, name, tmp_path) -> None:
+    from transformers import AutoTokenizer
+
+    prepare_tokenizer(tokenizer, read_template(name, tokenizer))
+    template = ChatTemplate(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    theirs = again.apply_chat_template(
+        [message.as_dict() for message in WHOLE], return_dict=True, return_assistant_tokens_mask=True
+    )
+    ours = template.encode(WHOLE)
+    assert theirs["input_ids"] == ours.ids
+    assert [bool(bit) for bit in theirs["assistant_masks"]] == ours.trained
+    prompt = again.apply_chat_template(
+        [message.as_dict() for message in WHOLE[:4]], add_generation_prompt=True, return_dict=True
+    )
+    assert prompt["input_ids"] == template.prompt(WHOLE[:4])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(
+    content=st.text(st.sampled_from("ab <|>endstar\n"))
+    | st.sampled_from(["<|end|>", "x<|start|>user<|message|>", "<|endoftext|>"])
+)
+def test_no_message_can_spell_a_special_token(template, tokenizer, content: str) -> None:
+    messages = (Message("user", content + "?"), Message("assistant", content + "!"))
+    assert template.encode(messages).ids == oracle(tokenizer, messages)[0]
+    assert template.encode(messages).ids.count(template.end) == 2
+
+
+def test_truncation_keeps_whole_turns_then_the_beginning_of_the_first_answer(template) -> None:
+    whole, first = (len(template.encode(WHOLE[:stop]).ids) for stop in (5, 3))
+    cuts = Cuts()
+    assert fitted(template, WHOLE, whole, cuts) == template.encode(WHOLE)
+    assert cuts == Cuts()
+    assert fitted(template, WHOLE, whole - 1, cuts) == template.encode(WHOLE[:3])
+    cut = fitted(template, WHOLE, first - 1, cuts)
+    assert cut is not None
+    assert cut.ids == template.encode(WHOLE[:3]).ids[: first - 1]
+    assert any(cut.trained)
+    assert template.end not in [token for token, said in zip(cut.ids, cut.trained, strict=True) if said]
+    assert fitted(template, WHOLE, len(template.prompt(WHOLE[:2])), cuts) is None
+    assert (cuts.turns, cuts.answers, cuts.dropped) == (1, 1, 1)
+    with pytest.raises(InputError, match="longer than the context of 3"):
+        conversation_rows([Conversation(WHOLE)], template, 3)
+
+
+def jinja(said: str, prompt: str, before: str = "") -> str:
+    """A template: each message after <|s|>, the assistant's as `said`."""
+    turn = "{% if m['role'] == 'assistant' %}" + said + "{% else %}{{ m['content'] }}{% endif %}"
+    loop = "{% for m in messages %}<|s|>" + turn + "{% endfor %}"
+    return before + loop + "{% if add_generation_prompt %}" + prompt + "{% endif %}"
+
+
+MARKED = "{% generation %}{{ m['content'] }}<|e|>{% endgeneration %}"
+ENDLESS = "{% generation %}{{ m['content'] }}{% endgeneration %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "needle"),
+    [
+        (jinja("{{ m['content'] }}<|e|>", "<|s|>"), "no generation marks"),
+        (jinja(MARKED, "<|s|><|s|>"), "generation prompt"),
+        (jinja(MARKED, "<|s|>", "{{ messages|length }}"), "prefix-preserving"),
+        (jinja(ENDLESS, "<|s|>"), "no end token"),
+        (jinja(ENDLESS + "<|e|>", "<|s|>"), "no end token"),
+        (jinja(MARKED, "<|s|>"), None),
+    ],
+)
+def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, source: str, needle: str | None) -> None:
+    path = tmp_path / "own.jinja"
+    path.write_text(source, encoding="utf-8")
+
+    def check() -> None:
+        prepare_tokenizer(tokenizer, read_template(str(path), tokenizer))
+        ChatTemplate(tokenizer)
+
+    if needle is None:
+        return check()
+    with pytest.raises(InputError, match=needle):
+        check()
+
+
+def test_shown_samples_mark_what_is_trained(template) -> None:
+    rows = conversation_rows([Conversation(WHOLE[1:3])], template, 1000).columns
+    text = shown(template, rows["input_ids"][0], rows["labels"][0], colour=False)
+    assert text == "<|start|>user<|message|>One?<|end|><|start|>assistant<|message|>⟦It is blue.<|end|>⟧"

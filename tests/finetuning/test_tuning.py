@@ -1,0 +1,184 @@
+"""Training: the loss is the plain cross-entropy, a killed run ends in the same bits, adapters change nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gpt3.errors import InputError
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+
+from gpt3.finetuning import trainers, tuning
+from gpt3.finetuning.tuning import Tuning, add_tokens, finetune
+from gpt3.training.tracking import read_metrics
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def plain_loss(model, columns: dict[str, list[list[int]]]) -> float:
+    """Cross-entropy summed sample by sample over the labelled tokens, divided by their number."""
+    total, count = 0.0, 0
+    for ids, labels in zip(columns["input_ids"], columns["labels"], strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, :-1].double()
+        target = torch.tensor(labels[1:])
+        total += F.cross_entropy(logits, target, reduction="sum", ignore_index=-100).item()
+        count += int((target != -100).sum())
+    return total / count
+
+
+def records(folder: Path, key: str) -> list[float]:
+    return [record[key] for record in read_metrics(folder / "metrics.jsonl") if key in record]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_losses_are_cross_entropy_over_all_labelled_tokens_under_accumulation(tiny, tmp_path, packing: bool) -> None:
+    """Answers have unequal lengths: a mean of micro-batches' means would be another number."""
+    run = Tuning(tiny(steps=1, batch=12, micro_batch=1 if packing else 4, packing=packing), tmp_path / "run")
+    if packing:
+        run.accumulate = 1
+        run.micro = 20  # all packed rows in one flattened batch
+    expected = plain_loss(run.model, run.train.columns)
+    result = run.run()
+    assert records(tmp_path / "run", "loss")[0] == pytest.approx(expected, rel=1e-4)
+    assert result.before["val/loss"] == pytest.approx(expected, rel=1e-5)
+    assert result.after["val/loss"] < expected
+
+
+def test_the_model_folder_has_what_a_run_needs(tiny, tmp_path) -> None:
+    import gpt3
+    from gpt3.finetuning.template import ChatTemplate
+
+    finetune(tiny())
+    folder = tmp_path / "run"
+    model = gpt3.load(folder)
+    end = ChatTemplate(model.tokenizer).end
+    assert end in model.ends
+    assert json.loads((folder / "model/generation_config.json").read_text())["eos_token_id"][0] == end
+    assert {"config.yaml", "data.json", "environment.json", "metrics.jsonl", "report.html", "model"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert not (folder / "checkpoints").exists()
+    assert "| held-out loss |" in (folder / "model/README.md").read_text()
+    with pytest.raises(InputError, match="holds another run"):
+        finetune(tiny())
+
+
+def test_new_tokens_begin_as_the_mean_and_padding_rows_go(base) -> None:
+    from gpt3.finetuning.template import prepare_tokenizer, read_template
+    from gpt3.inference.loading import load_transformers
+
+    model, tokenizer = load_transformers(base)
+    real = len(tokenizer)
+    before = model.transformer.wte.weight[:real].detach().clone()
+    ids = add_tokens(model, tokenizer, prepare_tokenizer(tokenizer, read_template("harmony", tokenizer)))
+    rows = model.transformer.wte.weight
+    assert rows.shape[0] == model.config.vocab_size == real + 3
+    assert model.config.real_vocab_size is None
+    assert ids == [real, real + 1, real + 2]
+    torch.testing.assert_close(rows[ids], before.mean(0).expand(3, -1))
+    assert torch.equal(rows[:real], before)
+    assert model.lm_head.weight is rows
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_killed_run_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, lora: bool) -> None:
+    changes = {"lora": lora, "lora_dropout": 0.1 if lora else 0.0}
+    finetune(tiny(out=str(tmp_path / "whole"), **changes))
+
+    class KilledError(Exception):
+        pass
+
+    def dies(self, args, state, control, **keywords):
+        if state.global_step == 5:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers.Recorder, "on_step_end", dies, raising=False)
+        with pytest.raises(KilledError):
+            finetune(tiny(out=str(tmp_path / "killed"), **changes))
+    half = tmp_path / "killed/checkpoints/checkpoint-6"
+    half.mkdir()  # a checkpoint that the kill cut short
+    (half / "trainer_state.json").write_text('{"global_st')
+    assert tuning.choose_folder(tiny(out=str(tmp_path / "killed"), **changes)) == tmp_path / "killed"
+    finetune(tiny(out=str(tmp_path / "killed"), **changes))
+    whole, killed = weights(tmp_path / "whole/model"), weights(tmp_path / "killed/model")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    assert records(tmp_path / "whole", "val/loss") == records(tmp_path / "killed", "val/loss")
+
+
+def test_the_best_model_is_kept_and_training_stops_early(tiny, tmp_path) -> None:
+    """At a learning rate that destroys the model, the evaluations only get worse after the first."""
+    result = finetune(tiny(lr=0.5, steps=20, early_stop=2))
+    losses = records(tmp_path / "run", "val/loss")
+    assert result.steps == 6  # the best was at step 2, then two evaluations without a better one
+    assert result.after["val/loss"] == min(losses[1:])
+    run = Tuning(tiny(out=str(tmp_path / "other"), model=str(tmp_path / "run/model")), tmp_path / "other")
+    assert plain_loss(run.model, run.validation.columns) == pytest.approx(min(losses[1:]), rel=1e-4)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base, tmp_path, dora: bool) -> None:
+    from peft import PeftModel
+
+    from gpt3.inference.loading import load_transformers
+
+    run = Tuning(tiny(lora=True, dora=dora, lora_rank=4), tmp_path / "run")
+    first = {name: tensor.detach().clone() for name, tensor in run.model.named_parameters()}
+    run.run()
+    plain, _ = load_transformers(base)
+    add_tokens(plain, run.tokenizer, ["<|start|>", "<|message|>", "<|end|>"])
+    assert all(torch.equal(first[name], tensor) for name, tensor in plain.named_parameters())  # the same beginning
+    adapted = PeftModel.from_pretrained(plain, tmp_path / "run/adapter").eval()
+    for name, tensor in adapted.named_parameters():
+        if "lora" not in name and "trainable_tokens" not in name:
+            key = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".token_adapter", "")
+            assert torch.equal(tensor, first[key]), name
+    merged, _ = load_transformers(tmp_path / "run/model")
+    ids = torch.tensor(run.train.columns["input_ids"][:1])
+    torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(merged.transformer.wte.weight[run.new_ids], first["transformer.wte.weight"][run.new_ids])
+    assert torch.equal(
+        merged.transformer.wte.weight[: min(run.new_ids)], first["transformer.wte.weight"][: min(run.new_ids)]
+    )
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_dpo_raises_the_margin(tiny, pairs, tmp_path, lora: bool) -> None:
+    changes = {"method": "dpo", "data": [str(pairs)], "val": [str(pairs)], "lr": 1e-2 if lora else 3e-3, "lora": lora}
+    result = finetune(tiny(steps=8, **changes))
+    assert result.before["val/loss"] == pytest.approx(0.6931, abs=1e-3)  # log 2: the model is its own reference
+    assert result.before["val/reward_margin"] == pytest.approx(0, abs=1e-4)
+    assert result.after["val/reward_margin"] > 0.1
+    assert result.after["val/reward_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "needle"),
+    [
+        ({"batch": 6, "micro_batch": 4}, "--batch 6 is no multiple of --micro-batch 4"),
+        ({"filter": ["funny"]}, "--filter funny"),
+        ({"chat_template": "no-such"}, "--chat-template no-such"),
+        ({"context": 3}, "longer than the context of 3"),
+        ({"method": "dpo"}, "chosen and rejected"),
+        ({"data": ["nowhere.json"]}, "nowhere.json"),
+        ({"track": ["mlflow"]}, "--track mlflow"),
+        ({"model": "nowhere"}, "--model nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(tiny, changes: dict, needle: str, tmp_path) -> None:
+    with pytest.raises(InputError) as caught:
+        finetune(tiny(val=[], **changes))
+    assert needle in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
