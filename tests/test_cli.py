@@ -21,13 +21,14 @@ SURFACE = {
     "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype early_stop
         early_stop_on ema eps fold folds gradient_checkpointing heads keep_checkpoints keep_every layers
         lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes mixture model
-        muon_lr muon_momentum nproc optimizer out parallel plan profile ramp_tokens resume sample_every
+        muon_lr muon_momentum nproc optimizer out parallel plan probe profile ramp_tokens resume sample_every
         sample_prompt seed spike_patience spike_sigmas spike_window steps tokenizer tokens track val
         validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
     "generate": """bad_words batch device draft dtype frequency_penalty input json logit_bias logprobs lookup max_new_tokens
         min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
         repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
+    "eval": "batch data_dir device dtype format json limit list_tasks model out quantize seed shots tasks",
     "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
         timeout unprotected""",
     "export": "context dtype format model out verify",

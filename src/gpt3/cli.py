@@ -60,6 +60,11 @@ COMMANDS = {
         "gpt3.inference.score_command:run",
         positional="files",
     ),
+    "eval": Command(
+        "zero-, one- and few-shot tasks, as the paper scored them",
+        "gpt3.evaluation.options:EvalOptions",
+        "gpt3.evaluation.command:run",
+    ),
     "serve": Command(
         "OpenAI's completions API and a Playground in the browser, for a trained model",
         "gpt3.serving.options:ServeOptions",

@@ -130,6 +130,8 @@ class TrainOptions:
     """Steps between samples. Default: at every validation."""
     sample_prompt: list[str] = field(default_factory=list)
     """What samples start from. Default: the beginnings of three held-out documents' first lines."""
+    probe: list[str] = field(default_factory=list)
+    """Generated tasks to ask at every validation, such as arithmetic and wiki-topic (docs/evaluation.md); may be repeated."""
     checkpoint_every: int | None = None
     """Steps between checkpoints. Default: ten a run, and at the end."""
     keep_checkpoints: int = 2
@@ -148,6 +150,11 @@ class TrainOptions:
     """Print and draw the whole plan, with the time of a measured step, and train nothing."""
     workers: int | None = None
     """Processes that prepare the data. Default: one a core."""
+
+    @property
+    def probe_names(self) -> list[str]:
+        """--probe, split at its commas."""
+        return [name.strip() for text in self.probe for name in text.split(",") if name.strip()]
 
     def __post_init__(self) -> None:
         problems = list(self._problems())

@@ -141,6 +141,14 @@ class Pretraining:
             )
         return False
 
+    def _probes(self) -> list[Evaluator]:
+        """What --probe asks for."""
+        if not self.options.probe_names:
+            return []
+        from gpt3.evaluation.probe import Probe
+
+        return [Probe(self.options.probe_names, self.tokenizer, self.plan.validate_every)]
+
     def _build(self, evaluators: Sequence[Evaluator]) -> None:
         """Model, optimizer and trainer, with fresh weights or the checkpoint's."""
         options, world = self.options, self.world
@@ -172,7 +180,7 @@ class Pretraining:
             end_of_text=self.data.end_of_text,
             average=None if options.ema is None else WeightAverage(model, options.ema),
             scaler=scaler,
-            evaluators=evaluators,
+            evaluators=(*evaluators, *self._probes()),
             profiler=StepProfiler(self.folder, options.profile if world.first else None),
         )
         self.samples = SampleWriter(

@@ -128,6 +128,10 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
     for tracker in ("wandb", "tensorboard"):  # before the work, not after it
         if tracker in options.track:
             require(tracker, extra=tracker, purpose=f"--track {tracker}")
+    if options.probe_names:
+        from gpt3.evaluation.probe import check_names
+
+        check_names(options.probe_names)
     from gpt3.training.distributed import open_world
 
     with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:

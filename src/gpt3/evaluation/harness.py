@@ -1,0 +1,90 @@
+"""A `LanguageModel` as a model of lm-eval, so that any of lm-eval's task definitions runs on our engine.
+
+    from lm_eval import simple_evaluate
+    simple_evaluate(HarnessModel(gpt3.load("runs/demo")), tasks=["hellaswag"], num_fewshot=0)
+
+This module needs lm-eval (>= 0.4.13) at import; nothing else of the package does. Scores are those of lm-eval's own `hf` model
+in float32, up to rounding; requests of one context share its computation, which lm-eval's does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpt3.errors import require
+from gpt3.evaluation.protocol import encode_pair
+from gpt3.inference.generation import Job
+from gpt3.inference.options import SamplingOptions
+from gpt3.inference.scoring import continuation_logprobs, score_tokens
+
+require("lm_eval", extra="eval", purpose="running lm-eval's tasks")
+from lm_eval.api.model import LM  # noqa: E402
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+    from gpt3.inference.language_model import LanguageModel
+
+MAX_NEW_TOKENS = 256
+"""Where a task does not say: lm-eval's own default."""
+
+
+class HarnessModel(LM):
+    """lm-eval's three methods over our engine.
+
+    Args:
+        model: what `gpt3.load` returns.
+        batch: texts written side by side; no score depends on it.
+
+    Attributes:
+        truncated: requests so far whose context lost its oldest tokens.
+    """
+
+    def __init__(self, model: LanguageModel, batch: int = 8) -> None:
+        super().__init__()
+        self.model, self.batch = model, batch
+        self.truncated = 0
+
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-probability of each (context, continuation), and whether greedy decoding would have said it."""
+        by_context: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}
+        for place, request in enumerate(requests):
+            before, answer = encode_pair(self.model, *request.args)
+            by_context.setdefault(tuple(before), []).append((place, answer))
+        found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        for before_ids, answers in by_context.items():
+            scores = continuation_logprobs(self.model.engine, before_ids, [answer for _, answer in answers])
+            for (place, _), score in zip(answers, scores, strict=True):
+                found[place] = (score.total, score.is_greedy)
+                self.truncated += score.dropped > 0
+        return found
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-probability of each whole text, which begins a document, in windows that do not overlap."""
+        [start] = self.model.encode_prompt("")[-1:]
+        engine = self.model.engine
+        return [
+            score_tokens(engine, self.model.encode_word(request.args[0]), stride=engine.context, start=start).total
+            for request in requests
+        ]
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The greedy (or drawn) continuation of each context, up to one of its `until` texts."""
+        return [self._continue(*request.args) for request in requests]
+
+    def _continue(self, context: str, wishes: dict[str, Any]) -> str:
+        until = wishes.get("until") or []
+        options = SamplingOptions(
+            temperature=float(wishes.get("temperature", 0)) if wishes.get("do_sample") else 0,
+            max_new_tokens=int(wishes.get("max_gen_toks", MAX_NEW_TOKENS)),
+            stop=[until] if isinstance(until, str) else [text for text in until if text],
+            seed=0,
+        )
+        ids = self.model.encode_prompt(context)
+        room = max(1, self.model.engine.context - options.max_new_tokens + 1)
+        self.truncated += len(ids) > room
+        job = Job(self.model, [ids[-room:]], options, self.batch)
+        for _ in job:
+            pass
+        return job.results()[0].text

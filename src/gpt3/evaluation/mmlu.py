@@ -1,0 +1,85 @@
+"""MMLU (Hendrycks et al. 2021): 57 subjects of four options; after the paper, in its authors' format.
+
+Options are listed with their letters and the letter is asked for. Demonstrations are drawn from the subject's own five dev
+rows, as the paper draws them; the authors took them in the file's order. The group's accuracy weighs every question the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpt3.errors import InputError
+from gpt3.evaluation.items import Item, Source, Split, Task
+from gpt3.evaluation.rows import find, read_items
+
+LETTERS = "ABCD"
+SUBJECTS = re.findall(
+    r"\w+",
+    """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
+    college_computer_science college_mathematics college_medicine college_physics computer_security conceptual_physics
+    econometrics electrical_engineering elementary_mathematics formal_logic global_facts high_school_biology
+    high_school_chemistry high_school_computer_science high_school_european_history high_school_geography
+    high_school_government_and_politics high_school_macroeconomics high_school_mathematics high_school_microeconomics
+    high_school_physics high_school_psychology high_school_statistics high_school_us_history high_school_world_history
+    human_aging human_sexuality international_law jurisprudence logical_fallacies machine_learning management marketing
+    medical_genetics miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory professional_accounting
+    professional_law professional_medicine professional_psychology public_relations security_studies sociology
+    us_foreign_policy virology world_religions""",
+)
+
+
+def question(row: dict[str, Any]) -> Item:
+    """A row of subject, question, four choices and the right one's number."""
+    choices = list(row["choices"])
+    gold = int(row["answer"])
+    if len(choices) != len(LETTERS) or not 0 <= gold < len(LETTERS):
+        raise ValueError(f"{len(choices)} choices, answer {row['answer']!r}; needs four, and a number from 0 to 3")
+    listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
+    return Item(f"{row['question'].strip()}{listed}\nAnswer:", tuple(f" {letter}" for letter in LETTERS), gold)
+
+
+def _split(subject: str) -> Callable[[Source], Split]:
+    def split(source: Source) -> Split:
+        path = find(source.data_dir, ("mmlu",)) if source.data_dir is not None else None
+        if path is None:
+            raise InputError(f"mmlu_{subject}: give --data-dir, a folder with mmlu.jsonl.gz; docs/evaluation.md")
+        rows = [row for row in _all_rows(str(path)) if row[0] == subject]
+        test = [item for _, part, item in rows if part == "test"]
+        if not test:
+            raise InputError(f"mmlu_{subject}: {path} has no test rows of that subject")
+        about = subject.replace("_", " ")
+        return Split(
+            test,
+            [item for _, part, item in rows if part == "dev"],
+            instruction=f"The following are multiple choice questions (with answers) about {about}.\n\n",
+        )
+
+    return split
+
+
+_read: dict[str, list[tuple[str, str, Item]]] = {}
+
+
+def _all_rows(path: str) -> list[tuple[str, str, Item]]:
+    """Read once, not once a subject."""
+    if path not in _read:
+        _read.clear()
+        _read[path] = read_items(Path(path), lambda row: (row["subject"], row.get("split", "test"), question(row)))
+    return _read[path]
+
+
+MMLU = tuple(
+    Task(
+        f"mmlu_{subject}",
+        f"MMLU, {subject.replace('_', ' ')}",
+        "choice",
+        _split(subject),
+        5,
+        normalization="sum",
+        chance=0.25,
+    )
+    for subject in SUBJECTS
+)

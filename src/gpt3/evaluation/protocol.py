@@ -1,0 +1,122 @@
+"""The paper's protocol (section 2.4): K solved examples, drawn at random for each question, before it.
+
+    instruction · example 1 · separator · … · example K · separator · question → answer
+
+The draw depends on the seed, the task, K and the question's number only, so it is the same for every model, batch and limit.
+Texts become ids as lm-eval makes them: context and answer are encoded together, and the answer is what follows the context's
+ids; a space at the context's end belongs to the answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpt3.errors import InputError
+from gpt3.evaluation.items import Item, Split, Task
+
+if TYPE_CHECKING:
+    from gpt3.inference.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item with what stands before it."""
+
+    number: int
+    """Its place among the test items."""
+    item: Item
+    before: str
+    """Instruction and demonstrations, the last separator included."""
+    shots: int
+    """Demonstrations in `before`."""
+
+    @property
+    def context(self) -> str:
+        """All the model reads before the answer."""
+        return self.before + self.item.context
+
+
+def questions(task: Task, split: Split, shots: int, seed: int, limit: int | None = None) -> list[Question]:
+    """The test items, each with `shots` demonstrations of its own.
+
+    Raises:
+        InputError: fewer demonstrations than asked for.
+    """
+    test = split.zero_shot if shots == 0 and split.zero_shot is not None else split.test
+    pool = split.test if split.shots is None else split.shots
+    most = len(pool) - (split.shots is None)
+    if shots > most:
+        raise InputError(
+            f"--shots {shots} of {task.name}: there are {most} examples to draw from; give at most so many"
+        )
+    found = []
+    for number, item in enumerate(test[:limit]):
+        rng = random.Random(f"{seed}/{task.name}/{shots}/{number}")
+        drawn = rng.sample(range(most), shots)
+        if split.shots is None:  # not the question itself
+            drawn = [place + (place >= number) for place in drawn]
+        before = split.instruction + "".join(pool[place].demonstration + task.separator for place in drawn)
+        found.append(Question(number, item, before, shots))
+    return found
+
+
+def encode_pair(model: LanguageModel, context: str, completion: str) -> tuple[list[int], list[int]]:
+    """Ids of a context and of the completion that follows it.
+
+    An empty context is the begin of a document: end-of-text.
+
+    Raises:
+        InputError: the completion is empty.
+    """
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, completion = context[:-spaces], context[-spaces:] + completion
+    if not context:
+        ids = model.encode_prompt("")
+        return ids, model.encode_word(completion)
+    before = model.encode_prompt(context)
+    whole = model.encode_prompt(context + completion)
+    answer = whole[len(before) :]
+    if not answer:
+        raise InputError(f"the answer {completion!r} has no tokens after its context; give one that is not empty")
+    return before, answer
+
+
+def fitting_shots(model: LanguageModel, task: Task, asked: Sequence[Question]) -> int:
+    """About how many demonstrations fit the model beside a question and its answer; those asked for where they do.
+
+    They do when at least half of the first 20 questions keep all of theirs; of the rest the oldest tokens are left out.
+    """
+    some = asked[:20]
+    shots = some[0].shots
+    if shots == 0:
+        return 0
+    answer = task.max_new_tokens
+    if task.kind not in ("greedy", "text"):
+        answer = max(
+            len(model.encode_word(completion)) for question in some for completion in question.item.completions
+        )
+    room = model.engine.context - answer + 1
+    lengths = sorted(len(model.encode_prompt(question.context)) for question in some)
+    if sum(length > room for length in lengths) <= len(some) / 2:
+        return shots
+    alone = sorted(len(model.encode_prompt(question.item.context)) for question in some)
+    each = sum(lengths) / len(some) / shots - sum(alone) / len(some) / shots
+    return max(0, min(shots - 1, int((room - alone[-1]) / each)))
+
+
+def check_fit(model: LanguageModel, task: Task, asked: Sequence[Question]) -> None:
+    """Refuse more demonstrations than the model's positions hold.
+
+    Raises:
+        InputError: naming how many fit.
+    """
+    fits = fitting_shots(model, task, asked)
+    if fits < asked[0].shots:
+        raise InputError(
+            f"--shots {asked[0].shots} of {task.name} does not fit the model's {model.engine.context:,} positions; "
+            f"about {fits} fit"
+        )

@@ -1,0 +1,155 @@
+"""From results of single questions to figures with standard errors, beside the paper's, and to a table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from gpt3.evaluation.items import Task
+from gpt3.evaluation.scores import Result
+
+TABLE_H1 = Path(__file__).parent / "data" / "table_h1.json"
+SHOT_COLUMNS = {0: "zero", 1: "one"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean with its standard error: of the sample's deviation over the root of the number of questions."""
+
+    value: float
+    error: float
+    """0 for a single question."""
+
+
+def mean(values: Sequence[float]) -> Figure:
+    """The mean of n values; its error is sqrt(Σ(x - mean)² / (n - 1) / n)."""
+    count = len(values)
+    middle = math.fsum(values) / count
+    spread = math.fsum((value - middle) ** 2 for value in values)
+    return Figure(middle, math.sqrt(spread / (count - 1) / count) if count > 1 else 0.0)
+
+
+def figures(task: Task, results: Sequence[Result]) -> dict[str, Figure]:
+    """Means of all that was measured; ppl is exp of the mean nats of a whole answer (its error by the delta method)."""
+    found = {name: mean([result.metrics[name] for result in results]) for name in results[0].metrics}
+    if "nll" in found:
+        nll = found["nll"]
+        perplexity = math.exp(min(nll.value, 700.0))
+        found["ppl"] = Figure(perplexity, perplexity * nll.error)
+    return found
+
+
+def record(task: Task, shots: int, results: Sequence[Result]) -> dict[str, Any]:
+    """What results.json holds of a task with so many demonstrations."""
+    return {
+        "task": task.name,
+        "shots": shots,
+        "examples": len(results),
+        "chance": task.chance,
+        "metrics": {
+            name: {"value": figure.value, "error": figure.error} for name, figure in figures(task, results).items()
+        },
+        "truncated": sum(result.dropped > 0 for result in results),
+        "paper": {metric: value for metric in task.metrics if (value := paper_values(task, shots, metric)) is not None},
+    }
+
+
+def group_record(name: str, shots: int | None, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The same of a group: the mean of its tasks' accuracies, and that of all its questions."""
+    values = [record["metrics"]["acc"]["value"] for record in records]
+    errors = [record["metrics"]["acc"]["error"] for record in records]
+    counts = [record["examples"] for record in records]
+    total = sum(counts)
+    return {
+        "group": name,
+        "shots": shots,
+        "tasks": len(records),
+        "examples": total,
+        "metrics": {
+            "acc_macro": {
+                "value": math.fsum(values) / len(values),
+                "error": math.sqrt(math.fsum(error**2 for error in errors)) / len(errors),
+            },
+            "acc_micro": {
+                "value": math.fsum(value * count for value, count in zip(values, counts, strict=True)) / total,
+                "error": math.sqrt(math.fsum((error * count) ** 2 for error, count in zip(errors, counts, strict=True)))
+                / total,
+            },
+        },
+    }
+
+
+@lru_cache(maxsize=1)
+def table_h1() -> dict[str, Any]:
+    """The paper's Table H.1: models, and rows of task, metric, K, zero, one, few."""
+    table: dict[str, Any] = json.loads(TABLE_H1.read_text(encoding="utf-8"))
+    return table
+
+
+def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None:
+    """What the paper measured, in per cent (perplexity as it is), by model; none for a K that it does not report."""
+    column = SHOT_COLUMNS.get(shots) or ("few" if shots == task.shots else None)
+    metrics = ("acc", "em") if metric == "acc" else (metric,)
+    for row in table_h1()["rows"]:
+        if column and row["task"] == task.paper and row["metric"] in metrics:
+            return dict(zip(table_h1()["models"], row[column], strict=True))
+    return None
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Lines for a terminal: our figure ± its error, chance, and the paper's for its smallest and largest model."""
+    header = ("task", "K", "n", "metric", "score", "chance", "paper 125M", "paper 175B", "cut")
+    lines: list[tuple[str, ...]] = [header]
+    for entry in records:
+        if "group" in entry:
+            lines.append(
+                (
+                    f"{entry['group']} ({entry['tasks']} tasks)",
+                    str(entry["shots"]) if entry["shots"] is not None else "K",
+                    f"{entry['examples']:,}",
+                    "acc",
+                    _percent(entry["metrics"]["acc_macro"]),
+                    "",
+                    "",
+                    "",
+                    "",
+                )
+            )
+            continue
+        shown = [name for name in ("acc", "f1", "ppl") if name in entry["metrics"]]
+        for place, name in enumerate(shown):
+            found = entry["metrics"][name]
+            paper = entry["paper"].get(name, {})
+            score = f"{found['value']:,.2f} ± {found['error']:,.2f}" if name == "ppl" else _percent(found)
+            lines.append(
+                (
+                    entry["task"] if place == 0 else "",
+                    str(entry["shots"]) if place == 0 else "",
+                    f"{entry['examples']:,}" if place == 0 else "",
+                    name,
+                    score,
+                    f"{100 * entry['chance']:.1f}" if name == "acc" and entry["chance"] else "",
+                    *(f"{paper[size]:g}" if paper else "" for size in ("Small", "175B")),
+                    f"{entry['truncated']:,}" if entry["truncated"] and place == 0 else "",
+                )
+            )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    left = {0, 3}
+
+    def row(line: Sequence[str]) -> str:
+        cells = (
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([row(header), "  ".join("─" * width for width in widths), *map(row, lines[1:])])
+
+
+def _percent(figure: dict[str, float]) -> str:
+    return f"{100 * figure['value']:.2f} ± {100 * figure['error']:.2f}"

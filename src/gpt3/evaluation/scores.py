@@ -1,0 +1,168 @@
+"""What a model makes of questions: a `Result` for each, by the rule of the task's kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gpt3.errors import InputError
+from gpt3.evaluation.answers import exact_match, f1
+from gpt3.evaluation.items import Task
+from gpt3.evaluation.protocol import Question, encode_pair
+from gpt3.inference.beam import beam_search
+from gpt3.inference.generation import Job
+from gpt3.inference.options import SamplingOptions
+from gpt3.inference.scoring import ContinuationScore, continuation_logprobs
+
+if TYPE_CHECKING:
+    from gpt3.inference.language_model import LanguageModel
+
+BEAM_WIDTH, LENGTH_PENALTY = 4, 0.6
+"""Section 2.4."""
+GROUP = 64
+"""Greedy answers that are made in one job."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One question's outcome."""
+
+    number: int
+    """Of the question."""
+    id: str
+    """Of the item."""
+    metrics: dict[str, float]
+    """Figures of this question by name; acc is 0 or 1."""
+    dropped: int = 0
+    """Tokens of the context, the oldest, that did not fit the model."""
+    answer: str = ""
+    """What the model said or chose."""
+    gold: str = ""
+    """The right answer."""
+    detail: dict[str, Any] = field(default_factory=dict)
+    """For choices: log-probabilities and tokens of each option."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a line of JSON."""
+        return dataclasses.asdict(self)
+
+
+def score(model: LanguageModel, task: Task, asked: Sequence[Question], *, batch: int = 8) -> Iterator[Result]:
+    """Results in the order of the questions, each as soon as it is known.
+
+    Args:
+        batch: greedy answers written side by side; no score depends on it.
+
+    Raises:
+        InputError: an answer with more tokens than the model has positions.
+    """
+    if task.kind == "greedy":
+        yield from _greedy(model, task, asked, batch)
+        return
+    rule = {"choice": _choice, "word": _word, "text": _text}[task.kind]
+    for question in asked:
+        yield rule(model, task, question)
+
+
+def _choice(model: LanguageModel, task: Task, question: Question) -> Result:
+    item = question.item
+    if item.contexts:  # partial: the same completion after each context
+        scores = []
+        for context in item.contexts:
+            before, answer = encode_pair(model, question.before + context, item.completions[0])
+            scores += continuation_logprobs(model.engine, before, [answer])
+    else:
+        scores = _completions(model, question.context, item.completions)
+    totals = [one.total for one in scores]
+    lengths = [len(one.logprobs) for one in scores]
+    rules = {
+        "sum": totals,
+        "token": [total / length for total, length in zip(totals, lengths, strict=True)],
+        "byte": [
+            total / max(1, len(completion.strip().encode()))
+            for total, completion in zip(totals, item.completions, strict=True)
+        ],
+    }
+    if task.normalization == "unconditional":
+        alone = _completions(model, task.answer_context, item.completions)
+        rules["unconditional"] = [total - one.total for total, one in zip(totals, alone, strict=True)]
+    chosen = {name: _largest(values) for name, values in rules.items()}
+    metrics = {"acc": float(chosen[task.normalization] == item.gold)}
+    metrics |= {f"acc_{name}": float(place == item.gold) for name, place in chosen.items()}
+    options = item.contexts or item.completions
+    return Result(
+        question.number,
+        item.id,
+        metrics,
+        max(one.dropped for one in scores),
+        options[chosen[task.normalization]].strip(),
+        options[item.gold].strip(),
+        {"logprobs": totals, "tokens": lengths, "chosen": chosen[task.normalization], "right": item.gold},
+    )
+
+
+def _completions(model: LanguageModel, context: str, completions: Sequence[str]) -> list[ContinuationScore]:
+    """Scores of completions of one context, which is read once where its ids are the same before each."""
+    pairs = [encode_pair(model, context, completion) for completion in completions]
+    return continuation_logprobs(model.engine, pairs[0][0], [answer for _, answer in pairs])
+
+
+def _largest(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)  # of equals the first, as numpy's argmax
+
+
+def _word(model: LanguageModel, task: Task, question: Question) -> Result:
+    before, answer = encode_pair(model, question.context, question.item.completions[0])
+    [found] = continuation_logprobs(model.engine, before, [answer])
+    metrics = {"acc": float(found.is_greedy), "nll": -found.total}
+    gold = question.item.completions[0].strip()
+    return Result(question.number, question.item.id, metrics, found.dropped, gold if found.is_greedy else "", gold)
+
+
+def _fitting(model: LanguageModel, context: str, new_tokens: int) -> tuple[list[int], int]:
+    """Ids of a context that leave room for the answer, and how many of the oldest are left out."""
+    ids = model.encode_prompt(context.rstrip(" "))
+    room = model.engine.context - new_tokens + 1
+    if room < 1:
+        raise InputError(
+            f"an answer of up to {new_tokens} tokens does not fit the model's {model.engine.context} positions; "
+            "take a model with more"
+        )
+    dropped = max(0, len(ids) - room)
+    return ids[dropped:], dropped
+
+
+def _greedy(model: LanguageModel, task: Task, asked: Sequence[Question], batch: int) -> Iterator[Result]:
+    options = SamplingOptions(temperature=0, max_new_tokens=task.max_new_tokens, stop=["\n"], seed=0)
+    for begin in range(0, len(asked), GROUP):
+        group = asked[begin : begin + GROUP]
+        prompts = [_fitting(model, question.context, task.max_new_tokens) for question in group]
+        job = Job(model, [ids for ids, _ in prompts], options, batch)
+        for _ in job:
+            pass
+        for question, (_, dropped), made in zip(group, prompts, job.results(), strict=True):
+            gold, answer = question.item.completions[0].strip(), made.text.strip()
+            metrics = {"acc": float(answer == gold)}
+            yield Result(question.number, question.item.id, metrics, dropped, answer, gold)
+
+
+def _text(model: LanguageModel, task: Task, question: Question) -> Result:
+    ids, dropped = _fitting(model, question.context, task.max_new_tokens)
+    best, _ = beam_search(
+        model.engine,
+        ids,
+        width=BEAM_WIDTH,
+        length_penalty=LENGTH_PENALTY,
+        max_new_tokens=task.max_new_tokens,
+        ends=model.ends,
+        stop=lambda made: b"\n" in model.token_bytes[made[-1]],
+    )[0]
+    answer = model.text_of(best).split("\n")[0].strip()
+    accepted = [completion.strip() for completion in question.item.completions]
+    metrics = {
+        "acc": max(exact_match(answer, one) for one in accepted),
+        "f1": max(f1(answer, one) for one in accepted),
+    }
+    return Result(question.number, question.item.id, metrics, dropped, answer, accepted[0])

@@ -1,0 +1,96 @@
+"""`gpt3 eval` from model folder to table and files; a second call goes on where the first ended."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from gpt3 import cli
+from gpt3.evaluation.page import page
+
+TASKS = ["--tasks", "arithmetic-2d+,wiki-topic", "--shots", "0,1", "--limit", "4", "--dtype", "fp32"]
+
+
+def test_a_table_with_errors_chance_and_the_papers_figures(folder, network, tmp_path, capsys):
+    assert cli.main(["eval", "--model", str(folder), *TASKS, "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "76.9" in shown
+    assert " ± " in shown
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(entry["task"], entry["shots"]) for entry in results["results"]] == [
+        ("arithmetic-2d+", 0),
+        ("arithmetic-2d+", 1),
+        ("wiki-topic", 0),
+        ("wiki-topic", 1),
+    ]
+    assert results["results"][0]["paper"]["acc"]["175B"] == 76.9
+    lines = (tmp_path / "out" / "examples" / "wiki-topic-1.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 5
+    assert len(json.loads(lines[1])["detail"]["logprobs"]) == 11
+    assert results["parameters"] == network.num_parameters()
+    drawn = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert drawn.count("<svg") == 2
+    ElementTree.fromstring(drawn.split("\n", 1)[1].replace('<meta charset="utf-8">', ""))  # every mark closed
+
+
+def test_models_are_drawn_over_their_size():
+    def results(name, size, accuracy):
+        figure = {"value": accuracy, "error": 0.01}
+        entry = {"task": "t", "shots": 1, "examples": 9, "chance": 0.5, "metrics": {"acc": figure}, "paper": {}}
+        return {"model": name, "parameters": size, "results": [entry]}
+
+    shown = page([results("a<b", 1_000_000, 0.5), results("c", 25_000_000, 0.75)])
+    assert "a&lt;b" in shown
+    assert ">1M<" in shown
+    assert ">25M<" in shown
+    assert shown.count("<svg") == 2
+
+
+def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, monkeypatch, capsys):
+    command = ["eval", "--model", str(folder), *TASKS, "--out", str(tmp_path / "out"), "--json"]
+    assert cli.main(command) == 0
+    whole = json.loads(capsys.readouterr().out)
+    path = tmp_path / "out" / "examples" / "wiki-topic-1.jsonl"
+    before = path.read_bytes()
+    path.write_bytes(before[:-40])  # a half line at the end
+    from gpt3.evaluation import command as module
+
+    asked = []
+    monkeypatch.setattr(
+        module, "score", lambda model, task, questions, batch: asked.extend(questions) or score(model, task, questions)
+    )
+    from gpt3.evaluation.scores import score
+
+    assert cli.main(command) == 0
+    assert path.read_bytes() == before
+    assert len(asked) == 1
+    assert json.loads(capsys.readouterr().out) == whole
+    assert cli.main([*command, "--seed", "3"]) == 0  # other questions: begun anew
+    assert len(asked) == 1 + 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "aritmetic"], "no task aritmetic; did you mean arithmetic"),
+        (["--tasks", "hellaswag,piqa"], "hellaswag: give --data-dir"),
+        (["--shots", "0,many"], "--shots is '0,many'"),
+        (["--limit", "0"], "--limit is 0"),
+        (["--data-dir", "nowhere"], "--data-dir nowhere is no folder"),
+        (
+            ["--tasks", "wiki-topic", "--shots", "20", "--limit", "3"],
+            "of wiki-topic does not fit the model's 512 positions; about",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["eval", "--model", str(folder), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_the_list_of_tasks_needs_no_model(capsys):
+    assert cli.main(["eval", "--list-tasks"]) == 0
+    assert "reversed-words" in capsys.readouterr().out

@@ -1,0 +1,151 @@
+"""Demonstrations are drawn as section 2.4 says, and scores follow their definitions."""
+
+import math
+
+import pytest
+import torch
+
+from gpt3.errors import InputError
+from gpt3.evaluation.answers import exact_match, f1
+from gpt3.evaluation.items import Item, Split, Task
+from gpt3.evaluation.protocol import check_fit, encode_pair, questions
+from gpt3.evaluation.results import figures, mean, paper_values
+from gpt3.evaluation.scores import score
+from gpt3.evaluation.tasks import TASKS, select
+from gpt3.inference.language_model import LanguageModel
+
+ITEMS = [Item(f"Q: What is {n}?\n\nA:", (f" {n + 1}", f" {n} {n}"), gold=0, id=str(n)) for n in range(12)]
+
+
+def task(kind="choice", **more):
+    return Task("t", "", kind, lambda source: Split(ITEMS), 2, **more)
+
+
+def reference(model, context, completion):
+    """Log-probability of each token of a completion, by one forward of the network, without cache or engine."""
+    before, answer = encode_pair(model, context, completion)
+    with torch.no_grad():
+        logits = model.engine.model(torch.tensor([before + answer])).logits[0].double()
+    rows = logits.log_softmax(-1)[len(before) - 1 : -1]
+    return [float(row[token]) for row, token in zip(rows, answer, strict=True)]
+
+
+def test_no_question_sees_itself_and_each_has_its_own_draw():
+    asked = questions(task(), Split(ITEMS), 3, seed=0)
+    for question in asked:
+        assert question.before.count("Q:") == 3
+        assert question.item.context not in question.before
+    assert len({question.before for question in asked}) > 6
+    assert asked[:4] == questions(task(), Split(ITEMS), 3, seed=0, limit=4)
+    assert asked != questions(task(), Split(ITEMS), 3, seed=1)
+
+
+def test_demonstrations_come_from_their_split():
+    shots = [Item("Q: s?\n\nA:", (" yes",))]
+    [question] = questions(task(), Split(ITEMS[:1], shots, instruction="Say.\n"), 1, seed=0)
+    assert question.context == "Say.\nQ: s?\n\nA: yes\n\nQ: What is 0?\n\nA:"
+    with pytest.raises(InputError, match="there are 1 examples to draw from"):
+        questions(task(), Split(ITEMS, shots), 2, seed=0)
+
+
+def test_a_space_at_the_end_of_a_context_belongs_to_the_answer(model):
+    assert encode_pair(model, "The sea ", "is") == encode_pair(model, "The sea", " is")
+
+
+@pytest.mark.parametrize("normalization", ["sum", "token", "unconditional"])
+def test_choices_follow_their_normalisation(model, normalization):
+    asked = questions(task(), Split(ITEMS), 2, seed=0)
+    results = list(score(model, task(normalization=normalization, answer_context="A:"), asked))
+    for question, result in zip(asked, results, strict=True):
+        values = []
+        for completion in question.item.completions:
+            logprobs = reference(model, question.context, completion)
+            value = {
+                "sum": sum(logprobs),
+                "token": sum(logprobs) / len(logprobs),
+                "unconditional": sum(logprobs) - sum(reference(model, "A:", completion)),
+            }[normalization]
+            values.append(value)
+        assert result.metrics["acc"] == float(values.index(max(values)) == 0)
+
+
+def test_partial_scoring_compares_the_same_ending(model):
+    contexts = ("The sea is blue and the sea", "The sea is blue and the sky")
+    item = Item(contexts[1], (" is grey.",) * 2, 1, contexts)
+    [result] = score(model, task(normalization="token"), questions(task(), Split([item]), 0, seed=0))
+    values = [sum(reference(model, context, " is grey.")) for context in contexts]
+    assert result.detail["logprobs"] == pytest.approx(values, abs=1e-4)
+    assert result.metrics["acc"] == float(values[1] > values[0])
+
+
+def test_words_are_judged_whole_and_perplexity_is_theirs(model):
+    asked = questions(task("word"), Split(ITEMS), 0, seed=0)
+    results = list(score(model, task("word"), asked))
+    nats = [-sum(reference(model, question.context, question.item.completions[0])) for question in asked]
+    assert [result.metrics["nll"] for result in results] == pytest.approx(nats, abs=1e-4)
+    assert figures(task("word"), results)["ppl"].value == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "choice"])
+def test_the_batch_changes_no_score(network, tokenizer, model, kind):
+    from gpt3.inference.engines import make_engine
+
+    fast = LanguageModel(network, tokenizer, make_engine(network, "fp32"))
+    asked = questions(task(kind), Split(ITEMS), 2, seed=0)
+    one, five = (list(score(fast, task(kind), asked, batch=batch)) for batch in (1, 5))
+    assert one == five
+    slow = list(score(model, task(kind), asked, batch=3))
+    assert [result.answer for result in slow] == [result.answer for result in one]
+
+
+def test_greedy_answers_are_transformers_own(network, tokenizer, model):
+    asked = questions(task("greedy"), Split(ITEMS), 1, seed=0)
+    for question, result in zip(asked, score(model, task("greedy"), asked), strict=True):
+        ids = torch.tensor([model.encode_prompt(question.context)])
+        made = network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False)
+        text = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+        assert result.answer == text.split("\n")[0].strip()
+
+
+def test_too_many_demonstrations_say_how_many_fit(model):
+    asked = questions(task(), Split(ITEMS), 11, seed=0)
+    with pytest.raises(InputError, match=r"the model's 512 positions; about \d+ fit"):
+        check_fit(model, task("greedy", max_new_tokens=450), asked)
+
+
+def test_a_long_context_loses_its_oldest_tokens_and_an_answer_is_never_cut(model):
+    long = Item("The sea is blue. " * 200 + "The sky", (" is grey",))
+    [result] = score(model, task("word"), questions(task(), Split([long]), 0, seed=0))
+    assert result.dropped > 0
+    too_long = Item("The", (" 1 7 3 9 5" * 100,))
+    with pytest.raises(InputError, match="would be cut"):
+        list(score(model, task("word"), questions(task(), Split([too_long]), 0, seed=0)))
+
+
+def test_squads_measures():
+    assert exact_match("The  Beatles!", "beatles") == 1
+    assert exact_match("Beatles", "Stones") == 0
+    assert f1("the cat sat", "a cat ran away") == pytest.approx(2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
+    assert f1("", "") == 1
+
+
+def test_standard_errors_are_of_the_mean():
+    figure = mean([1.0, 0.0, 0.0, 1.0, 1.0])
+    assert figure.value == 0.6
+    assert figure.error == pytest.approx(math.sqrt(0.6 * 0.4 / 4))
+    assert mean([1.0]).error == 0
+
+
+def test_the_papers_figures_stand_beside_ours():
+    assert paper_values(TASKS["arithmetic-2d+"], 0, "acc")["175B"] == 76.9
+    assert paper_values(TASKS["hellaswag"], 20, "acc")["Small"] == 33.5
+    assert paper_values(TASKS["lambada"], 1, "ppl")["175B"] == 3.35
+    assert paper_values(TASKS["hellaswag"], 7, "acc") is None
+    named = [task for task in TASKS.values() if task.paper]
+    assert all(paper_values(task, 0, task.metrics[0]) for task in named)
+
+
+def test_unknown_tasks_name_their_neighbours():
+    with pytest.raises(InputError, match="no task helaswag; did you mean hellaswag"):
+        select(["helaswag"])
+    assert len(select(["arithmetic", "arithmetic-2d+", "mmlu"])) == 67
