@@ -32,7 +32,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         raise InputError(f"{purpose} needs {module}; install it with: pip install 'gpt3[{extra}]'") from None
 
 
-def one_line(error: Exception, limit: int = 200) -> str:
+def one_line(error: BaseException, limit: int = 200) -> str:
     """What a library's exception says, in one line of at most `limit` characters, for a message of ours."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit].rstrip()}…"

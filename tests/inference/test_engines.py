@@ -319,3 +319,12 @@ def test_an_activation_without_kernel_takes_the_models_forward(capsys):
     engine = make_engine(make_model(activation_function="tanh"))
     assert isinstance(engine, ReferenceEngine)
     assert "activation 'tanh' has no fast kernel" in capsys.readouterr().err
+
+
+def test_taking_a_models_weights_empties_it_and_changes_nothing(model):
+    """The head, which is tied, stays readable: it is the embedding."""
+    source = make_model()
+    kept, taken = CpuEngine(make_model()), CpuEngine(source, take=True)
+    assert sum(parameter.numel() for parameter in source.transformer.h.parameters() if parameter.ndim > 1) == 0
+    logits = [engine.forward(engine.new_cache(1, 9), [Run(0, ids(9))]).clone() for engine in (kept, taken)]
+    assert torch.equal(*logits)

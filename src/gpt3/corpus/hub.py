@@ -16,7 +16,7 @@ from gpt3.corpus import parquet
 from gpt3.corpus.compression import RATIOS
 from gpt3.corpus.documents import PART_BYTES, Part, RecordError, Source
 from gpt3.corpus.formats import pick_column
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 
 FINEWEB = "HuggingFaceFW/fineweb"
 FINEWEB_CONFIG = "sample-10BT"
@@ -231,11 +231,6 @@ def explained(error: Exception, spec: str) -> Exception:
     if damaged or type(error).__module__.split(".")[0] in ("datasets", "pyarrow"):
         return InputError(f"{spec}: its files cannot be read ({one_line(error)})")
     return error
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message in one line, its class where it has none."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 # ---- the source and its parts

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gpt3.inference.loading import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -54,19 +54,3 @@ def reload(kind: Any, folder: Path) -> Any:
 
     with quiet_transformers():
         return kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no advice from transformers meanwhile."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

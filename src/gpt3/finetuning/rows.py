@@ -13,7 +13,7 @@ from gpt3.corpus.documents import RecordError
 from gpt3.corpus.file_parts import explained, format_of
 from gpt3.corpus.files import find_files
 from gpt3.corpus.json_values import JsonValues
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 
 READABLE = ".json .jsonl .ndjson .csv .tsv .parquet, all but .parquet also with .gz .xz .bz2 .zst"
 
@@ -108,6 +108,6 @@ def hub_rows(spec: str) -> Iterator[tuple[str, Row]]:
             if isinstance(error, InputError) or hub.is_passing(error):
                 wait.after(error)
             else:
-                raise InputError(f"{spec}: {hub.one_line(error)}") from None
+                raise InputError(f"{spec}: {one_line(error)}") from None
         except Exception as error:
             wait.after(error)

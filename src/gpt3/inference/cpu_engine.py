@@ -94,6 +94,7 @@ class CpuEngine(Engine):
 
     Args:
         model: copied from; it may be deleted then.
+        take: empty the model's weights as they are copied, so that they are not held twice.
         weight_format: fp32, fp16, bf16 or int8, of the matrices; sums and activations are float32 in all of them.
 
     Raises:
@@ -101,14 +102,14 @@ class CpuEngine(Engine):
         ValueError: an activation function that the kernels do not have (`supports` says so before).
     """
 
-    def __init__(self, model: GPT3ForCausalLM, weight_format: str = "fp32") -> None:
+    def __init__(self, model: GPT3ForCausalLM, weight_format: str = "fp32", take: bool = False) -> None:
         self.config = config = model.config
         if not self.supports(model):
             raise ValueError(f"the CPU engine does not know the activation {config.activation_function!r}")
         self.weight_format = weight_format
         self.device = torch.device("cpu")
         self.context = config.max_position_embeddings
-        self.weights = pack(model, weight_format)
+        self.weights = pack(model, weight_format, take=take)
         self.vocabulary = self.weights.head.shape[0]
         self.nbytes = sum(array.nbytes for array in set_of(self.weights))
         self.shape = Shape(
@@ -189,29 +190,11 @@ class CpuEngine(Engine):
         positions = np.arange(start, start + n)
         kernels.embed(w, np.array(tokens, dtype=np.int64), positions, b.x)
         for layer in range(len(w.qkv)):
-            source = b.x
-            if shape.pre_norm:
-                kernels.layer_norm(b.x, w.ln_1[layer], shape.epsilon, n, b.normed)
-                source = b.normed
-            kernels.linear(w.qkv[layer], w.qkv_scale[layer], w.qkv_bias[layer], source, n, b.qkv, kernels.NONE)
+            kernels.into_attention(w, shape, layer, b, n)
             query, key, value = t["qkv"][:n].view(n, 3, shape.heads, -1).permute(1, 2, 0, 3)  # each (H, n, D)
             attended = self._attend(cache, layer, slot, start, query, key, value)
             t["attended"][:n].view(n, shape.heads, -1).copy_(attended.transpose(0, 1))
-            kernels.linear(
-                w.proj[layer], w.proj_scale[layer], w.proj_bias[layer], b.attended, n, b.normed, kernels.NONE
-            )
-            t["x"][:n] += t["normed"][:n]
-            source = b.x
-            if shape.pre_norm:
-                kernels.layer_norm(b.x, w.ln_2[layer], shape.epsilon, n, b.normed)
-                source = b.normed
-            else:
-                kernels.layer_norm(b.x, w.ln_1[layer], shape.epsilon, n, b.x)
-            kernels.linear(w.fc[layer], w.fc_scale[layer], w.fc_bias[layer], source, n, b.hidden, shape.activation)
-            kernels.linear(w.out[layer], w.out_scale[layer], w.out_bias[layer], b.hidden, n, b.normed, kernels.NONE)
-            t["x"][:n] += t["normed"][:n]
-            if not shape.pre_norm:
-                kernels.layer_norm(b.x, w.ln_2[layer], shape.epsilon, n, b.x)
+            kernels.out_of_attention(w, shape, layer, b, n)
         return b
 
     def _attend(

@@ -38,6 +38,7 @@ class Row:
     Attributes:
         tokens: prompt and what was written.
         scores: of the prompt's tokens from the second on, as far as it was read, in parts.
+        unscored: tokens of the prompt that are still to be scored.
         restarts: how often the context was full and its last half was read anew.
         drafted, accepted: tokens that were proposed by a draft, and those of them that were what the model chose.
     """
@@ -46,23 +47,18 @@ class Row:
         self.tokens = list(prompt)
         self.sampler, self.score = sampler, score
         self.scores: list[Scores] = []
-        self._unscored = 0 if score is None else len(self.tokens) - 1
+        self.unscored = 0 if score is None else len(self.tokens) - 1
         self.slot: int | None = None
         self.unread = list(prompt)
         self.restarts = 0
         self.drafted = self.accepted = 0
 
-    @property
-    def unscored(self) -> int:
-        """Tokens of the prompt that are still to be scored."""
-        return self._unscored
-
     def take_scores(self, logits: Tensor, read: int) -> int:
         """Score what follows the `read` tokens that gave these logits, (read, V); return how many of these rows that took."""
-        first = len(self.tokens) - self._unscored
+        first = len(self.tokens) - self.unscored
         ids = self.tokens[first : first + read]
         self.scores.append(judge(logits[: len(ids)], torch.tensor(ids), self.score or 0))
-        self._unscored -= len(ids)
+        self.unscored -= len(ids)
         return len(ids)
 
 
@@ -143,15 +139,24 @@ class Decoder:
             place += logits
             self._held[run.slot] += run.tokens
             del row.unread[: len(run.tokens)]
-        writing = list(starts)
-        chosen: dict[Row, list[Choice]] = {row: [] for row in writing}
-        going = writing  # rows whose draft has been right so far
+        chosen = self._choose(rows_of_logits, starts, drafts)
+        for row, choices in chosen.items():
+            self._settle(row, [choice.token for choice in choices], drafts[row])
+        return list(chosen.items())
+
+    def _choose(self, logits: Tensor, starts: dict[Row, int], drafts: dict[Row, list[int]]) -> dict[Row, list[Choice]]:
+        """Each text's tokens: the first, and one more for each of its draft that has been right.
+
+        Args:
+            logits: (M, V); a text's begin at `starts`, one row more than its draft has tokens.
+        """
+        chosen: dict[Row, list[Choice]] = {row: [] for row in starts}
+        going = list(starts)  # rows whose draft has been right so far
         while going:
             places = [starts[row] + len(chosen[row]) for row in going]
-            whole = places == list(range(len(rows_of_logits)))
-            samplers = [row.sampler for row in going]
+            whole = places == list(range(len(logits)))
             try:
-                choices = sample_rows(rows_of_logits if whole else rows_of_logits[places], samplers)
+                choices = sample_rows(logits if whole else logits[places], [row.sampler for row in going])
             except NotNumbersError:
                 raise self.engine.complaint() from None
             still = []
@@ -161,9 +166,7 @@ class Decoder:
                 if len(done) <= len(drafts[row]) and drafts[row][len(done) - 1] == choice.token:
                     still.append(row)
             going = still
-        for row in writing:
-            self._settle(row, [choice.token for choice in chosen[row]], drafts[row])
-        return list(chosen.items())
+        return chosen
 
     def _settle(self, row: Row, tokens: list[int], draft: list[int]) -> None:
         """Take what was chosen, and back what was drafted in vain."""

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def make_engine(model: PreTrainedModel, weight_format: str = "fp32") -> Engine:
+def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool = False) -> Engine:
     """An engine for a model, whose weights it may copy: the model need not be kept.
 
     Args:
         model: a causal model of transformers, on its device.
         weight_format: fp32, fp16, bf16 or int8, on a CPU; other devices compute in the model's own format.
+        take: the model may be emptied, so that its weights are not held twice.
 
     Raises:
         InputError: weights that are not finite (the tensor is named), or a format that no engine here has for this model.
@@ -41,7 +42,7 @@ def make_engine(model: PreTrainedModel, weight_format: str = "fp32") -> Engine:
             without = f"numba does not work here ({one_line(error)}; NUMBA_CACHE_DIR may name a folder to write to)"
         else:
             if CpuEngine.supports(model):
-                return CpuEngine(model, weight_format)
+                return CpuEngine(model, weight_format, take)
             without = f"activation {model.config.activation_function!r} has no fast kernel"
     if weight_format == "int8":
         reason = without or f"model type {model.config.model_type!r} has no fast kernels"

@@ -283,6 +283,35 @@ def _store(qkv, slots, positions, keys, values):
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def into_attention(weights, shape, layer, buffers, count):
+    """A layer's first part: queries, keys and values of the first `count` tokens, from buffers.x into buffers.qkv."""
+    source = buffers.x
+    if shape.pre_norm:
+        layer_norm(buffers.x, weights.ln_1[layer], shape.epsilon, count, buffers.normed)
+        source = buffers.normed
+    linear(weights.qkv[layer], weights.qkv_scale[layer], weights.qkv_bias[layer], source, count, buffers.qkv, NONE)
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def out_of_attention(weights, shape, layer, buffers, count):
+    """The rest of a layer: from buffers.attended into the residual stream buffers.x, and the MLP."""
+    w, x, normed = weights, buffers.x, buffers.normed
+    linear(w.proj[layer], w.proj_scale[layer], w.proj_bias[layer], buffers.attended, count, normed, NONE)
+    _add(x, normed, count)
+    source = x
+    if shape.pre_norm:
+        layer_norm(x, w.ln_2[layer], shape.epsilon, count, normed)
+        source = normed
+    else:
+        layer_norm(x, w.ln_1[layer], shape.epsilon, count, x)
+    linear(w.fc[layer], w.fc_scale[layer], w.fc_bias[layer], source, count, buffers.hidden, shape.activation)
+    linear(w.out[layer], w.out_scale[layer], w.out_bias[layer], buffers.hidden, count, normed, NONE)
+    _add(x, normed, count)
+    if not shape.pre_norm:
+        layer_norm(x, w.ln_2[layer], shape.epsilon, count, x)
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 def step(weights, shape, store, buffers, tokens, slots, positions, wanted):
     """The whole model, for a few tokens: their keys and values are stored, logits come out.
 
@@ -292,45 +321,18 @@ def step(weights, shape, store, buffers, tokens, slots, positions, wanted):
         wanted: (M,) int64, ascending places in tokens whose logits are computed, into buffers.logits[:M].
     """
     count = tokens.shape[0]
-    x, normed, qkv, hidden = buffers.x, buffers.normed, buffers.qkv, buffers.hidden
-    embed(weights, tokens, positions, x)
+    embed(weights, tokens, positions, buffers.x)
     for layer in range(weights.qkv.shape[0]):
-        source = x
-        if shape.pre_norm:
-            layer_norm(x, weights.ln_1[layer], shape.epsilon, count, normed)
-            source = normed
-        linear(weights.qkv[layer], weights.qkv_scale[layer], weights.qkv_bias[layer], source, count, qkv, NONE)
+        into_attention(weights, shape, layer, buffers, count)
         i = store.number[layer]
         if store.banded[layer]:
             keys, values, window = store.ring_keys[i], store.ring_values[i], shape.window
         else:
             keys, values, window = store.dense_keys[i], store.dense_values[i], store.dense_keys.shape[3]
-        _store(qkv, slots, positions, keys, values)
-        _attend(qkv, slots, positions, keys, values, shape.heads, window, buffers.scores, buffers.attended)
-        linear(
-            weights.proj[layer],
-            weights.proj_scale[layer],
-            weights.proj_bias[layer],
-            buffers.attended,
-            count,
-            normed,
-            NONE,
-        )
-        _add(x, normed, count)
-        source = x
-        if shape.pre_norm:
-            layer_norm(x, weights.ln_2[layer], shape.epsilon, count, normed)
-            source = normed
-        else:
-            layer_norm(x, weights.ln_1[layer], shape.epsilon, count, x)
-        linear(
-            weights.fc[layer], weights.fc_scale[layer], weights.fc_bias[layer], source, count, hidden, shape.activation
-        )
-        linear(weights.out[layer], weights.out_scale[layer], weights.out_bias[layer], hidden, count, normed, NONE)
-        _add(x, normed, count)
-        if not shape.pre_norm:
-            layer_norm(x, weights.ln_2[layer], shape.epsilon, count, x)
-    head(weights, shape, x, wanted, normed, buffers.logits)
+        _store(buffers.qkv, slots, positions, keys, values)
+        _attend(buffers.qkv, slots, positions, keys, values, shape.heads, window, buffers.scores, buffers.attended)
+        out_of_attention(weights, shape, layer, buffers, count)
+    head(weights, shape, buffers.x, wanted, buffers.normed, buffers.logits)
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")

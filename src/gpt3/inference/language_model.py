@@ -44,7 +44,7 @@ def load(
         >>> model.complete("The sea", temperature=0.7, top_p=0.95)[0].text
     """
     from gpt3.device import choose_device
-    from gpt3.inference.loading import choose_dtype, load_transformers
+    from gpt3.inference.loading import TORCH_DTYPES, choose_dtype, load_transformers
 
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)
@@ -60,9 +60,9 @@ def load(
         model, tokenizer = load_transformers(path, device=device, dtype=dtype)
         return LanguageModel(model, tokenizer, make_engine(model))
     model, tokenizer = load_transformers(path, device="cpu", dtype="fp32")  # rounded as it is packed
-    names = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float32": "fp32"}
-    weight_format = "int8" if quantize == "int8" else names[str(number_format)]
-    return LanguageModel(model, tokenizer, make_engine(model, weight_format))
+    names = {number: name for name, number in TORCH_DTYPES.items()}
+    weight_format = "int8" if quantize == "int8" else names[number_format]
+    return LanguageModel(model, tokenizer, make_engine(model, weight_format, take=True))
 
 
 class LanguageModel:
@@ -99,11 +99,23 @@ class LanguageModel:
 
     @overload
     def complete(
-        self, prompts: str, options: SamplingOptions | None = None, *, n: int | None = None, **changes: Any
+        self,
+        prompts: str,
+        options: SamplingOptions | None = None,
+        *,
+        n: int | None = None,
+        draft: Draft | None = None,
+        **changes: Any,
     ) -> list[Generation]: ...
     @overload
     def complete(
-        self, prompts: Sequence[str], options: SamplingOptions | None = None, *, n: int | None = None, **changes: Any
+        self,
+        prompts: Sequence[str],
+        options: SamplingOptions | None = None,
+        *,
+        n: int | None = None,
+        draft: Draft | None = None,
+        **changes: Any,
     ) -> list[list[Generation]]: ...
     def complete(
         self,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gpt3.device import choose_device
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 from gpt3.inference.locating import TRAIN_FIRST, locate, read_json
 from gpt3.inference.options import DTYPES
 
@@ -39,7 +39,7 @@ def load_transformers(
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)
     place = locate(path)
-    with _quiet_transformers():
+    with quiet_transformers():
         if isinstance(place, str):
             model, tokenizer = _load_hub(place, number_format)
         else:
@@ -70,7 +70,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     except InputError:
         raise
     except Exception as error:  # whatever a damaged folder makes transformers, safetensors or the configuration raise
-        raise InputError(f"--model {folder} does not load ({_one_line(error)}); copy or save it again") from error
+        raise InputError(f"--model {folder} does not load ({one_line(error)}); copy or save it again") from error
     return model, tokenizer
 
 
@@ -89,7 +89,7 @@ def _load_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         raise
     except (OSError, ValueError) as error:  # what transformers raises for an unknown id, no network, unsafe files
         raise InputError(
-            f"--model {name}: no folder or run of that name is here, and the hub did not give it ({_one_line(error)}); "
+            f"--model {name}: no folder or run of that name is here, and the hub did not give it ({one_line(error)}); "
             f"give a model or run folder, or {TRAIN_FIRST}"
         ) from error
     return model, tokenizer
@@ -124,13 +124,8 @@ def _from_pretrained(place: Path | str, model_type: str | None, **options: Any) 
     return model
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}{'…' if len(text) > 200 else ''}"
-
-
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars and no advice from transformers while it loads: ours are the messages that name the remedy."""
     from transformers.utils import logging
 

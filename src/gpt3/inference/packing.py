@@ -7,7 +7,6 @@ are stored once. Biases, norms and position embeddings, 1% of the whole, stay fl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -56,12 +55,13 @@ class Matrix:
         return array
 
 
-def pack(model: GPT3ForCausalLM, weight_format: str, progress: Callable[[str], None] | None = None) -> Weights:
+def pack(model: GPT3ForCausalLM, weight_format: str, take: bool = False) -> Weights:
     """Copy a model's weights into the engine's arrays.
 
     Args:
-        model: on any device, in any float format; not changed.
+        model: on any device, in any float format; not changed, unless:
         weight_format: one of WEIGHT_FORMATS.
+        take: leave each matrix empty once it is copied, so that the whole is not held twice; the model is of no more use.
 
     Raises:
         InputError: a weight that is not finite, or (fp16) too large for the format; the tensor is named.
@@ -93,7 +93,10 @@ def pack(model: GPT3ForCausalLM, weight_format: str, progress: Callable[[str], N
             bias = torch.empty(stack.scale.shape)
             for layer in range(L):
                 module = f"transformer.h.{layer}.{names[key]}"
-                stack.put(tensors[f"{module}.weight"], layer)
+                matrix = tensors.pop(f"{module}.weight")
+                stack.put(matrix, layer)
+                if take:
+                    model.get_parameter(f"{module}.weight").data = matrix.new_empty(0)
                 bias[layer].copy_(tensors[f"{module}.bias"])
             fields |= {key: stack.stored(), f"{key}_scale": stack.scale.numpy(), f"{key}_bias": bias.numpy()}
         for norm in ("ln_1", "ln_2"):
