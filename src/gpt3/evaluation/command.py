@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -17,7 +18,7 @@ from gpt3.evaluation.example_file import ExampleFile
 from gpt3.evaluation.items import Source, Split, Task
 from gpt3.evaluation.options import EvalOptions
 from gpt3.evaluation.page import write_page
-from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions
+from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions, with_room
 from gpt3.evaluation.results import group_record, record, table
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, TASKS, select
@@ -108,6 +109,7 @@ def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> li
     found: dict[tuple[str, int], Part] = {}
     smaller = []
     for part in parts:
+        part = dataclasses.replace(part, task=with_room(model, part.task, part.split))
         if not part.most:
             check_fit(model, part.task, part.asked)
         elif (fits := fitting_shots(model, part.task, part.asked)) < part.shots:
