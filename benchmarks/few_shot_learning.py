@@ -2,9 +2,8 @@
 
     python benchmarks/few_shot_learning.py --out runs/few-shot
 
-writes episodes, trains each size on them and on encyclopedia text with `gpt3 train`, asks `gpt3 eval` about words that
-stand in no episode, and draws accuracy over K. Every stage goes on where a killed one stopped. `--sizes small` takes one size;
-`--until episodes` or `--until train` ends early.
+writes episodes, trains on them and on encyclopedia text with `gpt3 train`, asks `gpt3 eval` about words that stand in no
+episode, and draws accuracy over K. The same command goes on where a killed one stopped. docs/few-shot.md has what came out.
 
 An episode is a document of solved examples of one hidden task, in the format of the generated tasks (gpt3.evaluation.scrambling):
 
@@ -32,49 +31,36 @@ from gpt3.durable import replacing, write_text
 from gpt3.evaluation.items import Source
 from gpt3.evaluation.scrambling import INSTRUCTION, SCRAMBLING, cycled, inserted, reversed_word
 
+DASHED = ' stroke-dasharray="5 4"'
 SCORED = ("random-insertion", "reversed-words", "cycle-letters")
 FORMATS = ("released", "paper")
 """Of the questions: without the instruction and with it."""
-SHOTS = (0, 1, 2, 4, 6)
+SHOTS = {"released": (0, 1, 2, 4, 6), "paper": (0, 1, 2, 4)}
+"""Six examples below the instruction are longer than the training's windows."""
 LIMIT = 250
 """Questions of each task, format and K."""
 EPISODES, MOST_EXAMPLES = 40_000, 10
 INSTRUCTED = 0.25
 """Share of the episodes of a scored task with the instruction above."""
-SIZES = {
-    "small": ["--layers", "4", "--width", "64", "--heads", "2", "--lr", "6e-3", "--steps", "2000"],
-    "large": ["--layers", "4", "--width", "128", "--heads", "4", "--lr", "4e-3", "--steps", "1500"],
-}
 TRAINING = [
-    "--model",
-    "17M",
-    "--tokenizer",
-    "own:257",
-    "--context",
-    "256",
-    "--batch-tokens",
-    "2048",
-    "--optimizer",
-    "muon",
+    *("--model", "17M", "--layers", "4", "--width", "64", "--heads", "2", "--context", "256", "--tokenizer", "own:257"),
+    *("--optimizer", "muon", "--lr", "6e-3", "--batch-tokens", "2048", "--steps", "2000"),
+    *("--checkpoint-every", "400", "--keep-every", "400", "--validate-every", "400", "--validation-tokens", "20000"),
 ]
-"""A token is a byte, so that letters can be moved; the layers and the width are those of the size."""
+"""The preset with other layers and another width: 0.28M parameters. A token is a byte, so that letters can be moved."""
+STAGES = (800, 1200, 2000)
+"""Steps after which the model is asked; the last is the end of training."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy of one model on one task."""
+    """Accuracy on one task after so many steps."""
 
     task: str
-    size: str
-    parameters: int
+    steps: int
     instructed: bool
     points: list[tuple[int, float, float]]
     """K, accuracy in per cent, its standard error."""
-
-    @property
-    def millions(self) -> str:
-        """The model's size in words."""
-        return f"{self.parameters / 1e6:.2g}M parameters"
 
 
 FORMS: dict[str, Callable[[str, random.Random], str]] = {
@@ -157,113 +143,142 @@ def gpt3(*arguments: object) -> None:
         sys.exit(done.returncode)
 
 
-def train(out: Path, size: str, mixture: Path) -> None:
-    """Train a size, or go on with its run."""
-    if not (out / size / "model").exists():
-        gpt3("train", "--mixture", mixture, *TRAINING, *SIZES[size], "--out", out / size)
+def train(out: Path, mixture: Path) -> None:
+    """Train, or go on with the run, unless it is finished."""
+    if not (out / "run" / "model").exists():
+        gpt3("train", "--mixture", mixture, *TRAINING, "--out", out / "run")
 
 
-def evaluate(out: Path, size: str) -> None:
-    """Ask a size all questions, or those that are missing."""
-    asked = ["--tasks", ",".join(SCORED), "--shots", ",".join(map(str, SHOTS)), "--limit", LIMIT]
-    for format in FORMATS:
-        place = out / "eval" / f"{size}-{format}"
-        gpt3("eval", "--model", out / size / "model", *asked, "--format", format, "--batch", 32, "--out", place)
+def evaluate(out: Path) -> None:
+    """Ask every stage all questions, or those that are missing."""
+    asked = ["--tasks", ",".join(SCORED), "--limit", LIMIT, "--batch", 32]
+    for steps in STAGES:
+        for format in FORMATS:
+            model, place = out / "run" / "checkpoints" / f"step-{steps}", out / "eval" / f"{steps}-{format}"
+            if not (place / "results.json").exists():
+                shots = ",".join(map(str, SHOTS[format]))
+                gpt3("eval", "--model", model, *asked, "--format", format, "--shots", shots, "--out", place)
+
+
+def behind_an_article(out: Path) -> str:
+    """A control of K = 0 without the instruction: the question behind 100 bytes of an article and end-of-text, as documents lie
+    in training, where hardly any begins at the first position.
+    """
+    from gpt3.corpus.wiki import articles
+    from gpt3.evaluation.results import mean
+    from gpt3.inference.generation import Job
+    from gpt3.inference.language_model import load
+    from gpt3.inference.options import SamplingOptions
+
+    texts = [article.text.encode()[:100].decode(errors="ignore") for article in articles()][:LIMIT]
+    lines = ["| task | steps | behind an article |", "|---|---|---|"]
+    for steps in STAGES:
+        model = load(out / "run" / "checkpoints" / f"step-{steps}")
+        for task in (task for task in SCRAMBLING if task.name in SCORED):
+            items = task.split(Source(format="released")).test[:LIMIT]
+            prompts = [
+                [*model.encode_prompt(text), model.tokenizer.eos_token_id, *model.encode_prompt(item.context)]
+                for text, item in zip(texts, items, strict=True)
+            ]
+            job = Job(model, prompts, SamplingOptions(temperature=0, max_new_tokens=20, stop=["\n"]), slots=32)
+            for _ in job:
+                pass
+            answers = zip(job.results(), items, strict=True)
+            right = mean([float(made.text.strip() == item.completions[0].strip()) for made, item in answers])
+            lines.append(f"| {task.name} | {steps:,} | {100 * right.value:.1f} ± {100 * right.error:.1f} |")
+    return "\n".join(lines)
 
 
 def curves(out: Path) -> list[Curve]:
-    """What was measured of every size, the smallest first."""
+    """What was measured, the earliest stage first."""
     found = []
-    for size in SIZES:
+    for steps in STAGES:
         for format in FORMATS:
-            path = out / "eval" / f"{size}-{format}" / "results.json"
-            if path.exists():
-                results = json.loads(path.read_text(encoding="utf-8"))
-                for task in SCORED:
-                    entries = [entry for entry in results["results"] if entry.get("task") == task]
-                    points = [
-                        (entry["shots"], 100 * entry["metrics"]["acc"]["value"], 100 * entry["metrics"]["acc"]["error"])
-                        for entry in entries
-                    ]
-                    found.append(Curve(task, size, results["parameters"], format == "paper", points))
+            results = json.loads((out / "eval" / f"{steps}-{format}" / "results.json").read_text(encoding="utf-8"))
+            for task in SCORED:
+                entries = [entry for entry in results["results"] if entry.get("task") == task]
+                figures = [
+                    (entry["shots"], entry["metrics"]["acc"]) for entry in entries if entry["shots"] in SHOTS[format]
+                ]
+                points = [(shots, 100 * figure["value"], 100 * figure["error"]) for shots, figure in figures]
+                found.append(Curve(task, steps, format == "paper", points))
     return found
 
 
 def table(found: Sequence[Curve]) -> str:
     """The figures in Markdown."""
+    most = SHOTS["released"]
     lines = [
-        f"| task | model | instruction | {' | '.join(f'K={shots}' for shots in SHOTS)} |",
-        "|---" * (3 + len(SHOTS)) + "|",
+        f"| task | steps | instruction | {' | '.join(f'K = {shots}' for shots in most)} |",
+        "|---" * (3 + len(most)) + "|",
     ]
-    for curve in sorted(found, key=lambda curve: SCORED.index(curve.task)):
-        scores = " | ".join(f"{score:.1f} ± {error:.1f}" for _, score, error in curve.points)
-        lines.append(f"| {curve.task} | {curve.millions} | {'yes' if curve.instructed else 'no'} | {scores} |")
+    for curve in sorted(found, key=lambda curve: (SCORED.index(curve.task), curve.instructed)):
+        scores = " | ".join(
+            [f"{score:.1f} ± {error:.1f}" for _, score, error in curve.points] + [""] * (len(most) - len(curve.points))
+        )
+        lines.append(f"| {curve.task} | {curve.steps:,} | {'yes' if curve.instructed else 'no'} | {scores} |")
     return "\n".join(lines)
 
 
 def draw(found: Sequence[Curve]) -> str:
     """Accuracy over K as an SVG, a panel a task; dashed without the instruction, as in Figure 1.2."""
     ink, soft, grid, top, bottom, wide = "#171a21", "#5b6472", "#e2e5ea", 78, 262, 210
-    colours = dict(zip(SIZES, ("#dd6b10", "#2a63d4"), strict=True))
+    colours = dict(zip(STAGES, ("#9aa1ad", "#dd6b10", "#2a63d4"), strict=True))
     title = "A word's letters put right: accuracy over the number of solved examples in the context"
     lines = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 330" width="860" height="330" '
         'font-family="system-ui, sans-serif" font-size="12"><rect width="860" height="330" fill="#ffffff"/>',
         f'<text x="16" y="26" font-size="15" font-weight="600" fill="{ink}">{title}</text>',
     ]
-    labels = {curve.size: curve.millions for curve in found}
-    for place, (size, label) in enumerate(labels.items()):
-        for dashed, x in ((False, 16 + 330 * place), (True, 176 + 330 * place)):
-            stroke = f'stroke="{colours[size]}" stroke-width="2"' + (' stroke-dasharray="5 4"' if dashed else "")
-            words = f"{label}, {'no instruction' if dashed else 'instruction'}"
-            lines.append(f'<line x1="{x}" x2="{x + 26}" y1="44" y2="44" {stroke}/>')
-            lines.append(f'<text x="{x + 32}" y="48" fill="{soft}">{words}</text>')
+    keys = [(f"{steps:,} steps", colour, "") for steps, colour in colours.items()]
+    keys += [("instruction", ink, ""), ("no instruction", ink, DASHED)]
+    for place, (words, colour, dash) in enumerate(keys):
+        x = 16 + 132 * place
+        lines.append(f'<line x1="{x}" x2="{x + 26}" y1="44" y2="44" stroke="{colour}" stroke-width="2"{dash}/>')
+        lines.append(f'<text x="{x + 32}" y="48" fill="{soft}">{words}</text>')
     for panel, task in enumerate(SCORED):
         left = 50 + panel * (wide + 65)
         lines.append(f'<text x="{left}" y="{top - 10}" font-weight="600" fill="{ink}">{task}</text>')
-        for mark in range(0, 101, 20):
-            y = bottom - (bottom - top) * mark / 100
-            lines.append(f'<line x1="{left}" x2="{left + wide}" y1="{y:.1f}" y2="{y:.1f}" stroke="{grid}"/>')
-            lines.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" fill="{soft}">{mark}%</text>')
-        for shots in SHOTS:
-            x = left + wide * shots / SHOTS[-1]
-            lines.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle" fill="{soft}">{shots}</text>')
+
+        def across(shots: int, left: int = left) -> float:
+            return left + wide * shots / max(map(max, SHOTS.values()))
+
+        def up(score: float) -> float:
+            return bottom - (bottom - top) * score / 100
+
+        for shots in SHOTS["released"]:
+            lines.append(
+                f'<text x="{across(shots):.1f}" y="{bottom + 17}" text-anchor="middle" fill="{soft}">{shots}</text>'
+            )
         lines.append(
             f'<text x="{left + wide / 2}" y="{bottom + 36}" text-anchor="middle" fill="{soft}">examples K</text>'
         )
+        for mark in range(0, 101, 20):
+            lines.append(
+                f'<line x1="{left}" x2="{left + wide}" y1="{up(mark):.1f}" y2="{up(mark):.1f}" stroke="{grid}"/>'
+            )
+            lines.append(f'<text x="{left - 6}" y="{up(mark) + 4:.1f}" text-anchor="end" fill="{soft}">{mark}%</text>')
         for curve in (curve for curve in found if curve.task == task):
-            colour, dash = colours[curve.size], "" if curve.instructed else ' stroke-dasharray="5 4"'
-            places = [
-                (
-                    left + wide * shots / SHOTS[-1],
-                    *(bottom - (bottom - top) * y / 100 for y in (score, score - error, score + error)),
-                )
-                for shots, score, error in curve.points
-            ]
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in places)
+            colour, dash = colours[curve.steps], "" if curve.instructed else DASHED
+            path = " ".join(f"{across(shots):.1f},{up(score):.1f}" for shots, score, _ in curve.points)
             lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
-            for x, y, low, high in places:
-                lines.append(f'<path d="M{x:.1f} {low:.1f}V{high:.1f}" stroke="{colour}"/>')
-                lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+            for shots, score, error in curve.points:
+                x, bar = across(shots), f"{up(max(0.0, score - error)):.1f}V{up(score + error):.1f}"
+                lines.append(f'<path d="M{x:.1f} {bar}" stroke="{colour}"/>')
+                lines.append(f'<circle cx="{x:.1f}" cy="{up(score):.1f}" r="3" fill="{colour}"/>')
     return "\n".join([*lines, "</svg>\n"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/few-shot"), help="episodes, runs, scores")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--until", choices=("episodes", "train", "figure"), default="figure", help="the last stage")
-    parser.add_argument("--figure", type=Path, help="the SVG; default: few-shot.svg in --out")
+    parser.add_argument("--out", type=Path, default=Path("runs/few-shot"), help="for episodes, run, scores")
+    parser.add_argument("--figure", type=Path, help="the SVG to write; default: few-shot.svg in --out")
     asked = parser.parse_args()
-    mixture = write_episodes(asked.out)
-    for size in asked.sizes if asked.until != "episodes" else ():
-        train(asked.out, size, mixture)
-        if asked.until == "figure":
-            evaluate(asked.out, size)
-    if asked.until == "figure":
-        found = curves(asked.out)
-        write_text(asked.figure or asked.out / "few-shot.svg", draw(found))
-        print(table(found))
+    train(asked.out, write_episodes(asked.out))
+    evaluate(asked.out)
+    found = curves(asked.out)
+    write_text(asked.figure or asked.out / "few-shot.svg", draw(found))
+    print(table(found), behind_an_article(asked.out), sep="\n\n")
 
 
 if __name__ == "__main__":
