@@ -147,6 +147,10 @@ def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base
     merged, _ = load_transformers(tmp_path / "run/model")
     ids = torch.tensor(run.train.columns["input_ids"][:1])
     torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
+    again, tokenizer = load_transformers(tmp_path / "run/adapter")  # on its base, which the adapter names
+    torch.testing.assert_close(again(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
+    assert again.generation_config.eos_token_id == merged.generation_config.eos_token_id
+    assert tokenizer.chat_template == run.tokenizer.chat_template
     assert not torch.equal(merged.transformer.wte.weight[run.new_ids], first["transformer.wte.weight"][run.new_ids])
     assert torch.equal(
         merged.transformer.wte.weight[: min(run.new_ids)], first["transformer.wte.weight"][: min(run.new_ids)]

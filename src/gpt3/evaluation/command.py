@@ -185,7 +185,7 @@ def groups(options: EvalOptions, parts: Sequence[Part], entries: list[dict[str, 
 def folder_of(options: EvalOptions, place: str, several: bool) -> Path:
     """Where a model's results go."""
     path = Path(place)
-    name = path.parent.name if path.name == "model" and path.parent.name else path.name
+    name = path.parent.name if path.name in ("model", "adapter") and path.parent.name else path.name
     if options.out is None:
         return Path("eval", name)
     return Path(options.out, name) if several else Path(options.out)

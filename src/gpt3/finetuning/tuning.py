@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from gpt3.adapter_folder import merge, save_adapter
 from gpt3.durable import discard, replacing, write_text
 from gpt3.errors import InputError, require
 from gpt3.finetuning.gathering import Collection, gather
@@ -331,10 +332,9 @@ class Tuning:
         if self.options.lora:
             with replacing(self.folder / ADAPTER) as temporary:
                 temporary.mkdir()
-                model.save_pretrained(temporary, save_embedding_layers=False)  # new tokens have deltas of their own
-                self.tokenizer.save_pretrained(temporary)
+                save_adapter(model, self.tokenizer, temporary, self.base)
         if self.options.merge or not self.options.lora:
-            whole = model.merge_and_unload() if self.options.lora else model
+            whole = merge(model) if self.options.lora else model
             with replacing(self.folder / MODEL) as temporary:
                 temporary.mkdir()
                 whole.save_pretrained(temporary)
@@ -362,23 +362,13 @@ def positions(model: Any) -> int:
 def add_tokens(model: Any, tokenizer: Any, new: list[str]) -> list[int]:
     """Give the model rows for the tokenizer's new tokens, each the mean of all rows it had; returns their ids.
 
-    Padding rows of the vocabulary go: trainers take every row for a token. The mean gives a token no one has seen the
-    probability of an average one (Hewitt 2021), where a random row may have any.
+    Padding rows of the vocabulary go: trainers take every row for a token.
     """
-    import torch
+    from gpt3.model.vocabulary import resize_vocabulary
 
-    embedding = model.get_input_embeddings()
-    had = getattr(model.config, "real_vocab_size", None) or embedding.num_embeddings
+    had = getattr(model.config, "real_vocab_size", None) or model.get_input_embeddings().num_embeddings
     ids = [tokenizer.convert_tokens_to_ids(token) for token in new]
-    size = max([had, *(number + 1 for number in ids)])
-    old = embedding.weight.detach()[: min([had, *ids])].clone()
-    if size != embedding.num_embeddings:
-        model.resize_token_embeddings(size, mean_resizing=False)
-    with torch.no_grad():
-        for rows in {
-            id(w): w for w in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
-        }.values():
-            rows[ids] = old.mean(dim=0).to(rows)
+    resize_vocabulary(model, max([had, *(number + 1 for number in ids)]), ids)
     return ids
 
 
