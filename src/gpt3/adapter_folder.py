@@ -99,11 +99,11 @@ def base_of(folder: Path, settings: dict[str, Any]) -> Path | str:
 def save_adapter(adapted: Any, tokenizer: Any, folder: Path, base: str) -> None:
     """Write a PEFT model's adapter, its tokenizer and where its texts end; `base` is the path or id of the model below it.
 
-    New tokens have deltas of their own in it, so the embeddings are not written.
+    New tokens have deltas of their own in it, so the embeddings are not written; nor is DPO's reference adapter.
     """
     for settings in adapted.peft_config.values():
         settings.base_model_name_or_path = base
-    adapted.save_pretrained(folder, save_embedding_layers=False)
+    adapted.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
     adapted.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
