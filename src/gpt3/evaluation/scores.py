@@ -80,17 +80,18 @@ def _choice(model: LanguageModel, task: Task, question: Question) -> Result:
     rules = {
         "sum": totals,
         "token": [total / length for total, length in zip(totals, lengths, strict=True)],
-        "byte": [
-            total / max(1, len(completion.strip().encode()))
-            for total, completion in zip(totals, item.completions, strict=True)
-        ],
     }
+    bare = [completion.removeprefix(" ") for completion in item.completions]
+    for name, sizes in (("byte", [len(option.encode()) for option in bare]), ("char", [*map(len, bare)])):
+        rules[name] = [total / max(1, size) for total, size in zip(totals, sizes, strict=True)]
     if task.normalization == "unconditional":
         alone = _completions(model, task.answer_context, item.completions)
         rules["unconditional"] = [total - one.total for total, one in zip(totals, alone, strict=True)]
     chosen = {name: _largest(values) for name, values in rules.items()}
     metrics = {"acc": float(chosen[task.normalization] == item.gold)}
     metrics |= {f"acc_{name}": float(place == item.gold) for name, place in chosen.items()}
+    if "acc_norm" in task.metrics:
+        metrics["acc_norm"] = metrics["acc_char"]
     options = item.contexts or item.completions
     return Result(
         question.number,
