@@ -131,7 +131,10 @@ def prepare(task: Compared, data: Path, out: Path, rows: int) -> None:
 
 
 def run_theirs(model: str, out: Path, tasks: list[Compared]) -> None:
-    """lm-eval's command."""
+    """lm-eval's command, for tasks that it has not yet scored there."""
+    tasks = [task for task in tasks if not [*(out / "theirs").rglob(f"samples_local_{task.ours}_*.jsonl")]]
+    if not tasks:
+        return
     names = ",".join(f"local_{task.ours}" for task in tasks)
     command = [
         sys.executable,

@@ -32,7 +32,10 @@ def run(folder, tmp_path, monkeypatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
-    texts = [*(f"Tale {n}: {STORY.upper()}!" for n in range(9)), *(f"Document {n} of a small corpus." for n in range(30))]
+    texts = [
+        *(f"Tale {n}: {STORY.upper()}!" for n in range(9)),
+        *(f"Document {n} of a small corpus." for n in range(30)),
+    ]
     Path("text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     shutil.copytree(folder, "tokenizer")
     shards = open_shards(prepare_cached("text.jsonl", "tokenizer", validation_fraction=0.1))

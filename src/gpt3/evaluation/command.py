@@ -207,7 +207,7 @@ def folder_of(options: EvalOptions, place: str, several: bool) -> Path:
 
 def fingerprint(model: LanguageModel) -> str:
     """Tells models of one place apart: a hash of how likely it finds a fixed text."""
-    from gpt3.inference.scoring import continuation_logprobs
+    from gpt3.inference.continuations import continuation_logprobs
 
     ids = [*range(min(17, model.engine.vocabulary))]
     [found] = continuation_logprobs(model.engine, ids[:1], [ids[1 : model.engine.context]])
