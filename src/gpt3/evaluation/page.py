@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3.durable import write_text
+from gpt3.evaluation.results import overlap_cells
 
 WIDTH, HEIGHT = 320, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 34
@@ -136,9 +137,10 @@ def _chart(title: str, curves: Sequence[Sequence[Point]], chance: float, label: 
 
 
 def _table(models: Sequence[dict[str, Any]]) -> str:
-    rows = [
-        "<tr><th>task</th><th>K</th><th>model</th><th>n</th><th>score</th><th>paper 125M</th><th>paper 175B</th></tr>"
-    ]
+    known = any(entry.get("contamination") for model in models for entry in model["results"])
+    head = ["task", "K", "model", "n", "score", *(("dirty", "clean", "rel. diff.") if known else ())]
+    head += ["paper 125M", "paper 175B"]
+    rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"]
     for model in models:
         for entry in model["results"]:
             if "task" not in entry:
@@ -151,6 +153,7 @@ def _table(models: Sequence[dict[str, Any]]) -> str:
                 model["model"],
                 entry["examples"],
                 f"{value:.2f} ± {error:.2f}",
+                *(overlap_cells(entry, "acc") if known else ()),
                 paper.get("Small", ""),
                 paper.get("175B", ""),
             ]

@@ -44,8 +44,12 @@ def figures(task: Task, results: Sequence[Result]) -> dict[str, Figure]:
     return found
 
 
-def record(task: Task, shots: int, results: Sequence[Result]) -> dict[str, Any]:
-    """What results.json holds of a task with so many demonstrations."""
+def record(task: Task, shots: int, results: Sequence[Result], clean: Sequence[bool] | None = None) -> dict[str, Any]:
+    """What results.json holds of a task with so many demonstrations.
+
+    Args:
+        clean: whether each question, by number, is not in the training text; None: that is not known.
+    """
     return {
         "task": task.name,
         "shots": shots,
@@ -56,6 +60,29 @@ def record(task: Task, shots: int, results: Sequence[Result]) -> dict[str, Any]:
         },
         "truncated": sum(result.dropped > 0 for result in results),
         "paper": {metric: value for metric in task.metrics if (value := paper_values(task, shots, metric)) is not None},
+        "contamination": None if clean is None else contamination_record(task, results, clean),
+    }
+
+
+def contamination_record(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> dict[str, Any]:
+    """Each figure over all questions, over the clean ones, and (clean - all) / all (Brown et al. 2020, Figure 4.2).
+
+    What is not defined is None: a mean of no clean question, a difference from 0.
+    """
+    kept = [result for result in results if clean[result.number]]
+    every = {name: figure.value for name, figure in figures(task, results).items()}
+    some = {name: figure.value for name, figure in figures(task, kept).items()} if kept else dict.fromkeys(every)
+    return {
+        "dirty": len(results) - len(kept),
+        "clean": len(kept),
+        "metrics": {
+            name: {
+                "all": value,
+                "clean": rest,
+                "relative_difference": (rest - value) / value if rest is not None and value else None,
+            }
+            for (name, value), rest in zip(every.items(), some.values(), strict=True)
+        },
     }
 
 
@@ -102,8 +129,13 @@ def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Lines for a terminal: our figure ± its error, chance, and the paper's for its smallest and largest model."""
-    header = ("task", "K", "n", "metric", "score", "chance", "paper 125M", "paper 175B", "cut")
+    """Lines for a terminal: our figure ± its error, chance, and the paper's for its smallest and largest model.
+
+    Where the training text is known: how many questions it holds, and the score over the others.
+    """
+    known = any(entry.get("contamination") for entry in records)
+    overlap_columns = ("dirty", "clean", "rel. diff.") if known else ()
+    header = ("task", "K", "n", "metric", "score", *overlap_columns, "chance", "paper 125M", "paper 175B", "cut")
     lines: list[tuple[str, ...]] = [header]
     for entry in records:
         if "group" in entry:
@@ -114,6 +146,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                     f"{entry['examples']:,}",
                     "acc",
                     _percent(entry["metrics"]["acc_macro"]),
+                    *("" for _ in overlap_columns),
                     "",
                     "",
                     "",
@@ -121,7 +154,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                 )
             )
             continue
-        shown = [name for name in ("acc", "f1", "ppl") if name in entry["metrics"]]
+        shown = [name for name in ("acc", "acc_norm", "f1", "ppl") if name in entry["metrics"]]
         for place, name in enumerate(shown):
             found = entry["metrics"][name]
             paper = entry["paper"].get(name, {})
@@ -133,6 +166,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                     f"{entry['examples']:,}" if place == 0 else "",
                     name,
                     score,
+                    *(overlap_cells(entry, name) if known else ()),
                     f"{100 * entry['chance']:.1f}" if name == "acc" and entry["chance"] else "",
                     *(f"{paper[size]:g}" if paper else "" for size in ("Small", "175B")),
                     f"{entry['truncated']:,}" if entry["truncated"] and place == 0 else "",
@@ -149,6 +183,17 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         return "  ".join(cells).rstrip()
 
     return "\n".join([row(header), "  ".join("─" * width for width in widths), *map(row, lines[1:])])
+
+
+def overlap_cells(entry: dict[str, Any], metric: str) -> tuple[str, str, str]:
+    """Dirty questions, the score over the clean ones, and the relative difference; empty where it is not known."""
+    overlap = entry.get("contamination")
+    if not overlap:
+        return "", "", ""
+    figure = overlap["metrics"][metric]
+    clean, change = figure["clean"], figure["relative_difference"]
+    shown = "-" if clean is None else f"{clean:,.2f}" if metric == "ppl" else f"{100 * clean:.2f}"
+    return f"{overlap['dirty']:,}", shown, "-" if change is None else f"{100 * change:+.1f}%"
 
 
 def _percent(figure: dict[str, float]) -> str:
