@@ -1,6 +1,7 @@
 """`gpt3 eval` from model folder to table and files; a second call goes on where the first ended."""
 
 import json
+import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -99,6 +100,25 @@ def test_bad_input_is_one_line(arguments, message, folder, tmp_path, monkeypatch
     assert cli.main(["eval", "--model", str(folder), *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_bad_row_and_a_model_without_tokenizer_are_one_line(folder, tmp_path, capsys):
+    good = {"goal": "How?", "sol1": "So.", "sol2": "Not.", "label": 1}
+    rows = [good, {**good, "label": 7}]
+    (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = ["eval", "--tasks", "piqa", "--data-dir", str(tmp_path), "--shots", "0", "--limit", "1"]
+    assert cli.main([*command, "--model", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'piqa.jsonl'}, line 2: the right option is 7, but there are 2" in error
+    assert error.count("\n") == 1
+    (tmp_path / "piqa.jsonl").write_text(json.dumps(good) + "\n", encoding="utf-8")
+    mute = tmp_path / "mute"
+    shutil.copytree(folder, mute, ignore=shutil.ignore_patterns("tokenizer*", "*.txt"))
+    assert cli.main([*command, "--model", str(mute)]) == 2
+    error = capsys.readouterr().err
+    assert str(mute) in error
+    assert "tokenizer" in error
     assert error.count("\n") == 1
 
 
