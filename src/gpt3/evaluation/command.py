@@ -162,7 +162,8 @@ def evaluate(
                 for result in score(model, part.task, part.asked[done:], batch=options.batch):
                     file.add(result)
                     progress.advance(1, f"{part.task.name} K={part.shots}")
-                entries.append(record(part.task, part.shots, file.results, (clean or {}).get(part.task.name)))
+                known = (clean or {}).get(part.task.name)
+                entries.append(record(part.task, part.shots, file.results, known) | {"data": dict(part.split.origin)})
     results: dict[str, Any] = {
         "model": name,
         "model_hash": fingerprint(model),
@@ -187,7 +188,9 @@ def groups(options: EvalOptions, parts: Sequence[Part], entries: list[dict[str, 
             members = [
                 entry
                 for part, entry in zip(parts, entries, strict=True)
-                if part.task.name in GROUPS[name] and (part.most if count is None else part.shots == count)
+                if part.task.name in GROUPS[name]
+                and "acc" in entry["metrics"]
+                and (part.most if count is None else part.shots == count)
             ]
             if not members:
                 continue
