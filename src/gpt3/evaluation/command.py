@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -19,7 +20,7 @@ from gpt3.evaluation.lm_eval_style import in_lm_eval_style
 from gpt3.evaluation.options import EvalOptions
 from gpt3.evaluation.overlap import Verdicts, measure_overlap
 from gpt3.evaluation.page import write_page
-from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions
+from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions, with_room
 from gpt3.evaluation.results import group_record, record, table
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, TASKS, select
@@ -115,6 +116,7 @@ def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> li
     found: dict[tuple[str, int], Part] = {}
     smaller = []
     for part in parts:
+        part = dataclasses.replace(part, task=with_room(model, part.task, part.split))
         if not part.most:
             check_fit(model, part.task, part.asked)
         elif (fits := fitting_shots(model, part.task, part.asked)) < part.shots:

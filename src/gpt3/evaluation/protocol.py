@@ -9,6 +9,7 @@ ids; a space at the context's end belongs to the answer.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Sequence
@@ -96,6 +97,21 @@ def encode_pair(model: LanguageModel, context: str, completion: str) -> tuple[li
     if not answer:
         raise InputError(f"the answer {completion!r} has no tokens after its context; give one that is not empty")
     return before, answer
+
+
+def with_room(model: LanguageModel, task: Task, split: Split) -> Task:
+    """The task, its answers given the tokens that the longest accepted one and its line's end take with this tokenizer.
+
+    A tokenizer of bytes needs more of them than the task was made for; an answer that is cut could not be right.
+    """
+    if task.kind != "greedy":
+        return task
+    accepted = (text for item in split.test for text in item.completions)
+    long = [
+        text for text in accepted if len(text.encode()) >= task.max_new_tokens
+    ]  # no text has more tokens than bytes
+    longest = max((len(model.encode_word(text)) for text in long), default=0)
+    return dataclasses.replace(task, max_new_tokens=max(task.max_new_tokens, longest + 1))
 
 
 def fitting_shots(model: LanguageModel, task: Task, asked: Sequence[Question]) -> int:
