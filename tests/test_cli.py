@@ -28,7 +28,7 @@ SURFACE = {
         min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
         repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
-    "eval": "batch data_dir device dtype format json limit list_tasks model out quantize seed shots tasks",
+    "eval": "batch contamination data_dir device dtype format json limit list_tasks model out quantize seed shots style tasks",
     "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
         timeout unprotected""",
     "export": "context dtype format model out verify",
@@ -48,6 +48,7 @@ SURFACE = {
     "bench contexts": "contexts json model out rounds seed steps threads weights",
     "bench formats": "formats json model new_tokens prompt_tokens prompts seed text",
     "bench generate": "cases decode formats json llama_cpp nanogpt new_tokens rounds seed threads transformers",
+    "bench serve": "cases formats json llama_cpp new_tokens rounds seed threads transformers",
     "bench train": "cases compile data device dtype json litgpt litgpt_python nanogpt rounds seed steps transformers warmup",
 }
 

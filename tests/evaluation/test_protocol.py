@@ -86,15 +86,25 @@ def test_words_are_judged_whole_and_perplexity_is_theirs(model):
     assert figures(task("word"), results)["ppl"].value == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["greedy", "choice"])
-def test_the_batch_changes_no_score(network, tokenizer, model, kind):
+PARTIAL = [Item(f"The {n} is {n}1", (" and 124.",) * 2, 0, (f"The {n} is {n}1", f"The {n} is 7 3")) for n in range(12)]
+UNCONDITIONAL = {"normalization": "unconditional", "answer_context": "A:"}
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize(
+    ("kind", "items"), [("greedy", ITEMS), ("choice", ITEMS), ("choice", PARTIAL), ("word", ITEMS)]
+)
+def test_the_batch_changes_no_score(network, tokenizer, model, kind, shots, items):
+    """Nor does it where a killed evaluation went on."""
     from gpt3.inference.engines import make_engine
 
     fast = LanguageModel(network, tokenizer, make_engine(network, "fp32"))
-    asked = questions(task(kind), Split(ITEMS), 2, seed=0)
-    one, five = (list(score(fast, task(kind), asked, batch=batch)) for batch in (1, 5))
+    scored = task(kind, **(UNCONDITIONAL if kind == "choice" and items is ITEMS else {}))
+    asked = questions(scored, Split(items, items[:3], instruction="The sea is blue. " * 8), shots, seed=0)
+    one, five = (list(score(fast, scored, asked, batch=batch)) for batch in (1, 5))
     assert one == five
-    slow = list(score(model, task(kind), asked, batch=3))
+    assert list(score(fast, scored, asked[7:], batch=5)) == one[7:]
+    slow = list(score(model, scored, asked, batch=3))
     assert [result.answer for result in slow] == [result.answer for result in one]
 
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError, RunError
+from gpt3.inference.continuations import SPARE, Request, continuation_logprobs, score_requests
 from gpt3.inference.engines import make_engine
 from gpt3.inference.reference_engine import ReferenceEngine
-from gpt3.inference.scoring import SLOTS, continuation_logprobs, judge, score_chunks, score_tokens, windows
+from gpt3.inference.scoring import judge, score_chunks, score_tokens, windows
 
 CONTEXT = 48  # of the models in conftest.py
 
@@ -133,7 +134,7 @@ def test_judgement_of_a_distribution_known_by_hand():
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_continuations_are_the_end_of_the_joined_sequence(engine, draw, forward, context_length, chunk):
     context = draw(context_length, seed=5)
-    continuations = [draw(1 + number % 9, seed=number) for number in range(2 * SLOTS + 3)]
+    continuations = [draw(1 + number % 9, seed=number) for number in range(2 * SPARE + 3)]
     greedy: list[int] = []
     for _ in range(4):
         greedy.append(int(forward(context + greedy)[-1].argmax()))
@@ -151,14 +152,55 @@ def test_continuations_are_the_end_of_the_joined_sequence(engine, draw, forward,
 
 def test_the_context_is_read_once(model, draw):
     reads: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, more: reads.append(more["input_ids"].numel()), with_kwargs=True
+    )
+    continuation_logprobs(ReferenceEngine(model), draw(20), [[1, 2, 3], [4], [5, 6]])
+    hook.remove()
+    # of a continuation all but its last token, whose logits nobody asks for; the shorter one is filled up
+    assert reads == [20, 2 * 2]
+
+
+def test_a_shared_beginning_is_read_once_for_all(model, draw):
+    reads: list[int] = []
 
     class Counting(ReferenceEngine):
         def _forward(self, cache, runs):
             reads.extend(len(run.tokens) for run in runs)
             return super()._forward(cache, runs)
 
-    continuation_logprobs(Counting(model), draw(20), [[1, 2, 3], [4], [5, 6]])
-    assert sorted(reads) == [1, 2, 20]  # and of a continuation all but its last token, whose logits nobody asks for
+    shots = draw(24)
+    score_requests(Counting(model), [Request([*shots, n, 5], [[4], [5]], shared=24) for n in range(4)])
+    assert reads == [24, 2, 2, 2, 2]
+
+
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_no_score_depends_on_what_else_is_asked(engine, draw, forward, data):
+    """Few-shot questions of equal beginnings, others, long ones that lose tokens: to the last bit as each by itself."""
+    shots = draw(30, seed=1)
+    requests = []
+    for number in range(data.draw(st.integers(2, 7), label="requests")):
+        shared = data.draw(st.sampled_from([0, 5, 20, 30]), label="shared")
+        context = shots[:shared] + draw(data.draw(st.integers(1, 25), label="rest"), seed=number + 50)
+        lengths = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=5), label="continuations")
+        continuations = [draw(length, seed=97 * number + place) for place, length in enumerate(lengths)]
+        requests.append(Request(context, continuations, shared))
+    batch, chunk = data.draw(st.integers(1, 9), label="batch"), data.draw(st.sampled_from([None, 7]), label="chunk")
+    found = score_requests(engine, requests, batch=batch, chunk=chunk)
+    assert found == [score_requests(engine, [request], batch=1, chunk=chunk)[0] for request in requests]
+    for request, scores in zip(requests, found, strict=True):
+        for continuation, score in zip(request.continuations, scores, strict=True):
+            truth = forward([*request.context, *continuation][-CONTEXT - 1 : -1])[-len(continuation) :]
+            expected = truth.gather(1, torch.tensor(continuation)[:, None])[:, 0]
+            assert score.logprobs == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-3)
+
+
+def test_what_only_stands_before_is_not_scored(engine, draw):
+    context, rests, answer = draw(9), [draw(3, seed=1), draw(2, seed=2)], draw(4, seed=3)
+    whole = continuation_logprobs(engine, context, [[*rest, *answer] for rest in rests])
+    [ends] = score_requests(engine, [Request(context, [[*rest, *answer] for rest in rests], 0, [4, 1])])
+    assert [score.logprobs for score in ends] == [whole[0].logprobs[-4:], whole[1].logprobs[-1:]]
 
 
 def test_only_the_context_is_truncated_and_only_on_the_left(engine, draw, forward):

@@ -16,7 +16,9 @@ from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.evaluation.example_file import ExampleFile
 from gpt3.evaluation.items import Source, Split, Task
+from gpt3.evaluation.lm_eval_style import in_lm_eval_style
 from gpt3.evaluation.options import EvalOptions
+from gpt3.evaluation.overlap import Verdicts, measure_overlap
 from gpt3.evaluation.page import write_page
 from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions, with_room
 from gpt3.evaluation.results import group_record, record, table
@@ -63,7 +65,9 @@ def run(options: EvalOptions) -> None:
         model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
         fitting = fit(model, parts, options)
         out = folder_of(options, str(place), several=len(places) > 1)
-        found.append(evaluate(model, str(place), fitting, options, out))
+        asked = {part.task.name: (part.task, part.split) for part in fitting}
+        clean = measure_overlap(str(place), options.contamination, asked, out / "contamination")
+        found.append(evaluate(model, str(place), fitting, options, out, clean))
         if not options.json:
             print(table(found[-1]["results"]))
             print(f"results: {out / 'results.json'}", file=sys.stderr)
@@ -86,7 +90,10 @@ def prepare(options: EvalOptions) -> list[Part]:
     faults = []
     if options.data_dir is not None and not Path(options.data_dir).is_dir():
         raise InputError(f"--data-dir {options.data_dir} is no folder; give one with the tasks' files")
-    for task in select(options.task_names):
+    tasks = select(options.task_names)
+    if options.style == "lm-eval":
+        tasks = in_lm_eval_style(tasks)
+    for task in tasks:
         try:
             split: Split = task.split(source)
             for count in options.shot_counts:
@@ -122,8 +129,13 @@ def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> li
     return list(found.values())
 
 
-def evaluate(model: LanguageModel, name: str, parts: list[Part], options: EvalOptions, out: Path) -> dict[str, Any]:
+def evaluate(
+    model: LanguageModel, name: str, parts: list[Part], options: EvalOptions, out: Path, clean: Verdicts | None = None
+) -> dict[str, Any]:
     """Score all parts and write `out`.
+
+    Args:
+        clean: what is known of the training text, see overlap.py.
 
     Returns:
         The content of results.json.
@@ -139,6 +151,7 @@ def evaluate(model: LanguageModel, name: str, parts: list[Part], options: EvalOp
                 "shots": part.shots,
                 "seed": options.seed,
                 "format": options.format,
+                "style": options.style,
                 "dtype": options.dtype,
                 "quantize": options.quantize,
                 "questions": digest(part.asked),
@@ -151,7 +164,8 @@ def evaluate(model: LanguageModel, name: str, parts: list[Part], options: EvalOp
                 for result in score(model, part.task, part.asked[done:], batch=options.batch):
                     file.add(result)
                     progress.advance(1, f"{part.task.name} K={part.shots}")
-                entries.append(record(part.task, part.shots, file.results))
+                known = (clean or {}).get(part.task.name)
+                entries.append(record(part.task, part.shots, file.results, known) | {"data": dict(part.split.origin)})
     results: dict[str, Any] = {
         "model": name,
         "model_hash": fingerprint(model),
@@ -159,6 +173,7 @@ def evaluate(model: LanguageModel, name: str, parts: list[Part], options: EvalOp
         "gpt3_version": __version__,
         "seed": options.seed,
         "format": options.format,
+        "style": options.style,
         "limit": options.limit,
         "results": entries + groups(options, parts, entries),
     }
@@ -175,7 +190,9 @@ def groups(options: EvalOptions, parts: Sequence[Part], entries: list[dict[str, 
             members = [
                 entry
                 for part, entry in zip(parts, entries, strict=True)
-                if part.task.name in GROUPS[name] and (part.most if count is None else part.shots == count)
+                if part.task.name in GROUPS[name]
+                and "acc" in entry["metrics"]
+                and (part.most if count is None else part.shots == count)
             ]
             if not members:
                 continue
@@ -187,7 +204,7 @@ def groups(options: EvalOptions, parts: Sequence[Part], entries: list[dict[str, 
 def folder_of(options: EvalOptions, place: str, several: bool) -> Path:
     """Where a model's results go."""
     path = Path(place)
-    name = path.parent.name if path.name == "model" and path.parent.name else path.name
+    name = path.parent.name if path.name in ("model", "adapter") and path.parent.name else path.name
     if options.out is None:
         return Path("eval", name)
     return Path(options.out, name) if several else Path(options.out)
@@ -195,7 +212,7 @@ def folder_of(options: EvalOptions, place: str, several: bool) -> Path:
 
 def fingerprint(model: LanguageModel) -> str:
     """Tells models of one place apart: a hash of how likely it finds a fixed text."""
-    from gpt3.inference.scoring import continuation_logprobs
+    from gpt3.inference.continuations import continuation_logprobs
 
     ids = [*range(min(17, model.engine.vocabulary))]
     [found] = continuation_logprobs(model.engine, ids[:1], [ids[1 : model.engine.context]])

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import require
 from gpt3.evaluation.protocol import encode_pair
+from gpt3.inference.continuations import Request, score_requests
 from gpt3.inference.generation import Job
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.scoring import continuation_logprobs, score_tokens
+from gpt3.inference.scoring import score_tokens
 
 require("lm_eval", extra="eval", purpose="running lm-eval's tasks")
 from lm_eval.api.model import LM  # noqa: E402
@@ -53,8 +54,9 @@ class HarnessModel(LM):
             before, answer = encode_pair(self.model, *request.args)
             by_context.setdefault(tuple(before), []).append((place, answer))
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-        for before_ids, answers in by_context.items():
-            scores = continuation_logprobs(self.model.engine, before_ids, [answer for _, answer in answers])
+        asked = [Request(before, [answer for _, answer in answers]) for before, answers in by_context.items()]
+        scored = score_requests(self.model.engine, asked, batch=self.batch)
+        for answers, scores in zip(by_context.values(), scored, strict=True):
             for (place, _), score in zip(answers, scores, strict=True):
                 found[place] = (score.total, score.is_greedy)
                 self.truncated += score.dropped > 0

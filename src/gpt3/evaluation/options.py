@@ -10,6 +10,8 @@ from gpt3.inference.options import DTYPES, QUANTIZE, DType, Quantize
 
 Format = Literal["paper", "released"]
 FORMATS: tuple[str, ...] = get_args(Format)
+Style = Literal["paper", "lm-eval"]
+STYLES: tuple[str, ...] = get_args(Style)
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,14 @@ class EvalOptions:
     """A folder with the tasks' files (docs/evaluation.md names the layouts). Generated tasks need none."""
     format: Format = "paper"
     """Generated tasks as the paper's text has them, or as the released files have them (they differ, see docs/evaluation.md)."""
+    style: Style = "paper"
+    """Prompts and normalisations: the paper's (App. G), or lm-eval's for the tasks it shares (docs/evaluation.md)."""
     seed: int = 0
     """Draws the solved examples and the generated tasks; 0 and up."""
     batch: int = 8
     """Texts written side by side; the scores do not depend on it. 1 and up."""
+    contamination: str = "auto"
+    """Scores without the questions that the training text holds: auto (if the model is a run's), no, or that text (a source)."""
     out: str | None = None
     """Folder for results.json, report.html and every example; what is there is gone on with. Default: eval/NAME-OF-THE-MODEL."""
     list_tasks: bool = False
@@ -63,7 +69,7 @@ class EvalOptions:
             found.append(f"--batch is {self.batch}; give a whole number from 1")
         if self.seed < 0:
             found.append(f"--seed is {self.seed}; give a whole number from 0")
-        for name, allowed in (("format", FORMATS), ("dtype", DTYPES), ("quantize", QUANTIZE)):
+        for name, allowed in (("format", FORMATS), ("style", STYLES), ("dtype", DTYPES), ("quantize", QUANTIZE)):
             if getattr(self, name) not in allowed:
                 found.append(f"--{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}")
         if found:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3.durable import write_text
+from gpt3.evaluation.results import overlap_cells
 
 WIDTH, HEIGHT = 320, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 34
@@ -64,8 +65,13 @@ def _entries(model: dict[str, Any], task: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: entry["shots"])
 
 
+def _main(entry: dict[str, Any]) -> str:
+    """The name of a task's first figure."""
+    return str(entry.get("main", "acc"))
+
+
 def _point(x: float, entry: dict[str, Any]) -> Point:
-    figure = entry["metrics"]["acc"]
+    figure = entry["metrics"][_main(entry)]
     return x, 100 * figure["value"], 100 * figure["error"]
 
 
@@ -136,21 +142,23 @@ def _chart(title: str, curves: Sequence[Sequence[Point]], chance: float, label: 
 
 
 def _table(models: Sequence[dict[str, Any]]) -> str:
-    rows = [
-        "<tr><th>task</th><th>K</th><th>model</th><th>n</th><th>score</th><th>paper 125M</th><th>paper 175B</th></tr>"
-    ]
+    known = any(entry.get("contamination") for model in models for entry in model["results"])
+    head = ["task", "K", "model", "n", "score", *(("dirty", "clean", "rel. diff.") if known else ())]
+    head += ["paper 125M", "paper 175B"]
+    rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"]
     for model in models:
         for entry in model["results"]:
             if "task" not in entry:
                 continue
             _, value, error = _point(0, entry)
-            paper = entry["paper"].get("acc", {})
+            paper = entry["paper"].get(_main(entry), {})
             cells = [
                 entry["task"],
                 entry["shots"],
                 model["model"],
                 entry["examples"],
-                f"{value:.2f} ± {error:.2f}",
+                f"{value:.2f} ± {error:.2f}" + (f" {_main(entry)}" if _main(entry) != "acc" else ""),
+                *(overlap_cells(entry, _main(entry)) if known else ()),
                 paper.get("Small", ""),
                 paper.get("175B", ""),
             ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpt3.evaluation.items import Task
 from gpt3.evaluation.scores import Result
+from gpt3.evaluation.whole import WHOLE
 
 TABLE_H1 = Path(__file__).parent / "data" / "table_h1.json"
 SHOT_COLUMNS = {0: "zero", 1: "one"}
@@ -41,21 +42,51 @@ def figures(task: Task, results: Sequence[Result]) -> dict[str, Figure]:
         nll = found["nll"]
         perplexity = math.exp(min(nll.value, 700.0))
         found["ppl"] = Figure(perplexity, perplexity * nll.error)
+    if task.whole is not None:
+        found |= {name: Figure(*pair) for name, pair in WHOLE[task.whole](results).items()}
     return found
 
 
-def record(task: Task, shots: int, results: Sequence[Result]) -> dict[str, Any]:
-    """What results.json holds of a task with so many demonstrations."""
+def record(task: Task, shots: int, results: Sequence[Result], clean: Sequence[bool] | None = None) -> dict[str, Any]:
+    """What results.json holds of a task with so many demonstrations.
+
+    Args:
+        clean: whether each question, by number, is not in the training text; None: that is not known.
+    """
     return {
         "task": task.name,
         "shots": shots,
         "examples": len(results),
         "chance": task.chance,
+        "main": task.metrics[0],
         "metrics": {
             name: {"value": figure.value, "error": figure.error} for name, figure in figures(task, results).items()
         },
         "truncated": sum(result.dropped > 0 for result in results),
         "paper": {metric: value for metric in task.metrics if (value := paper_values(task, shots, metric)) is not None},
+        "contamination": None if clean is None else contamination_record(task, results, clean),
+    }
+
+
+def contamination_record(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> dict[str, Any]:
+    """Each figure over all questions, over the clean ones, and (clean - all) / all (Brown et al. 2020, Figure 4.2).
+
+    What is not defined is None: a mean of no clean question, a difference from 0.
+    """
+    kept = [result for result in results if clean[result.number]]
+    every = {name: figure.value for name, figure in figures(task, results).items()}
+    some = {name: figure.value for name, figure in figures(task, kept).items()} if kept else dict.fromkeys(every)
+    return {
+        "dirty": len(results) - len(kept),
+        "clean": len(kept),
+        "metrics": {
+            name: {
+                "all": value,
+                "clean": rest,
+                "relative_difference": (rest - value) / value if rest is not None and value else None,
+            }
+            for (name, value), rest in zip(every.items(), some.values(), strict=True)
+        },
     }
 
 
@@ -94,7 +125,7 @@ def table_h1() -> dict[str, Any]:
 def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None:
     """What the paper measured, in per cent (perplexity as it is), by model; none for a K that it does not report."""
     column = SHOT_COLUMNS.get(shots) or ("few" if shots == task.shots else None)
-    metrics = ("acc", "em") if metric == "acc" else (metric,)
+    metrics = {"acc": ("acc", "em"), "bleu": ("BLEU-sb",)}.get(metric, (metric,))
     for row in table_h1()["rows"]:
         if column and row["task"] == task.paper and row["metric"] in metrics:
             return dict(zip(table_h1()["models"], row[column], strict=True))
@@ -102,8 +133,13 @@ def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Lines for a terminal: our figure ± its error, chance, and the paper's for its smallest and largest model."""
-    header = ("task", "K", "n", "metric", "score", "chance", "paper 125M", "paper 175B", "cut")
+    """Lines for a terminal: our figure ± its error, chance, and the paper's for its smallest and largest model.
+
+    Where the training text is known: how many questions it holds, and the score over the others.
+    """
+    known = any(entry.get("contamination") for entry in records)
+    overlap_columns = ("dirty", "clean", "rel. diff.") if known else ()
+    header = ("task", "K", "n", "metric", "score", *overlap_columns, "chance", "paper 125M", "paper 175B", "cut")
     lines: list[tuple[str, ...]] = [header]
     for entry in records:
         if "group" in entry:
@@ -114,6 +150,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                     f"{entry['examples']:,}",
                     "acc",
                     _percent(entry["metrics"]["acc_macro"]),
+                    *("" for _ in overlap_columns),
                     "",
                     "",
                     "",
@@ -121,7 +158,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                 )
             )
             continue
-        shown = [name for name in ("acc", "f1", "ppl") if name in entry["metrics"]]
+        shown = [name for name in ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl") if name in entry["metrics"]]
         for place, name in enumerate(shown):
             found = entry["metrics"][name]
             paper = entry["paper"].get(name, {})
@@ -133,6 +170,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                     f"{entry['examples']:,}" if place == 0 else "",
                     name,
                     score,
+                    *(overlap_cells(entry, name) if known else ()),
                     f"{100 * entry['chance']:.1f}" if name == "acc" and entry["chance"] else "",
                     *(f"{paper[size]:g}" if paper else "" for size in ("Small", "175B")),
                     f"{entry['truncated']:,}" if entry["truncated"] and place == 0 else "",
@@ -149,6 +187,17 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         return "  ".join(cells).rstrip()
 
     return "\n".join([row(header), "  ".join("─" * width for width in widths), *map(row, lines[1:])])
+
+
+def overlap_cells(entry: dict[str, Any], metric: str) -> tuple[str, str, str]:
+    """Dirty questions, the score over the clean ones, and the relative difference; empty where it is not known."""
+    overlap = entry.get("contamination")
+    if not overlap:
+        return "", "", ""
+    figure = overlap["metrics"][metric]
+    clean, change = figure["clean"], figure["relative_difference"]
+    shown = "-" if clean is None else f"{clean:,.2f}" if metric == "ppl" else f"{100 * clean:.2f}"
+    return f"{overlap['dirty']:,}", shown, "-" if change is None else f"{100 * change:+.1f}%"
 
 
 def _percent(figure: dict[str, float]) -> str:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
-from gpt3.evaluation.answers import exact_match, f1
+from gpt3.evaluation.answers import MEASURES
 from gpt3.evaluation.items import Task
 from gpt3.evaluation.protocol import Question, encode_pair
 from gpt3.inference.beam import beam_search
+from gpt3.inference.continuations import ContinuationScore, Request, score_requests
+from gpt3.inference.decoding import common
 from gpt3.inference.generation import Job
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.scoring import ContinuationScore, continuation_logprobs
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
@@ -23,6 +24,8 @@ BEAM_WIDTH, LENGTH_PENALTY = 4, 0.6
 """Section 2.4."""
 GROUP = 64
 """Greedy answers that are made in one job."""
+SCORED_GROUP = 32
+"""Questions whose answers are scored in one call: of a killed evaluation so many are lost at most."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def score(model: LanguageModel, task: Task, asked: Sequence[Question], *, batch:
     """Results in the order of the questions, each as soon as it is known.
 
     Args:
-        batch: greedy answers written side by side; no score depends on it.
+        batch: answers written, or contexts read, side by side; no score depends on it.
 
     Raises:
         InputError: an answer with more tokens than the model has positions.
@@ -61,37 +64,69 @@ def score(model: LanguageModel, task: Task, asked: Sequence[Question], *, batch:
     if task.kind == "greedy":
         yield from _greedy(model, task, asked, batch)
         return
-    rule = {"choice": _choice, "word": _word, "text": _text}[task.kind]
-    for question in asked:
-        yield rule(model, task, question)
+    if task.kind == "text":
+        for question in asked:
+            yield _text(model, task, question)
+        return
+    rule = _choice if task.kind == "choice" else _word
+    for begin in range(0, len(asked), SCORED_GROUP):
+        group = asked[begin : begin + SCORED_GROUP]
+        wanted = [requests_of(model, task, question) for question in group]
+        scores = iter(score_requests(model.engine, [one for some in wanted for one in some], batch=batch))
+        for question, some in zip(group, wanted, strict=True):
+            yield rule(task, question, [score for _ in some for score in next(scores)])
 
 
-def _choice(model: LanguageModel, task: Task, question: Question) -> Result:
+def requests_of(model: LanguageModel, task: Task, question: Question) -> list[Request]:
+    """What is to be scored for a question: its options after its context; then, for the unconditional normalisation, the same
+    options after the answer context. A partial scoring has one answer after each of several contexts."""
     item = question.item
-    if item.contexts:  # partial: the same completion after each context
-        scores = []
-        for context in item.contexts:
-            before, answer = encode_pair(model, question.before + context, item.completions[0])
-            scores += continuation_logprobs(model.engine, before, [answer])
-    else:
-        scores = _completions(model, question.context, item.completions)
+    shots = model.encode_prompt(question.before) if question.before else []
+    if item.contexts:
+        return _partial(model, question, shots)
+    completions = item.completions if task.kind == "choice" else item.completions[:1]
+    found = []
+    for context in (question.context, task.answer_context)[: 1 + (task.normalization == "unconditional")]:
+        pairs = [encode_pair(model, context, completion) for completion in completions]  # of one context's ids
+        found.append(Request(pairs[0][0], [answer for _, answer in pairs], common(pairs[0][0], shots)))
+    return found
+
+
+def _partial(model: LanguageModel, question: Question, shots: list[int]) -> list[Request]:
+    """One request where the contexts begin alike: what is different of them stands, unscored, before the answer."""
+    item = question.item
+    pairs = [encode_pair(model, question.before + context, item.completions[0]) for context in item.contexts]
+    alike = min(common(pairs[0][0], before[:-1]) for before, _ in pairs)
+    if not alike:
+        return [Request(before, [answer], common(before, shots)) for before, answer in pairs]
+    rests = [[*before[alike:], *answer] for before, answer in pairs]
+    scored = [len(answer) for _, answer in pairs]
+    return [Request(pairs[0][0][:alike], rests, common(pairs[0][0][:alike], shots), scored)]
+
+
+def _choice(task: Task, question: Question, scores: list[ContinuationScore]) -> Result:
+    item = question.item
+    options = item.contexts or item.completions
+    scores, alone = scores[: len(options)], scores[len(options) :]
     totals = [one.total for one in scores]
     lengths = [len(one.logprobs) for one in scores]
     rules = {
         "sum": totals,
         "token": [total / length for total, length in zip(totals, lengths, strict=True)],
-        "byte": [
-            total / max(1, len(completion.strip().encode()))
-            for total, completion in zip(totals, item.completions, strict=True)
-        ],
     }
+    bare = [completion.removeprefix(" ") for completion in item.completions]
+    for name, sizes in (("byte", [len(option.encode()) for option in bare]), ("char", [*map(len, bare)])):
+        rules[name] = [total / max(1, size) for total, size in zip(totals, sizes, strict=True)]
     if task.normalization == "unconditional":
-        alone = _completions(model, task.answer_context, item.completions)
         rules["unconditional"] = [total - one.total for total, one in zip(totals, alone, strict=True)]
     chosen = {name: _largest(values) for name, values in rules.items()}
-    metrics = {"acc": float(chosen[task.normalization] == item.gold)}
-    metrics |= {f"acc_{name}": float(place == item.gold) for name, place in chosen.items()}
-    options = item.contexts or item.completions
+    metrics = {"acc": float(chosen[task.normalization] in item.rights)}
+    metrics |= {f"acc_{name}": float(place in item.rights) for name, place in chosen.items()}
+    if "acc_norm" in task.metrics:
+        metrics["acc_norm"] = metrics["acc_char"]
+    options = item.names or item.contexts or item.completions
+    if item.names:
+        metrics |= MEASURES[task.measure](item.names[chosen[task.normalization]], item)
     return Result(
         question.number,
         item.id,
@@ -103,19 +138,12 @@ def _choice(model: LanguageModel, task: Task, question: Question) -> Result:
     )
 
 
-def _completions(model: LanguageModel, context: str, completions: Sequence[str]) -> list[ContinuationScore]:
-    """Scores of completions of one context, which is read once where its ids are the same before each."""
-    pairs = [encode_pair(model, context, completion) for completion in completions]
-    return continuation_logprobs(model.engine, pairs[0][0], [answer for _, answer in pairs])
-
-
 def _largest(values: Sequence[float]) -> int:
     return max(range(len(values)), key=values.__getitem__)  # of equals the first, as numpy's argmax
 
 
-def _word(model: LanguageModel, task: Task, question: Question) -> Result:
-    before, answer = encode_pair(model, question.context, question.item.completions[0])
-    [found] = continuation_logprobs(model.engine, before, [answer])
+def _word(task: Task, question: Question, scores: list[ContinuationScore]) -> Result:
+    [found] = scores
     metrics = {"acc": float(found.is_greedy), "nll": -found.total}
     gold = question.item.completions[0].strip()
     return Result(question.number, question.item.id, metrics, found.dropped, gold if found.is_greedy else "", gold)
@@ -160,9 +188,5 @@ def _text(model: LanguageModel, task: Task, question: Question) -> Result:
         stop=lambda made: b"\n" in model.token_bytes[made[-1]],
     )[0]
     answer = model.text_of(best).split("\n")[0].strip()
-    accepted = [completion.strip() for completion in question.item.completions]
-    metrics = {
-        "acc": max(exact_match(answer, one) for one in accepted),
-        "f1": max(f1(answer, one) for one in accepted),
-    }
-    return Result(question.number, question.item.id, metrics, dropped, answer, accepted[0])
+    metrics = MEASURES[task.measure](answer, question.item)
+    return Result(question.number, question.item.id, metrics, dropped, answer, question.item.completions[0].strip())

@@ -102,6 +102,8 @@ class CpuEngine(Engine):
         ValueError: an activation function that the kernels do not have (`supports` says so before).
     """
 
+    gathers = True
+
     def __init__(self, model: GPT3ForCausalLM, weight_format: str = "fp32", take: bool = False) -> None:
         self.config = config = model.config
         if not self.supports(model):

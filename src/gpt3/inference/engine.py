@@ -101,6 +101,8 @@ class Engine(ABC):
     vocabulary: int
     device: torch.device
     nbytes: int
+    gathers: bool = False
+    """Whether short runs of several slots are computed together, to the same bits as each by itself."""
 
     @abstractmethod
     def new_cache(self, slots: int, room: int) -> Cache:
@@ -131,6 +133,22 @@ class Engine(ABC):
         for run in runs:
             cache.grow(run.slot, len(run.tokens))
         return logits
+
+    def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Tensor:
+        """Continue slots by texts, several of one slot too, and leave these slots as they are.
+
+        Args:
+            texts: slot and tokens of each, at most as many as there are spare slots.
+            spare: other slots, whose content is lost.
+
+        Returns:
+            Logits after each token of each text, (sum of their tokens, V) float32. Valid until the next forward.
+        """
+        runs = []
+        for (slot, tokens), target in zip(texts, spare, strict=False):
+            cache.copy(slot, target)
+            runs.append(Run(target, tokens, len(tokens)))
+        return self.forward(cache, runs)
 
     def complaint(self) -> Exception:
         """Why logits are not numbers; to be raised."""

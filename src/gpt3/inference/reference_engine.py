@@ -6,7 +6,9 @@ of training. Each slot has a DynamicCache of its own, and runs go one after anot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,8 +38,6 @@ class ReferenceCache(Cache):
             self.caches[slot] = None
 
     def _copy(self, source: int, target: int) -> None:
-        import copy
-
         self.ids[target] = list(self.ids[source])
         self.caches[target] = copy.deepcopy(self.caches[source])
 
@@ -71,15 +71,40 @@ class ReferenceEngine(Engine):
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, ReferenceCache)
+        with self._evaluating():
+            return torch.cat([self._run(cache, run) for run in runs])
+
+    def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Tensor:
+        """As Engine's; the texts of a slot go through the model as one batch. What fills up shorter ones comes after them,
+        where a causal model does not look."""
+        assert isinstance(cache, ReferenceCache)
+        by_slot: dict[int, list[int]] = {}
+        for place, (slot, _) in enumerate(texts):
+            by_slot.setdefault(slot, []).append(place)
+        rows: dict[int, Tensor] = {}
+        with torch.inference_mode(), self._evaluating():
+            for slot, places in by_slot.items():
+                longest = max(len(texts[place][1]) for place in places)
+                batch = [[*texts[place][1], *[0] * (longest - len(texts[place][1]))] for place in places]
+                past = copy.deepcopy(cache.caches[slot])
+                past.batch_repeat_interleave(len(places))
+                ids = torch.tensor(batch, device=self.device)
+                logits = self.model(input_ids=ids, past_key_values=past, use_cache=True).logits
+                for place, lines in zip(places, logits, strict=True):
+                    rows[place] = lines[: len(texts[place][1]), : self.vocabulary].float()
+        return torch.cat([rows[place] for place in range(len(texts))])
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """No dropout, and a cache under gradient checkpointing."""
         training = [module for module in self.model.modules() if module.training]
         if training:
-            self.model.eval()  # no dropout, and a cache under gradient checkpointing
+            self.model.eval()
         try:
-            logits = [self._run(cache, run) for run in runs]
+            yield
         finally:
             for module in training:  # not train(), which would reach parts that were not
                 module.training = True
-        return torch.cat(logits)
 
     def complaint(self) -> Exception:
         """As Engine's, and the tensor that is not finite."""

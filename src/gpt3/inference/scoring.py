@@ -1,7 +1,6 @@
-"""How probable a model finds given tokens: whole texts over sliding windows, and continuations of one context.
+"""How probable a model finds given tokens: whole texts over sliding windows (continuations.py: endings of given contexts).
 
     score_tokens(engine, ids, start=eos)               every token of a text, given those before it
-    continuation_logprobs(engine, context, [yes, no])  which of several endings is likelier; the context is read once
 
 A text longer than the model's positions is read in windows. Each reads `context` tokens and begins `stride` after the one
 before; it scores the tokens that no window before it did. The smaller the stride, the more every token has seen, and the
@@ -30,8 +29,6 @@ CHUNK = 256
 """Rows of logits held at a time on a CPU: 51 MB of GPT-2's vocabulary."""
 DEVICE_CHUNK = 2048
 """The same on a GPU, which needs more rows to be busy."""
-SLOTS = 16
-"""Continuations of one context that are scored at a time; each has keys and values of its own."""
 
 
 @dataclass(frozen=True)
@@ -205,106 +202,3 @@ def judge(logits: Tensor, ids: Tensor, top: int = 0) -> Scores:
             top_ids=best.indices.cpu(),
             top_logprobs=(best.values - highest - normalizer[:, None]).cpu(),
         )
-
-
-@dataclass(frozen=True)
-class ContinuationScore:
-    """How probable a continuation is after its context."""
-
-    logprobs: tuple[float, ...]
-    """Natural log-probability of each of its tokens."""
-    is_greedy: bool
-    """Whether greedy decoding would have said it, token for token."""
-    dropped: int
-    """Tokens of the context, the oldest, that did not fit the model's positions beside it."""
-
-    @property
-    def total(self) -> float:
-        """Log-probability of the continuation: the sum."""
-        return sum(self.logprobs)
-
-
-def continuation_logprobs(
-    engine: Engine, context_ids: Sequence[int], continuations: Sequence[Sequence[int]], *, chunk: int | None = None
-) -> list[ContinuationScore]:
-    """Score several continuations of one context, which is read once.
-
-    A context too long for the model's positions loses its oldest tokens, as many as each continuation needs; a continuation
-    is never cut. The last token of a continuation predicts nothing that is asked for, so it needs no position.
-
-    Args:
-        context_ids: at least one token; a document that begins has end-of-text here.
-        continuations: each at least one token.
-        chunk: as for `score_tokens`.
-
-    Returns:
-        One score a continuation, in order.
-
-    Raises:
-        InputError: a continuation with more tokens than the model has positions.
-        ValueError: an empty context or continuation, or an id the model does not have.
-    """
-    if not context_ids or not all(len(continuation) for continuation in continuations):
-        raise ValueError("context and continuations need at least one token each")
-    longest = max(map(len, continuations), default=0)
-    if longest > engine.context:
-        raise InputError(
-            f"a continuation has {longest} tokens, the model {engine.context} positions; it would be cut, give a shorter one"
-        )
-    context = list(context_ids)
-    rows = chunk or (CHUNK if engine.device.type == "cpu" else DEVICE_CHUNK)
-    by_dropped: dict[int, list[int]] = {}  # those that see the same context share it
-    for index, continuation in enumerate(continuations):
-        dropped = max(0, len(context) + len(continuation) - 1 - engine.context)
-        by_dropped.setdefault(dropped, []).append(index)
-    found: dict[int, ContinuationScore] = {}
-    for dropped, indices in by_dropped.items():
-        group = [list(continuations[index]) for index in indices]
-        for index, scores in zip(indices, _score_group(engine, context[dropped:], group, rows), strict=True):
-            found[index] = ContinuationScore(
-                tuple(scores.logprobs.tolist()), bool((scores.ranks == 1).all()), dropped=dropped
-            )
-    return [found[index] for index in range(len(continuations))]
-
-
-def _score_group(engine: Engine, context: list[int], group: list[list[int]], rows: int) -> list[Scores]:
-    """Continuations that all fit beside `context`: their first tokens by its logits, the rest from copies of its cache."""
-    longer = [index for index, continuation in enumerate(group) if len(continuation) > 1]
-    room = len(context) + max(map(len, group)) - 1
-    cache = engine.new_cache(min(len(longer), SLOTS - 1) + 1, room)
-    logits = engine.forward(cache, [Run(0, context, 1)])
-    firsts = torch.tensor([continuation[0] for continuation in group])
-    first_scores = Scores.joined([judge(logits.expand(len(some), -1), some) for some in firsts.split(rows)])
-    parts = [[first_scores[index : index + 1]] for index in range(len(group))]
-    for begin in range(0, len(longer), SLOTS - 1):
-        slots = dict(enumerate(longer[begin : begin + SLOTS - 1], start=1))
-        for slot in slots:
-            cache.copy(0, slot)
-        for runs in _batches([(slot, group[index]) for slot, index in slots.items()], rows):
-            logits = engine.forward(cache, runs)
-            targets: list[int] = []
-            for run in runs:  # each token read predicts the one after it
-                end = cache.lengths[run.slot] - len(context) + 1
-                targets += group[slots[run.slot]][end - len(run.tokens) : end]
-            scores, done = judge(logits, torch.tensor(targets)), 0
-            for run in runs:
-                parts[slots[run.slot]].append(scores[done : done + len(run.tokens)])
-                done += len(run.tokens)
-    return [Scores.joined(part) for part in parts]
-
-
-def _batches(continuations: list[tuple[int, list[int]]], rows: int) -> Iterator[list[Run]]:
-    """Runs that read all but the last token of each continuation, in forwards of at most `rows` logits."""
-    runs: list[Run] = []
-    free = rows
-    for slot, continuation in continuations:
-        read, end = 0, len(continuation) - 1
-        while read < end:
-            count = min(end - read, free)
-            runs.append(Run(slot, continuation[read : read + count], count))
-            read, free = read + count, free - count
-            if not free:
-                yield runs
-                runs, free = [], rows
-    if runs:
-        yield runs
