@@ -41,7 +41,7 @@ class TrainOptions:
     micro_batch: int | None = None
     """Sequences a forward pass sees; gradients are accumulated over batch-tokens. Default: about 8,192 tokens."""
     context: int | None = None
-    """Tokens in a sequence. Default: all of the model's positions."""
+    """Tokens in a sequence, and positions of the model: none is left untrained. Default: the preset's."""
     lr: float | None = None
     """Peak learning rate. Default: the preset's (paper Table 2.1)."""
     min_lr_ratio: float = 0.1

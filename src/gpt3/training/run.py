@@ -190,7 +190,7 @@ def shape_of(options: TrainOptions) -> Preset:
         n_heads=heads,
         d_head=width // heads if resized else base.d_head,
         window=options.window or base.window,
-        context=base.context,
+        context=context,
         batch_tokens=max(1, base.batch_tokens // context) * context,
     )
 
