@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from live_server import serving
@@ -243,3 +244,13 @@ def test_the_command_serves_and_ends_in_order(language_model, tokenizer, tmp_pat
         rest = process.stderr.read()
         assert process.wait(20) == 0, rest
         assert "Traceback" not in rest
+
+
+@pytest.mark.slow
+def test_clients_that_behave_badly_harm_nobody() -> None:
+    """The load benchmark, shortened: no 5xx, every stream ends well, memory stays, no slot is lost."""
+    script = Path(__file__).parents[2] / "benchmarks" / "serve_load.py"
+    command = [sys.executable, str(script), "--seconds", "16", "--clients", "24"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no fault" in done.stdout
