@@ -111,7 +111,8 @@ def bench_serve(options: BenchServeOptions) -> tuple[dict[str, Any], list[Result
                     answers.setdefault((case, one), []).append(answer)
                     pace = sum(answer["tokens"]) / answer["total"]
                     about = f"{case}, round {turn + 1} of {options.rounds}: {SHOWN[one.who]} {one.weights}"
-                    print(f"{about} {pace:,.1f} tokens/s", file=sys.stderr, flush=True)
+                    spent = sum(answer["tokens"]) / answer["cpu_seconds"]
+                    print(f"{about} {pace:,.1f} tokens/s, {spent:,.1f} per CPU s", file=sys.stderr, flush=True)
             flops.append(call(generators.__file__, ask, folder, "the machine", threads=threads)["gemm_flops"])
     peak = statistics.median(flops)
     results = [summary(case, one, found, options.new_tokens, peak) for (case, one), found in answers.items()]
