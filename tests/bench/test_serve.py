@@ -51,9 +51,9 @@ def test_clients_time_a_live_server(model: str) -> None:
     language_model = servers.load_gpt3({"model": model, "weights": "fp32"})
     options = ServeOptions(port=0, slots=4, grace=0.0)
     listening = listen(options.host, options.port)
-    app, worker = assemble(language_model, "bench", options)
+    app, workers = assemble({"bench": language_model}, options)
     ready, stop = threading.Event(), threading.Event()
-    thread = threading.Thread(target=serve, args=(app, worker, listening, options, ready.set, stop))
+    thread = threading.Thread(target=serve, args=(app, workers, listening, options, ready.set, stop))
     thread.start()
     try:
         assert ready.wait(30)

@@ -43,8 +43,8 @@ def server(request: Request) -> None:
     model = load_gpt3(request)
     options = ServeOptions(port=0, slots=request["clients"], queue=2 * request["clients"], grace=0.0)
     listening = listen(options.host, options.port)
-    app, worker = assemble(model, "bench", options)
-    serve(app, worker, listening, options, lambda: print(address_of(listening), flush=True))
+    app, workers = assemble({"bench": model}, options)
+    serve(app, workers, listening, options, lambda: print(address_of(listening), flush=True))
 
 
 def llama_server(request: Request) -> None:
