@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
+import os
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ def test_who_has_no_server_writes_in_process(model: str, who: str) -> None:
         found = servers.IN_PROCESS[who](request)
     assert found["tokens"] == [6] * 4
     assert 0 < max(found["firsts"]) < found["total"]
+    assert found["cpu_seconds"] > 0
 
 
 @pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn")
@@ -49,9 +51,9 @@ def test_clients_time_a_live_server(model: str) -> None:
     language_model = servers.load_gpt3({"model": model, "weights": "fp32"})
     options = ServeOptions(port=0, slots=4, grace=0.0)
     listening = listen(options.host, options.port)
-    app, worker = assemble(language_model, "bench", options)
+    app, workers = assemble({"bench": language_model}, options)
     ready, stop = threading.Event(), threading.Event()
-    thread = threading.Thread(target=serve, args=(app, worker, listening, options, ready.set, stop))
+    thread = threading.Thread(target=serve, args=(app, workers, listening, options, ready.set, stop))
     thread.start()
     try:
         assert ready.wait(30)
@@ -60,7 +62,7 @@ def test_clients_time_a_live_server(model: str) -> None:
             part: [body_of("server", ids, count) for ids in request[part if part != "bodies" else "prompts"]]
             for part, count in counts.items()
         }
-        asked = {"address": address_of(listening), "path": "/v1/completions", **bodies}
+        asked = {"address": address_of(listening), "path": "/v1/completions", "process": os.getpid(), **bodies}
         found = asyncio.run(clients.timed(asked))
         broken = clients.Client(asked["address"], asked["path"], {"max_tokens": -1})
         with pytest.raises(RuntimeError, match="max_tokens"):
@@ -85,7 +87,14 @@ def test_no_two_prompts_begin_alike() -> None:
 
 
 def answers(total: float, texts: int = 4) -> dict[str, Any]:
-    return {"firsts": [0.1, 0.2, 0.3, 0.6][:texts], "total": total, "tokens": [6] * texts, "idle": [0.1], "busy": [0.3]}
+    return {
+        "firsts": [0.1, 0.2, 0.3, 0.6][:texts],
+        "total": total,
+        "tokens": [6] * texts,
+        "idle": [0.1],
+        "busy": [0.3],
+        "cpu_seconds": total * 2,
+    }
 
 
 def test_shares_and_ratios() -> None:
@@ -94,6 +103,7 @@ def test_shares_and_ratios() -> None:
     assert needed_flops(shape, 20, 6) == 25 * per_token + 6 * 2 * shape.vocab_size * shape.d_model
     found = summary(CASE, Contender("server", "fp32"), [answers(2.0), answers(1.0), answers(4.0)], 6, 1e9)
     assert (found.tokens_per_s, found.slowest, found.fastest) == (12.0, 6.0, 24.0)
+    assert found.per_cpu_second == 6.0
     assert (found.first, found.last_first) == (0.25, 0.6)
     assert found.flops_share == pytest.approx(4 * needed_flops(shape, 20, 6) / 2.0 / 1e9)
     paces = {"server": 2.0, "engine": 1.9, "one-at-a-time": 4.0, "transformers": 5.0, "llama.cpp": 1.0}

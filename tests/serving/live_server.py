@@ -68,13 +68,14 @@ def serving(model, **options: Any):
 
     chosen = ServeOptions(**{"port": 0, "slots": 4, "prompt_tokens": 16, "grace": 5, **options})
     listening = listen(chosen.host, chosen.port)
-    app, worker = assemble(model, chosen.name or "tiny", chosen)
+    models = model if isinstance(model, dict) else {(chosen.name or ["tiny"])[0]: model}
+    app, workers = assemble(models, chosen)
     ready, stop = threading.Event(), threading.Event()
-    thread = threading.Thread(target=serve, args=(app, worker, listening, chosen, ready.set, stop))
+    thread = threading.Thread(target=serve, args=(app, workers, listening, chosen, ready.set, stop))
     thread.start()
     try:
         assert ready.wait(30)
-        yield Live(address_of(listening), worker, stop, thread, chosen.name or "tiny")
+        yield Live(address_of(listening), workers[0], stop, thread, next(iter(models)))
     finally:
         stop.set()
         thread.join(30)

@@ -1,6 +1,7 @@
 """The official openai client against the live server."""
 
 import pytest
+from live_server import TEMPLATE, serving
 
 openai = pytest.importorskip("openai")
 
@@ -49,3 +50,21 @@ def test_errors_have_their_classes(client) -> None:
     with pytest.raises(openai.BadRequestError, match="no chat template"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
     assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_chat(language_model) -> None:
+    language_model.tokenizer.chat_template = TEMPLATE
+    try:
+        with serving(language_model) as live, openai.OpenAI(base_url=live.url + "/v1", api_key="none") as client:
+            body = {"model": "tiny", "messages": [{"role": "user", "content": "The sea"}], "max_tokens": 8, "seed": 1}
+            whole = client.chat.completions.create(**body, n=2, logprobs=True, top_logprobs=2)
+            chunks = list(client.chat.completions.create(**body, stream=True))
+    finally:
+        language_model.tokenizer.chat_template = None
+    assert [choice.finish_reason for choice in whole.choices] == ["length"] * 2
+    assert len(whole.choices[0].logprobs.content) <= 8
+    assert all(len(token.top_logprobs) == 2 for token in whole.choices[0].logprobs.content)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert said == whole.choices[0].message.content
+    assert whole.usage.completion_tokens == 16

@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server(language_model):
-    with serving(language_model, name="demo") as live:
+    with serving(language_model, name=["demo"]) as live:
         yield live
 
 
@@ -31,7 +31,7 @@ def test_the_commands_are_understood(monkeypatch) -> None:
     """They are run by test_server.py; a server of the page's own port may not be free here."""
     monkeypatch.setenv("GPT3_API_KEY", "secret")
     lines = [line for block in blocks("sh") for line in block.splitlines() if "gpt3 serve" in line]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         words = [word for word in shlex.split(line) if "=" not in word]
         assert words[:2] == ["gpt3", "serve"]

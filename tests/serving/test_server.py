@@ -1,5 +1,6 @@
 """The server around the API: keys, limits, clients that go away, full queues, time limits, an orderly end."""
 
+import hmac
 import http.client
 import json
 import signal
@@ -8,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from live_server import serving
+from live_server import fixtures, serving
 
 from gpt3.errors import InputError
 from gpt3.serving.command import listen, name_of
 from gpt3.serving.options import ServeOptions
+from gpt3.serving.turns import Turns
 
 
 def wait_for(condition, seconds: float = 20) -> None:
@@ -131,6 +134,29 @@ def test_a_key_is_asked_for(language_model) -> None:
         assert live.ask("/health")[0] == live.ask("/")[0] == 200
 
 
+def test_keys_are_compared_in_constant_time(language_model, monkeypatch) -> None:
+    """Time does not tell how much of a key is right: only hmac's comparison looks at one."""
+    compared = []
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append((one, other)) or one == other)
+    with serving(language_model, api_key="secret") as live:
+        for given in ("s", "secret"):
+            live.ask("/v1/models", None, {"Authorization": f"Bearer {given}"})
+    assert compared == [(b"s", b"secret"), (b"secret", b"secret")]
+
+
+def test_every_answer_tells_browsers_what_it_is_not(live) -> None:
+    answers = [
+        live.ask(path, body)
+        for path, body in (("/", None), ("/v1/models", None), ("/no", None), ("/v1/completions", b"x"))
+    ]
+    assert [status for status, *_ in answers] == [200, 200, 404, 400]
+    for _, _, headers in answers:
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
 def test_only_this_machine_is_served_without_a_key(monkeypatch) -> None:
     monkeypatch.delenv("GPT3_API_KEY", raising=False)
     with pytest.raises(InputError, match=r"--host 0.0.0.0 is open to other machines.*--api-key"):
@@ -203,7 +229,7 @@ def test_models_health_metrics_and_reference(live) -> None:
         assert (status, answer["error"]["code"]) == (404, "model_not_found")
     assert live.ask("/v1/completions", {"model": "\ud800"})[0] == 404  # half a character can be told, too
     assert live.ask("/v1/engines/tiny/completions", {"max_tokens": 1})[0] == 200
-    assert live.ask("/health")[1] == {"status": "ok", "model": "tiny"}
+    assert live.ask("/health")[1] == {"status": "ok", "models": ["tiny"]}
     before = metric(live, "gpt3_completion_tokens_total")
     live.complete(prompt="The", max_tokens=5)
     assert metric(live, "gpt3_completion_tokens_total") == before + 5
@@ -227,8 +253,6 @@ def test_a_models_name_is_its_runs(tmp_path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_command_serves_and_ends_in_order(language_model, tokenizer, tmp_path, kind: int) -> None:
-    from live_server import fixtures
-
     fixtures.make_model(tokenizer).save_pretrained(tmp_path / "small")
     tokenizer.save_pretrained(tmp_path / "small")
     command = [sys.executable, "-m", "gpt3", "serve", str(tmp_path / "small"), "--port", "0", "--grace", "5"]
@@ -243,3 +267,67 @@ def test_the_command_serves_and_ends_in_order(language_model, tokenizer, tmp_pat
         rest = process.stderr.read()
         assert process.wait(20) == 0, rest
         assert "Traceback" not in rest
+
+
+def test_several_models_take_turns(language_model, tokenizer) -> None:
+    """Each request's text is that of the model it names; the first one is meant where none is named."""
+    from gpt3.inference.engines import make_engine
+    from gpt3.inference.language_model import LanguageModel
+
+    network = fixtures.make_model(tokenizer, seed=5)
+    other = LanguageModel(network, tokenizer, make_engine(network, "fp32"))
+    with serving({"tiny": language_model, "other": other}) as live:
+        assert [model["id"] for model in live.ask("/v1/models")[1]["data"]] == ["tiny", "other"]
+        body = {"prompt": "The sea", "max_tokens": 12, "seed": 3}
+        long = begin(live, **LONG, model="tiny")  # keeps the first busy: the other has its turns all the same
+        wait_for(lambda: live.worker.running == 4)
+        answer = live.complete(**body, model="other")
+        long.close()
+        expected = {name: one.complete("The sea", max_new_tokens=12, seed=3)[0].text for name, one in
+                    (("tiny", language_model), ("other", other))}  # fmt: skip
+        assert (answer["model"], answer["choices"][0]["text"]) == ("other", expected["other"])
+        assert live.complete(**body)["choices"][0]["text"] == expected["tiny"] != expected["other"]
+        assert live.ask("/v1/engines/other/completions", body)[1]["choices"][0]["text"] == expected["other"]
+        assert "'tiny', 'other'" in live.ask("/v1/completions", {"model": "third"})[1]["error"]["message"]
+
+
+def test_turns_come_in_the_order_they_were_asked_for() -> None:
+    """Nobody who asks again at once gets in before one who waits; a turn that fails ends, too."""
+    turns, had, threads = Turns(), [], []
+
+    def take(name: int) -> None:
+        with turns.mine():
+            had.append(name)
+
+    def fail() -> None:
+        with turns.mine():
+            for name in range(4):
+                threads.append(threading.Thread(target=take, args=(name,)))
+                threads[-1].start()
+                wait_for(lambda name=name: turns._given == name + 2)
+            assert not had
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    take(4)
+    assert had == [0, 1, 2, 3, 4]
+    for thread in threads:
+        thread.join(10)
+
+
+def test_names_are_as_many_as_models() -> None:
+    assert ServeOptions(model=["a", "b"], name=["one", "two"])
+    assert ServeOptions(name=["one"])
+    with pytest.raises(InputError, match="--name gives 1 names for 2 models"):
+        ServeOptions(model=["a", "b"], name=["one"])
+
+
+@pytest.mark.slow
+def test_clients_that_behave_badly_harm_nobody() -> None:
+    """The load benchmark, shortened: no 5xx, every stream ends well, memory stays, no slot is lost."""
+    script = Path(__file__).parents[2] / "benchmarks" / "serve_load.py"
+    command = [sys.executable, str(script), "--seconds", "16", "--clients", "24"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no fault" in done.stdout

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -69,6 +70,15 @@ class Client:
         return int(event["usage"]["completion_tokens"])
 
 
+def cpu_seconds(process: int) -> float:
+    """Processor seconds another process has spent, all threads together; nan where the system does not say (all but Linux)."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return float("nan")
+
+
 async def burst(address: str, path: str, bodies: list[dict[str, Any]]) -> dict[str, Any]:
     """All ask at once.
 
@@ -118,15 +128,17 @@ async def timed(request: dict[str, Any]) -> dict[str, Any]:
     """Warm the server up, let all clients ask at once, then time first tokens on the idle and the half-loaded server.
 
     Args:
-        request: `address`, `path`; lists of bodies: `warm`, `bodies`, `idle`, `busy`, and `background`, those that are written
-            to while `busy` are timed. Without `background` neither is timed.
+        request: `address`, `path`, `process` (the server's number); lists of bodies: `warm`, `bodies`, `idle`, `busy`, and
+            `background`, those that are written to while `busy` are timed. Without `background` neither is timed.
 
     Returns:
-        firsts, total, tokens (see `burst`), idle, busy: seconds, or empty.
+        firsts, total, tokens (see `burst`), cpu_seconds of the server meanwhile; idle, busy: seconds, or empty.
     """
     where = request["address"], request["path"]
     await burst(*where, request["warm"])
+    spent = cpu_seconds(request["process"])
     found = await burst(*where, request["bodies"])
+    found["cpu_seconds"] = cpu_seconds(request["process"]) - spent
     if not request["background"]:
         return {**found, "idle": [], "busy": []}
     idle = await first_tokens(*where, request["idle"])

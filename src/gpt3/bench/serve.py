@@ -52,6 +52,9 @@ class Result:
     """Tokens/s of the slowest round."""
     fastest: float
     """Tokens/s of the fastest round."""
+    per_cpu_second: float
+    """Tokens of the median round's processor seconds, the clients' left out: tells what a server costs on a busy machine, too, if
+    it has one thread. nan if the system does not say."""
     first: float
     """Seconds to the first token: the median of all clients and rounds."""
     last_first: float
@@ -108,7 +111,8 @@ def bench_serve(options: BenchServeOptions) -> tuple[dict[str, Any], list[Result
                     answers.setdefault((case, one), []).append(answer)
                     pace = sum(answer["tokens"]) / answer["total"]
                     about = f"{case}, round {turn + 1} of {options.rounds}: {SHOWN[one.who]} {one.weights}"
-                    print(f"{about} {pace:,.1f} tokens/s", file=sys.stderr, flush=True)
+                    spent = sum(answer["tokens"]) / answer["cpu_seconds"]
+                    print(f"{about} {pace:,.1f} tokens/s, {spent:,.1f} per CPU s", file=sys.stderr, flush=True)
             flops.append(call(generators.__file__, ask, folder, "the machine", threads=threads)["gemm_flops"])
     peak = statistics.median(flops)
     results = [summary(case, one, found, options.new_tokens, peak) for (case, one), found in answers.items()]
@@ -142,8 +146,8 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         counts["warm"] = generators.WARM_UP
         bodies = {part: [body_of(name, ids, count) for ids in request[part]] for part, count in counts.items()}
         bodies["bodies"] = bodies.pop("prompts")
-        with serving(request, folder) as address:
-            asked = {"address": address, "path": PATHS[name], **bodies}
+        with serving(request, folder) as (address, process):
+            asked = {"address": address, "path": PATHS[name], "process": process, **bodies}
             answer = call(clients.__file__, asked, folder, f"asking {SHOWN[name]}", threads=1)
     else:
         answer = call(servers.__file__, request, folder, SHOWN[name], threads=threads)
@@ -163,8 +167,8 @@ def body_of(name: str, ids: list[int], count: int) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(request: dict[str, Any], folder: Path) -> Iterator[str]:
-    """The address of a contender's server, which runs meanwhile.
+def serving(request: dict[str, Any], folder: Path) -> Iterator[tuple[str, int]]:
+    """Address and process number of a contender's server, which runs meanwhile.
 
     Raises:
         RunError: it does not start; with the last lines it said.
@@ -186,7 +190,7 @@ def serving(request: dict[str, Any], folder: Path) -> Iterator[str]:
                     process.wait()
                     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
                     raise RunError(f"{SHOWN[request['name']]} failed: {' | '.join(last)}")
-                yield address
+                yield address, process.pid
             finally:
                 process.stdin.close()
                 try:
@@ -216,6 +220,7 @@ def summary(case: Case, one: Contender, answers: Sequence[dict[str, Any]], new_t
         tokens_per_s=texts * new_tokens / seconds,
         slowest=min(paces),
         fastest=max(paces),
+        per_cpu_second=texts * new_tokens / statistics.median(answer["cpu_seconds"] for answer in answers),
         first=statistics.median(every["firsts"]),
         last_first=statistics.median(max(answer["firsts"]) for answer in answers),
         flops_share=texts * needed_flops(preset(case.model), case.context, new_tokens) / seconds / peak,
@@ -228,9 +233,10 @@ def table(results: Sequence[Result]) -> str:
     """The results as a Markdown table. Ratios are this package's, in the same format; transformers is in fp32 always."""
     pace = {(r.case, r.who, r.weights): r.tokens_per_s for r in results}
     lines = [
-        "| case | who | weights | tokens/s (slowest-fastest round) | of GEMM | first token, median (all) | idle → half load "
-        "| × one client | × engine | × one at a time | × transformers | × llama.cpp |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| case | who | weights | tokens/s (slowest-fastest round) | of GEMM | tokens per CPU s "
+        "| first token, median (all) | idle → half load | × one client | × engine | × one at a time | × transformers "
+        "| × llama.cpp |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
         alone = next(
@@ -258,6 +264,7 @@ def table(results: Sequence[Result]) -> str:
             "q8_0" if (r.who, r.weights) == ("llama.cpp", "int8") else r.weights,
             f"{r.tokens_per_s:,.1f} ({r.slowest:,.1f}-{r.fastest:,.1f})",
             f"{r.flops_share:.0%}",
+            "" if r.per_cpu_second != r.per_cpu_second else f"{r.per_cpu_second:,.1f}",
             f"{r.first * 1000:,.0f} ms ({r.last_first * 1000:,.0f})",
             f"{r.idle_first * 1000:,.0f} → {r.busy_first * 1000:,.0f} ms ({r.busy_first / r.idle_first:.2f})"
             if r.idle_first and r.busy_first

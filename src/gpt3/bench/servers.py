@@ -43,8 +43,8 @@ def server(request: Request) -> None:
     model = load_gpt3(request)
     options = ServeOptions(port=0, slots=request["clients"], queue=2 * request["clients"], grace=0.0)
     listening = listen(options.host, options.port)
-    app, worker = assemble(model, "bench", options)
-    serve(app, worker, listening, options, lambda: print(address_of(listening), flush=True))
+    app, workers = assemble({"bench": model}, options)
+    serve(app, workers, listening, options, lambda: print(address_of(listening), flush=True))
 
 
 def llama_server(request: Request) -> None:
@@ -89,7 +89,7 @@ def engine(request: Request) -> dict[str, Any]:
         for number, ids in enumerate(prompts):
             sampler = Sampler(options, ids, seed=0, row=number, ends=set(), vocabulary=model.vocabulary)
             rows.append(Row(ids, sampler))
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         for row in rows:
             decoder.join(row)
         while decoder.rows or decoder.waiting:
@@ -100,7 +100,12 @@ def engine(request: Request) -> dict[str, Any]:
                 if len(row.tokens) - request["prompt"] == count:
                     decoder.leave(row)
         tokens = [len(row.tokens) - request["prompt"] for row in rows]
-        return {"firsts": [firsts[row] for row in rows], "total": time.perf_counter() - began, "tokens": tokens}
+        return {
+            "firsts": [firsts[row] for row in rows],
+            "total": time.perf_counter() - began,
+            "cpu_seconds": time.process_time() - spent,
+            "tokens": tokens,
+        }
 
     write(request["warm"], WARM_UP)
     return write(request["prompts"][: ALONE if alone else None], request["new_tokens"])
@@ -123,7 +128,7 @@ def transformers(request: Request) -> dict[str, Any]:
     manager.start()
 
     def write(prompts: list[list[int]], count: int) -> dict[str, Any]:
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         names = [manager.add_request(ids, max_new_tokens=count, streaming=True) for ids in prompts]
         firsts: dict[str, float] = {}
         lengths: dict[str, int] = {}
@@ -135,8 +140,12 @@ def transformers(request: Request) -> dict[str, Any]:
                 firsts.setdefault(answer.request_id, time.perf_counter() - began)
             if answer.is_finished():
                 lengths[answer.request_id] = len(answer.generated_tokens)
-        total = time.perf_counter() - began
-        return {"firsts": [firsts[name] for name in names], "total": total, "tokens": list(lengths.values())}
+        return {
+            "firsts": [firsts[name] for name in names],
+            "total": time.perf_counter() - began,
+            "cpu_seconds": time.process_time() - spent,
+            "tokens": list(lengths.values()),
+        }
 
     write(request["warm"], WARM_UP)
     found = write(request["prompts"], request["new_tokens"])

@@ -7,10 +7,9 @@ from typing import Any
 Schema = dict[str, Any]
 
 
-def record(optional: tuple[str, ...] = (), **fields: Schema) -> Schema:
-    """An object of these fields and no others; all required but the optional ones."""
-    required = [name for name in fields if name not in optional]
-    return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
+def record(**fields: Schema) -> Schema:
+    """An object of these fields, all of them, and no others."""
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def listed(items: Schema) -> Schema:
@@ -86,7 +85,7 @@ MODEL = record(
     chat={"type": "boolean"},
 )
 MODELS = record(object=one_of("list"), data=listed(MODEL))
-HEALTH = record(status=one_of("ok", "stopping"), model=TEXT)
+HEALTH = record(status=one_of("ok", "stopping"), models=listed(TEXT))
 
 REFUSALS = {
     400: "a request that cannot be carried out as it is",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from fastapi import FastAPI, Request
@@ -31,14 +31,27 @@ KEPT = (401, 403)
 ASSETS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: Metrics) -> FastAPI:
-    """The ASGI application. Its lifespan starts and ends the worker."""
+class Host(NamedTuple):
+    """A model that is served, and who writes for it."""
+
+    served: Served
+    worker: Worker
+
+
+def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics) -> FastAPI:
+    """The ASGI application; a request that names no model is for the first one. Its lifespan starts and ends the workers."""
+    workers = [host.worker for host in hosts]
+    by_name = {host.served.name: host for host in hosts}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        worker.start()
+        for worker in workers:
+            worker.start()
         yield
-        await asyncio.to_thread(worker.close)
+        for worker in workers:
+            worker.drain(0)
+        for worker in workers:
+            await asyncio.to_thread(worker.close)
 
     app = FastAPI(
         title="gpt3", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json"
@@ -55,17 +68,20 @@ def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: M
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal)
 
-    def check_model(name: str | None) -> None:
-        if name not in (None, served.name):
-            shown = str(name)[:80]
+    def host_of(name: str | None) -> Host:
+        if name is None:
+            return hosts[0]
+        if name not in by_name:
+            known = ", ".join(f"'{other}'" for other in by_name)
             raise ApiError(
                 404,
-                f"The model '{shown}' does not exist; this server has '{served.name}'",
+                f"The model '{str(name)[:80]}' does not exist; this server has {known}",
                 param="model",
                 code="model_not_found",
             )
+        return by_name[name]
 
-    async def write(work: Completion | Chat, request: Request) -> Response:
+    async def write(work: Completion | Chat, worker: Worker, request: Request) -> Response:
         stream = bool(work.body.stream)
         if not (stream or any(text.needs_engine for text in work.texts)):  # it only counts tokens: no reason to wait
             for text in work.texts:
@@ -85,25 +101,23 @@ def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: M
     completed = answered(COMPLETION, "the texts; with stream events, closed by data: [DONE]", stream=True)
     chatted = answered(CHAT_COMPLETION, "the answers; with stream events, closed by data: [DONE]", stream=True)
 
-    def create_completion(body: CompletionBody) -> Completion:
-        check_model(body.model)
-        return Completion(served, body)
-
     @app.post("/v1/completions", summary="Continue text", responses=completed)
     async def completions(body: CompletionBody, request: Request) -> Response:
-        return await write(await asyncio.to_thread(create_completion, body), request)
+        host = host_of(body.model)
+        return await write(await asyncio.to_thread(Completion, host.served, body), host.worker, request)
 
     @app.post("/v1/engines/{engine}/completions", summary="Continue text, at the path of 2020", responses=completed)
     async def engine_completions(engine: str, body: CompletionBody, request: Request) -> Response:
-        check_model(engine)
-        return await write(await asyncio.to_thread(create_completion, body), request)
+        host = host_of(engine)
+        host_of(body.model)
+        return await write(await asyncio.to_thread(Completion, host.served, body), host.worker, request)
 
     @app.post("/v1/chat/completions", summary="Answer in a conversation", responses=chatted)
     async def chat_completions(body: ChatBody, request: Request) -> Response:
-        check_model(body.model)
-        return await write(await asyncio.to_thread(Chat, served, body), request)
+        host = host_of(body.model)
+        return await write(await asyncio.to_thread(Chat, host.served, body), host.worker, request)
 
-    def card() -> dict[str, Any]:
+    def card(served: Served) -> dict[str, Any]:
         return {
             "id": served.name,
             "object": "model",
@@ -114,30 +128,33 @@ def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: M
             "chat": has_template(served),
         }
 
-    @app.get("/v1/models", summary="The model that is served", responses=answered(MODELS, "a list", refusals=KEPT))
+    @app.get("/v1/models", summary="The models that are served", responses=answered(MODELS, "a list", refusals=KEPT))
     @app.get("/v1/engines", summary="The same, at the path of 2020", include_in_schema=False)
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [card()]}
+        return {"object": "list", "data": [card(host.served) for host in hosts]}
 
     @app.get("/v1/models/{model}", summary="One model", responses=answered(MODEL, "it", refusals=(*KEPT, 404)))
     @app.get("/v1/engines/{model}", include_in_schema=False)
     async def model(model: str) -> dict[str, Any]:
-        check_model(model)
-        return card()
+        return card(host_of(model).served)
 
     healthy = answered(HEALTH, "it does", refusals=(403,))
     healthy[503] = {**healthy[200], "description": "it is stopping"}
 
     @app.get("/health", summary="Whether the server takes requests", responses=healthy)
     async def health() -> JSONResponse:
-        state = "stopping" if worker.draining else "ok"
-        return JSONResponse({"status": state, "model": served.name}, 503 if worker.draining else 200)
+        stopping = any(worker.draining for worker in workers)
+        state = "stopping" if stopping else "ok"
+        return JSONResponse({"status": state, "models": list(by_name)}, 503 if stopping else 200)
 
     refused = {status: text for status, text in answered({}, "", refusals=KEPT).items() if status in KEPT}
 
     @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse, responses=refused)
     async def show_metrics() -> PlainTextResponse:
-        gauges = {"gpt3_texts_running": worker.running, "gpt3_requests_waiting": worker.waiting}
+        gauges = {
+            "gpt3_texts_running": sum(worker.running for worker in workers),
+            "gpt3_requests_waiting": sum(worker.waiting for worker in workers),
+        }
         return PlainTextResponse(metrics.render(**gauges), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/docs", include_in_schema=False)

@@ -1,4 +1,4 @@
-"""`gpt3 serve`: load a model, listen, serve until Ctrl-C or SIGTERM, and let running requests finish."""
+"""`gpt3 serve`: load models, listen, serve until Ctrl-C or SIGTERM, and let running requests finish."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -39,29 +39,40 @@ def run(options: ServeOptions) -> None:
         from gpt3.inference.language_model import load
         from gpt3.inference.locating import locate
 
-        place = locate(options.model)
-        model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
-        name = options.name or name_of(place)
-        model.complete("a", max_new_tokens=2)  # kernels are compiled now, not while the first client waits
-        app, worker = assemble(model, name, options)
-        serve(app, worker, listening, options, lambda: announce(name, listening, options))
+        models: dict[str, LanguageModel] = {}
+        for number, wanted in enumerate(options.model or [None]):
+            place = locate(wanted)
+            name = options.name[number] if options.name else name_of(place)
+            if name in models:
+                raise InputError(f"two models have the name {name}; give different ones: --name A --name B")
+            models[name] = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
+            models[name].complete("a", max_new_tokens=2)  # kernels are compiled now, not while the first client waits
+        app, workers = assemble(models, options)
+        serve(app, workers, listening, options, lambda: announce(list(models), listening, options))
 
 
-def assemble(model: LanguageModel, name: str, options: ServeOptions) -> tuple[FastAPI, Worker]:
-    """The application that serves a model, and the worker that writes for it."""
-    from gpt3.serving.app import create_app
+def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, list[Worker]]:
+    """The application that serves these models under these ids, and the workers that write for it, one a model."""
+    from gpt3.serving.app import Host, create_app
     from gpt3.serving.completions import Served
     from gpt3.serving.metrics import Metrics
+    from gpt3.serving.turns import Turns
     from gpt3.serving.worker import Worker
 
-    metrics = Metrics()
-    worker = Worker(model, options.slots, options.queue, options.prompt_tokens, metrics)
-    return create_app(Served(model, name, options.max_samples), worker, options, metrics), worker
+    metrics, turns = Metrics(), Turns()
+    hosts = [
+        Host(
+            Served(model, name, options.max_samples),
+            Worker(model, options.slots, options.queue, options.prompt_tokens, metrics, turns),
+        )
+        for name, model in models.items()
+    ]
+    return create_app(hosts, options, metrics), [host.worker for host in hosts]
 
 
 def serve(
     app: FastAPI,
-    worker: Worker,
+    workers: Sequence[Worker],
     listening: socket.socket,
     options: ServeOptions,
     ready: Callable[[], None] = lambda: None,
@@ -74,7 +85,8 @@ def serve(
         """Ends in two steps: requests get time to finish, then are told. A second Ctrl-C ends it at once."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            worker.drain(options.grace)
+            for worker in workers:
+                worker.drain(options.grace)
             super().handle_exit(sig, frame)
 
         @contextmanager
@@ -97,7 +109,8 @@ def serve(
 
         async def on_tick(self, counter: int) -> bool:
             if stop is not None and stop.is_set() and not self.should_exit:
-                worker.drain(options.grace)
+                for worker in workers:
+                    worker.drain(options.grace)
                 self.should_exit = True
             return await super().on_tick(counter)
 
@@ -158,12 +171,13 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def announce(name: str, listening: socket.socket, options: ServeOptions) -> None:
+def announce(names: Sequence[str], listening: socket.socket, options: ServeOptions) -> None:
     """Say where it is."""
     address = address_of(listening)
     key = "a key is needed" if options.key is not None else "no key"
+    ready = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} ready ({key})"
     print(
-        f"gpt3 serve: {name} is ready ({key}): Playground {address}/, API {address}/v1, reference {address}/docs",
+        f"gpt3 serve: {ready}: Playground {address}/, API {address}/v1, reference {address}/docs",
         file=sys.stderr,
         flush=True,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpt3.errors import InputError
 from gpt3.inference.options import DTYPES, DType
@@ -18,8 +18,8 @@ KEY_VARIABLE = "GPT3_API_KEY"
 class ServeOptions:
     """Serve a model over HTTP: OpenAI's completions API, chat, metrics, and the Playground at /."""
 
-    model: str | None = None
-    """A model folder, a run folder, a run's name in ./runs, or a hub id. Default: the newest run in ./runs."""
+    model: list[str] = field(default_factory=list)
+    """Model folders, run folders, names of runs in ./runs, or hub ids: one or several. Default: the newest run in ./runs."""
     host: str = "127.0.0.1"
     """Address to listen at. 0.0.0.0 is every network this machine is in, and needs a key."""
     port: int = 8000
@@ -28,8 +28,8 @@ class ServeOptions:
     """What clients must send as "Authorization: Bearer KEY". Default: GPT3_API_KEY of the environment, else none."""
     unprotected: bool = False
     """Listen beyond this machine without a key: whoever reaches the port may use the model."""
-    name: str | None = None
-    """The model's id in the API. Default: the name of its run or folder."""
+    name: list[str] = field(default_factory=list)
+    """The models' ids in the API, in the order of --model. Default: the names of their runs or folders."""
     device: str = "auto"
     """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
     dtype: DType = "auto"
@@ -37,9 +37,9 @@ class ServeOptions:
     quantize: Quantize = "none"
     """Weights as they are, or int8 with a scale for each channel (on a CPU)."""
     slots: int = 16
-    """Texts written side by side; each has a cache of the model's whole context."""
+    """Texts written side by side, of each model; each has a cache of the model's whole context."""
     queue: int = 64
-    """Requests that may wait for a slot; the next one is answered 429."""
+    """Requests to a model that may wait for a slot; the next one is answered 429."""
     prompt_tokens: int = 256
     """Tokens of prompts read in one step: fewer keep the texts being written more even, more read prompts faster."""
     timeout: float = 600.0
@@ -79,6 +79,10 @@ class ServeOptions:
             found.append(f"--port is {self.port}; give 1 to 65535, or 0 for a free one")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
             found.append("--api-key is empty or not plain text; give ASCII characters without line ends")
+        if self.name and len(self.name) != max(1, len(self.model)):
+            found.append(
+                f"--name gives {len(self.name)} names for {max(1, len(self.model))} models; give as many, or none"
+            )
         for name in ("slots", "prompt_tokens", "max_body", "max_samples"):
             if getattr(self, name) < 1:
                 found.append(f"--{name.replace('_', '-')} is {getattr(self, name)}; give a whole number from 1")

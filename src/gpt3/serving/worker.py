@@ -19,6 +19,7 @@ from gpt3.inference.decoding import Decoder, Row
 from gpt3.serving.errors import ApiError
 from gpt3.serving.metrics import Metrics
 from gpt3.serving.texts import Piece, Text
+from gpt3.serving.turns import Turns
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
@@ -60,9 +61,19 @@ class Worker:
         queue: requests that may wait.
         prompt_tokens: of prompts read in one step.
         metrics: what it counts.
+        turns: shared with the workers of other models; None: there are none.
     """
 
-    def __init__(self, model: LanguageModel, slots: int, queue: int, prompt_tokens: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        slots: int,
+        queue: int,
+        prompt_tokens: int,
+        metrics: Metrics,
+        turns: Turns | None = None,
+    ) -> None:
+        self.turns = turns or Turns()
         self.model, self.slots, self.queue, self.prompt_tokens, self.metrics = (
             model,
             slots,
@@ -159,7 +170,8 @@ class Worker:
                 self._expire(events)
                 self._seat(events)
                 if self._running:
-                    self._step(events)
+                    with self.turns.mine():
+                        self._step(events)
             except Exception as error:  # of the engine: those being served are told, and the next ones are served
                 if not isinstance(error, (InputError, RunError)):
                     traceback.print_exc()

@@ -33,7 +33,7 @@ function fillPresets(select) {
     entries.forEach(([name], i) => box.append(dialogs.element("option", { value: `${kind}${i}`, textContent: name })));
     return box;
   };
-  $("presets").replaceChildren(dialogs.element("option", { value: "", textContent: "Load a preset …" }), group("From the paper", settings.PRESETS, "p"),
+  $("presets").replaceChildren(dialogs.element("option", { value: "", textContent: "Presets" }), group("From the paper", settings.PRESETS, "p"),
     ...(saved.length ? [group("Saved here", saved, "s")] : []));
   $("presets").value = select ?? "";
 }
@@ -61,6 +61,7 @@ function setMode(next) {
   $("chat").hidden = mode !== "chat";
   for (const name of ["complete", "chat"]) $(`mode-${name}`).setAttribute("aria-pressed", String(mode === name));
   $("redo").hidden = mode === "chat";
+  document.body.classList.toggle("chatting", mode === "chat");  // settings that only completions have are not shown
   hideToken();
   recount();
 }
@@ -103,6 +104,7 @@ async function run(work) {
   running = new AbortController();
   busy(true);
   $("status").textContent = "waiting …";
+  $("count").textContent = "";  // counted anew at the end
   const began = performance.now();
   const made = { tokens: 0, reason: null };
   try {
