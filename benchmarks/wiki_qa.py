@@ -4,7 +4,9 @@
     gpt3 finetune --model runs/demo --data wiki-qa --out runs/assistant
     python benchmarks/wiki_qa.py runs/demo runs/assistant
 
-Questions are about articles that `gpt3 finetune` holds out (by title, whatever the run), answered greedily.
+Questions are about articles that `gpt3 finetune` holds out (by title, whatever the run), answered greedily. A topic is asked
+for in three ways: by the title alone, which a model can only guess from its words; with the article's short description;
+with its first sentence. The base has read the articles' texts, as it has read all others; it has not seen a topic.
 """
 
 from __future__ import annotations
@@ -14,26 +16,34 @@ import json
 import random
 import sys
 from collections import Counter
+from typing import Any
 
 import gpt3
-from gpt3.corpus.wiki import articles, document
+from gpt3.corpus.wiki import Article, articles, document
 from gpt3.finetuning.chat import TemplateFraming, has_template
 from gpt3.finetuning.conversations import Message
 from gpt3.finetuning.gathering import is_held_out
-from gpt3.finetuning.wiki_qa import UNCATEGORIZED, about
+from gpt3.finetuning.wiki_qa import UNCATEGORIZED, about, first_sentence
 from gpt3.inference.generation import Job
 from gpt3.inference.options import SamplingOptions
 
+ASKED = {
+    "title": "Which topic does {title} belong to?",
+    "description": "Which topic does {title} ({description}) belong to?",
+    "sentence": "Which topic does this belong to? {sentence}",
+}
+OTHER = "(no topic)"
 
-def prompts(model, questions: list[str]) -> list[list[int]]:
+
+def prompts(model: Any, questions: list[str]) -> list[list[int]]:
     """As the model is asked: by its template; a base model in plain text."""
-    framing = TemplateFraming(model) if has_template(model) else None
-    if framing is None:
+    if not has_template(model):
         return [model.encode_prompt(f"Q: {question}\nA:") for question in questions]
+    framing = TemplateFraming(model)
     return [framing.prompt([Message("user", question)]) for question in questions]
 
 
-def answers(model, questions: list[str], most: int) -> list:
+def answers(model: Any, questions: list[str], most: int) -> list[Any]:
     """Greedy answers, side by side. A text never writes beyond the context."""
     asked = prompts(model, questions)
     room = min(most, model.engine.context - max(map(len, asked)))
@@ -43,46 +53,65 @@ def answers(model, questions: list[str], most: int) -> list:
     return job.results()
 
 
+def topics(model: Any, asked: list[Article], form: str) -> list[str]:
+    """The topic the model names for each article; OTHER where it names none."""
+    names = {article.topic for article in asked}
+    questions = [
+        ASKED[form].format(title=a.title, description=a.description.rstrip("."), sentence=first_sentence(a.text))
+        for a in asked
+    ]
+    said = [answer.text.strip().rstrip(".") for answer in answers(model, questions, 16)]
+    return [name if name in names else OTHER for name in said]
+
+
+def confusion(truth: list[str], guesses: list[str]) -> str:
+    """A table: a line for each topic, a column for each guess, in the same order."""
+    names = [name for name, _ in Counter(truth).most_common()]
+    columns = [*names, OTHER]
+    counts = Counter(zip(truth, guesses, strict=True))
+    lines = [f"{'topic':<28}" + "".join(f"{name.replace('(', '')[:4]:>6}" for name in columns)]
+    lines += [f"{name:<28}" + "".join(f"{counts[name, guess] or '.':>6}" for guess in columns) for name in names]
+    return "\n".join(lines)
+
+
+def bits_per_byte(model: Any, texts: list[str]) -> float:
+    """Over all texts together."""
+    sizes = [len(text.encode()) for text in texts]
+    return sum(model.score(t).bits_per_byte * size for t, size in zip(texts, sizes, strict=True)) / sum(sizes)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base")
     parser.add_argument("tuned")
     parser.add_argument("--fraction", type=float, default=0.05, help="the run's --validation-fraction")
-    parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--texts", type=int, default=40, help="held-out articles scored in bits per byte")
+    parser.add_argument("--questions", type=int, default=200, help="held-out questions that shall end by themselves")
+    parser.add_argument("--texts", type=int, default=100, help="held-out articles scored in bits per byte")
     arguments = parser.parse_args()
     held = [article for article in articles() if is_held_out(article.title, arguments.fraction)]
     draw = random.Random(0)
     questions = [item.question for article in held for item in about(article)]
     questions = draw.sample(questions, min(arguments.questions, len(questions)))
-    topics = draw.sample([article for article in held if article.topic != UNCATEGORIZED], min(arguments.questions, 200))
-    result: dict = {"held_out_articles": len(held)}
+    texts = [document(article) for article in draw.sample(held, min(arguments.texts, len(held)))]
+    asked = [a for a in held if a.topic != UNCATEGORIZED and a.description and first_sentence(a.text)]
+    truth = [article.topic for article in asked]
+    result: dict[str, Any] = {"held_out_articles": len(held), "asked_for_topics": len(asked)}
     for name in ("base", "tuned"):
         model = gpt3.load(getattr(arguments, name))
         found = answers(model, questions, 128)
         stopped = sum(answer.finish_reason == "stop" for answer in found) / len(found)
-        texts = [document(article) for article in held[: arguments.texts]]
-        sizes = [len(text.encode()) for text in texts]
-        bits = sum(model.score(text).bits_per_byte * size for text, size in zip(texts, sizes, strict=True)) / sum(sizes)
-        result[name] = {"stopped": stopped, "bits_per_byte": bits}
-        result[name]["samples"] = [[q, a.text.strip()[:150]] for q, a in zip(questions[:8], found[:8], strict=True)]
-        if name == "base":
-            continue
-        names = sorted({article.topic for article in held} - {UNCATEGORIZED})
-        said = answers(
-            model, [f"Which topic does {article.title} ({article.description}) belong to?" for article in topics], 40
-        )
-        guesses = [
-            next((topic for topic in names if answer.text.strip().endswith(f"{topic}.")), "other") for answer in said
+        result[name] = {"stopped": stopped, "bits_per_byte": bits_per_byte(model, texts)}
+        result[name]["answers"] = [
+            f"{q} -> {a.text.strip()[:150]}" for q, a in zip(questions[:8], found[:8], strict=True)
         ]
-        right = sum(guess == article.topic for guess, article in zip(guesses, topics, strict=True))
-        majority = Counter(article.topic for article in topics).most_common(1)[0]
-        result["topics"] = {
-            "accuracy": right / len(topics), "majority": [majority[0], majority[1] / len(topics)],
-            "confusion": {
-                truth: dict(Counter(g for g, a in zip(guesses, topics, strict=True) if a.topic == truth)) for truth in names
-            },
-        }  # fmt: skip
+    majority, count = Counter(truth).most_common(1)[0]
+    result["majority"] = {"topic": majority, "accuracy": count / len(truth)}
+    result["bits_per_byte_rise"] = result["tuned"]["bits_per_byte"] / result["base"]["bits_per_byte"] - 1
+    for form in ASKED:
+        guesses = topics(model, asked, form)
+        right = sum(guess == topic for guess, topic in zip(guesses, truth, strict=True))
+        result[f"topic_by_{form}"] = right / len(truth)
+        print(f"topic by {form}: {right} of {len(truth)} right\n{confusion(truth, guesses)}\n", file=sys.stderr)
     json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
     print()
 

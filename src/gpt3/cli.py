@@ -124,6 +124,11 @@ COMMANDS = {
         "gpt3.bench.generate_options:BenchGenerateOptions",
         "gpt3.bench.generate:run",
     ),
+    "bench serve": Command(
+        "time the server under many clients beside transformers and llama.cpp",
+        "gpt3.bench.serve_options:BenchServeOptions",
+        "gpt3.bench.serve:run",
+    ),
     "bench contexts": Command(
         "time a token, and its cache, as the context grows: banded layers against dense ones",
         "gpt3.bench.contexts_options:BenchContextsOptions",

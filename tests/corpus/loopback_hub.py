@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -105,7 +106,7 @@ class LoopbackHub:
 
 def entries(files: dict[str, bytes], wanted: Callable[[str], bool]) -> list[dict[str, Any]]:
     """Files and folders as the hub's tree lists them."""
-    folders = sorted({name.rpartition("/")[0] for name in files} - {""})
+    folders = sorted({str(folder) for name in files for folder in PurePosixPath(name).parents} - {"."})
     return [
         {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
         for name, data in files.items()

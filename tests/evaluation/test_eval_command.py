@@ -1,9 +1,11 @@
 """`gpt3 eval` from model folder to table and files; a second call goes on where the first ended."""
 
 import json
+import shutil
 from xml.etree import ElementTree
 
 import pytest
+from task_rows import ROWS
 
 from gpt3 import cli
 from gpt3.evaluation.page import page
@@ -73,7 +75,15 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
     ("arguments", "message"),
     [
         (["--tasks", "aritmetic"], "no task aritmetic; did you mean arithmetic"),
-        (["--tasks", "hellaswag,piqa"], "hellaswag: give --data-dir"),
+        (["--tasks", "hellaswag,storycloze"], "storycloze: its owners hand out the rows on request; give --data-dir"),
+        (
+            ["--tasks", "hellaswag"],
+            "hellaswag (dataset Rowan/hellaswag): the hub cannot be reached (",
+        ),
+        (
+            ["--tasks", "quac"],
+            "hf download --repo-type dataset allenai/quac; https://huggingface.co/datasets/allenai/quac) and",
+        ),
         (["--shots", "0,many"], "--shots is '0,many'"),
         (["--limit", "0"], "--limit is 0"),
         (["--data-dir", "nowhere"], "--data-dir nowhere is no folder"),
@@ -85,12 +95,57 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
 )
 def test_bad_input_is_one_line(arguments, message, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert cli.main(["eval", "--model", str(folder), *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
+def test_a_bad_row_and_a_model_without_tokenizer_are_one_line(folder, tmp_path, capsys):
+    good = {"goal": "How?", "sol1": "So.", "sol2": "Not.", "label": 1}
+    rows = [good, {**good, "label": 7}]
+    (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = ["eval", "--tasks", "piqa", "--data-dir", str(tmp_path), "--shots", "0", "--limit", "1"]
+    assert cli.main([*command, "--model", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'piqa.jsonl'}, line 2: the right option is 7, but there are 2" in error
+    assert error.count("\n") == 1
+    (tmp_path / "piqa.jsonl").write_text(json.dumps(good) + "\n", encoding="utf-8")
+    mute = tmp_path / "mute"
+    shutil.copytree(folder, mute, ignore=shutil.ignore_patterns("tokenizer*", "*.txt"))
+    assert cli.main([*command, "--model", str(mute)]) == 2
+    error = capsys.readouterr().err
+    assert str(mute) in error
+    assert "tokenizer" in error
+    assert error.count("\n") == 1
+
+
 def test_the_list_of_tasks_needs_no_model(capsys):
     assert cli.main(["eval", "--list-tasks"]) == 0
     assert "reversed-words" in capsys.readouterr().out
+
+
+def test_figures_of_all_kinds_of_answers_reach_the_table(folder, tmp_path, capsys):
+    pytest.importorskip("sacrebleu")
+    names = ["record", "multirc", "cb", "wsc", "squad2", "wmt16_de_en"]
+    for name in names:
+        rows = [{**ROWS[name], "split": part} for part in ("train", "test", "test")]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = ["eval", "--model", str(folder), "--tasks", ",".join(names), "--data-dir", str(tmp_path), "--shots", "1"]
+    assert cli.main([*command, "--dtype", "fp32", "--out", str(tmp_path / "out"), "--json"]) == 0
+    found = {entry["task"]: entry for entry in json.loads(capsys.readouterr().out)["results"]}
+    figures = {name: set(entry["metrics"]) - {"acc_sum", "acc_token", "acc_byte"} for name, entry in found.items()}
+    assert figures == {
+        "record": {"acc", "f1"},
+        "multirc": {"acc", "f1a"},
+        "cb": {"acc", "f1"},
+        "wsc": {"acc"},
+        "squad2": {"acc", "f1"},
+        "wmt16_de_en": {"bleu"},
+    }
+    assert found["wmt16_de_en"]["paper"]["bleu"]["175B"] == 32.1
+    assert found["squad2"]["paper"]["acc"]["175B"] == 60.1
+    assert found["multirc"]["paper"]["f1a"]["175B"] == 72.9
+    assert found["cb"]["data"]["file"].endswith("cb.jsonl")

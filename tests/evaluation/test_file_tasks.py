@@ -5,9 +5,12 @@ import gzip
 import json
 
 import pytest
+from task_rows import EXPECTED, INSTRUCTIONS, ROWS, TALK
 
 from gpt3.errors import InputError
+from gpt3.evaluation.file_tasks import FILE_TASKS
 from gpt3.evaluation.items import Source
+from gpt3.evaluation.protocol import questions
 from gpt3.evaluation.tasks import TASKS
 
 SIMPLE = {
@@ -19,33 +22,6 @@ SIMPLE = {
     "triviaqa": {"context": "Question: Who?\nAnswer:", "answer": "Me", "aliases": ["I", "Me"]},
     "lambada": {"text": "She went home"},
 }
-HUB = {
-    "hellaswag": {
-        "activity_label": "Cooking",
-        "ctx": "He stirs. he",
-        "endings": ["eats.", "flies.", "sings.", "sleeps."],
-        "label": "0",
-    },
-    "piqa": {"goal": "How to dry?", "sol1": "In the sun.", "sol2": "In water.", "label": 0},
-    "arc_easy": {
-        "question": "What is wet?",
-        "choices": {"text": ["water", "sand", "dust"], "label": ["A", "B", "C"]},
-        "answerKey": "A",
-    },
-    "boolq": {"passage": "Cats purr.", "question": "do cats purr", "answer": True},
-    "winogrande": {"sentence": "Al beat Bo so _ won.", "option1": "Al", "option2": "Bo", "answer": "1"},
-    "triviaqa": {"question": "Who?", "answer": {"value": "Me", "aliases": ["I", "Me"]}},
-    "lambada": {"text": "She went home"},
-}
-EXPECTED = {
-    "hellaswag": ("Cooking: He stirs. he", " eats."),
-    "piqa": ("How to dry?", " In the sun."),
-    "arc_easy": ("Question: What is wet?\nAnswer:", " water"),
-    "boolq": ("Cats purr.\nquestion: do cats purr?\nanswer:", " yes"),
-    "winogrande": ("Al beat Bo so Al", " won."),
-    "triviaqa": ("Q: Who?\n\nA:", " Me"),
-    "lambada": ("She went ____. ->", " home"),
-}
 
 
 def write(folder, name, rows):
@@ -53,12 +29,18 @@ def write(folder, name, rows):
     return Source(str(folder))
 
 
-@pytest.mark.parametrize("layout", [SIMPLE, HUB], ids=["simple", "hub"])
-@pytest.mark.parametrize("name", EXPECTED)
+LAYOUTS = [*((ROWS, name) for name in ROWS), *((SIMPLE, name) for name in SIMPLE)]
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"), LAYOUTS, ids=[f"{'own' if rows is SIMPLE else 'hub'}-{n}" for rows, n in LAYOUTS]
+)
 def test_rows_become_the_papers_prompts(name, layout, tmp_path):
-    split = TASKS[name].split(write(tmp_path, name, [layout[name]]))
-    [item] = split.test
+    source = write(tmp_path, name, [layout[name]])
+    split = TASKS["mmlu_anatomy" if name == "mmlu" else name].split(source)
+    item = split.test[-1]
     assert (item.context, item.completions[item.gold]) == EXPECTED[name]
+    assert split.instruction.startswith(INSTRUCTIONS.get(name, ""))
     if name == "lambada":
         assert split.zero_shot[0].demonstration == "She went home"
     if name == "winogrande":
@@ -120,8 +102,8 @@ def test_a_bad_row_is_named(row, message, tmp_path):
 def test_missing_data_says_what_to_give(tmp_path):
     with pytest.raises(InputError, match=r"piqa: .* has no piqa.jsonl"):
         TASKS["piqa"].split(Source(str(tmp_path)))
-    with pytest.raises(InputError, match="give --data-dir"):
-        TASKS["mmlu_anatomy"].split(Source())
+    with pytest.raises(InputError, match=r"on request; give --data-dir, a folder with storycloze\.jsonl"):
+        TASKS["storycloze"].split(Source())
 
 
 def test_a_subject_of_mmlu_has_its_own_demonstrations(tmp_path):
@@ -133,3 +115,95 @@ def test_a_subject_of_mmlu_has_its_own_demonstrations(tmp_path):
     assert split.test[0].demonstration == "Where?\nA. here\nB. there\nC. up\nD. down\nAnswer: B"
     assert split.instruction.endswith("about anatomy.\n\n")
     assert sum(name.startswith("mmlu_") for name in TASKS) == 57
+
+
+def test_every_task_with_files_has_a_row_here():
+    assert set(ROWS) == {task.name for task in FILE_TASKS} | {"mmlu"}
+
+
+def test_earlier_questions_of_a_passage_are_told_and_never_drawn_from_it(tmp_path):
+    row = ROWS["race_h"]
+    rows = [{**row, "article": f"Text {n // 3}.", "question": f"Q{n}?"} for n in range(9)]
+    task = TASKS["race_h"]
+    split = task.split(write(tmp_path, "race_h", rows))
+    assert [item.context.count("Q: ") for item in split.test] == [1, 2, 3] * 3
+    assert split.test[2].context.startswith("Article:\nText 0.\n\nQ: Q0?\n\nA: ate\n\nQ: Q1?\n\nA: ate\n\nQ: Q2?")
+    for question in questions(task, split, 6, seed=0):
+        assert question.item.group not in question.before
+    with pytest.raises(InputError, match="there are 6 examples to draw from"):
+        questions(task, split, 7, seed=0)
+
+
+def test_multirc_shows_whole_questions_and_one_draw_for_all(tmp_path):
+    row = ROWS["multirc"]
+
+    def rows(question, part):
+        place = {"paragraph": 0, "question": question}
+        return [
+            {
+                **row,
+                "question": f"Q{question}?",
+                "answer": f"A{n}",
+                "label": n % 2,
+                "idx": {**place, "answer": n},
+                "split": part,
+            }
+            for n in range(3)
+        ]
+
+    task = TASKS["multirc"]
+    source = write(tmp_path, "multirc", [*rows(0, "train"), *rows(1, "train"), *rows(2, "test")])
+    split = task.split(source)
+    shown = f"{TALK}Q0?\n- [False] A0\n- [True] A1\n- [False] A2"
+    assert [item.demonstration for item in split.shots] == [shown, shown.replace("Q0", "Q1")]
+    asked = questions(task, split, 1, seed=0)
+    assert len(asked) == 3
+    assert len({question.before for question in asked}) == 1
+    assert [item.id for item in split.test] == ["0-2-0", "0-2-1", "0-2-2"]
+
+
+def test_wsc_shows_right_nouns_only(tmp_path):
+    row = ROWS["wsc"]
+    right, wrong = {**row, "split": "train"}, {**row, "split": "train", "span1_text": "Bo", "label": 0}
+    split = TASKS["wsc"].split(write(tmp_path, "wsc", [right, wrong, {**wrong, "split": "test"}]))
+    assert [item.completions for item in split.shots] == [(" al",)]
+    with pytest.raises(InputError, match="there are 0 examples"):
+        questions(TASKS["wsc"], TASKS["wsc"].split(write(tmp_path, "wsc", [row, wrong | {"split": "test"}])), 1, seed=0)
+
+
+def test_winograd_sets_nouns_as_they_stand_in_a_sentence(tmp_path):
+    row = {**ROWS["winograd"], "text": "His dog ran. It saw a cat.", "pronoun": "It", "pronoun_loc": 13, "label": 0}
+    owner = {
+        **ROWS["winograd"],
+        "text": "Al told Bo his car is red.",
+        "pronoun": "his",
+        "pronoun_loc": 11,
+        "options": ["Al", "Bo"],
+    }
+    first, second = TASKS["winograd"].split(write(tmp_path, "winograd", [row, owner])).test
+    assert first.contexts == ("His dog ran. The trophy", "His dog ran. The case")
+    assert second.contexts == ("Al told Bo Al's", "Al told Bo Bo's")
+
+
+def test_zero_shot_translation_is_asked_in_words(tmp_path):
+    split = TASKS["wmt14_fr_en"].split(write(tmp_path, "wmt14_fr_en", [ROWS["wmt14_fr_en"]]))
+    assert split.zero_shot[0].demonstration == "Q: What is the English translation of La mer. A: The sea."
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("winograd", {"pronoun_loc": 3}, "pronoun_loc 3 is not where 'it' stands"),
+        ("wsc", {"span2_index": 0}, "span2_index 0 is not where 'he' stands"),
+        ("race_h", {"answer": "Z"}, "the right option is"),
+        ("record", {"answers": ["Eve"]}, "no answer is among the entities"),
+        ("record", {"query": "Who?"}, "the query has no @placeholder"),
+        ("multirc", {"label": -1}, "label is -1"),
+        ("wmt14_fr_en", {"translation": {"fr": "La mer.", "en": " "}}, "an empty sentence"),
+        ("drop", {"answer": {"number": "", "spans": [], "date": {}}, "validated_answers": {}}, "no answer"),
+    ],
+)
+def test_a_row_that_cannot_be_is_told(name, change, message, tmp_path):
+    source = write(tmp_path, name, [ROWS[name] | change])
+    with pytest.raises(InputError, match=rf"{name}.jsonl, line 1: {message}"):
+        TASKS[name].split(source)

@@ -7,8 +7,8 @@ import torch
 
 from gpt3.errors import InputError
 from gpt3.evaluation.answers import exact_match, f1
-from gpt3.evaluation.items import Item, Split, Task
-from gpt3.evaluation.protocol import check_fit, encode_pair, questions
+from gpt3.evaluation.items import Item, Source, Split, Task
+from gpt3.evaluation.protocol import check_fit, encode_pair, questions, with_room
 from gpt3.evaluation.results import figures, mean, paper_values
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import TASKS, select
@@ -159,3 +159,15 @@ def test_unknown_tasks_name_their_neighbours():
     with pytest.raises(InputError, match="no task helaswag; did you mean hellaswag"):
         select(["helaswag"])
     assert len(select(["arithmetic", "arithmetic-2d+", "mmlu"])) == 67
+
+
+@pytest.mark.parametrize("name", ["reversed-words", "arithmetic-5d+"])
+def test_bytes_have_room_for_the_longest_answer(network, name):
+    from gpt3.tokenizer import train_tokenizer
+
+    model = LanguageModel(network, train_tokenizer(["a"], 257))
+    [asked] = select([name])
+    split = asked.split(Source())
+    room = with_room(model, asked, split).max_new_tokens
+    longest = max(len(text) for item in split.test for text in item.completions)
+    assert room == max(asked.max_new_tokens, longest + 1)

@@ -43,6 +43,10 @@ def test_logits(new_model, tokenizer, tmp_path, shape):
         for length in (1, 2, 33, context - 1):
             theirs = torch.tensor(llama.log_probabilities(ids[:length], 300))
             assert (theirs - log_probabilities(model, ids[:length])).abs().max() < 5e-5
+        text = llama.greedy(ids[:9], 64)
+    settings = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    assert text == model.generate(torch.tensor([ids[:9]]), **settings)[0, 9:].tolist()
+    assert len(text) == 64
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -107,9 +109,11 @@ def test_a_killed_run_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, lora: b
         patch.setattr(trainers.Recorder, "on_step_end", dies, raising=False)
         with pytest.raises(KilledError):
             finetune(tiny(out=str(tmp_path / "killed"), **changes))
-    half = tmp_path / "killed/checkpoints/checkpoint-6"
-    half.mkdir()  # a checkpoint that the kill cut short
-    (half / "trainer_state.json").write_text('{"global_st')
+    half = tmp_path / "killed/checkpoints/step-5"
+    shutil.copytree(tmp_path / "killed/checkpoints/step-4", half)
+    (half / "optimizer.safetensors").write_bytes(b"broken")  # a damaged one is passed over
+    names = {path.name for path in half.iterdir()}
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))], names
     assert tuning.choose_folder(tiny(out=str(tmp_path / "killed"), **changes)) == tmp_path / "killed"
     finetune(tiny(out=str(tmp_path / "killed"), **changes))
     whole, killed = weights(tmp_path / "whole/model"), weights(tmp_path / "killed/model")
@@ -147,6 +151,10 @@ def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base
     merged, _ = load_transformers(tmp_path / "run/model")
     ids = torch.tensor(run.train.columns["input_ids"][:1])
     torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
+    again, tokenizer = load_transformers(tmp_path / "run/adapter")  # on its base, which the adapter names
+    torch.testing.assert_close(again(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
+    assert again.generation_config.eos_token_id == merged.generation_config.eos_token_id
+    assert tokenizer.chat_template == run.tokenizer.chat_template
     assert not torch.equal(merged.transformer.wte.weight[run.new_ids], first["transformer.wte.weight"][run.new_ids])
     assert torch.equal(
         merged.transformer.wte.weight[: min(run.new_ids)], first["transformer.wte.weight"][: min(run.new_ids)]
@@ -182,3 +190,29 @@ def test_bad_input_is_one_line(tiny, changes: dict, needle: str, tmp_path) -> No
     assert needle in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_after_the_running_step_and_the_same_command_goes_on(
+    tiny, tmp_path, monkeypatch, number
+) -> None:
+    finetune(tiny(out=str(tmp_path / "whole")))
+
+    def struck(self, args, state, control, **keywords):
+        if state.global_step == 2:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers.Recorder, "on_step_begin", struck, raising=False)
+        result = finetune(tiny())
+    assert (result.finished, result.exit_code, result.steps) == (False, 128 + number, 3)
+    assert not (tmp_path / "run/model").exists()
+    kept = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
+    assert kept == {"step-2", "step-3"}
+    files = {path.suffix for path in (tmp_path / "run/checkpoints").rglob("*") if path.is_file()}
+    assert files <= {".safetensors", ".json", ".py", ".md", ".jinja"}  # no pickles
+    assert finetune(tiny()).finished
+    whole, run = weights(tmp_path / "whole/model"), weights(tmp_path / "run/model")
+    assert all(torch.equal(whole[name], run[name]) for name in whole)
+    assert records(tmp_path / "whole", "val/loss") == records(tmp_path / "run", "val/loss")
+    assert records(tmp_path / "whole", "tokens")[-1] == records(tmp_path / "run", "tokens")[-1]

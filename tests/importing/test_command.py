@@ -157,11 +157,16 @@ class Hub(SimpleHTTPRequestHandler):
 
 
 def test_from_a_hub(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    """Sharded weights and a tokenizer from a hub on 127.0.0.1; then what is said where it has no such model."""
+    """Sharded weights and a tokenizer from a hub on 127.0.0.1, an adapter of them; what is said where it has no such model."""
+    peft = pytest.importorskip("peft")
     end = own.eos_token_id
     model = gpt_neo(vocab_size=len(own), bos_token_id=end, eos_token_id=end)
     folder = saved(model, tmp_path / "hub" / "someone" / "neo", max_shard_size="30KB")
     own.save_pretrained(folder)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    torch.nn.init.normal_(adapted.base_model.model.transformer.h[0].attn.attention.q_proj.lora_B.default.weight)
+    adapted.peft_config["default"].base_model_name_or_path = "someone/neo"
+    adapted.save_pretrained(tmp_path / "hub" / "someone" / "adapter", save_embedding_layers=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(tmp_path / "hub")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
@@ -170,8 +175,8 @@ def test_from_a_hub(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     code = """
 import os, sys
 from gpt3 import cli
-codes = [cli.main(["import", "someone/neo", "--out", "out"]), cli.main(["import", "nobody/nothing", "--out", "none"])]
-print(codes)
+names = {"someone/neo": "out", "someone/adapter": "merged", "nobody/nothing": "none"}
+print([cli.main(["import", name, "--out", out]) for name, out in names.items()])
 """
     try:
         done = subprocess.run(
@@ -186,11 +191,15 @@ print(codes)
         server.shutdown()
         server.server_close()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("[0, 2]\n"), done.stderr
+    assert done.stdout.endswith("[0, 0, 2]\n"), done.stderr
     assert f"nobody/nothing: no such folder, and {address} did not give it" in done.stderr
     assert "give its folder" in done.stderr
     ids = random_ids(20, vocabulary=290)
     ours, tokenizer = load(tmp_path / "out")
-    torch.testing.assert_close(logits(ours, ids), logits(model, ids), atol=1e-5, rtol=0)
+    merged, _ = load(tmp_path / "merged")
+    torch.testing.assert_close(logits(merged, ids), logits(adapted, ids), atol=1e-5, rtol=0)
+    with adapted.disable_adapter():
+        torch.testing.assert_close(logits(ours, ids), logits(model, ids), atol=1e-5, rtol=0)
+    assert not torch.allclose(logits(ours, ids), logits(merged, ids), atol=1e-3)
     assert tokenizer.get_vocab() == own.get_vocab()
     assert json.loads((tmp_path / "out" / "origin.json").read_text(encoding="utf-8"))["source"] == "someone/neo"

@@ -101,6 +101,12 @@ def test_stop_strings_bias_and_penalties(live, tokenizer) -> None:
     assert answer["choices"][0]["text"] == " sea" * 3
     ended = live.complete(prompt="The", max_tokens=9, logit_bias={str(tokenizer.eos_token_id): 100})
     assert (ended["choices"][0]["text"], ended["choices"][0]["finish_reason"]) == ("", "stop")
+    told = live.complete(
+        prompt="The", max_tokens=9, logit_bias={str(tokenizer.eos_token_id): 100}, echo=True, logprobs=1
+    )
+    told = told["choices"][0]["logprobs"]  # lm-eval counts on a last token that the prompt has not
+    assert (told["tokens"], told["text_offset"]) == (["The", "<|endoftext|>"], [0, 3])
+    assert [len(entries) for entries in told.values()] == [2] * 4
     least = live.complete(prompt="The", max_tokens=9, top_p=0, seed=1)["choices"][0]["text"]
     assert least == live.complete(prompt="The", max_tokens=9, temperature=0)["choices"][0]["text"]
 

@@ -107,7 +107,7 @@ def bench_generate(options: BenchGenerateOptions) -> tuple[dict[str, Any], list[
         speeds = {key: [first[key]] for key in ("read_bytes_per_s", "gemm_flops")}
         answers: dict[tuple[Case, str, Contender], list[dict[str, Any]]] = {}
         for case in [parse_case(text) for text in options.cases or DEFAULT_CASES]:
-            models = _models(options, case.model, folder)
+            models = make_models(folder, case.model, options.seed, options.formats if options.llama_cpp else [])
             prompts = make_prompts(options.seed, case)
             for decode, turn in itertools.product(options.decode, range(options.rounds)):
                 for one in contenders:
@@ -140,14 +140,17 @@ def make_prompts(seed: int, case: Case) -> list[list[int]]:
     return ids
 
 
-def _models(options: BenchGenerateOptions, model: str, folder: Path) -> dict[str, str]:
-    """Folders of a preset's random weights, made when first asked for."""
+def make_models(folder: Path, model: str, seed: int, gguf_formats: Sequence[str]) -> dict[str, str]:
+    """Folders of a preset's random weights, made when first asked for.
+
+    Returns:
+        `model`, a model folder, and `ggufs`, a folder of GGUF files in these formats.
+    """
     places = {"model": folder / model, "ggufs": folder / f"{model}-gguf"}
     if not places["model"].exists():
         places["ggufs"].mkdir()
         request = {key: str(path) for key, path in places.items()} | {
-            "name": "make", "preset": model, "seed": options.seed,
-            "gguf_formats": options.formats if options.llama_cpp else [],
+            "name": "make", "preset": model, "seed": seed, "gguf_formats": list(gguf_formats),
         }  # fmt: skip
         call(worker.__file__, request, folder, f"making {model}")
     return {key: str(path) for key, path in places.items()}

@@ -33,6 +33,8 @@ PARQUET_RATIO = 1.6
 REQUEST_BYTES = 16 * 1024 * 1024
 """Bytes of a column fetched at a time, less where a row group holds less."""
 
+REMEDY = "give local files (--data PATH) or the embedded corpus (--data wiki)"
+
 MANY_FILES = 1000
 """Datasets of more files than this are not cut within files: the files are parts enough."""
 
@@ -94,11 +96,11 @@ def open_dataset(spec: str, text_field: str | None = None, part_bytes: int = PAR
     return HubSource(spec, dataset, tuple(files), text_bytes, str(licence) if licence else None, part_bytes)
 
 
-def dataset_info(repository: str) -> Any:
-    """The hub's record of a dataset: revision and card."""
+def dataset_info(repository: str, revision: str | None = None) -> Any:
+    """The hub's record of a dataset, at a branch or commit (None: main): its commit and card."""
     import huggingface_hub
 
-    return huggingface_hub.HfApi().dataset_info(repository, timeout=30)
+    return huggingface_hub.HfApi().dataset_info(repository, revision=revision, timeout=30)
 
 
 def look_up(dataset: Dataset, field: str | None) -> tuple[Dataset, list[tuple[str, int | None]], int | None]:
@@ -158,13 +160,17 @@ def without_torch() -> Iterator[None]:
 # ---- what can go wrong
 
 
-def retried(work: Callable[[], T], spec: str) -> T:
+def retried(work: Callable[[], T], spec: str, remedy: str = REMEDY) -> T:
     """Do some work on the hub, again after a failure of the network.
+
+    Args:
+        spec: what is read, for messages.
+        remedy: what to do without the hub.
 
     Raises:
         InputError: the hub says no, or does not answer at all.
     """
-    wait = Waiting(spec)
+    wait = Waiting(spec, remedy)
     while True:
         try:
             return work()
@@ -175,8 +181,8 @@ def retried(work: Callable[[], T], spec: str) -> T:
 class Waiting:
     """How often in a row the network failed, and the waits that follow from it."""
 
-    def __init__(self, spec: str) -> None:
-        self.spec = spec
+    def __init__(self, spec: str, remedy: str = REMEDY) -> None:
+        self.spec, self.remedy = spec, remedy
         self.failures = 0
 
     def after(self, error: Exception) -> None:
@@ -188,7 +194,7 @@ class Waiting:
         if self.failures >= ATTEMPTS:
             raise InputError(
                 f"{self.spec}: the hub does not answer after {ATTEMPTS} tries ({one_line(error)}); check the network, "
-                "or give local files (--data PATH) or the embedded corpus (--data wiki)"
+                f"or {self.remedy}"
             ) from None
         seconds = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self.failures - 1))
         print(f"{self.spec}: {one_line(error)}; next try in {seconds:.0f} s", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -19,7 +20,7 @@ from gpt3.evaluation.lm_eval_style import in_lm_eval_style
 from gpt3.evaluation.options import EvalOptions
 from gpt3.evaluation.overlap import Verdicts, measure_overlap
 from gpt3.evaluation.page import write_page
-from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions
+from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions, with_room
 from gpt3.evaluation.results import group_record, record, table
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, TASKS, select
@@ -115,6 +116,7 @@ def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> li
     found: dict[tuple[str, int], Part] = {}
     smaller = []
     for part in parts:
+        part = dataclasses.replace(part, task=with_room(model, part.task, part.split))
         if not part.most:
             check_fit(model, part.task, part.asked)
         elif (fits := fitting_shots(model, part.task, part.asked)) < part.shots:
@@ -162,7 +164,8 @@ def evaluate(
                 for result in score(model, part.task, part.asked[done:], batch=options.batch):
                     file.add(result)
                     progress.advance(1, f"{part.task.name} K={part.shots}")
-                entries.append(record(part.task, part.shots, file.results, (clean or {}).get(part.task.name)))
+                known = (clean or {}).get(part.task.name)
+                entries.append(record(part.task, part.shots, file.results, known) | {"data": dict(part.split.origin)})
     results: dict[str, Any] = {
         "model": name,
         "model_hash": fingerprint(model),
@@ -187,7 +190,9 @@ def groups(options: EvalOptions, parts: Sequence[Part], entries: list[dict[str, 
             members = [
                 entry
                 for part, entry in zip(parts, entries, strict=True)
-                if part.task.name in GROUPS[name] and (part.most if count is None else part.shots == count)
+                if part.task.name in GROUPS[name]
+                and "acc" in entry["metrics"]
+                and (part.most if count is None else part.shots == count)
             ]
             if not members:
                 continue
@@ -199,7 +204,7 @@ def groups(options: EvalOptions, parts: Sequence[Part], entries: list[dict[str, 
 def folder_of(options: EvalOptions, place: str, several: bool) -> Path:
     """Where a model's results go."""
     path = Path(place)
-    name = path.parent.name if path.name == "model" and path.parent.name else path.name
+    name = path.parent.name if path.name in ("model", "adapter") and path.parent.name else path.name
     if options.out is None:
         return Path("eval", name)
     return Path(options.out, name) if several else Path(options.out)

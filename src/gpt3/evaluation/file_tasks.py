@@ -1,278 +1,208 @@
-"""The tasks that take their rows from files, in the paper's prompt formats (App. G).
+"""The tasks that take their rows from files or the hub, in the paper's prompt formats (App. G): a line each.
 
-A row may be as the data set's home on the hub has it, or as in simple files of query, choices and gold (docs/evaluation.md).
 Rows with a field `split` are divided by it: train, dev and validation give the demonstrations, test is scored. Without such
-rows, and without a file NAME_train, demonstrations come from the scored rows themselves, never the one that is asked.
+rows, and without a file NAME_train, demonstrations come from the scored rows themselves, never from the passage that is asked.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from gpt3.errors import InputError
-from gpt3.evaluation.items import Item, Source, Split, Task
-from gpt3.evaluation.rows import find, read_items
+from gpt3.evaluation import choice_rows, passage_rows, text_rows
+from gpt3.evaluation.items import HubData, Item, Source, Split, Task
+from gpt3.evaluation.passage_rows import Join
+from gpt3.evaluation.rows import read_items
+from gpt3.evaluation.task_data import locate
 
-Make = Callable[[dict[str, Any]], Item]
+Make = Callable[[dict[str, Any]], "Item | Sequence[Item]"]
 SHOT_SPLITS = ("train", "dev", "validation", "auxiliary_train")
-BLANK = "____"
 
 
-def from_files(name: str, files: Sequence[str], make: Make, zero_shot: Make | None = None) -> Callable[[Source], Split]:
-    """A function that reads a task's items from the first of `files` that is there."""
+def _read(path: Path, make: Make, join: Join) -> tuple[list[Item], list[Item]]:
+    """Items of the scored rows, and of the demonstrations'."""
+
+    def parted(row: dict[str, Any]) -> tuple[bool, list[Item]]:
+        made = make(row)
+        return row.get("split") in SHOT_SPLITS, [made] if isinstance(made, Item) else list(made)
+
+    rows = read_items(path, parted)
+    test, shots = ([item for part, items in rows if part == wanted for item in items] for wanted in (False, True))
+    return join(test), join(shots)
+
+
+def splitter(
+    name: str,
+    files: Sequence[str],
+    hub: HubData | None,
+    make: Make,
+    zero_shot: Make | None = None,
+    join: Join = list,
+    instruction: str = "",
+) -> Callable[[Source], Split]:
+    """What reads a task's rows.
+
+    Args:
+        files: names its file may have.
+        hub: where the hub has them.
+        make: the items of a row.
+        zero_shot: the same where nothing is shown before the question; None: as with demonstrations.
+        join: what is done with all items of a file, such as putting earlier questions of a talk before later ones.
+        instruction: before the first demonstration.
+    """
 
     def split(source: Source) -> Split:
-        path = find(source.data_dir, files) if source.data_dir is not None else None
-        if path is None:
-            where = f"{source.data_dir} has no" if source.data_dir is not None else "give --data-dir, a folder with"
-            raise InputError(f"{name}: {where} {files[0]}.jsonl (or .jsonl.gz, .csv, .parquet); docs/evaluation.md")
-        rows = read_items(path, lambda row: (str(row.get("split", "")), make(row)))
-        test = [item for part, item in rows if part not in SHOT_SPLITS]
-        shots = [item for part, item in rows if part in SHOT_SPLITS]
+        data = locate(name, files, hub, source)
+        test, shots = _read(data.test, make, join)
         if not test:
             test, shots = shots, []
-        train = find(source.data_dir or "", [f"{file}_train" for file in files])
-        if train is not None:
-            shots = read_items(train, make)
+        if data.shots is not None:
+            shots = [item for part in _read(data.shots, make, join) for item in part]
         plain = None
         if zero_shot is not None:
-            asked = zero_shot
-            parts = read_items(path, lambda row: (str(row.get("split", "")), asked(row)))
-            plain = [item for part, item in parts if part not in SHOT_SPLITS or not shots]
-        return Split(test, shots or None, plain)
+            asked, others = _read(data.test, zero_shot, join)
+            plain = asked or others
+        if any(not item.rights for item in test):  # those are no demonstrations
+            shots = [item for item in shots if item.rights]
+        elif not shots:
+            return Split(test, None, plain, instruction, data.origin)
+        return Split(
+            test,
+            passage_rows.once_each(shots) if shots[:1] and shots[0].solved else shots,
+            plain,
+            instruction,
+            data.origin,
+        )
 
     return split
 
 
-def _spaced(options: Sequence[Any]) -> tuple[str, ...]:
-    texts = tuple(f" {str(option).strip()}" for option in options)
-    if len(texts) < 2 or not all(text.strip() for text in texts):
-        raise ValueError(f"{len(texts)} options, or an empty one; a question needs at least two, none empty")
-    return texts
-
-
-def _gold(value: Any, options: Sequence[Any]) -> int:
-    place = int(value)
-    if not 0 <= place < len(options):
-        raise ValueError(f"the right option is {value!r}, but there are {len(options)}, counted from 0")
-    return place
-
-
-def _question(text: str) -> str:
-    """The bare question of a field that may begin with "Question:"."""
-    return re.sub(r"^Question:\s*", "", text.strip()).removesuffix("Answer:").strip()
-
-
-def hellaswag(row: dict[str, Any]) -> Item:
-    """Fig. G.9: "{activity}: {context}", four endings."""
-    context = row["ctx"] if "activity_label" not in row else f"{row['activity_label']}: {row['ctx']}"
-    endings = _spaced([_clean(ending) for ending in row["endings"]])
-    return Item(_clean(context), endings, _gold(row["label"], endings))
-
-
-def _clean(text: str) -> str:
-    """WikiHow's marks out, as every evaluation of HellaSwag does."""
-    text = text.strip().replace(" [title]", ". ")
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
-
-
-def piqa(row: dict[str, Any]) -> Item:
-    """Fig. G.4: the goal, two solutions."""
-    if "goal" in row:
-        options = _spaced([row["sol1"], row["sol2"]])
-        return Item(row["goal"].strip(), options, _gold(row["label"], options))
-    options = _spaced(row["choices"])
-    return Item(_question(row["query"]), options, _gold(row["gold"], options))
-
-
-def arc(row: dict[str, Any]) -> Item:
-    """Figs. G.11, G.16: "Question: … Answer:", the options' texts."""
-    if "answerKey" in row:
-        options = _spaced(row["choices"]["text"])
-        return Item(
-            f"Question: {row['question'].strip()}\nAnswer:", options, row["choices"]["label"].index(row["answerKey"])
-        )
-    options = _spaced(row["choices"])
-    return Item(f"Question: {_question(row['query'])}\nAnswer:", options, _gold(row["gold"], options))
-
-
-def openbookqa(row: dict[str, Any]) -> Item:
-    """Fig. G.8: the stem, four options."""
-    options = _spaced(row["choices"]["text"])
-    return Item(row["question_stem"].strip(), options, row["choices"]["label"].index(row["answerKey"].strip()))
-
-
-def boolq(row: dict[str, Any]) -> Item:
-    """Fig. G.29: "{passage} question: …? answer:", yes or no."""
-    if "passage" in row:
-        passage, question, right = row["passage"], row["question"], bool(row["answer"])
-    else:
-        passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion:")
-        right = row["choices"][_gold(row["gold"], row["choices"])].strip() == "yes"
-    question = question.strip().rstrip("?")
-    return Item(f"{passage.strip()}\nquestion: {question}?\nanswer:", (" no", " yes"), int(right))
-
-
-def winogrande(row: dict[str, Any]) -> Item:
-    """Fig. G.14, partial scoring: the rest of the sentence after each candidate."""
-    if "context_options" in row:
-        contexts, rest, gold = tuple(row["context_options"]), row["continuation"], row["gold"]
-    else:
-        before, _, rest = row["sentence"].partition("_")
-        contexts, gold = (before + row["option1"], before + row["option2"]), int(row["answer"]) - 1
-    place = _gold(gold, contexts)
-    return Item(contexts[place], (f" {rest.strip()}",) * len(contexts), place, contexts)
-
-
-def lambada_plain(row: dict[str, Any]) -> Item:
-    """The passage without its last word."""
-    text = row["text"].strip()
-    context, _, word = text.rpartition(" ")
-    if not context:
-        raise ValueError("the text has no last word to ask for")
-    return Item(context, (f" {word}",))
-
-
-def lambada_blank(row: dict[str, Any]) -> Item:
-    """Section 3.1.2 and Fig. G.21: "… ____. -> word"."""
-    plain = lambada_plain(row)
-    return Item(f"{plain.context} {BLANK}. ->", plain.completions)
-
-
-def triviaqa(row: dict[str, Any]) -> Item:
-    """Fig. G.34: "Q: … A:"; every alias is right."""
-    answer = row["answer"]
-    if isinstance(answer, dict):
-        main, aliases = answer["value"], answer.get("aliases", [])
-    else:
-        main, aliases = answer, row.get("aliases", [])
-    question = _question(row["question"] if "question" in row else row["context"])
-    accepted = dict.fromkeys([f" {main}", *(f" {alias}" for alias in aliases)])
-    return Item(f"Q: {question}\n\nA:", tuple(accepted))
-
-
-def open_question(row: dict[str, Any]) -> Item:
-    """Figs. G.24, G.35: "Q: … A:"; any of the answers is right."""
-    answers = row["answers"] if "answers" in row else row["answer"]
-    answers = [answers] if isinstance(answers, str) else list(answers)
-    if not answers:
-        raise ValueError("no answer")
-    question = row["question"].strip()
-    return Item(f"Q: {question + ('' if question.endswith('?') else '?')}\n\nA:", tuple(f" {one}" for one in answers))
-
-
-def copa(row: dict[str, Any]) -> Item:
-    """Fig. G.5: the premise, because or therefore, two alternatives."""
-    link = {"cause": "because", "effect": "therefore"}[row["question"]]
-    options = _spaced([text[0].lower() + text[1:] for text in (row["choice1"], row["choice2"])])
-    return Item(f"{row['premise'].strip().rstrip('.')} {link}", options, _gold(row["label"], options))
-
-
-def rte(row: dict[str, Any]) -> Item:
-    """Fig. G.31: entailment as True or False; label 0 is entailment."""
-    return Item(
-        f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip()} True or False?\nanswer:",
-        (" True", " False"),
-        _gold(row["label"], "TF"),
-    )
-
-
-def cb(row: dict[str, Any]) -> Item:
-    """Fig. G.30: labels 0 entailment, 1 contradiction, 2 neutral."""
-    return Item(
-        f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip()}. true, false, or neither?\nanswer:",
-        (" true", " false", " neither"),
-        _gold(row["label"], "TFN"),
-    )
-
-
-def wic(row: dict[str, Any]) -> Item:
-    """Fig. G.32: one word in two sentences; label 1 is the same sense."""
-    return Item(
-        f"{row['sentence1']}\n{row['sentence2']}\nquestion: Is the word '{row['word']}' used in the same way in the two "
-        "sentences above?\nanswer:",
-        (" no", " yes"),
-        _gold(row["label"], "NY"),
-    )
-
-
-def anli(round_: int) -> Make:
-    """Figs. G.2, G.7, G.10: labels 0 entailment, 1 neutral, 2 contradiction."""
-
-    def make(row: dict[str, Any]) -> Item:
-        options = (" True", " Neither", " False")
-        return Item(
-            f"anli {round_}: anli {round_}: {row['premise'].strip()}\nQuestion: {row['hypothesis'].strip()} "
-            "True, False, or Neither?",
-            options,
-            _gold(row["label"], options),
-        )
-
-    return make
-
-
-def storycloze(row: dict[str, Any]) -> Item:
-    """Fig. G.17: four sentences, two endings."""
-    story = " ".join(row[f"input_sentence_{number}"].strip() for number in range(1, 5))
-    options = _spaced([row["sentence_quiz1"], row["sentence_quiz2"]])
-    return Item(story, options, _gold(int(row["answer_right_ending"]) - 1, options))
-
-
-def _choice(
-    name: str, files: Sequence[str], make: Make, paper: str | None, shots: int, chance: float, **more: Any
+def _task(
+    name: str,
+    summary: str,
+    make: Make,
+    hub: HubData | None,
+    paper: str | None,
+    shots: int,
+    *,
+    files: Sequence[str] = (),
+    zero_shot: Make | None = None,
+    join: Join = list,
+    instruction: str = "",
+    kind: Any = "choice",
+    **more: Any,
 ) -> Task:
-    summary = more.pop("summary")
-    return Task(name, summary, "choice", from_files(name, files, make), shots, chance=chance, paper=paper, **more)
+    split = splitter(name, files or (name,), hub, make, zero_shot, join, instruction)
+    return Task(name, summary, kind, split, shots, paper=paper, hub=hub, **more)
 
 
-def _open(name: str, files: Sequence[str], make: Make, paper: str, summary: str) -> Task:
-    split = from_files(name, files, make)
-    return Task(name, summary, "text", split, 64, paper=paper, max_new_tokens=24, metrics=("acc", "f1"))
+def _superglue(config: str, *fields: str) -> HubData:
+    return HubData("aps/super_glue", (*fields, "label"), config=config)
 
 
-UNCONDITIONAL: dict[str, Any] = {"normalization": "unconditional", "answer_context": "Answer:"}
+TEXT: dict[str, Any] = {"kind": "text", "max_new_tokens": 24, "metrics": ("acc", "f1")}
+TALK: dict[str, Any] = {"kind": "text", "join": passage_rows.with_earlier, "metrics": ("f1", "acc")}
+ARC = ("question", "choices", "answerKey")
+UNCONDITIONAL: dict[str, Any] = {"chance": 0.25, "normalization": "unconditional", "answer_context": "Answer:"}
+RACE: dict[str, Any] = UNCONDITIONAL | {"answer_context": "A:", "join": passage_rows.with_earlier}
+HALF: dict[str, Any] = {"chance": 1 / 2}
+THIRD: dict[str, Any] = {"chance": 1 / 3}
+QUARTER: dict[str, Any] = {"chance": 1 / 4}
+
+# fmt: off
 FILE_TASKS = (
-    _choice(
-        "hellaswag", ("hellaswag", "hellaswag_val"), hellaswag, "HellaSwag", 20, 0.25, summary="how a scene goes on"
-    ),
-    Task(
-        "lambada",
-        "the last word of a passage",
-        "word",
-        from_files("lambada", ("lambada", "lambada_openai", "lambada_standard"), lambada_blank, lambada_plain),
-        15,
-        paper="LAMBADA",
-        metrics=("acc", "ppl"),
-    ),
-    _choice("piqa", ("piqa",), piqa, "PIQA", 50, 0.5, summary="how to do everyday things"),
-    _choice("arc_easy", ("arc_easy",), arc, "ARC (Easy)", 50, 0.25, summary="school science, easy", **UNCONDITIONAL),
-    _choice(
-        "arc_challenge",
-        ("arc_challenge",),
-        arc,
-        "ARC (Challenge)",
-        50,
-        0.25,
-        summary="school science, hard",
-        **UNCONDITIONAL,
-    ),
-    _choice(
-        "openbookqa", ("openbookqa",), openbookqa, "OpenBookQA", 100, 0.25, summary="science facts", **UNCONDITIONAL
-    ),
-    _choice("winogrande", ("winogrande",), winogrande, "Winogrande", 50, 0.5, summary="whom a sentence means"),
-    _choice("storycloze", ("storycloze",), storycloze, "StoryCloze", 70, 0.5, summary="how a story ends"),
-    _choice("boolq", ("boolq",), boolq, "BoolQ", 32, 0.5, summary="yes or no, after a passage"),
-    _choice("copa", ("copa",), copa, "COPA", 32, 0.5, summary="cause or effect"),
-    _choice("rte", ("rte",), rte, "RTE", 32, 0.5, summary="entailed or not"),
-    _choice("cb", ("cb",), cb, "CB", 32, 1 / 3, summary="entailed, denied or neither"),
-    _choice("wic", ("wic",), wic, "WiC", 32, 0.5, summary="a word in the same sense or not"),
-    *(
-        _choice(f"anli_r{n}", (f"anli_r{n}",), anli(n), f"ANLI R{n}", 50, 1 / 3, summary="adversarial entailment")
-        for n in (1, 2, 3)
-    ),
-    _open("triviaqa", ("triviaqa", "triviaqa_subset"), triviaqa, "TriviaQA", "trivia, from memory"),
-    _open("nq", ("nq", "nq_open"), open_question, "NQs", "questions of searchers, from memory"),
-    _open("webqs", ("webqs",), open_question, "WebQs", "questions on entities, from memory"),
+    # completion and cloze
+    _task("hellaswag", "how a scene goes on", choice_rows.hellaswag,
+          HubData("Rowan/hellaswag", ("activity_label", "ctx", "ctx_a", "ctx_b", "endings", "label")),
+          "HellaSwag", 20, files=("hellaswag", "hellaswag_val"), **QUARTER),
+    _task("storycloze", "how a story ends", choice_rows.storycloze, None, "StoryCloze", 70, **HALF),
+    *(_task(name, "the last word of a passage", text_rows.lambada_blank, hub, paper, 15, files=files,
+            zero_shot=text_rows.lambada_plain, instruction="Fill in blank:\n\n", kind="word", metrics=("acc", "ppl"))
+      for name, paper, files, hub in (
+          ("lambada", "LAMBADA", ("lambada", "lambada_openai", "lambada_standard"),
+           HubData("EleutherAI/lambada_openai", ("text",), "test", None, "default")),
+          ("lambada_standard", None, ("lambada_standard",), HubData("cimec/lambada", ("text",), "test", "validation")),
+      )),
+    # questions from memory
+    _task("triviaqa", "trivia, from memory", text_rows.triviaqa,
+          HubData("mandarjoshi/trivia_qa", ("question", "answer"), config="rc.wikipedia.nocontext"),
+          "TriviaQA", 64, files=("triviaqa", "triviaqa_subset"), **TEXT),
+    _task("nq", "questions of searchers, from memory", text_rows.open_question,
+          HubData("google-research-datasets/nq_open", ("question", "answer")), "NQs", 64, files=("nq", "nq_open"), **TEXT),
+    _task("webqs", "questions on entities, from memory", text_rows.open_question,
+          HubData("stanfordnlp/web_questions", ("question", "answers"), "test"), "WebQs", 64, **TEXT),
+    # pronouns
+    _task("winograd", "whom a pronoun means", choice_rows.winograd,
+          HubData("lighteval/winograd_wsc", ("text", "pronoun", "pronoun_loc", "options", "label"), "test", None, "wsc273"),
+          "Winograd", 7, **HALF),
+    _task("winogrande", "whom a sentence means", choice_rows.winogrande,
+          HubData("allenai/winogrande", ("sentence", "option1", "option2", "answer"), config="winogrande_xl"),
+          "Winogrande", 50, **HALF),
+    # common sense and science
+    _task("piqa", "how to do everyday things", choice_rows.piqa,
+          HubData("baber/piqa", ("goal", "sol1", "sol2", "label")), "PIQA", 50, **HALF),
+    _task("arc_easy", "school science, easy", choice_rows.arc,
+          HubData("allenai/ai2_arc", ARC, "test", config="ARC-Easy"), "ARC (Easy)", 50, **UNCONDITIONAL),
+    _task("arc_challenge", "school science, hard", choice_rows.arc,
+          HubData("allenai/ai2_arc", ARC, "test", config="ARC-Challenge"), "ARC (Challenge)", 50, **UNCONDITIONAL),
+    _task("openbookqa", "science facts", choice_rows.openbookqa,
+          HubData("allenai/openbookqa", ("question_stem", "choices", "answerKey"), "test", config="main"),
+          "OpenBookQA", 100, **UNCONDITIONAL),
+    # reading
+    *(_task(f"race_{letter}", f"exams of {school} schools", passage_rows.race,
+            HubData("ehovy/race", ("example_id", "article", "question", "options", "answer"), "test", config=school),
+            f"RACE-{letter}", 10, **RACE)
+      for letter, school in (("h", "high"), ("m", "middle"))),
+    _task("squad2", "spans of articles, or none", passage_rows.squad2,
+          HubData("rajpurkar/squad_v2", ("id", "title", "context", "question", "answers")),
+          "SQuADv2", 16, measure="squad2", max_new_tokens=32, **TALK | {"metrics": ("acc", "f1")}),
+    _task("coqa", "a talk about a story", passage_rows.coqa,
+          HubData("EleutherAI/coqa", ("id", "story", "questions", "answers", "additional_answers")),
+          "CoQA", 5, measure="coqa", max_new_tokens=32, **TALK),
+    _task("drop", "sums and dates in a passage", passage_rows.drop,
+          HubData("EleutherAI/drop", ("query_id", "passage", "question", "answer", "validated_answers")),
+          "DROP", 20, measure="drop", **TEXT | {"metrics": ("f1", "acc")}),
+    _task("quac", "a talk about an article", passage_rows.quac,
+          HubData("allenai/quac", ("dialogue_id", "wikipedia_page_title", "section_title", "context", "questions", "answers",
+                                   "orig_answers"), revision="refs/convert/parquet"),  # its main branch is a script
+          "QuAC", 5, measure="quac", max_new_tokens=48, **TALK),
+    # SuperGLUE
+    _task("boolq", "yes or no, after a passage", choice_rows.boolq,
+          HubData("google/boolq", ("passage", "question", "answer")), "BoolQ", 32, **HALF),
+    _task("copa", "cause or effect", choice_rows.copa,
+          _superglue("copa", "premise", "choice1", "choice2", "question"), "COPA", 32, **HALF),
+    _task("rte", "entailed or not", choice_rows.rte, _superglue("rte", "premise", "hypothesis"), "RTE", 32, **HALF),
+    _task("cb", "entailed, denied or neither", choice_rows.cb, _superglue("cb", "premise", "hypothesis"), "CB", 32,
+          whole="macro_f1", metrics=("acc", "f1"), **THIRD),
+    _task("wic", "a word in the same sense or not", choice_rows.wic,
+          _superglue("wic", "word", "sentence1", "sentence2"), "WiC", 32, **HALF),
+    _task("wsc", "the noun that a pronoun means", text_rows.wsc,
+          _superglue("wsc.fixed", "text", "span1_text", "span2_text", "span2_index"), "WSC", 32,
+          kind="text", measure="wsc", max_new_tokens=12, fixed_draw=True, instruction=text_rows.WSC_INSTRUCTION),
+    _task("multirc", "each of many answers true or false", passage_rows.multirc,
+          _superglue("multirc", "paragraph", "question", "answer", "idx"), "MultiRC", 32, join=passage_rows.with_answers,
+          whole="multirc", metrics=("acc", "f1a"), fixed_draw=True, instruction="READING COMPREHENSION ANSWER KEY\n\n"),
+    _task("record", "the entity that fits a gap", passage_rows.record,
+          HubData("aps/super_glue", ("passage", "query", "entities", "answers"), config="record"),
+          "ReCoRD", 32, measure="record", metrics=("acc", "f1")),
+    *(_task(f"anli_r{n}", "adversarial entailment", choice_rows.anli(n),
+            HubData("facebook/anli", ("premise", "hypothesis", "label"), f"test_r{n}", f"train_r{n}"),
+            f"ANLI R{n}", 50, **THIRD)
+      for n in (1, 2, 3)),
+    # translation
+    *(_task(f"wmt{year}_{source}_{target}", f"{text_rows.LANGUAGES[source]} to {text_rows.LANGUAGES[target]}",
+            text_rows.translation(source, target),
+            HubData(f"wmt/wmt{year}", ("translation",), "test", "validation", pair),
+            f"{source.title()}-{target.title()} {year}", 64,
+            files=(f"wmt{year}_{source}_{target}", f"wmt{year}_{target}_{source}"),
+            zero_shot=text_rows.translation_asked(source, target), kind="text", measure="none", whole="bleu",
+            metrics=("bleu",), max_new_tokens=200, separator="\n")
+      for year, pair in ((14, "fr-en"), (16, "de-en"), (16, "ro-en"))
+      for source, target in (pair.split("-"), reversed(pair.split("-")))),
+)
+# fmt: on
+TRANSLATION = tuple(task for task in FILE_TASKS if task.whole == "bleu")
+SUPERGLUE = tuple(
+    task for task in FILE_TASKS if task.name in ("boolq", "cb", "copa", "rte", "wic", "wsc", "multirc", "record")
 )

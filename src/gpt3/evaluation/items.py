@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Kind = Literal["choice", "greedy", "word", "text"]
 """How a task is scored.
@@ -12,8 +12,12 @@ Kind = Literal["choice", "greedy", "word", "text"]
 choice   the likeliest of several completions; accuracy
 greedy   greedy decoding up to the end of the line equals the answer; accuracy (the paper's synthetic tasks)
 word     every token of the answer is the likeliest in its place; accuracy, and perplexity of the answer (LAMBADA)
-text     beam search up to the end of the line, compared with all accepted answers; exact match and F1
+text     beam search up to the end of the line, compared with all accepted answers by the task's `measure`
 """
+Measure = Literal["squad", "squad2", "coqa", "quac", "drop", "record", "wsc", "none"]
+"""How an answer is compared with the accepted ones (gpt3.evaluation.answers)."""
+Whole = Literal["bleu", "macro_f1", "multirc"]
+"""A figure of all answers together (gpt3.evaluation.whole)."""
 Normalization = Literal["token", "sum", "unconditional"]
 """What the log-probability of a completion is divided by or set against (section 2.4).
 
@@ -40,11 +44,44 @@ class Item:
     """Partial scoring (Winograd, Winogrande): one context for each option; the completions are all the same."""
     id: str = ""
     """Where it comes from, for the list of examples."""
+    right: tuple[int, ...] | None = None
+    """All right options, where that is not `gold` alone; (): none is, so that it is no demonstration (WSC)."""
+    names: tuple[str, ...] = ()
+    """What the options are called in results and by `measure`, where the completions say more (ReCoRD's entities)."""
+    spans: tuple[tuple[str, ...], ...] = ()
+    """The accepted answers, each of one or more spans (DROP)."""
+    group: str = ""
+    """What the contexts of several items in a row begin with, a passage: no item is a demonstration for another of its group."""
+    solved: str = ""
+    """The demonstration, where it is more than the context and the right completion (MultiRC)."""
 
     @property
     def demonstration(self) -> str:
         """The item solved."""
-        return self.context + self.completions[self.gold]
+        return self.solved or self.context + self.completions[self.gold]
+
+    @property
+    def rights(self) -> tuple[int, ...]:
+        """All right options."""
+        return (self.gold,) if self.right is None else self.right
+
+
+@dataclass(frozen=True)
+class HubData:
+    """Where the hub has a task's rows."""
+
+    repository: str
+    """owner/name."""
+    fields: tuple[str, ...]
+    """Columns that are read."""
+    test: str = "validation"
+    """The split that is scored: the test set where its answers are public, else the development set."""
+    shots: str | None = "train"
+    """The split of the demonstrations; None: the scored one."""
+    config: str | None = None
+    """Configuration, where there are several."""
+    revision: str = "main"
+    """Branch; the commit that was read is kept with the rows."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +107,9 @@ class Split:
     zero_shot: Sequence[Item] | None = None
     """The test items as they are asked without demonstrations, where that differs (LAMBADA)."""
     instruction: str = ""
-    """Before everything, its line ends included."""
+    """Before everything, its line ends included; not before the items of `zero_shot`."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Where the items come from, for results.json: a file, or a dataset's repository, splits and revision."""
 
 
 @dataclass(frozen=True)
@@ -101,3 +140,11 @@ class Task:
     """Tokens an answer may have, for greedy and text."""
     metrics: tuple[str, ...] = ("acc",)
     """Figures of its kind, the first being the paper's."""
+    measure: Measure = "squad"
+    """Of text; and of choices that have names."""
+    whole: Whole | None = None
+    """A figure of all answers together, beside the means."""
+    fixed_draw: bool = False
+    """One draw of demonstrations for all questions (WSC and MultiRC, section 3.7)."""
+    hub: HubData | None = None
+    """Where its rows are on the hub; None: in files alone, or generated."""

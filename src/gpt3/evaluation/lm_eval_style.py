@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from gpt3.errors import InputError
-from gpt3.evaluation.file_tasks import _clean, _gold, _question, arc, from_files, winogrande
+from gpt3.evaluation.choice_rows import arc, bare_question, right_place, unmarked, winogrande
+from gpt3.evaluation.file_tasks import splitter
 from gpt3.evaluation.items import Item, Task
 
 
@@ -21,17 +22,17 @@ def hellaswag(row: dict[str, Any]) -> Item:
     context = row["ctx"]
     if "ctx_a" in row:
         context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    options = tuple(f" {_clean(ending)}" for ending in row["endings"])
-    return Item(_clean(context), options, _gold(row["label"], options))
+    options = tuple(f" {unmarked(ending)}" for ending in row["endings"])
+    return Item(unmarked(context), options, right_place(row["label"], options))
 
 
 def piqa(row: dict[str, Any]) -> Item:
     """ "Question: {goal} Answer:", two solutions."""
     if "goal" in row:
         options: tuple[str, ...] = (f" {row['sol1']}", f" {row['sol2']}")
-        return Item(f"Question: {row['goal']}\nAnswer:", options, _gold(row["label"], options))
+        return Item(f"Question: {row['goal']}\nAnswer:", options, right_place(row["label"], options))
     options = tuple(f" {choice}" for choice in row["choices"])
-    return Item(f"Question: {_question(row['query'])}\nAnswer:", options, _gold(row["gold"], options))
+    return Item(f"Question: {bare_question(row['query'])}\nAnswer:", options, right_place(row["gold"], options))
 
 
 def lambada(row: dict[str, Any]) -> Item:
@@ -70,7 +71,7 @@ def in_lm_eval_style(tasks: Sequence[Task]) -> list[Task]:
         files, make = MAKERS[task.name]
         normed = task.kind == "choice" and task.name != "winogrande"  # whose completions are all the same
         metrics = ("acc", "acc_norm") if normed else task.metrics
-        split = from_files(task.name, files, make)
+        split = splitter(task.name, files, task.hub, make)
         found.append(
             replace(task, split=split, normalization="sum", answer_context="", separator="\n\n", metrics=metrics)
         )

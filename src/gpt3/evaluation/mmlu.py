@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gpt3.errors import InputError
-from gpt3.evaluation.items import Item, Source, Split, Task
-from gpt3.evaluation.rows import find, read_items
+from gpt3.evaluation.items import HubData, Item, Source, Split, Task
+from gpt3.evaluation.rows import read_items
+from gpt3.evaluation.task_data import locate
 
+HUB = HubData("cais/mmlu", ("subject", "question", "choices", "answer"), "test", "dev", "all")
 LETTERS = "ABCD"
 SUBJECTS = re.findall(
     r"\w+",
@@ -43,32 +46,29 @@ def question(row: dict[str, Any]) -> Item:
 
 def _split(subject: str) -> Callable[[Source], Split]:
     def split(source: Source) -> Split:
-        path = find(source.data_dir, ("mmlu",)) if source.data_dir is not None else None
-        if path is None:
-            raise InputError(f"mmlu_{subject}: give --data-dir, a folder with mmlu.jsonl.gz; docs/evaluation.md")
-        rows = [row for row in _all_rows(str(path)) if row[0] == subject]
+        data = locate("mmlu", ("mmlu",), HUB, source)
+        rows = [row for row in _all_rows(str(data.test)) if row[0] == subject]
         test = [item for _, part, item in rows if part == "test"]
         if not test:
-            raise InputError(f"mmlu_{subject}: {path} has no test rows of that subject")
+            raise InputError(f"mmlu_{subject}: {data.test} has no test rows of that subject")
+        dev = [item for _, part, item in rows if part == "dev"]
+        if data.shots is not None:
+            dev = [item for of, _, item in _all_rows(str(data.shots)) if of == subject]
         about = subject.replace("_", " ")
         return Split(
             test,
-            [item for _, part, item in rows if part == "dev"],
+            dev,
             instruction=f"The following are multiple choice questions (with answers) about {about}.\n\n",
+            origin=data.origin,
         )
 
     return split
 
 
-_read: dict[str, list[tuple[str, str, Item]]] = {}
-
-
+@lru_cache(maxsize=2)
 def _all_rows(path: str) -> list[tuple[str, str, Item]]:
     """Read once, not once a subject."""
-    if path not in _read:
-        _read.clear()
-        _read[path] = read_items(Path(path), lambda row: (row["subject"], row.get("split", "test"), question(row)))
-    return _read[path]
+    return read_items(Path(path), lambda row: (row["subject"], row.get("split", "test"), question(row)))
 
 
 MMLU = tuple(
@@ -80,6 +80,7 @@ MMLU = tuple(
         5,
         normalization="sum",
         chance=0.25,
+        hub=HUB,
     )
     for subject in SUBJECTS
 )

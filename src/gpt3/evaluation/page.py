@@ -65,8 +65,13 @@ def _entries(model: dict[str, Any], task: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: entry["shots"])
 
 
+def _main(entry: dict[str, Any]) -> str:
+    """The name of a task's first figure."""
+    return str(entry.get("main", "acc"))
+
+
 def _point(x: float, entry: dict[str, Any]) -> Point:
-    figure = entry["metrics"]["acc"]
+    figure = entry["metrics"][_main(entry)]
     return x, 100 * figure["value"], 100 * figure["error"]
 
 
@@ -146,14 +151,14 @@ def _table(models: Sequence[dict[str, Any]]) -> str:
             if "task" not in entry:
                 continue
             _, value, error = _point(0, entry)
-            paper = entry["paper"].get("acc", {})
+            paper = entry["paper"].get(_main(entry), {})
             cells = [
                 entry["task"],
                 entry["shots"],
                 model["model"],
                 entry["examples"],
-                f"{value:.2f} ± {error:.2f}",
-                *(overlap_cells(entry, "acc") if known else ()),
+                f"{value:.2f} ± {error:.2f}" + (f" {_main(entry)}" if _main(entry) != "acc" else ""),
+                *(overlap_cells(entry, _main(entry)) if known else ()),
                 paper.get("Small", ""),
                 paper.get("175B", ""),
             ]

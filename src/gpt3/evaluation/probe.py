@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError, RunError
-from gpt3.evaluation.items import Source
-from gpt3.evaluation.protocol import Question, fitting_shots, questions
+from gpt3.evaluation.items import Source, Task
+from gpt3.evaluation.protocol import Question, fitting_shots, questions, with_room
 from gpt3.evaluation.results import mean
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, select
@@ -39,7 +39,7 @@ class Probe:
         self.every, self.tokenizer = every, tokenizer
         check_names(names)
         self.parts = {name: select([name]) for name in names}
-        self._asked: dict[str, list[Question]] = {}
+        self._asked: dict[str, tuple[Task, list[Question]]] = {}
 
     def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
         """Accuracies by name, 0 to 1; none for weights that give no numbers. No random state is touched."""
@@ -60,11 +60,12 @@ class Probe:
             if task.name not in self._asked:
                 limit = max(5, EXAMPLES // len(tasks))
                 split = task.split(Source())
+                roomy = with_room(model, task, split)
                 asked = questions(task, split, SHOTS, 0, limit)
-                if fitting_shots(model, task, asked) < SHOTS:
+                if fitting_shots(model, roomy, asked) < SHOTS:
                     asked = questions(task, split, 0, 0, limit)
-                self._asked[task.name] = asked
-            right += [result.metrics["acc"] for result in score(model, task, self._asked[task.name])]
+                self._asked[task.name] = roomy, asked
+            right += [result.metrics["acc"] for result in score(model, *self._asked[task.name])]
         return mean(right).value
 
 

@@ -9,6 +9,8 @@ ids; a space at the context's end belongs to the answer.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,21 +47,33 @@ def questions(task: Task, split: Split, shots: int, seed: int, limit: int | None
     Raises:
         InputError: fewer demonstrations than asked for.
     """
-    test = split.zero_shot if shots == 0 and split.zero_shot is not None else split.test
+    test, instruction = split.test, split.instruction
+    if shots == 0 and split.zero_shot is not None:
+        test, instruction = split.zero_shot, ""
     pool = split.test if split.shots is None else split.shots
-    most = len(pool) - (split.shots is None)
+    own = groups(pool) if split.shots is None else [range(0)] * len(test)
+    most = len(pool) - max(map(len, own))
     if shots > most:
         raise InputError(
             f"--shots {shots} of {task.name}: there are {most} examples to draw from; give at most so many"
         )
     found = []
     for number, item in enumerate(test[:limit]):
-        rng = random.Random(f"{seed}/{task.name}/{shots}/{number}")
-        drawn = rng.sample(range(most), shots)
-        if split.shots is None:  # not the question itself
-            drawn = [place + (place >= number) for place in drawn]
-        before = split.instruction + "".join(pool[place].demonstration + task.separator for place in drawn)
+        rng = random.Random(f"{seed}/{task.name}/{shots}/{'all' if task.fixed_draw else number}")
+        drawn = rng.sample(range(len(pool) - len(own[number])), shots)
+        # never the question itself, nor another of its passage
+        drawn = [place + len(own[number]) * (place >= own[number].start) for place in drawn]
+        before = instruction + "".join(pool[place].demonstration + task.separator for place in drawn)
         found.append(Question(number, item, before, shots))
+    return found
+
+
+def groups(items: Sequence[Item]) -> list[range]:
+    """The places of each item's own group; of an item without one, its own place."""
+    found: list[range] = []
+    for _, members in itertools.groupby(enumerate(items), lambda pair: pair[1].group or pair[0]):
+        span = range(len(found), len(found) + sum(1 for _ in members))
+        found += [span] * len(span)
     return found
 
 
@@ -83,6 +97,21 @@ def encode_pair(model: LanguageModel, context: str, completion: str) -> tuple[li
     if not answer:
         raise InputError(f"the answer {completion!r} has no tokens after its context; give one that is not empty")
     return before, answer
+
+
+def with_room(model: LanguageModel, task: Task, split: Split) -> Task:
+    """The task, its answers given the tokens that the longest accepted one and its line's end take with this tokenizer.
+
+    A tokenizer of bytes needs more of them than the task was made for; an answer that is cut could not be right.
+    """
+    if task.kind != "greedy":
+        return task
+    accepted = (text for item in split.test for text in item.completions)
+    long = [
+        text for text in accepted if len(text.encode()) >= task.max_new_tokens
+    ]  # no text has more tokens than bytes
+    longest = max((len(model.encode_word(text)) for text in long), default=0)
+    return dataclasses.replace(task, max_new_tokens=max(task.max_new_tokens, longest + 1))
 
 
 def fitting_shots(model: LanguageModel, task: Task, asked: Sequence[Question]) -> int:

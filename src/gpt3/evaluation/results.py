@@ -12,6 +12,7 @@ from typing import Any
 
 from gpt3.evaluation.items import Task
 from gpt3.evaluation.scores import Result
+from gpt3.evaluation.whole import WHOLE
 
 TABLE_H1 = Path(__file__).parent / "data" / "table_h1.json"
 SHOT_COLUMNS = {0: "zero", 1: "one"}
@@ -41,6 +42,8 @@ def figures(task: Task, results: Sequence[Result]) -> dict[str, Figure]:
         nll = found["nll"]
         perplexity = math.exp(min(nll.value, 700.0))
         found["ppl"] = Figure(perplexity, perplexity * nll.error)
+    if task.whole is not None:
+        found |= {name: Figure(*pair) for name, pair in WHOLE[task.whole](results).items()}
     return found
 
 
@@ -55,6 +58,7 @@ def record(task: Task, shots: int, results: Sequence[Result], clean: Sequence[bo
         "shots": shots,
         "examples": len(results),
         "chance": task.chance,
+        "main": task.metrics[0],
         "metrics": {
             name: {"value": figure.value, "error": figure.error} for name, figure in figures(task, results).items()
         },
@@ -121,7 +125,7 @@ def table_h1() -> dict[str, Any]:
 def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None:
     """What the paper measured, in per cent (perplexity as it is), by model; none for a K that it does not report."""
     column = SHOT_COLUMNS.get(shots) or ("few" if shots == task.shots else None)
-    metrics = ("acc", "em") if metric == "acc" else (metric,)
+    metrics = {"acc": ("acc", "em"), "bleu": ("BLEU-sb",)}.get(metric, (metric,))
     for row in table_h1()["rows"]:
         if column and row["task"] == task.paper and row["metric"] in metrics:
             return dict(zip(table_h1()["models"], row[column], strict=True))
@@ -154,7 +158,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                 )
             )
             continue
-        shown = [name for name in ("acc", "acc_norm", "f1", "ppl") if name in entry["metrics"]]
+        shown = [name for name in ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl") if name in entry["metrics"]]
         for place, name in enumerate(shown):
             found = entry["metrics"][name]
             paper = entry["paper"].get(name, {})

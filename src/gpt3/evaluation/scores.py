@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
-from gpt3.evaluation.answers import exact_match, f1
+from gpt3.evaluation.answers import MEASURES
 from gpt3.evaluation.items import Task
 from gpt3.evaluation.protocol import Question, encode_pair
 from gpt3.inference.beam import beam_search
@@ -120,10 +120,13 @@ def _choice(task: Task, question: Question, scores: list[ContinuationScore]) -> 
     if task.normalization == "unconditional":
         rules["unconditional"] = [total - one.total for total, one in zip(totals, alone, strict=True)]
     chosen = {name: _largest(values) for name, values in rules.items()}
-    metrics = {"acc": float(chosen[task.normalization] == item.gold)}
-    metrics |= {f"acc_{name}": float(place == item.gold) for name, place in chosen.items()}
+    metrics = {"acc": float(chosen[task.normalization] in item.rights)}
+    metrics |= {f"acc_{name}": float(place in item.rights) for name, place in chosen.items()}
     if "acc_norm" in task.metrics:
         metrics["acc_norm"] = metrics["acc_char"]
+    options = item.names or item.contexts or item.completions
+    if item.names:
+        metrics |= MEASURES[task.measure](item.names[chosen[task.normalization]], item)
     return Result(
         question.number,
         item.id,
@@ -185,9 +188,5 @@ def _text(model: LanguageModel, task: Task, question: Question) -> Result:
         stop=lambda made: b"\n" in model.token_bytes[made[-1]],
     )[0]
     answer = model.text_of(best).split("\n")[0].strip()
-    accepted = [completion.strip() for completion in question.item.completions]
-    metrics = {
-        "acc": max(exact_match(answer, one) for one in accepted),
-        "f1": max(f1(answer, one) for one in accepted),
-    }
-    return Result(question.number, question.item.id, metrics, dropped, answer, accepted[0])
+    metrics = MEASURES[task.measure](answer, question.item)
+    return Result(question.number, question.item.id, metrics, dropped, answer, question.item.completions[0].strip())

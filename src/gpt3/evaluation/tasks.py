@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gpt3.errors import InputError
 from gpt3.evaluation.arithmetic import ARITHMETIC
-from gpt3.evaluation.file_tasks import FILE_TASKS
+from gpt3.evaluation.file_tasks import FILE_TASKS, SUPERGLUE, TRANSLATION
 from gpt3.evaluation.items import Task
 from gpt3.evaluation.mmlu import MMLU
 from gpt3.evaluation.scrambling import SCRAMBLING
@@ -20,7 +20,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "generated": tuple(task.name for task in (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC)),
     "mmlu": tuple(task.name for task in MMLU),
     "anli": ("anli_r1", "anli_r2", "anli_r3"),
-    "paper": tuple(task.name for task in (*FILE_TASKS, *ARITHMETIC, *SCRAMBLING)),
+    "race": ("race_h", "race_m"),
+    "superglue": tuple(task.name for task in SUPERGLUE),
+    "translation": tuple(task.name for task in TRANSLATION),
+    "paper": tuple(task.name for task in (*FILE_TASKS, *ARITHMETIC, *SCRAMBLING) if task.paper),
 }
 
 

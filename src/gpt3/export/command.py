@@ -75,7 +75,7 @@ def _load(place: Path | str) -> tuple[GPT3ForCausalLM, PreTrainedTokenizerFast, 
             f"--model {place} is a {kind} model, not a gpt3 one; `gpt3 import` makes a gpt3 model of what it can"
         )
     path = Path(place)
-    return model, tokenizer, path.parent.name if path.name == "model" and path.parent.name else path.name
+    return model, tokenizer, path.parent.name if path.name in ("model", "adapter") and path.parent.name else path.name
 
 
 def _check_out(out: Path, place: Path | str, target: str) -> None:

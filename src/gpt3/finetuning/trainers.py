@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 from trl import DPOTrainer, SFTTrainer
 
+from gpt3.finetuning.checkpoints import Checkpointing
+from gpt3.training.signals import Interruption
 from gpt3.training.tracking import Tracker
 
-CHECKPOINT = "checkpoint-{}"
 NAMES = {
     "loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm", "mean_token_accuracy": "accuracy",
     "rewards/margins": "reward_margin", "rewards/accuracies": "reward_accuracy", "rewards/chosen": "reward_chosen",
@@ -25,7 +25,7 @@ NAMES = {
 """Trainer's names for what is logged, and ours; evaluation puts ``eval_`` before its own, we ``val/``."""
 
 
-class ConversationTrainer(SFTTrainer):
+class ConversationTrainer(Checkpointing, SFTTrainer):
     """SFT on columns ``input_ids`` and ``labels``."""
 
     def evaluate(
@@ -48,18 +48,12 @@ class ConversationTrainer(SFTTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def create_model_card(self, *arguments: Any, **keywords: Any) -> None:
-        """None in checkpoints; the model folder has ours."""
 
-
-class PreferenceTrainer(DPOTrainer):
+class PreferenceTrainer(Checkpointing, DPOTrainer):
     """DPO on columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``."""
 
     def _prepare_dataset(self, dataset: Any, *arguments: Any, **keywords: Any) -> Any:
         return dataset
-
-    def create_model_card(self, *arguments: Any, **keywords: Any) -> None:
-        """None in checkpoints; the model folder has ours."""
 
 
 class Recorder(TrainerCallback):
@@ -70,10 +64,17 @@ class Recorder(TrainerCallback):
         say: takes lines for people.
         steps: of the whole run.
         seconds: of earlier sittings.
+        interruption: after which the run saves and ends.
+
+    Attributes:
+        interrupted: whether it ended so.
     """
 
-    def __init__(self, trackers: Sequence[Tracker], say: Any, steps: int, seconds: float = 0.0) -> None:
-        self.trackers, self.say, self.steps = trackers, say, steps
+    def __init__(
+        self, trackers: Sequence[Tracker], say: Any, steps: int, seconds: float, interruption: Interruption
+    ) -> None:
+        self.trackers, self.say, self.steps, self.interruption = trackers, say, steps, interruption
+        self.interrupted = False
         self.began = time.monotonic() - seconds
         self.tokens = 0
         self.evaluations: list[dict[str, float]] = []
@@ -100,20 +101,13 @@ class Recorder(TrainerCallback):
         text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         self.say(f"step {state.global_step:,} of {self.steps:,}: {text} ({self.seconds():.0f} s)")
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """After a signal: save what this step came to, and end."""
+        if self.interruption.number is not None and state.global_step < self.steps:
+            self.interrupted = control.should_save = control.should_training_stop = True
+            args.load_best_model_at_end = False
+
     def on_save(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """What was logged lasts as long as the checkpoint."""
         for tracker in self.trackers:
             tracker.flush()
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint in `folder`. Trainer writes its state last, so one whose state does not read is not whole."""
-    import json
-
-    found = []
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        try:
-            found.append((int(json.loads(state.read_text(encoding="utf-8"))["global_step"]), state.parent))
-        except (ValueError, KeyError):
-            continue
-    return max(found)[1] if found else None

@@ -15,17 +15,18 @@ from typing import Any
 
 import yaml
 
+from gpt3.adapter_folder import merge, save_adapter
 from gpt3.durable import discard, replacing, write_text
 from gpt3.errors import InputError, require
+from gpt3.finetuning.adapter import with_adapter
 from gpt3.finetuning.gathering import Collection, gather
+from gpt3.finetuning.new_tokens import add_tokens, positions, set_ends
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.samples import Rows, conversation_rows, preference_rows, shown
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
 
 CHECKPOINTS, MODEL, ADAPTER = "checkpoints", "model", "adapter"
 FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")
-LORA_LAYERS = {"gpt3": ["c_attn", "c_proj", "c_fc"], "gpt2": ["c_attn", "c_proj", "c_fc"]}
-"""The matrices of the layers; of other models all linear layers but the head."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class TuningResult:
     """The evaluation of the model that was kept."""
     seconds: float
     steps: int
+    finished: bool = True
+    """False: interrupted after a checkpoint; the same command goes on."""
+    exit_code: int = 0
+    """130 or 143 after a signal."""
 
 
 def run(options: FinetuneOptions) -> int:
@@ -47,6 +52,10 @@ def run(options: FinetuneOptions) -> int:
         show(options)
         return 0
     result = finetune(options)
+    if not result.finished:
+        how = "the same command" if options.resume == "auto" else "the same command without --resume"
+        say(f"saved in {result.folder} at step {result.steps:,}; {how} goes on from there")
+        return result.exit_code
     print(
         f"\nmodel: {result.folder / (MODEL if options.merge or not options.lora else ADAPTER)}   ({result.seconds:.0f} s)"
     )
@@ -207,24 +216,31 @@ class Tuning:
         return conversation_rows(items, self.template, self.context, self.options.train_on)
 
     def run(self) -> TuningResult:
-        """Train, keep the best model, write the model folder and the report."""
-        from gpt3.finetuning.trainers import Recorder, newest_checkpoint
+        """Train, keep the best model, write the model folder and the report; or, after a signal, save where it stands."""
+        from gpt3.finetuning.checkpoints import newest_checkpoint
+        from gpt3.finetuning.trainers import Recorder
+        from gpt3.training.checkpoint import discard_partial, step_of
+        from gpt3.training.signals import interruptible
         from gpt3.training.tracking import open_trackers, read_metrics
 
         self._quiet()
-        checkpoint = newest_checkpoint(self.folder / CHECKPOINTS)
+        discard_partial(self.folder / CHECKPOINTS)
+        checkpoint, damaged = newest_checkpoint(self.folder / CHECKPOINTS)
+        for line in damaged:
+            say(line)
         step, seconds = 0, 0.0
         if checkpoint is not None:
-            step = int(checkpoint.name.rpartition("-")[2])
+            step = step_of(checkpoint)
             earlier = read_metrics(self.folder / "metrics.jsonl", step)
             seconds = float(earlier[-1]["seconds"]) if earlier else 0.0
             say(f"going on from {checkpoint.name}")
         self._write_beginning()
         trackers = open_trackers(self.options.track, self.folder, dataclasses.asdict(self.options), step)
-        recorder = Recorder(trackers, say, self.steps, seconds)
         try:
-            trainer = self._trainer(recorder, first=checkpoint is None)
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with interruptible() as interruption:
+                recorder = Recorder(trackers, say, self.steps, seconds, interruption)
+                trainer = self._trainer(recorder, first=checkpoint is None)
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
             for tracker in trackers:
                 tracker.close()
@@ -234,6 +250,8 @@ class Tuning:
         result = TuningResult(
             self.folder, records[0] if records else {}, best, recorder.seconds(), int(trainer.state.global_step)
         )
+        if recorder.interrupted:
+            return dataclasses.replace(result, finished=False, exit_code=interruption.exit_code)
         self._finish(trainer.model, result)
         self._report()
         return result
@@ -331,10 +349,9 @@ class Tuning:
         if self.options.lora:
             with replacing(self.folder / ADAPTER) as temporary:
                 temporary.mkdir()
-                model.save_pretrained(temporary, save_embedding_layers=False)  # new tokens have deltas of their own
-                self.tokenizer.save_pretrained(temporary)
+                save_adapter(model, self.tokenizer, temporary, self.base)
         if self.options.merge or not self.options.lora:
-            whole = model.merge_and_unload() if self.options.lora else model
+            whole = merge(model) if self.options.lora else model
             with replacing(self.folder / MODEL) as temporary:
                 temporary.mkdir()
                 whole.save_pretrained(temporary)
@@ -352,59 +369,6 @@ class Tuning:
             write_report([self.folder], self.folder / "report.html")
         except InputError as error:  # a report must not fail the run
             say(f"no report: {error}")
-
-
-def positions(model: Any) -> int:
-    """Tokens the model's positions reach to."""
-    return int(getattr(model.config, "max_position_embeddings", None) or 10**9)
-
-
-def add_tokens(model: Any, tokenizer: Any, new: list[str]) -> list[int]:
-    """Give the model rows for the tokenizer's new tokens, each the mean of all rows it had; returns their ids.
-
-    Padding rows of the vocabulary go: trainers take every row for a token. The mean gives a token no one has seen the
-    probability of an average one (Hewitt 2021), where a random row may have any.
-    """
-    import torch
-
-    embedding = model.get_input_embeddings()
-    had = getattr(model.config, "real_vocab_size", None) or embedding.num_embeddings
-    ids = [tokenizer.convert_tokens_to_ids(token) for token in new]
-    size = max([had, *(number + 1 for number in ids)])
-    old = embedding.weight.detach()[: min([had, *ids])].clone()
-    if size != embedding.num_embeddings:
-        model.resize_token_embeddings(size, mean_resizing=False)
-    with torch.no_grad():
-        for rows in {
-            id(w): w for w in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
-        }.values():
-            rows[ids] = old.mean(dim=0).to(rows)
-    return ids
-
-
-def set_ends(model: Any, tokenizer: Any, end: int) -> None:
-    """Let generation end at the end of an answer, as at the end of a document."""
-    ends = [end] + ([tokenizer.eos_token_id] if tokenizer.eos_token_id not in (None, end) else [])
-    model.generation_config.eos_token_id = ends
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
-def with_adapter(model: Any, options: FinetuneOptions, new_ids: list[int]) -> Any:
-    """The model with PEFT's adapters; of the embeddings only new tokens' rows are trained."""
-    from peft import LoraConfig, get_peft_model
-
-    kind = model.config.model_type
-    name = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
-    config = LoraConfig(
-        task_type="CAUSAL_LM", r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=options.lora_dropout,
-        use_dora=options.dora, target_modules=LORA_LAYERS.get(kind, "all-linear"), fan_in_fan_out=kind == "gpt2",
-        trainable_token_indices={name.rpartition(".")[2]: new_ids} if new_ids else None,
-    )  # fmt: skip
-    adapted = get_peft_model(model, config)
-    head = model.get_output_embeddings()
-    if not hasattr(head, "bias"):  # PEFT's wrapper around a tied head hides that it has none; TRL asks for it
-        head.bias = None
-    return adapted
 
 
 def versions() -> dict[str, str]:

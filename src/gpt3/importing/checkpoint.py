@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gpt3.adapter_folder import is_adapter
 from gpt3.errors import InputError
 from gpt3.importing.blueprint import HEAD, Blueprint, Shape
 from gpt3.importing.families import blueprint_of
 from gpt3.importing.fetching import CONFIG, GENERATION, local_folder
 from gpt3.importing.tokenizer import read_tokenizer
-from gpt3.importing.weights import FORMATS, Weights, some
+from gpt3.importing.weights import FORMATS, HeldWeights, Weights, some
 from gpt3.inference.locating import read_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from gpt3.model import GPT3Config, GPT3ForCausalLM
 
@@ -52,7 +53,7 @@ class Checkpoint:
     """Where its files are."""
     blueprint: Blueprint
     """What becomes of its tensors."""
-    weights: Weights
+    weights: Weights | HeldWeights
     """Its tensors."""
     names: dict[str, str]
     """The blueprint's names to those in the files, which may have a prefix."""
@@ -60,6 +61,10 @@ class Checkpoint:
     """Its number format; of several the one that holds all of them."""
     tokenizer: PreTrainedTokenizerFast | None
     """Its tokenizer, None where none lies beside it."""
+    files: list[Path]
+    """Configuration and weights on the disk."""
+    generation: dict[str, Any]
+    """Ids that begin and end texts; other settings of generation are a way of sampling, not the model's."""
 
     @property
     def config(self) -> GPT3Config:
@@ -88,7 +93,7 @@ class Checkpoint:
         with torch.device("meta"):
             model: Any = GPT3ForCausalLM(self.config)
         model = model.to(self.dtype)
-        for name, value in self._generation_ids().items():
+        for name, value in self.generation.items():
             setattr(model.generation_config, name, value)
         empty: GPT3ForCausalLM = model
         return empty
@@ -99,16 +104,10 @@ class Checkpoint:
 
         weights, dtype = dict(self.tensors(dtype)), dtype or self.dtype
         loaded: Any = GPT3ForCausalLM.from_pretrained(None, config=self.config, state_dict=weights, dtype=dtype)
-        for name, value in self._generation_ids().items():
+        for name, value in self.generation.items():
             setattr(loaded.generation_config, name, value)
         model: GPT3ForCausalLM = loaded.eval()
         return model
-
-    def _generation_ids(self) -> dict[str, Any]:
-        """Where texts end and begin, by generation_config.json; its other settings are a way of sampling, not the model's."""
-        path = self.folder / GENERATION
-        settings = read_json(path) if path.is_file() else {}
-        return {name: settings[name] for name in TOKEN_IDS if settings.get(name) is not None}
 
 
 def open_checkpoint(source: str | Path, *, allow_pickle: bool = False, allow_ours: bool = False) -> Checkpoint:
@@ -125,13 +124,52 @@ def open_checkpoint(source: str | Path, *, allow_pickle: bool = False, allow_our
     """
     place = str(source)
     folder = local_folder(source, allow_pickle=allow_pickle)
+    if is_adapter(folder):
+        return _merged_checkpoint(folder, place)
     blueprint = blueprint_of(read_json(folder / CONFIG), place, allow_ours=allow_ours)
     weights = Weights(folder, allow_pickle=allow_pickle)
     names = _checked(blueprint, weights, place)
     dtype = reduce(torch.promote_types, {FORMATS[weights.dtypes[name]] for name in names.values()})
     blueprint.config.dtype = dtype
     tokenizer = read_tokenizer(folder, blueprint.config, starts_with_bos=blueprint.starts_with_bos)
-    return Checkpoint(place, folder, blueprint, weights, names, dtype, tokenizer)
+    files = [folder / CONFIG, *weights.files]
+    return Checkpoint(
+        place, folder, blueprint, weights, names, dtype, tokenizer, files, generation_ids(folder / GENERATION)
+    )
+
+
+def generation_ids(path: Path) -> dict[str, Any]:
+    """What a generation_config.json, if it is there, says of the ids that begin and end texts."""
+    settings = read_json(path) if path.is_file() else {}
+    return {name: settings[name] for name in TOKEN_IDS if settings.get(name) is not None}
+
+
+def checkpoint_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, folder: Path) -> Checkpoint:
+    """A model in memory, of ours or of a family that is read; `folder` is what it was made from.
+
+    Raises:
+        InputError: it is of another family.
+    """
+    place = str(folder)
+    blueprint = blueprint_of(model.config.to_dict(), place, allow_ours=True)
+    weights = HeldWeights(model.state_dict())
+    names = _checked(blueprint, weights, place)
+    settings = model.generation_config
+    generation = {name: value for name in TOKEN_IDS if (value := getattr(settings, name, None)) is not None}
+    blueprint.config.dtype = model.dtype
+    return Checkpoint(place, folder, blueprint, weights, names, model.dtype, tokenizer, [], generation)
+
+
+def _merged_checkpoint(folder: Path, place: str) -> Checkpoint:
+    """An adapter merged into its base, in the base's number format."""
+    from gpt3.inference.adapter_loading import load_merged
+
+    merged = load_merged(folder)
+    checkpoint = checkpoint_of(merged.model.to(merged.dtype), merged.tokenizer, folder)
+    checkpoint.place, checkpoint.files = place, merged.files
+    checkpoint.blueprint.family = merged.family
+    checkpoint.blueprint.notes += merged.notes
+    return checkpoint
 
 
 def convert(source: str | Path, *, allow_pickle: bool = False) -> Converted:
@@ -159,7 +197,7 @@ def load_converted(source: str | Path, dtype: torch.dtype) -> tuple[GPT3ForCausa
     return checkpoint.model(dtype), checkpoint.tokenizer
 
 
-def _checked(blueprint: Blueprint, weights: Weights, place: str) -> dict[str, str]:
+def _checked(blueprint: Blueprint, weights: Weights | HeldWeights, place: str) -> dict[str, str]:
     """The blueprint's names to the files' names, every tensor there and in shape. Settles whether the head is tied.
 
     Raises:
@@ -201,7 +239,7 @@ def _checked(blueprint: Blueprint, weights: Weights, place: str) -> dict[str, st
     return {name: names[name] for name in there}
 
 
-def _head_is_tied(blueprint: Blueprint, weights: Weights, names: dict[str, str]) -> bool:
+def _head_is_tied(blueprint: Blueprint, weights: Weights | HeldWeights, names: dict[str, str]) -> bool:
     return torch.equal(weights[names[HEAD]], weights[names[blueprint.embedding]])
 
 

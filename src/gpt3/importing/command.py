@@ -29,7 +29,7 @@ def run(options: ImportOptions) -> Path:
 
     from gpt3.importing.card import card
     from gpt3.importing.checkpoint import open_checkpoint
-    from gpt3.importing.fetching import CONFIG, LICENCES
+    from gpt3.importing.fetching import LICENCES
     from gpt3.importing.info import sha256_of
     from gpt3.importing.tokenizer import tokenizer_line
     from gpt3.model_folder import model_folder_files, write_weights
@@ -38,14 +38,13 @@ def run(options: ImportOptions) -> Path:
     model = checkpoint.empty_model()
     need = model.num_parameters() * checkpoint.dtype.itemsize
     check_room(out, need, purpose="the model")
-    files = [checkpoint.folder / CONFIG, *checkpoint.weights.files]
     folder, place = checkpoint.folder.resolve(), Path(checkpoint.place).expanduser()
     origin = {
         "family": checkpoint.blueprint.family,
         "source": folder.name
         if place.is_dir()
         else checkpoint.place,  # no path of this machine in a folder that may travel
-        "sha256": {file.name: sha256_of(file) for file in files},
+        "sha256": {file.name: sha256_of(file) for file in checkpoint.files},
         "notes": checkpoint.notes,
         "written_by": f"gpt3 {__version__}",
     }

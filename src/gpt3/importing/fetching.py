@@ -6,6 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
+from gpt3.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter
 from gpt3.errors import InputError, one_line
 from gpt3.importing.tokenizer import ALL_FILES
 from gpt3.importing.weights import PICKLED, PICKLED_INDEX, SAFE, SAFE_INDEX, is_file_name
@@ -23,7 +24,7 @@ def local_folder(source: str | Path, *, allow_pickle: bool = False) -> Path:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        if not (path / CONFIG).is_file():
+        if not (path / CONFIG).is_file() and not is_adapter(path):
             held = sorted(each.name for each in path.iterdir())
             what = f"it holds {', '.join(held[:3])}{', …' if len(held) > 3 else ''}" if held else "it is empty"
             raise InputError(f"{source} is no model folder: no {CONFIG} in it ({what}); give the folder that has one")
@@ -43,6 +44,8 @@ def _download(name: str, *, allow_pickle: bool) -> Path:
     level = library.level
     library.setLevel(logging.ERROR)  # it tells each of its attempts in several lines
     try:
+        if (adapter := adapter_from_hub(name)) is not None:
+            return adapter
         folder = _file(name, CONFIG, needed=True)
         assert folder is not None  # or an exception
         kinds = [(SAFE, SAFE_INDEX)] + ([(PICKLED, PICKLED_INDEX)] if allow_pickle else [])
@@ -67,6 +70,15 @@ def _download(name: str, *, allow_pickle: bool) -> Path:
         ) from error
     finally:
         library.setLevel(level)
+    return folder
+
+
+def adapter_from_hub(name: str) -> Path | None:
+    """The local folder of a hub's adapter, downloaded; None where `name` is a whole model or nothing at all."""
+    if (folder := _file(name, ADAPTER_CONFIG)) is None or _file(name, CONFIG) is not None:
+        return None
+    for each in (ADAPTER_WEIGHTS, *ALL_FILES, GENERATION, CARD, *LICENCES):
+        _file(name, each)
     return folder
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from gpt3.adapter_folder import ADAPTER_WEIGHTS, is_adapter
 from gpt3.errors import InputError
 from gpt3.importing.command import ORIGIN
 from gpt3.importing.options import InfoOptions
@@ -66,6 +68,8 @@ def describe(folder: Path) -> dict[str, Any]:
     """
     from gpt3.importing.weights import Weights
 
+    if is_adapter(folder):
+        return describe_adapter(folder)
     raw = read_json(folder / "config.json")
     found: dict[str, Any] = {"folder": str(folder), "model_type": raw.get("model_type")}
     try:
@@ -78,8 +82,33 @@ def describe(folder: Path) -> dict[str, Any]:
         except InputError:
             pass
     found["origin"] = _origin(folder, raw)
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    found["files"] = [_file(path) for path in files]
+    found["files"] = _files(folder)
+    return found
+
+
+def describe_adapter(folder: Path) -> dict[str, Any]:
+    """The same of an adapter: its kind, the base it names, the layers it changes; `problem`, where the base is not here."""
+    from gpt3.adapter_folder import BASE, adapter_settings, base_of, kind_of
+    from gpt3.importing.weights import Weights
+
+    settings = adapter_settings(folder)
+    weights = Weights(folder, file=ADAPTER_WEIGHTS)
+    layers = settings.get("target_modules") or []
+    found: dict[str, Any] = {
+        "folder": str(folder),
+        "model_type": "adapter",
+        "family": f"PEFT adapter, {kind_of(settings)}",
+        "base": settings.get(BASE),
+        "layers": [layers] if isinstance(layers, str) else sorted(layers),
+        "parameters": {"total": sum(map(math.prod, weights.shapes.values()))},
+        "dtypes": dict(Counter(weights.dtypes.values())),
+        "origin": _origin(folder, {}),
+        "files": _files(folder),
+    }
+    try:
+        base_of(folder, settings)
+    except InputError as error:
+        found["problem"] = str(error)
     return found
 
 
@@ -89,6 +118,10 @@ def describe_file(path: Path) -> dict[str, Any]:
 
     found = {"folder": str(path), "model_type": "gguf", **describe_gguf(path), "origin": None}
     return {**found, "files": [_file(path)]}
+
+
+def _files(folder: Path) -> list[dict[str, Any]]:
+    return [_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
 
 
 def _file(path: Path) -> dict[str, Any]:
@@ -160,7 +193,10 @@ def text(found: dict[str, Any]) -> str:
     lines = [f"{found['folder']}: {found.get('family') or 'model_type ' + repr(found['model_type'])}"]
     if "problem" in found:
         lines.append(f"does not run here: {found['problem']}")
-    if found["model_type"] == "gguf":
+    if found["model_type"] == "adapter":
+        lines += [f"base: {found['base']}", f"layers: {', '.join(found['layers'])}"]
+        lines.append(f"parameters: {found['parameters']['total']:,}")
+    elif found["model_type"] == "gguf":
         said = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in found["shape"].items() if value)
         lines += [f"shape: {said}", f"parameters: {found['parameters']['total']:,}"]
     elif shape := found.get("shape"):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Write a checkpoint of GPT3-dev, GPT-2, Cerebras-GPT, GPT-Neo or OPT as a gpt3 model folder."""
+    """Write a checkpoint of GPT3-dev, GPT-2, Cerebras-GPT, GPT-Neo or OPT, or an adapter and its base, as a gpt3 model folder."""
 
     source: str
-    """A folder, or a hub id (owner/name), whose files are downloaded."""
+    """A folder, or a hub id (owner/name), whose files are downloaded; of a PEFT adapter, merged into its base."""
     out: str
     """The model folder to write; it must be new or empty."""
     allow_pickle: bool = False
@@ -22,6 +22,6 @@ class InfoOptions:
     """Say what a model folder is: family, shape, parameters by part, tokenizer, number format, files and their sha256, origin."""
 
     path: str | None = None
-    """A model folder of any family, a run folder or its name in ./runs, a hub id, or a GGUF file. Default: the newest run."""
+    """A model folder of any family, a PEFT adapter's, a run or its name, a hub id, a GGUF file. Default: the newest run."""
     json: bool = False
     """Print JSON in place of text."""

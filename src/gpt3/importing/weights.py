@@ -30,6 +30,7 @@ class Weights(Mapping[str, Tensor]):
     Args:
         folder: holds model.safetensors, or shards and their index; or, with `allow_pickle`, the same as .bin.
         allow_pickle: read .bin files where there is no safetensors file.
+        file: the safetensors file in `folder` that holds them, where its name is another.
 
     Attributes:
         files: the files that hold them.
@@ -41,18 +42,21 @@ class Weights(Mapping[str, Tensor]):
         InputError: no weights, a pickle that is not allowed or holds more than tensors, a damaged or missing file.
     """
 
-    def __init__(self, folder: Path, *, allow_pickle: bool = False) -> None:
-        self.files, pickled, placed = weight_files(folder, allow_pickle=allow_pickle)
+    def __init__(self, folder: Path, *, allow_pickle: bool = False, file: str | None = None) -> None:
+        if file is None:
+            self.files, pickled, placed = weight_files(folder, allow_pickle=allow_pickle)
+        else:
+            self.files, pickled, placed = [folder / file], False, {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self.index_faults: list[str] = []
         self._read: dict[str, Any] = {}
-        for file in self.files:
-            for name, shape, dtype, read in _pickled(file) if pickled else _mapped(file):
+        for each in self.files:
+            for name, shape, dtype, read in _pickled(each) if pickled else _mapped(each):
                 if name in self.shapes:
                     self.index_faults.append(f"{name} is in two files")
                 self.shapes[name], self.dtypes[name], self._read[name] = shape, dtype, read
-        self.index_faults += [f"{name} is not in {file}" for name, file in placed.items() if name not in self.shapes]
+        self.index_faults += [f"{name} is not in {shard}" for name, shard in placed.items() if name not in self.shapes]
 
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._read[name]()
@@ -63,6 +67,18 @@ class Weights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+
+class HeldWeights(dict[str, Tensor]):
+    """Tensors in memory, told of as `Weights` tells of those in files."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(tensors)
+        names = {dtype: name for name, dtype in FORMATS.items()}
+        self.files: list[Path] = []
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self.dtypes = {name: names.get(tensor.dtype, str(tensor.dtype)) for name, tensor in tensors.items()}
+        self.index_faults: list[str] = []
 
 
 def weight_files(folder: Path, *, allow_pickle: bool) -> tuple[list[Path], bool, dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gpt3.adapter_folder import is_adapter
 from gpt3.device import choose_device
 from gpt3.errors import InputError, one_line
 from gpt3.inference.locating import TRAIN_FIRST, locate, read_json
@@ -61,12 +62,14 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     from gpt3.importing import FAMILIES, load_converted
     from gpt3.tokenizer import load_tokenizer
 
+    if is_adapter(folder):
+        return _load_adapter(folder, dtype)
     model_type = read_json(folder / "config.json")["model_type"]
     if model_type in FAMILIES:
         return load_converted(folder, dtype)
     tokenizer = load_tokenizer(folder)
     try:
-        model = _from_pretrained(folder, model_type, dtype=dtype, local_files_only=True)
+        model = from_pretrained(folder, model_type, dtype=dtype, local_files_only=True)
     except InputError:
         raise
     except Exception as error:  # whatever a damaged folder makes transformers, safetensors or the configuration raise
@@ -74,16 +77,29 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    from gpt3.inference.adapter_loading import load_merged
+
+    try:
+        merged = load_merged(folder)
+    except InputError as error:
+        raise InputError(f"--model {error}") from None
+    return merged.model.to(dtype), merged.tokenizer
+
+
 def _load_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, PreTrainedConfig
 
     from gpt3.importing import FAMILIES, load_converted
+    from gpt3.importing.fetching import adapter_from_hub
 
     try:
+        if (adapter := adapter_from_hub(name)) is not None:
+            return _load_adapter(adapter, dtype)
         model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
         if model_type in FAMILIES:
             return load_converted(name, dtype)
-        model = _from_pretrained(name, model_type, dtype=dtype)
+        model = from_pretrained(name, model_type, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except InputError:
         raise
@@ -95,7 +111,7 @@ def _load_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _from_pretrained(place: Path | str, model_type: str | None, **options: Any) -> Any:
+def from_pretrained(place: Path | str, model_type: str | None, **options: Any) -> Any:
     """The model, no code of its own run, no pickle read, no tensor left to chance.
 
     Raises:

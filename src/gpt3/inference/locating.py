@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gpt3.adapter_folder import ADAPTER_CONFIG, adapter_settings, base_of, is_adapter
 from gpt3.errors import InputError
 
 RUNS = Path("runs")
@@ -22,8 +23,9 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def locate(model: str | Path | None, runs: Path = RUNS) -> Path | str:
     """The model folder that `model` means, checked; or `model` itself, a hub id, where nothing of that name is here.
 
-    Looked at in this order: no name: the newest run in `runs`; a folder: a model folder (config.json), a run folder
-    (its model/, else its newest checkpoint), a folder of runs (the newest); a name: the run of that name in `runs`.
+    Looked at in this order: no name: the newest run in `runs`; a folder: a model folder (config.json), an adapter's
+    (adapter_config.json), a run folder (its model/, else its adapter/, else its newest checkpoint), a folder of runs (the
+    newest); a name: the run of that name in `runs`.
 
     Raises:
         InputError: nothing there, or a folder that is not a whole model.
@@ -54,11 +56,10 @@ def locate(model: str | Path | None, runs: Path = RUNS) -> Path | str:
 
 
 def model_folder(path: Path) -> Path | None:
-    """`path` itself if it is a model folder; a run's model/, else its newest checkpoint; None if it is neither."""
-    if (path / "config.json").is_file():
-        return path
-    if (path / "model" / "config.json").is_file():
-        return path / "model"
+    """`path` itself if it is a model folder or an adapter's; a run's model/, else adapter/, else newest checkpoint; else None."""
+    for folder in (path, path / "model", path / "adapter"):
+        if (folder / "config.json").is_file() or is_adapter(folder):
+            return folder
     found = [
         (int(match[1]), folder)
         for folder in (*path.glob("checkpoints/step-*"), *path.glob("step-*"))
@@ -70,15 +71,25 @@ def model_folder(path: Path) -> Path | None:
 def newest_run(runs: Path) -> Path | None:
     """The model folder of the run in `runs` whose weights were written last; None where there is none."""
     folders = [folder for run in sorted(runs.glob("*")) if run.is_dir() and (folder := model_folder(run)) is not None]
-    return max(folders, key=lambda folder: (folder / "config.json").stat().st_mtime_ns, default=None)
+    return max(folders, key=_written, default=None)
+
+
+def _written(folder: Path) -> int:
+    return (folder / (ADAPTER_CONFIG if is_adapter(folder) else "config.json")).stat().st_mtime_ns
 
 
 def check(folder: Path) -> Path:
-    """`folder`, if it holds a configuration, all of its safetensors weights, and a tokenizer.
+    """`folder`, if it holds a configuration, all of its safetensors weights, and a tokenizer; or an adapter whose base does.
 
     Raises:
         InputError: naming what is missing or unreadable.
     """
+    if is_adapter(folder):
+        try:
+            base_of(folder, adapter_settings(folder))
+        except InputError as error:
+            raise InputError(f"--model {error}") from None
+        return folder
     config = read_json(folder / "config.json")
     if not config.get("model_type"):
         raise InputError(f"--model {folder}: config.json has no model_type; {TRAIN_FIRST}")

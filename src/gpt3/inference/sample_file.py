@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from gpt3 import durable
+from gpt3.adapter_folder import ADAPTER_CONFIG, adapter_settings, base_of, is_adapter
 from gpt3.errors import InputError
 
 SETTINGS_SUFFIX = ".settings.json"
@@ -131,14 +132,17 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 def model_fingerprint(place: Path | str) -> str:
-    """What tells a model from another: the hub id, or a hash of configuration, tokenizer and weights.
+    """What tells a model from another: the hub id, or a hash of configuration, tokenizer and weights, an adapter's base with it.
 
     Of a file of weights above READ_WHOLE_BYTES, its size and 64 places: reading all would take longer than many a job, and
     training changes every place.
     """
     if isinstance(place, str):
         return place
-    digest = hashlib.sha256((place / "config.json").read_bytes())
+    digest = hashlib.sha256()
+    if is_adapter(place):
+        digest.update(model_fingerprint(base_of(place, adapter_settings(place))).encode())
+    digest.update((place / (ADAPTER_CONFIG if is_adapter(place) else "config.json")).read_bytes())
     if (tokenizer := place / "tokenizer.json").is_file():
         digest.update(tokenizer.read_bytes())
     for path in sorted(place.glob("*.safetensors")):

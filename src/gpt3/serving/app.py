@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException
 
 from gpt3 import __version__
+from gpt3.serving.answers import CHAT_COMPLETION, COMPLETION, HEALTH, MODEL, MODELS, answered, corrected
 from gpt3.serving.chat import Chat, has_template
 from gpt3.serving.completions import Completion, Served
 from gpt3.serving.errors import ApiError
@@ -25,6 +26,8 @@ from gpt3.serving.reference_page import reference_page
 from gpt3.serving.schema import ChatBody, CompletionBody, validation_error
 from gpt3.serving.worker import Ticket, Worker
 
+KEPT = (401, 403)
+"""What a path without a body may be refused with."""
 ASSETS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
@@ -79,20 +82,23 @@ def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: M
         await finished(ticket, worker, request)
         return JSONResponse(work.answer())
 
+    completed = answered(COMPLETION, "the texts; with stream events, closed by data: [DONE]", stream=True)
+    chatted = answered(CHAT_COMPLETION, "the answers; with stream events, closed by data: [DONE]", stream=True)
+
     def create_completion(body: CompletionBody) -> Completion:
         check_model(body.model)
         return Completion(served, body)
 
-    @app.post("/v1/completions", summary="Continue text", responses=ERRORS)
+    @app.post("/v1/completions", summary="Continue text", responses=completed)
     async def completions(body: CompletionBody, request: Request) -> Response:
         return await write(await asyncio.to_thread(create_completion, body), request)
 
-    @app.post("/v1/engines/{engine}/completions", summary="Continue text, at the path of 2020", responses=ERRORS)
+    @app.post("/v1/engines/{engine}/completions", summary="Continue text, at the path of 2020", responses=completed)
     async def engine_completions(engine: str, body: CompletionBody, request: Request) -> Response:
         check_model(engine)
         return await write(await asyncio.to_thread(create_completion, body), request)
 
-    @app.post("/v1/chat/completions", summary="Answer in a conversation", responses=ERRORS)
+    @app.post("/v1/chat/completions", summary="Answer in a conversation", responses=chatted)
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         check_model(body.model)
         return await write(await asyncio.to_thread(Chat, served, body), request)
@@ -108,23 +114,28 @@ def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: M
             "chat": has_template(served),
         }
 
-    @app.get("/v1/models", summary="The model that is served")
+    @app.get("/v1/models", summary="The model that is served", responses=answered(MODELS, "a list", refusals=KEPT))
     @app.get("/v1/engines", summary="The same, at the path of 2020", include_in_schema=False)
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [card()]}
 
-    @app.get("/v1/models/{model}", summary="One model", responses={404: ERRORS[404]})
+    @app.get("/v1/models/{model}", summary="One model", responses=answered(MODEL, "it", refusals=(*KEPT, 404)))
     @app.get("/v1/engines/{model}", include_in_schema=False)
     async def model(model: str) -> dict[str, Any]:
         check_model(model)
         return card()
 
-    @app.get("/health", summary="Whether the server takes requests", responses={503: {"description": "it is stopping"}})
+    healthy = answered(HEALTH, "it does", refusals=(403,))
+    healthy[503] = {**healthy[200], "description": "it is stopping"}
+
+    @app.get("/health", summary="Whether the server takes requests", responses=healthy)
     async def health() -> JSONResponse:
         state = "stopping" if worker.draining else "ok"
         return JSONResponse({"status": state, "model": served.name}, 503 if worker.draining else 200)
 
-    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
+    refused = {status: text for status, text in answered({}, "", refusals=KEPT).items() if status in KEPT}
+
+    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse, responses=refused)
     async def show_metrics() -> PlainTextResponse:
         gauges = {"gpt3_texts_running": worker.running, "gpt3_requests_waiting": worker.waiting}
         return PlainTextResponse(metrics.render(**gauges), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -132,6 +143,9 @@ def create_app(served: Served, worker: Worker, options: ServeOptions, metrics: M
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(reference_page(app.openapi()))
+
+    document = app.openapi
+    app.openapi = lambda: corrected(document())  # type: ignore[method-assign]
 
     assets = resources.files("gpt3.serving") / "assets"
     files = {item.name: item.read_bytes() for item in assets.iterdir() if "." + item.name.rpartition(".")[2] in ASSETS}
@@ -210,22 +224,6 @@ async def events(work: Completion | Chat, ticket: Ticket, worker: Worker) -> Asy
 
 def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(data) + b"\n\n"
-
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
-    for status, text in {
-        400: "a request that cannot be carried out as it is",
-        401: "no key, or a wrong one",
-        404: "no such model",
-        413: "the body is too large",
-        415: "the body is no JSON",
-        429: "the queue is full; Retry-After says when to come again",
-        500: "the model failed",
-        503: "the server is stopping",
-        504: "the request took too long",
-    }.items()
-}
 
 
 async def _api_error(_: Request, error: Exception) -> Response:

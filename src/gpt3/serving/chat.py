@@ -117,6 +117,7 @@ class Chat:
                 "top_logprobs": [self._entry(id_, logprob) for id_, logprob in token.top or []],
             }
             for token in tokens
+            if token.id not in self.served.model.ends
         ]
         return {"content": content, "refusal": None}
 

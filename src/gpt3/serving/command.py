@@ -146,7 +146,7 @@ def name_of(place: str | Path) -> str:
         return place
     path = Path(place).resolve()
     for part in (path, *path.parents):
-        if part.name not in ("model", "checkpoints", ""):
+        if part.name not in ("model", "adapter", "checkpoints", ""):
             return part.name
     return "gpt3"
 

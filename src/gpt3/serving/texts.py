@@ -120,6 +120,7 @@ class Text:
         self._characters = 0  # of whole characters written, stop strings included
         self._infos: list[Token] = []  # with log-probabilities, those not given yet
         self._given: list[Token] = []
+        self._ending: Token | None = None  # end-of-text: nothing is shown of it
         self._begun = False
         self._logprob, self._chosen = 0.0, 0
 
@@ -171,6 +172,8 @@ class Text:
                 self._logprob, self._chosen = self._logprob + choice.logprob, self._chosen + 1
             if choice.token == NOTHING_LEFT or choice.token in self.model.ends:
                 self.finish_reason = "stop"
+                if choice.token != NOTHING_LEFT and self.options.logprobs is not None:
+                    self._ending = Token(choice.token, self.base + self._characters, choice.logprob, list(choice.top))
                 break
             self.tokens.append(choice.token)
             if self.options.logprobs is not None:
@@ -211,5 +214,7 @@ class Text:
         while count < len(self._infos) and self._infos[count].offset < end:
             count += 1
         given, self._infos = self._infos[:count], self._infos[count:]
+        if self._ending is not None and not self._stream.stopped:
+            given.append(self._ending)
         self._given += given
         return given

@@ -204,7 +204,7 @@ def load_checkpoint(
     for stem, tensors in sets.items():
         read_into({name: piece_of(tensor) for name, tensor in tensors.items()}, found[stem])
     if optimizer is not None:
-        _load_optimizer(model, optimizer, saved, state["optimizer"]["numbers"])
+        load_optimizer_state(model, optimizer, saved, state["optimizer"]["numbers"])
     if known:
         random_state.restore(generators)
     else:
@@ -242,7 +242,7 @@ def _optimizer_differences(
 
 
 @torch.no_grad()
-def _load_optimizer(
+def load_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, entries: Mapping[str, Entry], numbers: Mapping[str, Any]
 ) -> None:
     """Replace the state of every parameter. A tensor of the parameter's shape is sharded as the parameter is."""

@@ -81,9 +81,10 @@ agree with the licences of the training data above.
 |---|---|
 | gpt3 | `gpt3 generate --model PATH_OF_THIS_FOLDER "The history of"` |
 | Transformers | `AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)`, the tokenizer alike |
-| llama.cpp, LM Studio | `gpt3 export --model PATH --format gguf --out {name}.gguf`, then `llama-cli -m {name}.gguf` |
+| llama.cpp | `gpt3 export --model PATH --format gguf --out {name}.gguf`, `llama-completion -m {name}.gguf -p "The history of"` |
+| LM Studio | the same file, then `lms import {name}.gguf` |
 | what loads GPT-Neo | `gpt3 export --model PATH --format gpt-neo --out FOLDER`: no remote code |
-| what loads GPT-2 | `gpt3 export --model PATH --format gpt2 --context {dense} --out FOLDER` |
+| what loads GPT-2 | `gpt3 export --model PATH --format gpt2 --context {dense} --out FOLDER`; vLLM: `vllm serve FOLDER` |
 
 ```python
 import gpt3

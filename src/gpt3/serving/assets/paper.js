@@ -107,6 +107,7 @@ export class Paper {
     const before = this.tokens.at(-1);
     if (before && before.start >= base) before.end = this.text.length;  // it may have been shown in two pieces
     logprobs.tokens.forEach((text, i) => {
+      if (starts[i] >= this.text.length) return;  // end-of-text, of which nothing is shown
       const same = this.tokens.at(-1);
       const top = Object.entries(logprobs.top_logprobs[i]).sort((a, b) => b[1] - a[1]);
       const token = { start: starts[i], end: this.text.length, text, logprob: logprobs.token_logprobs[i], top };

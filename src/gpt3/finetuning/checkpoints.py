@@ -1,0 +1,118 @@
+"""Checkpoints of TRL's trainers in this project's form: whole or not there, of safetensors and JSON, bit for bit to go on from.
+
+Trainer's own are pickles written in place. Ours are folders as `gpt3 train` writes them (gpt3.training.checkpoint): the
+weights, ``optimizer.safetensors``, ``random.safetensors``, ``state.json``, Trainer's ``trainer_state.json``, and
+``manifest.json`` with every file's size and sha256.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
+
+from gpt3.durable import discard, replacing
+from gpt3.training import random_state
+from gpt3.training.checkpoint import (
+    MANIFEST,
+    STATE,
+    checkpoints,
+    load_optimizer_state,
+    manifest_text,
+    newest_whole,
+    optimizer_state,
+    retained,
+    sha256_of,
+    step_of,
+)
+from gpt3.training.tensor_files import entries_of
+
+CHECKPOINT = "step-{}"
+OPTIMIZER, RANDOM = "optimizer", "random.safetensors"
+KEPT = 2
+"""Newest checkpoints that stay, beside the best one."""
+
+
+class Checkpointing:
+    """A mix-in before a Trainer: how it saves and goes on. For one process.
+
+    The names are those of Trainer's own methods, which these take the place of.
+    """
+
+    args: Any
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    state: Any
+    control: Any
+    callback_handler: Any
+    processing_class: Any
+    _total_train_tokens: int
+    """TRL's count of what was read."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write ``step-N`` under a temporary name, make it durable, rename it; then let old ones go."""
+        folder, step, best = Path(self.args.output_dir), self.state.global_step, self.state.best_global_step
+        if best:
+            self.state.best_model_checkpoint = str(folder / CHECKPOINT.format(best))
+        for callback in (*self.callback_handler.callbacks, self.control):
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        with replacing(folder / CHECKPOINT.format(step)) as temporary:
+            temporary.mkdir()
+            self._save(str(temporary))
+            tensors, numbers = optimizer_state(self.model, plain(self.optimizer))
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / f"{OPTIMIZER}.safetensors"
+            )
+            save_file(random_state.capture(), temporary / RANDOM)
+            state = {"step": step, "tokens": self._total_train_tokens, "optimizer": numbers}
+            state["scheduler"] = self.lr_scheduler.state_dict()
+            (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            self.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
+            files = {  # in folders too: DPO with LoRA keeps a second adapter, its reference
+                path.relative_to(temporary).as_posix(): (path.stat().st_size, sha256_of(path))
+                for path in temporary.rglob("*")
+                if path.is_file()
+            }
+            (temporary / MANIFEST).write_text(manifest_text(files), encoding="utf-8")
+        kept = retained(map(step_of, checkpoints(folder)), step, keep=KEPT, keep_every=None, best=best)
+        for path in checkpoints(folder):
+            if step_of(path) not in kept:
+                discard(path)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The model folder's files, or the adapter's; without Trainer's pickle of its arguments."""
+        folder = output_dir or self.args.output_dir
+        self.model.save_pretrained(folder)
+        self.processing_class.save_pretrained(folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
+        entries = entries_of(Path(checkpoint), OPTIMIZER)
+        load_optimizer_state(self.model, plain(self.optimizer), entries, state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["scheduler"])
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate  # the scheduler sets it at its next step, which comes after the optimizer's
+        self._total_train_tokens = state["tokens"]
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            random_state.restore(load_file(Path(checkpoint) / RANDOM))
+
+
+def plain(optimizer: Any) -> Any:
+    """torch's optimizer, out of accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint in `folder`, and a line on each damaged one that was passed over."""
+    found, damaged = newest_whole(folder)
+    return found, [f"passed over {path}: {reason}" for path, reason in damaged]
