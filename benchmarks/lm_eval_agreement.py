@@ -176,11 +176,15 @@ class Agreement:
     """Where choices differ: how far apart the two options are for us."""
 
 
-def compare(task: Compared, out: Path) -> Agreement:
-    """Read what both commands wrote."""
+def written(task: Compared, out: Path) -> tuple[list[Row], list[Row]]:
+    """What both commands wrote of each row: ours, theirs."""
     [path] = (out / "theirs").rglob(f"samples_local_{task.ours}_*.jsonl")
-    theirs = sorted(_lines(path), key=lambda row: row["doc_id"])
-    ours = [*_lines(out / "ours" / "examples" / f"{task.ours}-0.jsonl")][1:]
+    return [*_lines(out / "ours" / "examples" / f"{task.ours}-0.jsonl")][1:], [*_lines(path)]
+
+
+def compare(task: Compared, ours: list[Row], theirs: list[Row]) -> Agreement:
+    """Row by row: the choices by each rule, and the log-probabilities."""
+    theirs = sorted(theirs, key=lambda row: int(row["doc_id"]))
     assert len(ours) == len(theirs), (task.ours, len(ours), len(theirs))
     same, largest = 0, 0.0
     margins = []
@@ -232,9 +236,8 @@ def agreement_table(found: list[Agreement]) -> str:
     return "\n".join(lines)
 
 
-def speed(model: str, out: Path, tasks: list[Compared], rounds: int, batch: int) -> str:
+def speed(model: str, out: Path, tasks: list[Compared], rounds: int, batch: int) -> Iterator[tuple[str, Agreement]]:
     """Seconds for the same rows, model and process, tokenizing included, loading not; medians of `rounds` alternations."""
-    import torch
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -259,9 +262,6 @@ def speed(model: str, out: Path, tasks: list[Compared], rounds: int, batch: int)
 
     harness.loglikelihood = timed  # type: ignore[method-assign]
     manager = TaskManager(include_path=str(out / "tasks"), include_defaults=False)
-    lines = [
-        f"| task | rows | lm-eval s | ours s | ratio |\n|---|---|---|---|---|  <!-- {torch.get_num_threads()} threads -->"
-    ]
     for task in tasks:
         [ours] = in_lm_eval_style(select([task.ours]))
         asked = questions(ours, ours.split(Source(str(out / "data"))), 0, seed=0)
@@ -269,15 +269,15 @@ def speed(model: str, out: Path, tasks: list[Compared], rounds: int, batch: int)
         list(score(loaded, ours, asked[:2], batch=batch))
         for _ in range(rounds):
             measured.clear()
-            simple_evaluate(harness, tasks=[f"local_{task.ours}"], task_manager=manager, bootstrap_iters=0)
+            name = f"local_{task.ours}"
+            found = simple_evaluate(harness, tasks=[name], task_manager=manager, bootstrap_iters=0, log_samples=True)
             start = time.perf_counter()
-            list(score(loaded, ours, asked, batch=batch))
+            results = list(score(loaded, ours, asked, batch=batch))
             times.append((math.fsum(measured), time.perf_counter() - start))
         theirs, mine = (statistics.median(pair[side] for pair in times) for side in (0, 1))
         ratio = statistics.median(a / b for a, b in times)
-        lines.append(f"| {task.ours} | {len(asked)} | {theirs:.2f} | {mine:.2f} | {ratio:.2f} |")
-        print(lines[-1], file=sys.stderr)
-    return "\n".join(lines)
+        same = compare(task, [result.as_dict() for result in results], found["samples"][name])
+        yield f"| {task.ours} | {len(asked)} | {theirs:.2f} | {mine:.2f} | {ratio:.2f} |", same
 
 
 def main() -> None:
@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300, help="of each task")
     parser.add_argument("--tasks", default=",".join(task.ours for task in TASKS))
     parser.add_argument("--out", type=Path, help="a folder for what both write; default: a temporary one")
-    parser.add_argument("--speed", action="store_true", help="measure time in place of agreement")
+    parser.add_argument("--speed", action="store_true", help="both in this process, with their times")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8, help="for --speed: of both")
     options = parser.parse_args()
@@ -299,11 +299,16 @@ def main() -> None:
         for task in tasks:
             prepare(task, options.data, out, options.rows)
         if options.speed:
-            print(speed(options.model, out, tasks, options.rounds, options.batch))
+            print("| task | rows | lm-eval, s | ours, s | ratio |\n|---|---|---|---|---|")
+            same = []
+            for line, agreement in speed(options.model, out, tasks, options.rounds, options.batch):
+                print(line, flush=True)
+                same.append(agreement)
+            print(agreement_table(same))
             return
         run_theirs(options.model, out, tasks)
         run_ours(options.model, out, tasks)
-        print(agreement_table([compare(task, out) for task in tasks]))
+        print(agreement_table([compare(task, *written(task, out)) for task in tasks]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from gpt3.errors import InputError
 from gpt3.evaluation.answers import exact_match, f1
 from gpt3.evaluation.items import Item, Source, Split, Task
-from gpt3.evaluation.protocol import check_fit, encode_pair, questions, with_room
+from gpt3.evaluation.protocol import Question, check_fit, encode_pair, questions, with_room
 from gpt3.evaluation.results import figures, mean, paper_values
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import TASKS, select
@@ -67,6 +67,52 @@ def test_choices_follow_their_normalisation(model, normalization):
             }[normalization]
             values.append(value)
         assert result.metrics["acc"] == float(values.index(max(values)) == 0)
+
+
+class Prefers:
+    """An engine of known probabilities: after anything, each byte-level token has the weight that `weights` gives its id."""
+
+    def __new__(cls, network, weights):
+        from gpt3.inference.reference_engine import ReferenceEngine
+
+        engine = ReferenceEngine(network)
+        row = torch.tensor([weights.get(token, 1e-6) for token in range(engine.vocabulary)]).log()
+
+        def _forward(cache, runs):
+            return row.expand(sum(run.logits for run in runs), -1)
+
+        engine._forward = _forward
+        engine.look_ahead = lambda cache, texts, spare: row.expand(sum(len(tokens) for _, tokens in texts), -1)
+        return engine
+
+
+def test_each_rule_has_its_own_winner_on_a_model_of_known_probabilities(network, tokenizer):
+    """Options of 1, 3 and 2 tokens; sums, means per token, byte and character worked out by hand."""
+    plain = LanguageModel(network, tokenizer)
+    options = (" q", " wxz", " \u00e9v")
+    ids = [plain.encode_word(option) for option in options]
+    used = {token for option in ids for token in option}
+    weights = {token: 0.02 * (1 + place) for place, token in enumerate(sorted(used))}
+    model = LanguageModel(network, tokenizer, Prefers(network, weights))
+    total = sum(weights.values()) + 1e-6 * (model.engine.vocabulary - len(weights))
+    sums = [sum(math.log(weights[token] / total) for token in option) for option in ids]
+    expected = {
+        "sum": sums,
+        "token": [value / len(option) for value, option in zip(sums, ids, strict=True)],
+        "byte": [value / size for value, size in zip(sums, (1, 3, 3), strict=True)],  # é is two bytes
+        "char": [value / size for value, size in zip(sums, (1, 3, 2), strict=True)],
+    }
+    [question] = questions(task(), Split([Item("The sea", options)]), 0, seed=0)
+    for gold in range(3):
+        asked = [Question(0, Item("The sea", options, gold), "", 0)]
+        [result] = score(model, task(normalization="sum"), asked)
+        assert result.detail["logprobs"] == pytest.approx(sums, abs=1e-4)
+        for rule, values in expected.items():
+            assert result.metrics[f"acc_{rule}"] == float(values.index(max(values)) == gold), rule
+    # after nothing but "Answer:" these probabilities are the same: the ratio is 1 for all, and the first is taken
+    unconditional = task(normalization="unconditional", answer_context="Answer:")
+    [result] = score(model, unconditional, [question])
+    assert result.metrics["acc_unconditional"] == 1
 
 
 def test_partial_scoring_compares_the_same_ending(model):

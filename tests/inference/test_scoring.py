@@ -196,6 +196,36 @@ def test_no_score_depends_on_what_else_is_asked(engine, draw, forward, data):
             assert score.logprobs == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_many_texts_in_one_forward_are_as_each_alone(kind):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 90,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "initializer_range": 0.3,
+    }
+    more = {"intermediate_size": 48, "num_key_value_heads": 1} if kind == "llama" else {}
+    config = AutoConfig.for_model(kind, **sizes, **more, max_position_embeddings=64)
+    network = AutoModelForCausalLM.from_config(config).eval()
+    several = ReferenceEngine(network)
+    assert several.packs
+    draws = torch.randint(90, (7, 40), generator=torch.Generator().manual_seed(1)).tolist()
+    requests = [Request(ids[: 3 * n + 1], [ids[20 : 21 + n], ids[30:33], ids[22:23]]) for n, ids in enumerate(draws)]
+    found = score_requests(several, requests)
+    assert found == score_requests(several, requests, batch=2)
+    for request, scores in zip(requests, found, strict=True):
+        for continuation, score in zip(request.continuations, scores, strict=True):
+            with torch.no_grad():
+                logits = network(torch.tensor([[*request.context, *continuation]])).logits[0]
+            truth = logits.log_softmax(-1)[len(request.context) - 1 : -1]
+            expected = truth.gather(1, torch.tensor(continuation)[:, None])[:, 0]
+            assert score.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
 def test_what_only_stands_before_is_not_scored(engine, draw):
     context, rests, answer = draw(9), [draw(3, seed=1), draw(2, seed=2)], draw(4, seed=3)
     whole = continuation_logprobs(engine, context, [[*rest, *answer] for rest in rests])

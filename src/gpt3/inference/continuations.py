@@ -17,12 +17,15 @@ import torch
 
 from gpt3.errors import InputError
 from gpt3.inference.engine import Cache, Engine, Run
+from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.scoring import CHUNK, DEVICE_CHUNK, Scores, judge
 
 SPARE = 15
 """Slots for continuations, whose keys and values are a copy of their context's and a few more."""
 WORTH_SHARING = 16
 """Tokens that a shared beginning must have to be read apart from the rest."""
+PACK_TOKENS = 512
+"""Tokens of short contexts and their continuations that a transformers model reads in one forward."""
 BATCH_TOKENS = 2048
 """Tokens of contexts that are held at a time, at most, but for one context: long ones keep the machine busy by themselves."""
 
@@ -128,8 +131,40 @@ def score_requests(
             found[number].append(asked)
     if stems:
         rows = chunk or (CHUNK if engine.device.type == "cpu" else DEVICE_CHUNK)
-        _read(engine, sorted(stems.values(), key=lambda stem: (stem.ids[: stem.cut], len(stem.ids))), batch, rows)
+        ordered = sorted(stems.values(), key=lambda stem: (stem.ids[: stem.cut], len(stem.ids)))
+        if isinstance(engine, ReferenceEngine) and engine.packs:
+            ordered = _read_packed(engine, ordered, rows)
+        if ordered:
+            _read(engine, ordered, batch, rows)
     return [[asked.score() for asked in some] for some in found]
+
+
+def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list[_Stem]:
+    """Score what is asked after short stems, many in one forward whatever the batch; return those that are not short."""
+    rest: list[_Stem] = []
+    packs: list[list[_Stem]] = []
+    tokens = lines = 0
+    for stem in stems:
+        heads = 1 + sum(len(asked.tokens) - 1 for asked in stem.asked)
+        size = len(stem.ids) + heads - 1
+        if stem.cut or size > PACK_TOKENS or heads > rows:
+            rest.append(stem)
+            continue
+        if not packs or tokens + size > PACK_TOKENS or lines + heads > rows:
+            packs.append([])
+            tokens = lines = 0
+        packs[-1].append(stem)
+        tokens, lines = tokens + size, lines + heads
+    for pack in packs:
+        logits = engine.tree_logits([(stem.ids, [asked.tokens[:-1] for asked in stem.asked]) for stem in pack])
+        row = 0
+        for stem in pack:
+            first, row = row, row + 1
+            for asked in stem.asked:
+                own = [first, *range(row, row + len(asked.tokens) - 1)]
+                row += len(asked.tokens) - 1
+                asked.parts.append(judge(logits[own], torch.tensor(asked.tokens)))
+    return rest
 
 
 def _check(engine: Engine, request: Request) -> None:

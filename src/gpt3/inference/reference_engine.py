@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+PACKED = ("llama", "gpt2")
+"""Model types whose forward takes a mask of its own, (1, 1, T, T), and positions; tests compare each with single texts."""
+
+
 class ReferenceCache(Cache):
     """A list of ids and a DynamicCache a slot; what was cut is read anew by the next forward."""
 
@@ -93,6 +97,46 @@ class ReferenceEngine(Engine):
                 for place, lines in zip(places, logits, strict=True):
                     rows[place] = lines[: len(texts[place][1]), : self.vocabulary].float()
         return torch.cat([rows[place] for place in range(len(texts))])
+
+    @property
+    def packs(self) -> bool:
+        """Whether `tree_logits` is known to be right for this kind of model."""
+        return self.model.config.model_type in PACKED
+
+    def tree_logits(self, trees: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Tensor:
+        """Several contexts, each with several continuations, in one forward without a cache: each token once, no padding.
+
+        A token sees its context and what is before it in its own continuation, and its position is that of the joined text.
+
+        Returns:
+            For each tree the logits after its context, then those after each token of each continuation: (M, V) float32.
+        """
+        ids: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        blocks: list[tuple[int, int, int, int]] = []  # rows from, to; the context's place and length
+        for context, continuations in trees:
+            start = len(ids)
+            for tokens, before in ((context, 0), *((one, len(context)) for one in continuations)):
+                blocks.append((len(ids), len(ids) + len(tokens), start, before))
+                wanted += range(len(ids), len(ids) + len(tokens)) if before else [len(ids) + len(tokens) - 1]
+                ids += tokens
+                positions += range(before, before + len(tokens))
+        seen = torch.zeros(len(ids), len(ids), dtype=torch.bool)
+        for begin, end, start, before in blocks:
+            seen[begin:end, start : start + before] = True
+            seen[begin:end, begin:end] = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
+        dtype = self.model.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[None, None]
+        with torch.inference_mode(), self._evaluating():
+            logits: Tensor = self.model(
+                input_ids=torch.tensor([ids], device=self.device),
+                attention_mask=mask.to(self.device),
+                position_ids=torch.tensor([positions], device=self.device),
+                use_cache=False,
+                logits_to_keep=torch.tensor(wanted, device=self.device),
+            ).logits
+        return logits[0, :, : self.vocabulary].float()
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
