@@ -175,6 +175,16 @@ def test_the_commands_take_an_adapter(placed: Path, capsys) -> None:
     torch.testing.assert_close(logits(stock, ids), logits(model, ids)[..., :IDS], atol=2e-5, rtol=1e-5)
 
 
+def test_another_base_is_another_model(placed: Path) -> None:
+    """A file of samples made with an adapter is not gone on with once the base below it is another."""
+    from gpt3.inference.sample_file import model_fingerprint
+
+    before = model_fingerprint(placed)
+    weights = placed.parents[1] / "demo/model/model.safetensors"
+    save_file({name: value * 2 for name, value in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    assert model_fingerprint(placed) != before
+
+
 def test_a_gguf_of_an_adapter(placed: Path) -> None:
     pytest.importorskip("gguf")
     from gpt3.export.gguf_reading import read_gguf
