@@ -113,7 +113,8 @@ def test_merged_it_is_pefts_unmerged_model(case: str, bases, own, tmp_path: Path
         f"{'DoRA' if case == 'dora' else 'LoRA'} of rank 4 merged into gpt3: 2 layers"
     )
     saved, _ = load(tmp_path / "out", device="cpu")
-    for ours in (model, saved):
+    model.save_pretrained(tmp_path / "again")  # a head that is no longer tied is written
+    for ours in (model, saved, GPT3ForCausalLM.from_pretrained(tmp_path / "again").eval()):
         assert type(ours) is GPT3ForCausalLM
         torch.testing.assert_close(logits(ours, ids)[..., : theirs.shape[-1]], theirs, atol=2e-5, rtol=1e-5)
     assert loaded.get_vocab() == tokenizer.get_vocab()
@@ -173,6 +174,16 @@ def test_the_commands_take_an_adapter(placed: Path, capsys) -> None:
     ids = torch.randint(IDS, (1, 50), generator=torch.Generator().manual_seed(1))
     stock = AutoModelForCausalLM.from_pretrained("neo")
     torch.testing.assert_close(logits(stock, ids), logits(model, ids)[..., :IDS], atol=2e-5, rtol=1e-5)
+
+
+def test_another_base_is_another_model(placed: Path) -> None:
+    """A file of samples made with an adapter is not gone on with once the base below it is another."""
+    from gpt3.inference.sample_file import model_fingerprint
+
+    before = model_fingerprint(placed)
+    weights = placed.parents[1] / "demo/model/model.safetensors"
+    save_file({name: value * 2 for name, value in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    assert model_fingerprint(placed) != before
 
 
 def test_a_gguf_of_an_adapter(placed: Path) -> None:

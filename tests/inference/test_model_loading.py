@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -260,6 +261,25 @@ except InputError as error:
     assert done.returncode == 0, done.stderr
     tokens, message = done.stdout.splitlines()
     assert tokens == str(generate(saved, "The sea", temperature=0, max_new_tokens=10)[0].tokens)
-    assert message.startswith(
-        "--model nobody/nothing: no folder or run of that name is here, and the hub did not give it"
+    tried = f"no folder or run of that name is here, and {environment['HF_ENDPOINT']} did not give it"
+    assert message.startswith(f"--model nobody/nothing: {tried}")
+
+
+def test_a_hub_that_is_not_reached_is_told_in_one_line(tmp_path):
+    """The hub's library would tell of each of its attempts."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    code = """
+import time
+time.sleep = lambda seconds: None  # between attempts
+from gpt3 import cli
+raise SystemExit(cli.main(["generate", "x", "--model", "nobody/nothing"]))
+"""
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment, timeout=120, cwd=tmp_path
     )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert f"{address} did not give it" in done.stderr

@@ -40,9 +40,6 @@ def _download(name: str, *, allow_pickle: bool) -> Path:
     from huggingface_hub import constants
 
     print(f"gpt3: asking {constants.ENDPOINT} for {name}", file=sys.stderr, flush=True)
-    library = logging.getLogger("huggingface_hub")
-    level = library.level
-    library.setLevel(logging.ERROR)  # it tells each of its attempts in several lines
     try:
         if (adapter := adapter_from_hub(name)) is not None:
             return adapter
@@ -68,18 +65,29 @@ def _download(name: str, *, allow_pickle: bool) -> Path:
             f"{name}: no such folder, and {constants.ENDPOINT} did not give it ({type(error).__name__}: {one_line(error)}); "
             "download it where there is a network and give its folder"
         ) from error
-    finally:
-        library.setLevel(level)
     return folder
 
 
 def adapter_from_hub(name: str) -> Path | None:
-    """The local folder of a hub's adapter, downloaded; None where `name` is a whole model or nothing at all."""
-    if (folder := _file(name, ADAPTER_CONFIG)) is None or _file(name, CONFIG) is not None:
-        return None
-    for each in (ADAPTER_WEIGHTS, *ALL_FILES, GENERATION, CARD, *LICENCES):
-        _file(name, each)
-    return folder
+    """The local folder of a hub's adapter, downloaded; None where `name` is a whole model.
+
+    Raises:
+        OSError, ValueError: what the hub's library raises where it does not get to either.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        _file(name, CONFIG, needed=True)
+    except LocalEntryNotFoundError:  # no network: another question would only wait again
+        raise
+    except EntryNotFoundError:
+        folder = _file(name, ADAPTER_CONFIG)
+        if folder is None:
+            raise
+        for each in (ADAPTER_WEIGHTS, *ALL_FILES, GENERATION, CARD, *LICENCES):
+            _file(name, each)
+        return folder
+    return None
 
 
 def _file(name: str, file: str, *, needed: bool = False) -> Path | None:
@@ -89,6 +97,9 @@ def _file(name: str, file: str, *, needed: bool = False) -> Path | None:
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     small = not file.endswith((".safetensors", ".bin"))
+    library = logging.getLogger("huggingface_hub")  # after the imports, which set its level
+    level = library.level
+    library.setLevel(logging.ERROR)  # it tells each of its attempts in several lines
     if small:
         disable_progress_bars()
     try:
@@ -98,5 +109,6 @@ def _file(name: str, file: str, *, needed: bool = False) -> Path | None:
             raise
         return None
     finally:
+        library.setLevel(level)
         if small:
             enable_progress_bars()

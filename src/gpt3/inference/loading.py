@@ -88,6 +88,7 @@ def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _load_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from huggingface_hub import constants
     from transformers import AutoTokenizer, PreTrainedConfig
 
     from gpt3.importing import FAMILIES, load_converted
@@ -105,8 +106,8 @@ def _load_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         raise
     except (OSError, ValueError) as error:  # what transformers raises for an unknown id, no network, unsafe files
         raise InputError(
-            f"--model {name}: no folder or run of that name is here, and the hub did not give it ({one_line(error)}); "
-            f"give a model or run folder, or {TRAIN_FIRST}"
+            f"--model {name}: no folder or run of that name is here, and {constants.ENDPOINT} "
+            f"did not give it ({one_line(error)}); give a model or run folder, or {TRAIN_FIRST}"
         ) from error
     return model, tokenizer
 
