@@ -70,7 +70,8 @@ def conversation_rows(
         count(cuts, tokens.ids, sum(said))
     if not ids:
         raise InputError(
-            f"all {cuts.dropped:,} conversations are longer than the context of {context}; give a longer --context"
+            f"all {cuts.dropped:,} conversations are longer than the context of {context}; shorten them, or give a longer "
+            "--context or a model of more positions"
         )
     return Rows({"input_ids": ids, "labels": labels}, cuts)
 
@@ -98,7 +99,8 @@ def preference_rows(preferences: Iterable[Preference], template: ChatTemplate, c
         count(cuts, [*prompt, *answers[0], *answers[1]], sum(map(len, answers)))
     if not columns["prompt_ids"]:
         raise InputError(
-            f"all {cuts.dropped:,} pairs are longer than the context of {context}; give a longer --context"
+            f"all {cuts.dropped:,} pairs are longer than the context of {context}; shorten them, or give a longer --context "
+            "or a model of more positions"
         )
     return Rows(columns, cuts)
 

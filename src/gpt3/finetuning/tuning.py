@@ -111,6 +111,10 @@ def finetune(options: FinetuneOptions | None = None, **overrides: Any) -> Tuning
 
     folder = choose_folder(options)
     tuning = Tuning(options, folder)  # reads only: what is wrong with the input leaves no folder behind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be made ({error.strerror}); choose another --out") from None
     with locked(folder):
         return tuning.run()
 
