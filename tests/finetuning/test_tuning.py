@@ -148,11 +148,17 @@ def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base
     assert all(torch.equal(first[name], tensor) for name, tensor in plain.named_parameters())  # the same beginning
     adapted = PeftModel.from_pretrained(plain, tmp_path / "run/adapter").eval()
     for name, tensor in adapted.named_parameters():
+        if "lora_B" in name:
+            assert tensor.abs().sum() > 0, name  # begins as zero, so it was trained
         if "lora" not in name and "trainable_tokens" not in name:
             key = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".token_adapter", "")
             assert torch.equal(tensor, first[key]), name
     merged, _ = load_transformers(tmp_path / "run/model")
     ids = torch.tensor(run.train.columns["input_ids"][:1])
+    trained = {
+        name.rpartition(".lora_B")[0].rpartition(".")[2] for name, _ in adapted.named_parameters() if "lora_B" in name
+    }
+    assert trained == {"c_attn", "c_proj", "c_fc"}  # all matrices of the layers
     torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
     again, tokenizer = load_transformers(tmp_path / "run/adapter")  # on its base, which the adapter names
     torch.testing.assert_close(again(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)

@@ -151,7 +151,9 @@ class Chat:
             self.options,
             max_new_tokens=min(self.options.max_new_tokens, room),
             min_new_tokens=min(self.options.min_new_tokens, room),
-            seed=None if self.options.seed is None else self.options.seed + self._drawn,  # else regenerate says the same
+            seed=None
+            if self.options.seed is None
+            else self.options.seed + self._drawn,  # else regenerate says the same
             stop=[*self.options.stop, *self.framing.stops],
         )
         self._drawn += 1
