@@ -30,7 +30,8 @@ class ConversationTrainer(Checkpointing, SFTTrainer):
     """SFT on columns ``input_ids`` and ``labels``."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in dataset["input_ids"]]
         batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         return GroupedByLength(lengths, batch, self.args.seed)
 
