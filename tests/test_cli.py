@@ -35,8 +35,8 @@ SURFACE = {
     "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",
     "contamination": "data data_dir json model out scores tasks workers",
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every
-        filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing resume
-        seed show skip_malformed steps track train_on val validation_fraction weight_decay""",
+        filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing
+        rehearse resume seed show skip_malformed steps track train_on val validation_fraction weight_decay""",
     "chat": """bad_words device dtype few_shot frequency_penalty load logit_bias logprobs max_new_tokens min_new_tokens min_p
         model no_repeat_ngram num_samples presence_penalty quantize repetition_penalty seed stop system temperature top_k top_p
         typical_p""",

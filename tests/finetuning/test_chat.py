@@ -111,6 +111,16 @@ def test_an_answer_cut_short_is_kept_and_the_next_one_unharmed(model) -> None:
     assert "".join(chat.reply("And?")) == "".join(fresh.reply("And?"))
 
 
+def test_with_a_seed_another_answer_is_another_and_the_whole_talk_repeats(model) -> None:
+    def said() -> list[str]:
+        chat = Chat(model, SamplingOptions(temperature=1.0, max_new_tokens=12, seed=3))
+        return ["".join(chat.reply("What is the sea?")), "".join(chat.regenerate())]
+
+    first, second = said()
+    assert first != second
+    assert said() == [first, second]
+
+
 def test_saved_conversations_go_on(model, tmp_path) -> None:
     chat = Chat(model, GREEDY, system="Be brief.")
     list(chat.reply("What is the sea?"))

@@ -191,8 +191,10 @@ def test_wiki_qa_asks_what_the_articles_answer() -> None:
     )
     found = list(about(article))
     assert [item.answers[0] for item in found] == [
-        "The Eiffel Tower is a tower in Paris.", "Eiffel Tower belongs to Arts.", "Eiffel Tower belongs to Arts.",
-        "Tower in Paris, France.", "Eiffel Tower.",
+        "The Eiffel Tower is a tower in Paris.", "Arts.", "Arts.", "Arts.", "Arts.", "Tower in Paris, France.", "Eiffel Tower.",
     ]  # fmt: skip
     assert {item.group for item in found} == {"Eiffel Tower"}
     assert all("Eiffel Tower" in item.question or "Tower in Paris" in item.question for item in found)
+    assert len({item.question for item in found}) == len(found)  # else a filter of duplicates would drop one
+    endless = Article("X", "", "Uncategorized", f"X is {'very ' * 60}long. It is tall.")
+    assert list(about(endless)) == []  # nothing is known of it that is short enough to learn to end

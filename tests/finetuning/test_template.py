@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Conversation, Message
-from gpt3.finetuning.samples import IGNORED, Cuts, conversation_rows, fitted, shown
+from gpt3.finetuning.conversations import Conversation, Message, Preference
+from gpt3.finetuning.samples import IGNORED, Cuts, conversation_rows, fitted, preference_rows, shown, text_rows
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
 
 SYSTEM, ONE, TWO = Message("system", "Be brief."), Message("user", "One?"), Message("user", "Two?")
@@ -127,3 +127,29 @@ def test_shown_samples_mark_what_is_trained(template) -> None:
     rows = conversation_rows([Conversation(WHOLE[1:3])], template, 1000).columns
     text = shown(template, rows["input_ids"][0], rows["labels"][0], colour=False)
     assert text == "<|start|>user<|message|>One?<|end|><|start|>assistant<|message|>⟦It is blue.<|end|>⟧"
+
+
+def test_with_train_on_all_every_token_is_a_label(template) -> None:
+    rows = conversation_rows([Conversation(WHOLE)], template, 1000, "all").columns
+    assert rows["labels"] == rows["input_ids"]
+
+
+def test_a_pair_with_either_answer_too_long_is_dropped(template) -> None:
+    long = "It is blue and so on and so on."
+    pairs = [Preference((ONE,), long, "No."), Preference((ONE,), "No.", long), Preference((ONE,), "Yes.", "No.")]
+    limit = len(template.encode((ONE, Message("assistant", long))).ids) - 1
+    rows = preference_rows(pairs, template, limit)
+    assert (rows.cuts.samples, rows.cuts.dropped) == (1, 2)
+    end = [template.end]
+    yes, no = (template.plain(text) + end for text in ("Yes.", "No."))
+    assert rows.columns == {"prompt_ids": [template.prompt((ONE,))], "chosen_ids": [yes], "rejected_ids": [no]}
+
+
+def test_rehearsed_text_is_what_a_base_model_reads(template) -> None:
+    texts = ["The sea is blue.", "The sky spells <|end|> and is blue too.", "Who knows?"]
+    stream = [id_ for text in texts for id_ in (*template.plain(text), template.tokenizer.eos_token_id)]
+    rows = text_rows(texts, template, 8, 1000)
+    assert [id_ for row in rows.columns["input_ids"] for id_ in row] == stream[: len(stream) // 8 * 8]
+    assert rows.columns["labels"] == rows.columns["input_ids"]
+    assert text_rows(texts, template, 8, 17).cuts.tokens == 16
+    assert template.end not in stream

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from gpt3.errors import InputError
@@ -17,6 +19,7 @@ pytest.importorskip("trl")
 pytest.importorskip("peft")
 
 from gpt3.finetuning import trainers, tuning
+from gpt3.finetuning.ordering import GroupedByLength
 from gpt3.finetuning.tuning import Tuning, add_tokens, finetune
 from gpt3.training.tracking import read_metrics
 
@@ -145,11 +148,17 @@ def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base
     assert all(torch.equal(first[name], tensor) for name, tensor in plain.named_parameters())  # the same beginning
     adapted = PeftModel.from_pretrained(plain, tmp_path / "run/adapter").eval()
     for name, tensor in adapted.named_parameters():
+        if "lora_B" in name:
+            assert tensor.abs().sum() > 0, name  # begins as zero, so it was trained
         if "lora" not in name and "trainable_tokens" not in name:
             key = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".token_adapter", "")
             assert torch.equal(tensor, first[key]), name
     merged, _ = load_transformers(tmp_path / "run/model")
     ids = torch.tensor(run.train.columns["input_ids"][:1])
+    trained = {
+        name.rpartition(".lora_B")[0].rpartition(".")[2] for name, _ in adapted.named_parameters() if "lora_B" in name
+    }
+    assert trained == {"c_attn", "c_proj", "c_fc"}  # all matrices of the layers
     torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
     again, tokenizer = load_transformers(tmp_path / "run/adapter")  # on its base, which the adapter names
     torch.testing.assert_close(again(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
@@ -216,3 +225,25 @@ def test_a_signal_saves_after_the_running_step_and_the_same_command_goes_on(
     assert all(torch.equal(whole[name], run[name]) for name in whole)
     assert records(tmp_path / "whole", "val/loss") == records(tmp_path / "run", "val/loss")
     assert records(tmp_path / "whole", "tokens")[-1] == records(tmp_path / "run", "tokens")[-1]
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=400), st.integers(1, 16), st.integers(0, 3))
+def test_every_sample_is_trained_once_an_epoch_beside_ones_of_like_length(lengths, batch, seed) -> None:
+    def order(epoch: int) -> list[int]:
+        sampler = GroupedByLength(lengths, batch, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    found = order(1)
+    assert sorted(found) == list(range(len(lengths)))
+    assert found == order(1)
+
+    def padded(indices: list[int]) -> int:
+        batches = [indices[start : start + batch] for start in range(0, len(indices), batch)]
+        return sum(len(one) * max(lengths[n] for n in one) for one in batches)
+
+    best = padded(sorted(range(len(lengths)), key=lengths.__getitem__))
+    if len(lengths) <= 64 * batch:  # all in one stretch: no order pads less
+        assert padded(found) == best
+    if len(lengths) > 20 * batch:
+        assert found != order(2)

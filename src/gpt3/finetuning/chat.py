@@ -114,6 +114,7 @@ class Chat:
         self.messages: list[Message] = []
         self.dropped = 0
         self.last: Generation | None = None
+        self._drawn = 0
         self._decoder = Decoder(model.engine, 1, model.engine.context)
         self.set_system(system or "")
 
@@ -150,8 +151,12 @@ class Chat:
             self.options,
             max_new_tokens=min(self.options.max_new_tokens, room),
             min_new_tokens=min(self.options.min_new_tokens, room),
+            seed=None
+            if self.options.seed is None
+            else self.options.seed + self._drawn,  # else regenerate says the same
             stop=[*self.options.stop, *self.framing.stops],
         )
+        self._drawn += 1
         job = Job(self.model, [prompt], options, decoder=self._decoder)
         try:
             for _, piece in job:

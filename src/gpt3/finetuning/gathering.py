@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpt3.corpus.wiki import articles, document
 from gpt3.errors import InputError
 from gpt3.finetuning import wiki_qa
 from gpt3.finetuning.catalogue import CATALOGUE, WIKI_QA
@@ -200,6 +201,13 @@ def is_held_out(group: str, fraction: float) -> bool:
     """Whether a group is among the `fraction` that is held out: by its hash alone."""
     digest = hashlib.sha256(f"held out\n{group}".encode("utf-8", "replace")).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+def rehearsal(validation_fraction: float, seed: int) -> list[str]:
+    """The texts of embedded Wikipedia articles that are not held out, shuffled."""
+    texts = [document(a) for a in articles() if not is_held_out(a.title, validation_fraction)]
+    random.Random(seed).shuffle(texts)
+    return texts
 
 
 def weighted(items: list[Any], weight: float, seed: int) -> list[Any]:

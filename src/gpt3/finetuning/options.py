@@ -9,6 +9,7 @@ from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
 
 LORA_RATE, DPO_SHARE = 10.0, 0.05
+REHEARSED = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class FinetuneOptions:
     """Which tokens the loss counts: what the assistant says, or everything."""
     context: int | None = None
     """Tokens of a sample at most. Default: all of the model's positions."""
+    rehearse: float | None = None
+    """Tokens of embedded Wikipedia text read beside each token of conversations, so that a base model does not unlearn to write.
+    Default: 0.5 where wiki-qa is all the data and the method is sft, else 0."""
     packing: bool = False
     """Put several conversations into one row of --context tokens; they do not see each other. Worth it on a GPU."""
     epochs: float = 1.0
@@ -104,6 +108,10 @@ class FinetuneOptions:
             found.append(f"--validation-fraction {self.validation_fraction} must be from 0 and below 1")
         if not 0 <= self.lora_dropout < 1:
             found.append(f"--lora-dropout {self.lora_dropout} must be from 0 and below 1")
+        if self.rehearse is not None and not 0 <= self.rehearse <= 100:
+            found.append(f"--rehearse {self.rehearse} must be from 0 to 100")
+        if self.rehearse and self.method == "dpo":
+            found.append("--rehearse is for sft; leave it out with --method dpo")
         if self.seed < 0:
             found.append(f"--seed {self.seed} must be from 0")
         if self.micro_batch is not None and self.batch % self.micro_batch:
@@ -117,6 +125,14 @@ class FinetuneOptions:
             found.append("--data names nothing; give wiki-qa, a file or hf:owner/name")
         if found:
             raise InputError("; ".join(found))
+
+    @property
+    def rehearsed(self) -> float:
+        """Tokens of plain text for each of conversations."""
+        if self.rehearse is not None:
+            return self.rehearse
+        alone = all(name.partition("@")[0] == "wiki-qa" for name in self.data)
+        return REHEARSED if alone and self.method == "sft" else 0.0
 
     def rate(self, parameters: int) -> float:
         """The peak learning rate for a model of so many parameters."""

@@ -50,6 +50,14 @@ class Rows:
     columns: dict[str, list[list[int]]]
     cuts: Cuts = field(default_factory=Cuts)
 
+    def add(self, other: Rows) -> None:
+        """Append another's samples."""
+        for name, column in other.columns.items():
+            self.columns[name] += column
+        self.cuts.samples += other.cuts.samples
+        self.cuts.tokens += other.cuts.tokens
+        self.cuts.trained_tokens += other.cuts.trained_tokens
+
 
 def conversation_rows(
     conversations: Iterable[Conversation], template: ChatTemplate, context: int, train_on: str = "assistant"
@@ -70,9 +78,28 @@ def conversation_rows(
         count(cuts, tokens.ids, sum(said))
     if not ids:
         raise InputError(
-            f"all {cuts.dropped:,} conversations are longer than the context of {context}; give a longer --context"
+            f"all {cuts.dropped:,} conversations are longer than the context of {context}; shorten them, or give a longer "
+            "--context or a model of more positions"
         )
     return Rows({"input_ids": ids, "labels": labels}, cuts)
+
+
+def text_rows(texts: Iterable[str], template: ChatTemplate, context: int, tokens: int) -> Rows:
+    """Rows of plain text, documents one after another with the end-of-text token between, as a base model read them; every
+    token is trained. As many rows of `context` tokens as come closest to `tokens`; of fewer texts, what they give.
+    """
+    ids: list[list[int]] = []
+    row: list[int] = []
+    wanted = round(tokens / context)
+    for text in texts:
+        if len(ids) >= wanted:
+            break
+        row += [*template.plain(text), template.tokenizer.eos_token_id]
+        while len(row) >= context and len(ids) < wanted:
+            ids.append(row[:context])
+            row = row[context:]
+    total = len(ids) * context
+    return Rows({"input_ids": ids, "labels": [list(one) for one in ids]}, Cuts(len(ids), total, total))
 
 
 def preference_rows(preferences: Iterable[Preference], template: ChatTemplate, context: int) -> Rows:
@@ -98,7 +125,8 @@ def preference_rows(preferences: Iterable[Preference], template: ChatTemplate, c
         count(cuts, [*prompt, *answers[0], *answers[1]], sum(map(len, answers)))
     if not columns["prompt_ids"]:
         raise InputError(
-            f"all {cuts.dropped:,} pairs are longer than the context of {context}; give a longer --context"
+            f"all {cuts.dropped:,} pairs are longer than the context of {context}; shorten them, or give a longer --context "
+            "or a model of more positions"
         )
     return Rows(columns, cuts)
 

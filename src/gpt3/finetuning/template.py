@@ -135,6 +135,10 @@ class ChatTemplate:
         """Ids up to where the assistant begins its next answer."""
         return self._encode(self._render(messages, prompt=True)[0])
 
+    def plain(self, text: str) -> list[int]:
+        """A text's ids, without a template; what spells a special token stays text."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
+
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for number, piece in enumerate(self._placeholders.split(text)):

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from trl import DPOTrainer, SFTTrainer
 
 from gpt3.finetuning.checkpoints import Checkpointing
+from gpt3.finetuning.ordering import GroupedByLength
 from gpt3.training.signals import Interruption
 from gpt3.training.tracking import Tracker
 
@@ -27,6 +28,12 @@ NAMES = {
 
 class ConversationTrainer(Checkpointing, SFTTrainer):
     """SFT on columns ``input_ids`` and ``labels``."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in dataset["input_ids"]]
+        batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        return GroupedByLength(lengths, batch, self.args.seed)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"

@@ -19,10 +19,10 @@ from gpt3.adapter_folder import merge, save_adapter
 from gpt3.durable import discard, replacing, write_text
 from gpt3.errors import InputError, require
 from gpt3.finetuning.adapter import with_adapter
-from gpt3.finetuning.gathering import Collection, gather
+from gpt3.finetuning.gathering import Collection, gather, rehearsal
 from gpt3.finetuning.new_tokens import add_tokens, positions, set_ends
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.samples import Rows, conversation_rows, preference_rows, shown
+from gpt3.finetuning.samples import Rows, conversation_rows, preference_rows, shown, text_rows
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
 
 CHECKPOINTS, MODEL, ADAPTER = "checkpoints", "model", "adapter"
@@ -111,6 +111,10 @@ def finetune(options: FinetuneOptions | None = None, **overrides: Any) -> Tuning
 
     folder = choose_folder(options)
     tuning = Tuning(options, folder)  # reads only: what is wrong with the input leaves no folder behind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be made ({error.strerror}); choose another --out") from None
     with locked(folder):
         return tuning.run()
 
@@ -197,6 +201,11 @@ class Tuning:
         self.train = self._rows(self.collection.train)
         self.validation = self._rows(self.collection.validation) if self.collection.validation else None
         say(f"training: {self.train.cuts.line(self.context)}")
+        if options.rehearsed:
+            texts = rehearsal(options.validation_fraction, options.seed)
+            rows = text_rows(texts, self.template, self.context, round(options.rehearsed * self.train.cuts.tokens))
+            say(f"rehearsing: {rows.cuts.samples:,} rows of Wikipedia's text, {rows.cuts.tokens:,} tokens")
+            self.train.add(rows)
         if self.validation is not None:
             say(f"held out: {self.validation.cuts.line(self.context)}")
         self.new_ids = add_tokens(self.model, self.tokenizer, new)
@@ -204,10 +213,10 @@ class Tuning:
         self.rate = options.rate(self.model.num_parameters())
         micro = options.micro_batch or math.gcd(options.batch, 8)
         self.micro, self.accumulate = micro, options.batch // micro
-        rows = self.train.cuts.samples
+        samples = self.train.cuts.samples
         if options.packing:
-            rows = max(1, self.train.cuts.tokens // self.context)
-        self.steps = options.steps or max(1, math.ceil(math.ceil(rows / options.batch) * options.epochs))
+            samples = max(1, self.train.cuts.tokens // self.context)
+        self.steps = options.steps or max(1, math.ceil(math.ceil(samples / options.batch) * options.epochs))
         self.every = options.evaluate_every or max(1, self.steps // 10)
 
     def _rows(self, items: list[Any]) -> Rows:

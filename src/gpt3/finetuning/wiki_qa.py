@@ -11,8 +11,8 @@ from gpt3.finetuning.conversations import Conversation, Message
 
 LICENCE = "CC BY-SA 4.0 (text of Wikipedia)"
 UNCATEGORIZED = "Uncategorized"
-LONGEST_SENTENCE = 220
-"""Characters of a first sentence above which an article gives no question about it: nine in ten are shorter. A model learns to
+LONGEST_SENTENCE = 160
+"""Characters of a first sentence above which an article gives no question about it: seven in ten are shorter. A model learns to
 end an answer from answers that end well within its context."""
 SENTENCE = re.compile(r".+?[a-z0-9)\]”\"'][.!?](?=\s+[A-Z]|\s*$)", re.DOTALL)
 QUESTIONS: dict[str, tuple[str, ...]] = {
