@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gpt3.evaluation.file_tasks import FILE_TASKS
+from gpt3.evaluation.tasks import TASKS
+
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 
 
@@ -34,3 +37,31 @@ def test_every_option_is_on_the_page():
     page = PAGE.read_text(encoding="utf-8")
     names = {field.name for field in dataclasses.fields(EvalOptions)}
     assert {name for name in names if f"--{name.replace('_', '-')}" not in page} == set()
+
+
+def rule(task):
+    """A task's scoring in the page's words."""
+    if task.kind == "choice":
+        partial = task.name in ("winograd", "winogrande")
+        unconditional = f"P(answer) / P(answer after `{task.answer_context.strip()}`)"
+        rules = {"token": "per token", "sum": "sum", "unconditional": unconditional}
+        return "partial scoring" if partial else rules[task.normalization]
+    return {"greedy": "greedy", "word": "whole word", "text": "beam search"}[task.kind]
+
+
+def lines():
+    """The page's rows of the tasks with files."""
+    for task in (*FILE_TASKS, TASKS["mmlu_anatomy"]):
+        hub = task.hub
+        place = "on request" if hub is None else f"`{hub.repository}`" + (f" {hub.config}" if hub.config else "")
+        splits = "test" if hub is None else hub.test + ("" if hub.shots is None else f", {hub.shots}")
+        name = "mmlu (57 subjects)" if task.name.startswith("mmlu") else task.name
+        figures = ", ".join(
+            {"ppl": "perplexity", "f1": "F1", "f1a": "F1a", "bleu": "BLEU"}.get(m, m) for m in task.metrics
+        )
+        yield f"| {name} | {place} | {splits} | {task.shots} | {rule(task)} | {figures} |"
+
+
+def test_the_table_of_tasks_is_the_programs():
+    page = PAGE.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines() if line not in page] == []

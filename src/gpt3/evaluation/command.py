@@ -235,12 +235,13 @@ def digest(asked: list[Question]) -> str:
 
 
 def listing() -> str:
-    """All tasks: name, kind, the paper's K, what is asked."""
+    """All tasks: name, kind, the paper's K, what is asked, and of what dataset of the hub."""
     width = max(map(len, TASKS))
     lines = [f"{'task':<{width}}  kind    K    asks"]
     for task in TASKS.values():
         if not task.name.startswith("mmlu_"):
-            lines.append(f"{task.name:<{width}}  {task.kind:<7} {task.shots:<4} {task.summary}")
+            place = f" ({task.hub.repository})" if task.hub is not None else ""
+            lines.append(f"{task.name:<{width}}  {task.kind:<7} {task.shots:<4} {task.summary}{place}")
     lines += ["", "groups:"]
     lines += [
         f"{name:<{width}}  {len(members)} tasks: {', '.join(members[:4])}{', …' * (len(members) > 4)}"
