@@ -75,7 +75,9 @@ def test_scrambles_keep_the_letters_that_they_must(format):
 
 def test_topics_are_the_corpus_own_and_both_parts_are_apart():
     split = WIKI_TOPIC.split(Source())
-    assert len(split.test) == 1000
+    assert [item.gold for item in split.test] == [*range(11)] * 90  # one answer to everything is right 1 in 11 times
+    assert [item.gold for item in split.shots] == [*range(11)] * 160
+    assert all(item.context.endswith(WIKI_TOPIC.answer_context.removeprefix("…")) for item in split.test)
     assert len(split.test[0].completions) == 11
     assert WIKI_TOPIC.chance == pytest.approx(1 / 11)
     assert not {item.id for item in split.test} & {item.id for item in split.shots}
