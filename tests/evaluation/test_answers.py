@@ -86,7 +86,7 @@ def test_macro_f1_weighs_classes_alike():
 def test_bleu_is_sacrebleus_with_a_bootstrapped_error():
     metrics = pytest.importorskip("sacrebleu.metrics")
     draw = random.Random(0)
-    words = ["sea", "sky", "red,", "blue", "the", "a", "is", "was", "(in)", "at", "once", "«", "for", "»"]
+    words = ["sea", "sky", "red,", "blue", "the", "a", "is", "was", "(in)", "at", "once", "«for»", "l’eau", "3.5%"]
     golds = [" ".join(draw.choices(words, k=draw.randint(1, 14))) for _ in range(80)]
     said = [" ".join(word for word in gold.split() if draw.random() < 0.85) for gold in golds]
     answers = [Result(n, "", {}, answer=one, gold=gold) for n, (one, gold) in enumerate(zip(said, golds, strict=True))]
