@@ -16,7 +16,7 @@ REHEARSED = 0.5
 class FinetuneOptions:
     """Make an assistant of a base model: train it on conversations (sft), then perhaps on preferences (dpo)."""
 
-    data: list[str] = field(default_factory=lambda: ["wiki-qa"])
+    data: list[str] = field(default_factory=lambda: ["wiki-qa@12000"])
     """Conversations: wiki-qa, a name of docs/finetune.md, hf:OWNER/NAME[:CONFIG][:SPLIT], or files (.json .jsonl .csv .parquet),
     each with @500 for at most 500 of them, @0.5x or @3x for a weight."""
     model: str | None = None

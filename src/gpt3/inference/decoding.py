@@ -24,6 +24,8 @@ WORTH_SHARING = 16
 """Tokens that two texts must have in common for one to take them from the other."""
 DRAFT_TOKENS = 8
 """Tokens that are drafted at a time, at most."""
+SHORT_PROMPT = 4
+"""A prompt is short if it has fewer tokens than so many for each text that is being written."""
 
 
 class Row:
@@ -93,6 +95,7 @@ class Decoder:
         self.waiting: deque[Row] = deque()
         self._held: list[list[int]] = [[] for _ in range(slots)]  # tokens in each slot; kept when its text has left
         self._free = deque(range(slots))  # the longest unused first
+        self._read_prompts = False  # the last step was for prompts alone, while texts were being written
 
     def join(self, row: Row) -> None:
         """Write this text too, from the next step on or when there is a slot."""
@@ -213,7 +216,18 @@ class Decoder:
                     continue
                 budget -= count
             plan.append((row, count))
-        return plan
+        return plan if self.prompt_tokens is None else self._in_turn(plan)
+
+    def _in_turn(self, plan: list[tuple[Row, int]]) -> list[tuple[Row, int]]:
+        """A short prompt is read in a step of its own, then the others are written on.
+
+        In one forward with many of them its first token would wait for theirs. Long prompts take about as long either way.
+        """
+        reading = [(row, count) for row, count in plan if len(row.unread) > 1]
+        writing = len(plan) - len(reading)
+        short = 0 < sum(count for _, count in reading) < SHORT_PROMPT * writing
+        self._read_prompts = short and not self._read_prompts
+        return reading if self._read_prompts else plan
 
     def _shared_with(self, row: Row) -> list[int]:
         """Lengths of the beginnings that other rows at their beginning will take from this one."""
