@@ -34,6 +34,8 @@ CASES: dict[str, dict[str, Any]] = {
     "embeddings resized and saved": {"target_modules": ["c_fc"]},
     "adapted embeddings": {"target_modules": ["c_attn", "wte"]},
 }
+UNTIED = ("embeddings and a norm saved whole", "adapted embeddings")
+"""Cases after which embedding and head differ."""
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,9 @@ def test_merged_it_is_pefts_unmerged_model(case: str, bases, own, tmp_path: Path
         f"{'DoRA' if case == 'dora' else 'LoRA'} of rank 4 merged into gpt3: 2 layers"
     )
     saved, _ = load(tmp_path / "out", device="cpu")
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert model.config.tie_word_embeddings is tied is (case not in UNTIED)
+    assert model.get_input_embeddings().weight.shape[0] == theirs.shape[-1]
     model.save_pretrained(tmp_path / "again")  # a head that is no longer tied is written
     for ours in (model, saved, GPT3ForCausalLM.from_pretrained(tmp_path / "again").eval()):
         assert type(ours) is GPT3ForCausalLM

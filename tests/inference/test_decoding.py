@@ -116,6 +116,19 @@ def test_a_text_goes_on_from_what_a_slot_still_holds(new_model):
     assert again == write(Decoder(counting, 1, CONTEXT), [new_row(second)])[0]
 
 
+@pytest.mark.parametrize(("length", "alone"), [(20, True), (60, False)])
+def test_a_short_prompt_does_not_wait_for_texts_being_written(engine, length, alone):
+    """Short: fewer than four tokens for each of the ten texts. It gets its first token in a step of its own."""
+    decoder = Decoder(engine, 12, CONTEXT, prompt_tokens=64)
+    writing, late = [new_row([number, 5], number) for number in range(10)], new_row(list(range(length)), 10)
+    for row in writing:
+        decoder.join(row)
+    decoder.step()
+    decoder.join(late)
+    assert {row for row, _ in decoder.step()} == ({late} if alone else {*writing, late})
+    assert {row for row, _ in decoder.step()} == {*writing, late}
+
+
 def test_a_text_may_leave_at_any_step(engine):
     texts = prompts(3)
     rows = [new_row(text, n) for n, text in enumerate(texts)]

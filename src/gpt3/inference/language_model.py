@@ -88,7 +88,7 @@ class LanguageModel:
         self.engine = ReferenceEngine(model) if engine is None else engine
         self.config = model.config
         self.token_bytes = TokenBytes(tokenizer)
-        if tokenizer.vocab_size > self.engine.vocabulary:
+        if len(tokenizer) > self.engine.vocabulary:
             raise InputError(
                 f"the tokenizer has {len(tokenizer):,} ids, the model {self.engine.vocabulary:,}; use the model's own tokenizer"
             )
