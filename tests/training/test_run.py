@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,10 +21,11 @@ import gpt3
 from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError, RunError
 from gpt3.inference.loading import load_transformers
-from gpt3.training import TrainOptions, train
+from gpt3.training import TrainOptions, loop, train
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.data import open_data
 from gpt3.training.loop import document_positions
+from gpt3.training.pretraining import Pretraining
 from gpt3.training.run import shape_of
 from gpt3.training.tracking import read_metrics
 
@@ -178,6 +180,30 @@ def test_minutes_settle_the_number_of_steps(tiny, tmp_path: Path) -> None:
     assert saved["minutes"] is None
     assert saved["steps"] >= 1
     assert result.finished
+
+
+def test_a_machine_that_is_busy_at_the_start_does_not_make_the_run_shorter(tiny, monkeypatch) -> None:
+    def planned(busy: int) -> list[float]:
+        """Seconds a token that the run is planned by, where the first `busy` steps take 2 s and all others 0.1 s."""
+        clock = SimpleNamespace(now=0.0, steps=0, perf_counter=lambda: clock.now, monotonic=time.monotonic)
+        accumulate, found = loop.Trainer.accumulate, []
+
+        def timed(self: loop.Trainer, step: int) -> torch.Tensor:
+            clock.steps += 1
+            clock.now += 2.0 if clock.steps <= busy else 0.1
+            return accumulate(self, step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "time", clock)
+            patch.setattr(loop.Trainer, "accumulate", timed)
+            patch.setattr(Pretraining, "_lay_out", lambda self, seconds: found.append(seconds))
+            train(tiny(steps=None, minutes=1.0, plan=True))
+        return found
+
+    quiet = planned(0)
+    assert quiet[0] * 256 == pytest.approx(0.1)
+    assert planned(1) == pytest.approx(quiet)
+    assert planned(3) == pytest.approx(quiet)
 
 
 def test_a_loss_that_is_no_longer_finite_stops_the_run(tiny) -> None:

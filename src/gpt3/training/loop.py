@@ -3,6 +3,7 @@ validate → sample → save."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +25,11 @@ from gpt3.training.signals import Interruption
 from gpt3.training.spikes import SpikeWindow
 from gpt3.training.validation import IGNORED
 
+MEASURE_STEPS = 4
+"""A measured step is repeated so often, unless that takes MEASURE_SECONDS ..."""
 MEASURE_SECONDS = 30.0
-"""A measured step is repeated for about so long at most."""
+STEADY_SECONDS = 2.0
+"""... and until so much time has passed, in which a machine that was busy for a moment has had its quiet steps."""
 SHOW_SECONDS = 0.25
 """The panel is told of a step at most so often."""
 
@@ -251,30 +255,38 @@ class Trainer:
             with self.average.swapped_in():
                 yield
 
-    def measure_step(self, repeats: int = 4) -> float:
-        """Seconds of one step of the plan's full batch, the median of a few; weights and the CPU's generator are put back."""
+    def measure_step(self) -> float:
+        """Seconds of one step of the plan's full batch; weights and the CPU's generator are put back.
+
+        It is the lower quartile of many: other work on the machine at that moment makes steps slower, nothing makes them faster.
+        """
         random_state = torch.get_rng_state()
         saved = [weight.detach().clone() for weight in self.model.parameters()]
         self.model.train()
         full = self.plan.stages[-1].first_step
-        times = []
-        for index in range(repeats + 1):
+        times: list[float] = []
+        for index in itertools.count():
             self.compute.synchronize()
             start = time.perf_counter()
-            self.accumulate(full + index)
+            self.accumulate(full + index % MEASURE_STEPS)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip or math.inf)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.compute.synchronize()
             times.append(time.perf_counter() - start)
-            if index and self.world.agree(lambda: sum(times) > MEASURE_SECONDS):
+            if index and self.world.agree(lambda: enough(times)):
                 break
         with torch.no_grad():
             for weight, old in zip(self.model.parameters(), saved, strict=True):
                 weight.copy_(old)
         self.optimizer.state.clear()
         torch.set_rng_state(random_state)
-        return sorted(times[1:])[len(times[1:]) // 2]  # the first one warms up
+        return sorted(times[1:])[len(times[1:]) // 4]  # the first one warms up
+
+
+def enough(times: Sequence[float]) -> bool:
+    """Whether these are enough seconds of steps to know a step's time by."""
+    return sum(times) > MEASURE_SECONDS or (len(times) > MEASURE_STEPS and sum(times) > STEADY_SECONDS)
 
 
 class Clock:
