@@ -17,7 +17,6 @@ from live_server import fixtures, serving
 from gpt3.errors import InputError
 from gpt3.serving.command import listen, name_of
 from gpt3.serving.options import ServeOptions
-from gpt3.serving.turns import Turns
 
 
 def wait_for(condition, seconds: float = 20) -> None:
@@ -278,6 +277,7 @@ def test_several_models_take_turns(language_model, tokenizer) -> None:
     other = LanguageModel(network, tokenizer, make_engine(network, "fp32"))
     with serving({"tiny": language_model, "other": other}) as live:
         assert [model["id"] for model in live.ask("/v1/models")[1]["data"]] == ["tiny", "other"]
+        assert [thread.name for thread in threading.enumerate()].count("gpt3-compute") == 1  # see gpt3.serving.compute
         body = {"prompt": "The sea", "max_tokens": 12, "seed": 3}
         long = begin(live, **LONG, model="tiny")  # keeps the first busy: the other has its turns all the same
         wait_for(lambda: live.worker.running == 4)
@@ -289,31 +289,6 @@ def test_several_models_take_turns(language_model, tokenizer) -> None:
         assert live.complete(**body)["choices"][0]["text"] == expected["tiny"] != expected["other"]
         assert live.ask("/v1/engines/other/completions", body)[1]["choices"][0]["text"] == expected["other"]
         assert "'tiny', 'other'" in live.ask("/v1/completions", {"model": "third"})[1]["error"]["message"]
-
-
-def test_turns_come_in_the_order_they_were_asked_for() -> None:
-    """Nobody who asks again at once gets in before one who waits; a turn that fails ends, too."""
-    turns, had, threads = Turns(), [], []
-
-    def take(name: int) -> None:
-        with turns.mine():
-            had.append(name)
-
-    def fail() -> None:
-        with turns.mine():
-            for name in range(4):
-                threads.append(threading.Thread(target=take, args=(name,)))
-                threads[-1].start()
-                wait_for(lambda name=name: turns._given == name + 2)
-            assert not had
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    take(4)
-    assert had == [0, 1, 2, 3, 4]
-    for thread in threads:
-        thread.join(10)
 
 
 def test_names_are_as_many_as_models() -> None:

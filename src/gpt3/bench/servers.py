@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from gpt3.bench.generators import GGUF_FORMATS, WARM_UP
+from gpt3.threads import in_passing_thread
 
 Request = dict[str, Any]
 ALONE = 4
@@ -40,7 +41,7 @@ def server(request: Request) -> None:
     from gpt3.serving.command import address_of, assemble, listen, serve
     from gpt3.serving.options import ServeOptions
 
-    model = load_gpt3(request)
+    model = in_passing_thread(lambda: load_gpt3(request))
     options = ServeOptions(port=0, slots=request["clients"], queue=2 * request["clients"], grace=0.0)
     listening = listen(options.host, options.port)
     app, workers = assemble({"bench": model}, options)

@@ -18,6 +18,7 @@ from gpt3 import __version__
 from gpt3.serving.answers import CHAT_COMPLETION, COMPLETION, HEALTH, MODEL, MODELS, answered, corrected
 from gpt3.serving.chat import Chat, has_template
 from gpt3.serving.completions import Completion, Served
+from gpt3.serving.compute import ComputeThread
 from gpt3.serving.errors import ApiError
 from gpt3.serving.gate import Gate
 from gpt3.serving.metrics import Metrics
@@ -38,20 +39,16 @@ class Host(NamedTuple):
     worker: Worker
 
 
-def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics) -> FastAPI:
-    """The ASGI application; a request that names no model is for the first one. Its lifespan starts and ends the workers."""
+def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, compute: ComputeThread) -> FastAPI:
+    """The ASGI application; a request that names no model is for the first one. Its lifespan starts and ends `compute`."""
     workers = [host.worker for host in hosts]
     by_name = {host.served.name: host for host in hosts}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for worker in workers:
-            worker.start()
+        compute.start()
         yield
-        for worker in workers:
-            worker.drain(0)
-        for worker in workers:
-            await asyncio.to_thread(worker.close)
+        await asyncio.to_thread(compute.close)
 
     app = FastAPI(
         title="gpt3", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError, require
 from gpt3.serving.options import ServeOptions
+from gpt3.threads import in_passing_thread
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,38 +37,48 @@ def run(options: ServeOptions) -> None:
         require(module, extra="serve", purpose="gpt3 serve")
     listening = listen(options.host, options.port)  # before the model, whose loading takes seconds
     with listening:
-        from gpt3.inference.language_model import load
-        from gpt3.inference.locating import locate
-
-        models: dict[str, LanguageModel] = {}
-        for number, wanted in enumerate(options.model or [None]):
-            place = locate(wanted)
-            name = options.name[number] if options.name else name_of(place)
-            if name in models:
-                raise InputError(f"two models have the name {name}; give different ones: --name A --name B")
-            models[name] = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
-            models[name].complete("a", max_new_tokens=2)  # kernels are compiled now, not while the first client waits
+        models = in_passing_thread(lambda: load_models(options))
         app, workers = assemble(models, options)
         serve(app, workers, listening, options, lambda: announce(list(models), listening, options))
+
+
+def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
+    """The models by their ids, ready to write.
+
+    Raises:
+        InputError: no such model, or two of one name.
+    """
+    from gpt3.inference.language_model import load
+    from gpt3.inference.locating import locate
+
+    models: dict[str, LanguageModel] = {}
+    for number, wanted in enumerate(options.model or [None]):
+        place = locate(wanted)
+        name = options.name[number] if options.name else name_of(place)
+        if name in models:
+            raise InputError(f"two models have the name {name}; give different ones: --name A --name B")
+        models[name] = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
+        models[name].complete("a", max_new_tokens=2)  # kernels are compiled now, not while the first client waits
+    return models
 
 
 def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, list[Worker]]:
     """The application that serves these models under these ids, and the workers that write for it, one a model."""
     from gpt3.serving.app import Host, create_app
     from gpt3.serving.completions import Served
+    from gpt3.serving.compute import ComputeThread
     from gpt3.serving.metrics import Metrics
-    from gpt3.serving.turns import Turns
     from gpt3.serving.worker import Worker
 
-    metrics, turns = Metrics(), Turns()
+    metrics, compute = Metrics(), ComputeThread()
     hosts = [
         Host(
             Served(model, name, options.max_samples),
-            Worker(model, options.slots, options.queue, options.prompt_tokens, metrics, turns),
+            Worker(model, options.slots, options.queue, options.prompt_tokens, metrics, compute),
         )
         for name, model in models.items()
     ]
-    return create_app(hosts, options, metrics), [host.worker for host in hosts]
+    return create_app(hosts, options, metrics, compute), [host.worker for host in hosts]
 
 
 def serve(

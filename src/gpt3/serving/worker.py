@@ -1,4 +1,4 @@
-"""Continuous batching: one thread owns the engine; the texts of many requests are written side by side and take turns for slots.
+"""Continuous batching: the texts of many requests to a model are written side by side and take turns for slots.
 
 Requests join and leave between steps. Slots go to requests in turn, a text each, so that one request for a hundred texts does not
 shut out the next one. What a text becomes depends on its own prompt, options and seed, not on who else is served.
@@ -7,7 +7,7 @@ shut out the next one. What a text becomes depends on its own prompt, options an
 from __future__ import annotations
 
 import asyncio
-import threading
+import math
 import time
 import traceback
 from collections import deque
@@ -18,14 +18,12 @@ from gpt3.errors import InputError, RunError
 from gpt3.inference.decoding import Decoder, Row
 from gpt3.serving.errors import ApiError
 from gpt3.serving.metrics import Metrics
+from gpt3.serving.outbox import Event, Outbox
 from gpt3.serving.texts import Piece, Text
-from gpt3.serving.turns import Turns
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
-
-Event = list[Piece] | ApiError | None
-"""Pieces of texts; an error, after which nothing comes; None: all texts are complete."""
+    from gpt3.serving.compute import ComputeThread
 
 
 class Ticket:
@@ -49,11 +47,12 @@ class Ticket:
         self.begun = 0  # texts that have or had a slot
         self.open = len(self.texts)  # texts that are not complete
         self.spoke = False  # a token was written
+        self.heard = False  # an event went into the outbox
         self.over = False  # it ended, or nobody waits for it
 
 
 class Worker:
-    """Writes the texts of all requests.
+    """Writes the texts of all requests to a model, on the thread that computes.
 
     Args:
         model: to serve.
@@ -61,7 +60,7 @@ class Worker:
         queue: requests that may wait.
         prompt_tokens: of prompts read in one step.
         metrics: what it counts.
-        turns: shared with the workers of other models; None: there are none.
+        compute: the thread.
     """
 
     def __init__(
@@ -71,9 +70,8 @@ class Worker:
         queue: int,
         prompt_tokens: int,
         metrics: Metrics,
-        turns: Turns | None = None,
+        compute: ComputeThread,
     ) -> None:
-        self.turns = turns or Turns()
         self.model, self.slots, self.queue, self.prompt_tokens, self.metrics = (
             model,
             slots,
@@ -81,21 +79,23 @@ class Worker:
             prompt_tokens,
             metrics,
         )
-        self._lock = threading.Condition()
+        self._lock = compute.bell
         self._turns: deque[Ticket] = deque()  # requests with texts that have not begun, in the order of their turns
         self._cancelled: list[Ticket] = []
         self._running: dict[Row, tuple[Ticket, Text]] = {}
         self._refuse_at: float | None = None  # draining: requests that are not done by then are told so
-        self._closing = False
+        self._outbox = Outbox()
+        self._step_seconds = 0.0  # of the last step
         self._decoder = self._new_decoder()
-        self._thread = threading.Thread(target=self._serve, name="gpt3-worker", daemon=True)
+        compute.workers.append(self)
 
     def _new_decoder(self) -> Decoder:
         return Decoder(self.model.engine, self.slots, self.model.engine.context, prompt_tokens=self.prompt_tokens)
 
-    def start(self) -> None:
-        """Begin to serve."""
-        self._thread.start()
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to do in the next turn."""
+        return bool(self._turns or self._running or self._cancelled)
 
     @property
     def running(self) -> int:
@@ -141,52 +141,45 @@ class Worker:
         """Take no more requests; those not done after `seconds` are told that the server stops. Safe in a signal handler."""
         self._refuse_at = time.monotonic() + seconds
 
-    def close(self) -> None:
-        """End the thread. Requests that are not done are told that the server stops."""
-        self.drain(0)
-        with self._lock:
-            self._closing = True
-            self._lock.notify()
-        if self._thread.is_alive():
-            self._thread.join()
-
     def _patience(self) -> int:
         """Seconds until a slot may be free: about what a waiting request has waited, between 1 and 60."""
         now = time.monotonic()
         return round(min(60.0, max(1.0, *(now - ticket.arrived for ticket in self._turns), 1.0)))
 
-    def _serve(self) -> None:
-        while True:
-            with self._lock:
-                while not (self._turns or self._running or self._cancelled or self._closing):
-                    self._lock.wait()
-                cancelled, self._cancelled = self._cancelled, []
-                if self._closing and not (self._turns or self._running):
-                    return
-            events: list[tuple[Ticket, Event]] = []
-            try:
-                for ticket in cancelled:
-                    self._drop(ticket)
-                self._expire(events)
-                self._seat(events)
-                if self._running:
-                    with self.turns.mine():
-                        self._step(events)
-            except Exception as error:  # of the engine: those being served are told, and the next ones are served
-                if not isinstance(error, (InputError, RunError)):
-                    traceback.print_exc()
-                told = (
-                    str(error)
-                    if isinstance(error, (InputError, RunError))
-                    else f"internal error: {type(error).__name__}"
-                )
-                served = list(dict.fromkeys(ticket for ticket, _ in self._running.values()))
-                self._running.clear()
-                self._decoder = self._new_decoder()
-                for ticket in served:
-                    self._drop(ticket)
-                    self._end(ticket, ApiError(500, told, code="engine"), events)
-            _deliver(events)
+    def turn(self, alone: bool) -> None:
+        """Give free slots away and take a step.
+
+        Args:
+            alone: the next turn comes at once, not after another model's.
+        """
+        with self._lock:
+            cancelled, self._cancelled = self._cancelled, []
+        try:
+            for ticket in cancelled:
+                self._drop(ticket)
+            self._expire()
+            self._seat()
+            if self._running:
+                self._outbox.send_if_due(self._busy_for() if alone else math.inf)
+                self._step()
+        except Exception as error:  # of the engine: those being served are told, and the next ones are served
+            if not isinstance(error, (InputError, RunError)):
+                traceback.print_exc()
+            told = (
+                str(error) if isinstance(error, (InputError, RunError)) else f"internal error: {type(error).__name__}"
+            )
+            served = list(dict.fromkeys(ticket for ticket, _ in self._running.values()))
+            self._running.clear()
+            self._decoder = self._new_decoder()
+            for ticket in served:
+                self._drop(ticket)
+                self._end(ticket, ApiError(500, told, code="engine"))
+        if not self._running:
+            self._outbox.send()
+
+    def _busy_for(self) -> float:
+        """About the seconds of the next step; infinite when a prompt is read."""
+        return math.inf if any(len(row.unread) > 1 for row in self._running) else self._step_seconds
 
     def _drop(self, ticket: Ticket) -> None:
         """Take a request's texts out of turns and slots."""
@@ -197,23 +190,23 @@ class Worker:
             self._decoder.leave(row)
             del self._running[row]
 
-    def _expire(self, events: list[tuple[Ticket, Event]]) -> None:
+    def _expire(self) -> None:
         """End requests whose time is over."""
         now = time.monotonic()
-        stopping = self._closing or (self._refuse_at is not None and now >= self._refuse_at)
+        stopping = self._refuse_at is not None and now >= self._refuse_at
         with self._lock:
             tickets = dict.fromkeys([*self._turns, *(ticket for ticket, _ in self._running.values())])
         for ticket in tickets:
             if stopping:
                 self._drop(ticket)
-                self._end(ticket, ApiError(503, "the server is shutting down", code="shutting_down"), events)
+                self._end(ticket, ApiError(503, "the server is shutting down", code="shutting_down"))
             elif now >= ticket.deadline:
                 self._drop(ticket)
                 self.metrics.add("gpt3_timeouts_total")
                 limit = ticket.deadline - ticket.arrived
-                self._end(ticket, ApiError(504, f"the request took more than {limit:g} s", code="timeout"), events)
+                self._end(ticket, ApiError(504, f"the request took more than {limit:g} s", code="timeout"))
 
-    def _seat(self, events: list[tuple[Ticket, Event]]) -> None:
+    def _seat(self) -> None:
         """Give free slots to requests in turn, a text at a time."""
         while True:
             with self._lock:
@@ -230,10 +223,11 @@ class Worker:
                 self._running[row] = ticket, text
                 self._decoder.join(row)
             else:
-                self._note(ticket, text.take([]), events)
+                self._note(ticket, text.take([]))
 
-    def _step(self, events: list[tuple[Ticket, Event]]) -> None:
+    def _step(self) -> None:
         """One forward; pieces to the requests that got some."""
+        began = time.monotonic()
         self.metrics.add("gpt3_steps_total")
         written = 0
         for row, choices in self._decoder.step():
@@ -247,35 +241,21 @@ class Worker:
             if piece.finish_reason is not None:
                 self._decoder.leave(row)
                 del self._running[row]
-            self._note(ticket, piece, events)
+            self._note(ticket, piece)
         self.metrics.add("gpt3_completion_tokens_total", written)
+        self._step_seconds = time.monotonic() - began
 
-    def _note(self, ticket: Ticket, piece: Piece, events: list[tuple[Ticket, Event]]) -> None:
+    def _note(self, ticket: Ticket, piece: Piece) -> None:
         if ticket.stream and (piece.text or piece.tokens or piece.finish_reason is not None):
-            events.append((ticket, [piece]))
+            self._outbox.put(ticket, [piece])
         if piece.finish_reason is not None:
             ticket.open -= 1
             if not ticket.open:
-                self._end(ticket, None, events)
+                self._end(ticket, None)
 
-    def _end(self, ticket: Ticket, event: ApiError | None, events: list[tuple[Ticket, Event]]) -> None:
+    def _end(self, ticket: Ticket, event: ApiError | None) -> None:
         with self._lock:
             over, ticket.over = ticket.over, True
         if not over:
-            events.append((ticket, event))
+            self._outbox.put(ticket, event)
             self.metrics.observe("gpt3_request_seconds", time.monotonic() - ticket.arrived)
-
-
-def _deliver(events: list[tuple[Ticket, Event]]) -> None:
-    """Hand events over to the event loops their requests wait on, one call a loop."""
-
-    def put(batch: list[tuple[Ticket, Event]]) -> None:
-        for ticket, event in batch:
-            ticket.events.put_nowait(event)
-
-    for loop in dict.fromkeys(ticket.loop for ticket, _ in events):
-        batch = [(ticket, event) for ticket, event in events if ticket.loop is loop]
-        try:
-            loop.call_soon_threadsafe(put, batch)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            continue

@@ -1,0 +1,118 @@
+"""When events leave the worker's thread: the first and the last of a request at once, what lies between fifty times a second."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt3.serving import outbox
+from gpt3.serving.errors import ApiError
+from gpt3.serving.outbox import PAUSE, Outbox
+from gpt3.serving.texts import Piece
+from gpt3.threads import in_passing_thread
+
+
+class Loop:
+    """An event loop that notes how often it was woken."""
+
+    def __init__(self) -> None:
+        self.woken = 0
+
+    def call_soon_threadsafe(self, call) -> None:
+        self.woken += 1
+        call()
+
+
+def ticket(loop: Loop) -> SimpleNamespace:
+    return SimpleNamespace(loop=loop, events=asyncio.Queue(), heard=False)
+
+
+def piece(text: str) -> list[Piece]:
+    return [Piece(0, text, [], None)]
+
+
+def taken(ticket: SimpleNamespace) -> list:
+    return [ticket.events.get_nowait() for _ in range(ticket.events.qsize())]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands."""
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(outbox, "time", clock)
+    return clock
+
+
+def test_the_first_piece_and_the_end_do_not_wait(clock) -> None:
+    box, one = Outbox(), ticket(Loop())
+    box.put(one, piece("a"))
+    box.send_if_due(0.0)
+    assert taken(one) == [piece("a")]
+    box.put(one, piece("b"))
+    box.send_if_due(PAUSE / 10)
+    assert taken(one) == []
+    other = ticket(one.loop)
+    box.put(other, piece("x"))  # takes along what waits
+    box.send_if_due(0.0)
+    assert (taken(one), taken(other)) == ([piece("b")], [piece("x")])
+    box.put(one, piece("c"))
+    box.put(one, None)
+    box.send_if_due(0.0)
+    assert taken(one) == [piece("c"), None]
+    error = ApiError(500, "no")
+    box.put(other, error)
+    box.send_if_due(0.0)
+    assert taken(other) == [error]
+
+
+def test_nothing_waits_over_a_long_step(clock) -> None:
+    box, one = Outbox(), ticket(Loop())
+    box.put(one, piece("a"))
+    box.send_if_due(0.0)
+    assert taken(one) == [piece("a")]
+    for busy in (2 * PAUSE, float("inf")):
+        box.put(one, piece("b"))
+        box.send_if_due(busy)
+        assert taken(one) == [piece("b")]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, PAUSE)), max_size=40))
+def test_every_event_comes_once_and_in_order_and_loops_are_woken_seldom(steps) -> None:
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox, "time", clock)
+        loops = [Loop(), Loop()]
+        tickets = [ticket(loops[0]), ticket(loops[0]), ticket(loops[1])]
+        box, put = Outbox(), {0: [], 1: [], 2: []}
+        for number, (who, seconds) in enumerate(steps):
+            box.put(tickets[who], piece(str(number)))
+            put[who].append(piece(str(number)))
+            clock.now += seconds
+            box.send_if_due(0.0)
+        spent = clock.now - 100.0
+        box.send()
+        assert [taken(one) for one in tickets] == [put[who] for who in range(3)]
+        for loop in loops:
+            assert loop.woken <= 3 + spent / PAUSE + 1  # a first piece of each, the pauses, the end
+
+
+def test_a_loop_that_is_closed_keeps_nothing_from_the_others() -> None:
+    class Closed(Loop):
+        def call_soon_threadsafe(self, call) -> None:
+            raise RuntimeError("Event loop is closed")
+
+    box, gone, here = Outbox(), ticket(Closed()), ticket(Loop())
+    box.put(gone, None)
+    box.put(here, None)
+    box.send()
+    assert taken(here) == [None]
+
+
+def test_what_loads_leaves_no_thread_behind() -> None:
+    names = in_passing_thread(lambda: [threading.current_thread().name])
+    assert names[0] not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(ZeroDivisionError):
+        in_passing_thread(lambda: 1 / 0)
