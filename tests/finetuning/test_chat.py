@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -12,10 +13,13 @@ import torch
 import gpt3
 from gpt3 import cli
 from gpt3.errors import InputError
+from gpt3.finetuning import chat as chat_module
 from gpt3.finetuning.chat import Chat
+from gpt3.finetuning.chat_command import speak
 from gpt3.finetuning.conversations import Message
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
 from gpt3.finetuning.tuning import add_tokens, set_ends
+from gpt3.inference.generation import Job
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.loading import load_transformers
 from gpt3.inference.options import SamplingOptions
@@ -87,17 +91,36 @@ def test_a_turn_reads_only_what_is_new(model) -> None:
 
 def test_the_oldest_exchanges_go_when_the_context_is_full_but_never_the_system_message(model) -> None:
     chat = Chat(model, GREEDY, system="Be brief.")
-    for _ in range(6):
-        list(chat.reply("What is the sea?"))
-    assert chat.dropped > 0
-    assert chat.dropped % 2 == 0
+    dropped = set()
+    for number in range(6):
+        list(chat.reply("What is the sea?" + " It?" * number))
+        dropped.add(chat.dropped)
+    assert len(dropped) > 2
+    assert not [count for count in dropped if count % 2]  # whole exchanges
     assert len(chat.messages) == 13
     prompt = chat._fitting(chat.messages[:-1])
     kept = [chat.messages[0], *chat.messages[1 + chat.dropped : -1]]
     assert prompt == chat.framing.prompt(kept)
+    longer = chat.framing.prompt([chat.messages[0], *chat.messages[chat.dropped - 1 : -1]])  # no more than it takes
+    room = model.engine.context - GREEDY.max_new_tokens
+    assert len(prompt) <= room < len(longer)
     with pytest.raises(InputError, match="shorten it"):
         chat.reply("What is the sea? " * 20)
     assert len(chat.messages) == 13  # as before
+    chat.reset()
+    assert (chat.messages, chat.dropped) == ([Message("system", "Be brief.")], 0)
+
+
+def test_a_fourth_of_the_context_is_free_for_a_long_answer_and_no_answer_is_longer(model) -> None:
+    context = model.engine.context
+    chat = Chat(model, SamplingOptions(temperature=0, max_new_tokens=1000, min_new_tokens=500))
+    text = "a"
+    while len(chat.framing.prompt([Message("user", text + " a")])) <= context - context // 4:
+        text += " a"
+    list(chat.reply(text))
+    assert chat.last.token_count == context - len(chat.framing.prompt([Message("user", text)]))
+    with pytest.raises(InputError, match=f"the context leaves {context - context // 4}"):
+        Chat(model, chat.options).reply(text + " a")
 
 
 def test_an_answer_cut_short_is_kept_and_the_next_one_unharmed(model) -> None:
@@ -109,6 +132,43 @@ def test_an_answer_cut_short_is_kept_and_the_next_one_unharmed(model) -> None:
     fresh = Chat(model, GREEDY)
     fresh.messages = list(chat.messages)
     assert "".join(chat.reply("And?")) == "".join(fresh.reply("And?"))
+
+
+def test_what_nobody_heard_the_answer_to_was_not_said(model) -> None:
+    """A reply that is not iterated over leaves a question, in whose place the next one comes."""
+    chat = Chat(model, GREEDY, system="Be brief.")
+    chat.reply("What is the sea?")
+    list(chat.reply("And the sky?"))
+    assert [turn.content for turn in chat.messages[:2]] == ["Be brief.", "And the sky?"]
+    assert len(chat.messages) == 3
+    with pytest.raises(InputError, match="the message is empty"):
+        chat.reply("  ")
+    list(chat.regenerate())
+    assert [turn.role for turn in chat.messages] == ["system", "user", "assistant"]
+    with pytest.raises(InputError, match="no answer yet"):
+        Chat(model, GREEDY, system="Be brief.").regenerate()
+
+
+def test_answers_end_where_the_template_says_even_if_the_folder_does_not(model) -> None:
+    end = ChatTemplate(model.tokenizer).end
+    model.ends.clear()
+    assert end in Chat(model, GREEDY).model.ends
+
+
+def test_a_template_without_marks_will_do(model) -> None:
+    """Most of the hub's have none: only training needs them."""
+    theirs = model.tokenizer.chat_template
+    expected = "".join(Chat(model, GREEDY).reply("What is the sea?"))
+    model.tokenizer.chat_template = re.sub(r"{%-? *(end)?generation *-?%}", "", theirs)
+    assert model.tokenizer.chat_template != theirs
+    chat = Chat(model, GREEDY)
+    assert not chat.few_shot
+    assert "".join(chat.reply("What is the sea?")) == expected
+    model.tokenizer.chat_template = {"default": theirs, "tools": "x"}
+    assert "".join(Chat(model, GREEDY).reply("What is the sea?")) == expected
+    model.tokenizer.chat_template = "{{ messages[99].content.x }}"
+    with pytest.raises(InputError, match="the chat template fails"):
+        Chat(model, GREEDY).reply("What is the sea?")
 
 
 def test_with_a_seed_another_answer_is_another_and_the_whole_talk_repeats(model) -> None:
@@ -128,7 +188,11 @@ def test_saved_conversations_go_on(model, tmp_path) -> None:
     other = Chat(model, GREEDY)
     other.load(tmp_path / "talk.json")
     assert other.messages == chat.messages
-    for content in ("nonsense", "[]", '{"messages": [{"role": "assistant", "content": "x"}]}'):
+    other.dropped = 2
+    other.load(tmp_path / "talk.json")
+    assert other.dropped == 0
+    mixed = '{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}'
+    for content in ("nonsense", "[]", '{"messages": [{"role": "assistant", "content": "x"}]}', mixed):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(InputError, match="no conversation"):
             other.load(tmp_path / "bad.json")
@@ -175,6 +239,94 @@ def test_a_base_model_is_asked_with_examples(base, monkeypatch, capsys) -> None:
     text = chat.model.text_of(chat.framing.prompt([Message("user", "Why?")]))
     assert text.startswith("Q: What is the capital of France?\nA: The capital")
     assert text.endswith("\n\nQ: Why?\nA:")
+    talk = [
+        Message("system", "Be brief."),
+        Message("user", "Why?"),
+        Message("assistant", "So."),
+        Message("user", "Oh?"),
+    ]
+    text = chat.model.text_of(chat.framing.prompt(talk))
+    assert text.startswith("Be brief.\n\nQ: What is")
+    assert text.endswith("\n\nQ: Why?\nA: So.\n\nQ: Oh?\nA:")
+
+
+def test_an_answer_to_a_few_shot_prompt_ends_at_the_next_question(model, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        chat_module,
+        "Job",
+        lambda model, prompts, options, **more: asked.append(options) or Job(model, prompts, options, **more),
+    )
+    monkeypatch.setattr(chat_module, "EXAMPLES", ())
+    chat = Chat(model, SamplingOptions(stop=["END"], max_new_tokens=2), few_shot=True)
+    list(chat.reply("Why?"))
+    assert asked[0].stop == ["END", "\n\n", "\nQ:"]
+
+
+def test_the_options_of_the_command(tuned, monkeypatch, capsys, tmp_path) -> None:
+    """--system, --load and --few-shot, and what the commands say of it."""
+    saved = tmp_path / "a.json"
+    pipe(monkeypatch, f"What is the sea?\n/save {saved}\n")
+    assert (
+        cli.main(["chat", "--model", str(tuned), "--system", "Be brief.", "--max-new-tokens", "4", "--seed", "1"]) == 0
+    )
+    talk = json.loads(saved.read_text(encoding="utf-8"))["messages"]
+    assert [turn["role"] for turn in talk] == ["system", "user", "assistant"]
+    capsys.readouterr()
+    again = tmp_path / "b.json"
+    words = ["chat", "--model", str(tuned), "--load", str(saved), "--max-new-tokens", "8", "--temperature", "0"]
+    pipe(monkeypatch, "And?\n" * 4 + f"/save {again}\n/system Be kind.\n/save {saved}\n")
+    assert cli.main(words) == 0
+    err = capsys.readouterr().err
+    more = json.loads(again.read_text(encoding="utf-8"))["messages"]
+    assert more[:3] == talk
+    assert len(more) == 11
+    dropped = re.findall(r"the context is full: the oldest (\d+) messages are not seen any more", err)
+    assert dropped
+    chat = Chat(gpt3.load(tuned), GREEDY)
+    chat.load(again)
+    chat._fitting(chat.messages[:-1])
+    assert int(dropped[-1]) == chat.dropped
+    assert json.loads(saved.read_text(encoding="utf-8"))["messages"] == [{"role": "system", "content": "Be kind."}]
+    pipe(monkeypatch, "Q\n")
+    assert (
+        cli.main(["chat", "--model", str(tuned), "--few-shot"]) == 2
+    )  # the examples alone are longer than 64 positions
+    assert "shorten it" in capsys.readouterr().err
+
+
+def test_in_a_terminal_ctrl_c_ends_an_answer_and_what_was_cut_is_said(model, capsys) -> None:
+    chat = Chat(model, GREEDY)
+    speak(chat, chat.reply("What is the sea?"), terminal=True)
+    assert "cut off after 8 tokens; /set max_new_tokens allows more" in capsys.readouterr().err
+
+    class Interrupted:
+        """An answer's pieces, Ctrl-C after the first."""
+
+        def __init__(self, pieces) -> None:
+            self.pieces, self.first = pieces, True
+
+        def __iter__(self):
+            return self
+
+        def __next__(self) -> str:
+            if not self.first:
+                raise KeyboardInterrupt
+            self.first = False
+            return next(self.pieces)
+
+        def close(self) -> None:
+            self.pieces.close()
+
+    pieces = chat.reply("And?")
+    speak(chat, Interrupted(pieces), terminal=True)
+    assert [turn.role for turn in chat.messages] == ["user", "assistant"] * 2
+    assert chat.last.token_count < 8
+    with pytest.raises(KeyboardInterrupt):
+        speak(chat, Interrupted(chat.reply("And?")), terminal=False)
+    capsys.readouterr()
+    speak(chat, iter(["  ", " It", " is "]), terminal=False)
+    assert capsys.readouterr().out == "It is \n"
 
 
 @pytest.mark.parametrize(

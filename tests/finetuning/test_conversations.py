@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from pathlib import Path
 
 import pyarrow
@@ -13,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Message, RowError
-from gpt3.finetuning.gathering import gather, parse_spec, weighted
+from gpt3.finetuning.conversations import Conversation, Message, Preference, RowError
+from gpt3.finetuning.filters import FirstOfItsKind, FirstSeen, english, length, no_refusal
+from gpt3.finetuning.gathering import gather, is_held_out, parse_spec, weighted
 from gpt3.finetuning.rows import file_rows
 from gpt3.finetuning.shapes import to_conversation, to_preference
 
 text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).filter(
     lambda value: value == value.strip() and value != ""
 )
+HELD_OUT = {10, 34, 98}
+
 turns = st.lists(st.tuples(text, text), min_size=1, max_size=3)
 
 
@@ -36,6 +40,8 @@ def test_shapes_of_one_conversation_agree(turns: list[tuple[str, str]], system: 
         {"messages": messages},
         {"conversations": shares, **extra},
         {"conversations": flat, **extra},
+        {"conversation": messages},
+        {"messages": [{"role": "system", "content": " "}] * (system is None) + messages},
         {"prompt": messages[:-1], "completion": messages[-1:]},
         {"messages": [*messages, {"role": "user", "content": "and?"}]},  # a question nobody answered
     ]
@@ -45,6 +51,7 @@ def test_shapes_of_one_conversation_agree(turns: list[tuple[str, str]], system: 
             {"instruction": question, "input": "", "output": answer, **extra},
             {"prompt": question, "response": answer, **extra},
             {"question": question, "answer": answer, **extra},
+            {"query": question, "output": answer, "system_prompt": system},
             {"prompt": question, "chosen": answer, "rejected": answer + "!", **extra},
         ]
     assert {to_conversation(row).messages for row in rows} == {expected}
@@ -71,11 +78,36 @@ def test_shapes_of_one_preference_agree(question: str, more: str, good: str) -> 
     assert found == {((Message("user", question),), good, bad)}
 
 
+@given(question=text, extra=text, answer=text)
+def test_an_instructions_input_belongs_to_the_question(question: str, extra: str, answer: str) -> None:
+    rows = [
+        {"instruction": question, "input": extra, "output": answer},
+        {"instruction": question, "context": extra, "response": answer, "category": "open_qa"},
+        {"instruction": question, "input": extra, "chosen": answer, "rejected": answer + "!"},
+    ]
+    found = {to_conversation(row).messages for row in rows}
+    assert found == {(Message("user", f"{question}\n\n{extra}"), Message("assistant", answer))}
+
+
+def test_what_is_held_out_together() -> None:
+    """Conversations of one first question, and preferences of one."""
+    assert to_conversation({"messages": ["Why?", "So.", "And?", "Thus."]}).group == "Why?"
+    assert to_preference({"prompt": "Why?", "chosen": "So.", "rejected": "No."}).group == "Why?"
+    assert {
+        n for n in range(100) if is_held_out(f"question {n}", 0.05)
+    } == HELD_OUT  # in every process, of every version
+    assert is_held_out("\ud800", 1.0)  # half a surrogate pair, as JSON may hold
+
+
 def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
     head = "\n\nHuman: Hello\n\nAssistant: Hi, I said:\n\nnothing\n\nHuman: Why?\n\nAssistant:"
     pair = to_preference({"chosen": f"{head} Because.", "rejected": f"{head} No."})
     assert [turn.content for turn in pair.prompt] == ["Hello", "Hi, I said:\n\nnothing", "Why?"]
     assert (pair.chosen, pair.rejected) == ("Because.", "No.")
+    quoting = "One\nHuman: said.\n\nHuman: again?"  # speakers begin a text, and stand after an empty line
+    assert to_preference({"prompt": "Q", "chosen": quoting, "rejected": "x"}).chosen == quoting
+    whole = "\n\nHuman: Q\n\nAssistant: x\nHuman: "
+    assert to_preference({"chosen": whole + "y", "rejected": whole + "z"}).chosen == "x\nHuman: y"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +124,12 @@ def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
         ({"prompt": "x", "response": "  "}, "answer is empty"),
         ({"prompt": "x", "response": 3}, "'response' is no text"),
         ({"messages": ["x", "", "y", "z"]}, "turn 2, assistant's, is empty"),
+        (
+            {"messages": [{"role": r, "content": "x"} for r in ("user", "system", "assistant")]},
+            "out of order: turn 2 is system's",
+        ),
+        ({"chosen": ["x", "y", "z", "a"], "rejected": ["x", "b"]}, "part before their last answer"),
+        ({"chosen": ["x", "b"], "rejected": ["x", "y", "z", "a"]}, "part before their last answer"),
         ({"prompt": "x", "chosen": "y", "rejected": "y"}, "the same answer"),
     ],
 )
@@ -125,6 +163,7 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(tmp_path: Path) 
         "list.jsonl": ("[1]", "expected an object"),
         "empty.jsonl": ("", "no rows"),
         "x.txt": ("hello", "hold no conversations"),
+        "wide.csv": ("prompt,response\na,b\na,b,c\n", "wide.csv: line 3: 3 columns where the header has 2"),
     }
     for name, (content, needle) in cases.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
@@ -160,6 +199,59 @@ def test_filters_drop_what_they_name_and_count_it(tmp_path: Path) -> None:
     assert report.read == report.train + sum(report.dropped.values())
 
 
+def question_and(*answers: str) -> Conversation:
+    turns = [turn for answer in answers for turn in (Message("user", "Q?"), Message("assistant", answer))]
+    return Conversation(tuple(turns))
+
+
+def test_each_filter_at_its_edge() -> None:
+    late = "The sea is blue. " * 20 + "As an AI language model, I have no colours."
+    assert no_refusal(question_and("It is blue.", late))
+    assert not no_refusal(question_and("It is blue.", "I'm sorry, but I cannot."))
+    assert no_refusal(Preference((Message("user", "Q?"),), "Blue.", "As an AI, I cannot help."))
+    assert not no_refusal(Preference((Message("user", "Q?"),), "As an AI, I cannot help.", "Blue."))
+    french = "le chat dort sur la grande table et le petit chien regarde par la fenetre sans rien dire du tout pendant une heure"
+    assert not english(question_and(french))
+    assert english(question_and("le chat dort"))  # too short to tell
+    assert not length(question_and("word " * 2001, "word"))
+    assert length(question_and("word " * 2000, "word"))
+    new = FirstSeen()
+    assert [new(question_and(answer)) for answer in ("Blue.", "Red.", "bLUE. ")] == [True, True, False]
+
+
+def test_near_duplicates_are_those_above_the_similarity() -> None:
+    """Texts of 400 random words, some of them exchanged; the similarity is counted exactly."""
+    draw = random.Random(0)
+    words = [f"w{number}" for number in range(5000)]
+
+    def shingles(text: list[str]) -> set[tuple[str, ...]]:
+        return {tuple(text[start : start + 3]) for start in range(len(text) - 2)}
+
+    kept = {0.65: 0, 0.92: 0}
+    for _ in range(40):
+        text = draw.choices(words, k=400)
+        for similarity in kept:
+            other = list(text)
+            while True:
+                both = shingles(text) & shingles(other), shingles(text) | shingles(other)
+                if len(both[0]) / len(both[1]) <= similarity:
+                    break
+                other[draw.randrange(400)] = draw.choice(words)
+            new = FirstOfItsKind()
+            assert new(question_and(" ".join(text)))
+            kept[similarity] += new(question_and(" ".join(other)))
+    assert kept[0.65] >= 38  # an estimate of 64 hashes is off by 0.06
+    assert kept[0.92] <= 2
+    new = FirstOfItsKind()
+    assert all(
+        new(question_and(" ".join(draw.choices(words, k=20)))) for _ in range(1100)
+    )  # more than there was room for
+    text = draw.choices(words, k=40)
+    assert new(question_and(" ".join(text)))
+    assert new(question_and(" ".join(draw.sample(text, 40))))  # the same words, another text
+    assert not new(question_and(" ".join(text)))
+
+
 def test_weights_caps_and_what_is_held_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     rows = [{"prompt": f"question {n}", "response": f"answer {n}"} for n in range(200)]
@@ -175,6 +267,9 @@ def test_weights_caps_and_what_is_held_out(tmp_path: Path) -> None:
     capped = gather([f"{path}@50"], validation_fraction=0)
     assert len(capped.train) == 50
     assert capped.reports[0].dropped == {"over the cap": 150}
+    numbers = [int(item.question.split()[1]) for item in capped.train]
+    assert numbers == sorted(numbers)
+    assert max(numbers) > 150  # a draw, not the first ones
     assert sorted(set(weighted(list(range(10)), 2.5, 0))) == list(range(10))
     assert len(weighted(list(range(10)), 2.5, 0)) == 25
     given = gather([str(path)], val=[f"{path}@20"])  # a duplicate of what is validated on is not trained on

@@ -35,6 +35,7 @@ SHARES = [
 TREE = [  # OpenAssistant: a root with two answers, of which rank 0 is the better, and a question after it
     {"message_id": "1", "parent_id": None, "text": "Q", "role": "prompter", "rank": None, "deleted": False, "lang": "en"},
     {"message_id": "2", "parent_id": "1", "text": "worse", "role": "assistant", "rank": 1, "deleted": False, "lang": "en"},
+    {"message_id": "6", "parent_id": "1", "text": "gone", "role": "assistant", "rank": 0, "deleted": True, "lang": "en"},
     {"message_id": "3", "parent_id": "1", "text": "A", "role": "assistant", "rank": 0, "deleted": False, "lang": "en"},
     {"message_id": "4", "parent_id": "3", "text": "Why?", "role": "prompter", "rank": 0, "deleted": False, "lang": "en"},
     {"message_id": "5", "parent_id": None, "text": "lonely", "role": "prompter", "rank": None, "deleted": False, "lang": "en"},
@@ -61,8 +62,11 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "no_robots": [{"prompt": "Q", "prompt_id": "x", "messages": ROLES, "category": "Open QA"}],
-    "dolly": [{"instruction": "Q", "context": "", "response": "A", "category": "open_qa"}],
-    "alpaca-cleaned": [{"output": "A", "input": "", "instruction": "Q"}],
+    "dolly": [
+        {"instruction": "Q", "context": "", "response": "A", "category": "open_qa"},
+        {"instruction": "unanswered", "context": "", "response": " ", "category": "open_qa"},
+    ],
+    "alpaca-cleaned": [{"output": "A", "input": "", "instruction": "Q"}] * 3,
     "lima": [{"conversations": ["Q", "A"], "source": "stackexchange"}],
     "oasst2": TREE,
     "ultrachat": [{"prompt": "Q", "prompt_id": "x", "messages": ROLES}],
@@ -88,6 +92,7 @@ def test_every_named_data_set_reads_its_real_shape(tmp_path: Path) -> None:
     asks = [
         *ROWS,
         "hh-rlhf@9",
+        "alpaca-cleaned@1",
         "hf:HuggingFaceH4/no_robots",
         "hf:me/odd",
         "hf:me/none",
@@ -108,8 +113,10 @@ def test_every_named_data_set_reads_its_real_shape(tmp_path: Path) -> None:
     for name, answer in zip(ROWS, answers, strict=False):
         assert answer[0] == [["Q", ["A"]]], (name, answer)
         assert CATALOGUE[name].licence in answer[1]
-    pair, plain, odd, missing, split = answers[len(ROWS) :]
+    pair, first, plain, odd, missing, split = answers[len(ROWS) :]
     assert pair[0] == [["Q", ["A", "no"]]]
+    assert first[1].startswith("alpaca-cleaned: 1 rows, 1 to train on")  # the rest of the stream is not read
+    assert "1 dropped (malformed)" in answers[list(ROWS).index("dolly")][1]
     assert plain[0] == [["Q", ["A"]]]
     assert "hf:me/odd: row 1" in odd
     assert "found: a, b" in odd

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpt3 import template_rendering
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Conversation, Message, Preference
 from gpt3.finetuning.samples import IGNORED, Cuts, conversation_rows, fitted, preference_rows, shown, text_rows
-from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
+from gpt3.finetuning.template import ChatTemplate, PromptTemplate, prepare_tokenizer, read_template
 
 SYSTEM, ONE, TWO = Message("system", "Be brief."), Message("user", "One?"), Message("user", "Two?")
 FIRST, SECOND = Message("assistant", "It is blue."), Message("assistant", "And the sky is blue too.")
@@ -87,6 +90,19 @@ def test_truncation_keeps_whole_turns_then_the_beginning_of_the_first_answer(tem
         conversation_rows([Conversation(WHOLE)], template, 3)
 
 
+def test_of_a_long_conversation_as_many_exchanges_stay_as_fit(template) -> None:
+    """Three exchanges; at every context the longest beginning that fits, the context itself included."""
+    third = (Message("user", "Three?"), Message("assistant", "The sun is not."))
+    talk = (*WHOLE, *third)
+    beginnings = [template.encode(talk[:stop]) for stop in (3, 5, 7)]
+    for context in range(len(beginnings[0].ids), len(beginnings[2].ids) + 1):
+        expected = [part for part in beginnings if len(part.ids) <= context][-1]
+        assert fitted(template, talk, context, Cuts()) == expected
+    cut = fitted(template, talk, len(beginnings[0].ids) - 1, Cuts())
+    assert cut is not None
+    assert cut.ids == beginnings[0].ids[:-1]
+
+
 def jinja(said: str, prompt: str, before: str = "") -> str:
     """A template: each message after <|s|>, the assistant's as `said`."""
     turn = "{% if m['role'] == 'assistant' %}" + said + "{% else %}{{ m['content'] }}{% endif %}"
@@ -106,12 +122,24 @@ ENDLESS = "{% generation %}{{ m['content'] }}{% endgeneration %}"
         (jinja(MARKED, "<|s|>", "{{ messages|length }}"), "prefix-preserving"),
         (jinja(ENDLESS, "<|s|>"), "no end token"),
         (jinja(ENDLESS + "<|e|>", "<|s|>"), "no end token"),
+        (jinja(MARKED.replace("<|e|>", "<|{{ loop.index }}|>"), "<|s|>", "{# <|3|> <|5|> #}"), "no end token"),
+        (jinja(MARKED.replace("<|e|>", "fin"), "<|s|>"), "no end token"),  # a token, not a special one
+        (jinja("says " + MARKED, "<|s|>"), "generation prompt"),
+        (jinja("{{ m['content'] }}<|e|>{% generation %}{% endgeneration %}", "<|s|>"), "generation prompt"),
+        (jinja(MARKED, "<|s|>", "{{ 1 / 0 }}"), "template fails: division by zero"),
+        (jinja(MARKED, "<|s|>", "{{ raise_exception('no\nsystem') }}"), "template fails: no system"),
+        (
+            jinja(MARKED, "<|s|>", "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}"),
+            "template fails: maximum recursion",
+        ),
+        (jinja(MARKED, "<|s|>", "{% if %}"), "template fails"),
         (jinja(MARKED, "<|s|>"), None),
     ],
 )
 def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, source: str, needle: str | None) -> None:
     path = tmp_path / "own.jinja"
     path.write_text(source, encoding="utf-8")
+    tokenizer.add_tokens(["fin"])
 
     def check() -> None:
         prepare_tokenizer(tokenizer, read_template(str(path), tokenizer))
@@ -123,10 +151,59 @@ def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, sourc
         check()
 
 
-def test_shown_samples_mark_what_is_trained(template) -> None:
+ENDLESS_LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def test_a_template_that_does_not_end_is_stopped(tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr(template_rendering, "SECONDS", 0.1)
+    before = sys.gettrace()
+    prepare_tokenizer(tokenizer, ENDLESS_LOOP + jinja(MARKED, "<|s|>"))
+    with pytest.raises(InputError, match="the chat template fails: it has not ended after"):
+        ChatTemplate(tokenizer)
+    assert sys.gettrace() is before
+
+
+def test_one_without_marks_makes_prompts_and_no_samples(tokenizer) -> None:
+    prepare_tokenizer(tokenizer, jinja("{{ m['content'] }}<|e|>", "<|s|>"))
+    prompt = PromptTemplate(tokenizer).prompt(WHOLE[:2])
+    assert tokenizer.decode(prompt) == "<|s|>Be brief.<|s|>One?<|s|>"
+    with pytest.raises(InputError, match="no generation marks"):
+        ChatTemplate(tokenizer)
+    prepare_tokenizer(tokenizer, jinja(MARKED, "<|s|>", "{{ eos_token }}"))
+    assert PromptTemplate(tokenizer).prompt(WHOLE[:2])[0] == tokenizer.eos_token_id
+    tokenizer.chat_template = None
+    with pytest.raises(InputError, match="no chat template"):
+        PromptTemplate(tokenizer)
+
+
+def test_special_tokens_may_begin_alike_and_icons_are_text(tokenizer) -> None:
+    """What a message spells is encoded as the text it is, the longest special token at once."""
+    tokenizer.add_tokens(["<|end|>ed"], special_tokens=True)
+    prepare_tokenizer(tokenizer, read_template("harmony", tokenizer))
+    messages = (Message("user", "It is <|end|>ed, or <|end|>e \U000f0000?"), Message("assistant", "<|end|>ed!"))
+    assert ChatTemplate(tokenizer).encode(messages).ids == oracle(tokenizer, messages)[0]
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_and_its_own_template_is_kept(tokenizer) -> None:
+    tokenizer.pad_token = None
+    own = jinja(MARKED, "<|s|>")
+    assert prepare_tokenizer(tokenizer, own) == ["<|s|>", "<|e|>"]
+    assert tokenizer.pad_token == tokenizer.eos_token
+    assert read_template(None, tokenizer) == own
+    assert read_template("chatml", tokenizer) != own
+    tokenizer.chat_template = jinja("{{ m['content'] }}<|e|>", "<|s|>")  # not one to train with
+    assert read_template(None, tokenizer) == read_template("harmony", tokenizer)
+
+
+def test_shown_samples_mark_what_is_trained(template, monkeypatch) -> None:
     rows = conversation_rows([Conversation(WHOLE[1:3])], template, 1000).columns
     text = shown(template, rows["input_ids"][0], rows["labels"][0], colour=False)
     assert text == "<|start|>user<|message|>One?<|end|><|start|>assistant<|message|>⟦It is blue.<|end|>⟧"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert shown(template, rows["input_ids"][0], rows["labels"][0]).endswith("\x1b[32mIt is blue.<|end|>\x1b[0m")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert shown(template, rows["input_ids"][0], rows["labels"][0]) == text
 
 
 def test_with_train_on_all_every_token_is_a_label(template) -> None:
@@ -142,7 +219,10 @@ def test_a_pair_with_either_answer_too_long_is_dropped(template) -> None:
     assert (rows.cuts.samples, rows.cuts.dropped) == (1, 2)
     end = [template.end]
     yes, no = (template.plain(text) + end for text in ("Yes.", "No."))
-    assert rows.columns == {"prompt_ids": [template.prompt((ONE,))], "chosen_ids": [yes], "rejected_ids": [no]}
+    prompt = template.prompt((ONE,))
+    assert rows.columns == {"prompt_ids": [prompt], "chosen_ids": [yes], "rejected_ids": [no]}
+    assert (rows.cuts.tokens, rows.cuts.trained_tokens) == (len(prompt + yes + no), len(yes + no))
+    assert preference_rows(pairs, template, limit + 1).cuts.dropped == 0  # what just fits is whole
 
 
 def test_rehearsed_text_is_what_a_base_model_reads(template) -> None:
@@ -153,3 +233,10 @@ def test_rehearsed_text_is_what_a_base_model_reads(template) -> None:
     assert rows.columns["labels"] == rows.columns["input_ids"]
     assert text_rows(texts, template, 8, 17).cuts.tokens == 16
     assert template.end not in stream
+    talks = conversation_rows([Conversation(WHOLE)], template, 1000)
+    alone = talks.cuts.samples, talks.cuts.tokens, talks.cuts.trained_tokens
+    talks.add(rows)
+    assert len(talks.columns["labels"]) == len(talks.columns["input_ids"]) == talks.cuts.samples
+    assert (talks.cuts.samples, talks.cuts.tokens, talks.cuts.trained_tokens) == (
+        alone[0] + rows.cuts.samples, alone[1] + rows.cuts.tokens, alone[2] + rows.cuts.tokens,
+    )  # fmt: skip

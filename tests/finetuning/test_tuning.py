@@ -18,10 +18,19 @@ from gpt3.errors import InputError
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 
+from transformers import TrainerCallback
+
+from gpt3.corpus.wiki import articles, document
 from gpt3.finetuning import trainers, tuning
+from gpt3.finetuning.adapter import with_adapter
+from gpt3.finetuning.gathering import is_held_out, rehearsal
+from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.ordering import GroupedByLength
-from gpt3.finetuning.tuning import Tuning, add_tokens, finetune
+from gpt3.finetuning.tuning import Tuning, add_tokens, choose_folder, finetune
 from gpt3.training.tracking import read_metrics
+
+CONTEXT = 64
+"""Positions of the model; see conftest.py."""
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -47,17 +56,32 @@ def records(folder: Path, key: str) -> list[float]:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_losses_are_cross_entropy_over_all_labelled_tokens_under_accumulation(tiny, tmp_path, packing: bool) -> None:
-    """Answers have unequal lengths: a mean of micro-batches' means would be another number."""
+def test_losses_are_cross_entropy_over_all_labelled_tokens_under_accumulation(
+    tiny, tmp_path, monkeypatch, packing: bool
+) -> None:
+    """Answers have unequal lengths: a mean of micro-batches' means would be another number. Packed ones do not see each other."""
     run = Tuning(tiny(steps=1, batch=12, micro_batch=1 if packing else 4, packing=packing), tmp_path / "run")
     if packing:
         run.accumulate = 1
         run.micro = 20  # all packed rows in one flattened batch
+    torch.manual_seed(1)
+    with torch.no_grad():  # so that what a token sees matters
+        for parameter in run.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    shapes = []
+    compute_loss = trainers.ConversationTrainer.compute_loss
+
+    def seen(self, model, inputs, *arguments, **keywords):
+        shapes.append(tuple(inputs["input_ids"].shape))
+        return compute_loss(self, model, inputs, *arguments, **keywords)
+
+    monkeypatch.setattr(trainers.ConversationTrainer, "compute_loss", seen)
     expected = plain_loss(run.model, run.train.columns)
     result = run.run()
     assert records(tmp_path / "run", "loss")[0] == pytest.approx(expected, rel=1e-4)
     assert result.before["val/loss"] == pytest.approx(expected, rel=1e-5)
     assert result.after["val/loss"] < expected
+    assert shapes == [(1, run.train.cuts.tokens)] if packing else [shape[0] for shape in shapes] == [4, 4, 4]
 
 
 def test_the_model_folder_has_what_a_run_needs(tiny, tmp_path) -> None:
@@ -117,11 +141,13 @@ def test_a_killed_run_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, lora: b
     (half / "optimizer.safetensors").write_bytes(b"broken")  # a damaged one is passed over
     names = {path.name for path in half.iterdir()}
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))], names
-    assert tuning.choose_folder(tiny(out=str(tmp_path / "killed"), **changes)) == tmp_path / "killed"
+    assert choose_folder(tiny(out=str(tmp_path / "killed"), **changes)) == tmp_path / "killed"
     finetune(tiny(out=str(tmp_path / "killed"), **changes))
     whole, killed = weights(tmp_path / "whole/model"), weights(tmp_path / "killed/model")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert records(tmp_path / "whole", "val/loss") == records(tmp_path / "killed", "val/loss")
+    seconds = records(tmp_path / "killed", "seconds")
+    assert seconds == sorted(seconds)  # counted on
 
 
 def test_the_best_model_is_kept_and_training_stops_early(tiny, tmp_path) -> None:
@@ -140,7 +166,8 @@ def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base
 
     from gpt3.inference.loading import load_transformers
 
-    run = Tuning(tiny(lora=True, dora=dora, lora_rank=4), tmp_path / "run")
+    shape = {"lora_rank": 4, "lora_alpha": 6, "lora_dropout": 0.1}
+    run = Tuning(tiny(lora=True, dora=dora, **shape), tmp_path / "run")
     first = {name: tensor.detach().clone() for name, tensor in run.model.named_parameters()}
     run.run()
     plain, _ = load_transformers(base)
@@ -153,6 +180,8 @@ def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base
         if "lora" not in name and "trainable_tokens" not in name:
             key = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".token_adapter", "")
             assert torch.equal(tensor, first[key]), name
+    written = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text(encoding="utf-8"))
+    assert (written["r"], written["lora_alpha"], written["lora_dropout"], written["use_dora"]) == (4, 6, 0.1, dora)
     merged, _ = load_transformers(tmp_path / "run/model")
     ids = torch.tensor(run.train.columns["input_ids"][:1])
     trained = {
@@ -245,5 +274,149 @@ def test_every_sample_is_trained_once_an_epoch_beside_ones_of_like_length(length
     best = padded(sorted(range(len(lengths)), key=lengths.__getitem__))
     if len(lengths) <= 64 * batch:  # all in one stretch: no order pads less
         assert padded(found) == best
-    if len(lengths) > 20 * batch:
-        assert found != order(2)
+
+
+def test_every_epoch_and_every_seed_has_its_order() -> None:
+    lengths = [number % 7 + 1 for number in range(200)]
+    orders = set()
+    for seed in range(3):
+        sampler = GroupedByLength(lengths, 4, seed)
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            orders.add(tuple(sampler))
+    assert len(orders) == 9
+
+
+def test_rates_and_rehearsal_by_default() -> None:
+    """The table of docs/finetune.md."""
+    assert [FinetuneOptions().rate(size) for size in (10**8 - 1, 10**8, 10**9)] == [5e-4, 1e-4, 2e-5]
+    assert FinetuneOptions(lora=True).rate(10**8) == pytest.approx(1e-3)
+    assert FinetuneOptions(method="dpo").rate(10**8) == pytest.approx(5e-6)
+    assert FinetuneOptions(lr=0.1, method="dpo", lora=True).rate(10**8) == 0.1
+    assert (
+        FinetuneOptions(data=["wiki-qa"]).rehearsed == FinetuneOptions(data=["wiki-qa@9", "wiki-qa"]).rehearsed == 0.5
+    )
+    for changes in ({"data": ["wiki-qa", "x.json"]}, {"data": ["x.json"]}, {"method": "dpo"}, {"rehearse": 0.0}):
+        assert FinetuneOptions(**changes).rehearsed == 0
+    assert FinetuneOptions(data=["x.json"], rehearse=2.0).rehearsed == 2
+
+
+def test_rehearsed_are_articles_that_are_not_held_out() -> None:
+    found = set(rehearsal(0.3, 0))
+    kept = [document(article) for article in articles() if not is_held_out(article.title, 0.3)]
+    assert found == set(kept)
+    assert rehearsal(0.3, 0) != rehearsal(0.3, 1) != kept  # shuffled
+
+
+def test_options_decide_samples_and_steps(tiny, tmp_path) -> None:
+    plain = Tuning(tiny(steps=None, epochs=2.5, context=1000), tmp_path)
+    assert plain.context == CONTEXT  # no more than the model has
+    assert plain.steps == 8  # 12 samples are 3 batches of 4
+    samples, tokens = plain.train.cuts.samples, plain.train.cuts.tokens
+    everything = Tuning(tiny(train_on="all"), tmp_path).train.columns
+    assert everything["labels"] == everything["input_ids"]
+    packed = Tuning(tiny(steps=None, packing=True, batch=1, micro_batch=1), tmp_path)
+    assert packed.steps == tokens // CONTEXT
+    more = Tuning(tiny(rehearse=0.5), tmp_path).train
+    assert more.columns["input_ids"][:samples] == plain.train.columns["input_ids"]
+    assert sum(map(len, more.columns["input_ids"])) - tokens == round(0.5 * tokens / CONTEXT) * CONTEXT > 0
+    assert more.columns["labels"][samples:] == more.columns["input_ids"][samples:]
+
+
+def test_options_become_trls_arguments(tiny, pairs, tmp_path) -> None:
+    callback = TrainerCallback()
+    args = Tuning(tiny(weight_decay=0.1, seed=3, lr=0.25, packing=True), tmp_path)._trainer(callback, True).args
+    assert (args.weight_decay, args.seed, args.learning_rate, args.packing) == (0.1, 3, 0.25, True)
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps, args.bf16) == (2, 2, False)
+    changes = {
+        "method": "dpo",
+        "data": [str(pairs)],
+        "val": [],
+        "validation_fraction": 0.0,
+        "beta": 0.7,
+        "dtype": "bf16",
+    }
+    args = Tuning(tiny(**changes), tmp_path)._trainer(callback, True).args
+    assert (args.beta, args.bf16, args.load_best_model_at_end) == (0.7, True, False)
+
+
+def test_of_other_models_all_linear_layers_but_the_head_get_adapters() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {
+        "vocab_size": 40,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    adapted = with_adapter(LlamaForCausalLM(LlamaConfig(**shape)), FinetuneOptions(lora=True), [38, 39])
+    names = {
+        name.partition(".lora_A")[0].rpartition(".")[2] for name, _ in adapted.named_parameters() if "lora_A" in name
+    }
+    assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_the_folder_of_an_interrupted_run_is_gone_on_with_and_no_other(tiny, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "run"
+    assert choose_folder(tiny()) == folder
+    folder.mkdir()
+    assert choose_folder(tiny()) == folder  # empty
+    (folder / "asked.json").write_text(json.dumps(tuning.asked(tiny())), encoding="utf-8")
+    assert choose_folder(tiny()) == choose_folder(tiny(track=["none"], merge=False)) == folder
+    for changes in ({"seed": 1}, {"lr": 0.1}, {"resume": "never"}, {"data": ["other.json"]}):
+        with pytest.raises(InputError, match="holds another run"):
+            choose_folder(tiny(**changes))
+    (folder / "adapter").mkdir()
+    with pytest.raises(InputError, match="holds another run"):
+        choose_folder(tiny())
+    monkeypatch.chdir(tmp_path)
+    assert choose_folder(tiny(out=None)) == Path("runs/sft-tiny")
+    for number in ("", "-2"):
+        Path(f"runs/sft-tiny{number}").mkdir(parents=True)
+    Path("runs/sft-tiny-2/asked.json").write_text(json.dumps(tuning.asked(tiny())), encoding="utf-8")
+    assert choose_folder(tiny(out=None)) == Path("runs/sft-tiny-2")
+    assert choose_folder(tiny(out=None, seed=1)) == Path("runs/sft-tiny-3")
+
+
+class DiedError(Exception):
+    """A process that ends here, as far as files can tell."""
+
+
+def dies(*arguments: object) -> None:
+    raise DiedError
+
+
+def test_a_checkpoint_and_a_model_are_whole_or_not_there(tiny, tmp_path, monkeypatch) -> None:
+    finetune(tiny(out=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch:
+        patch.setattr("gpt3.finetuning.checkpoints.manifest_text", dies)
+        with pytest.raises(DiedError):
+            finetune(tiny())
+    folder = tmp_path / "run"
+    assert [path.name for path in (folder / "checkpoints").glob("step-*") if path.name == "step-2"] == []
+    with monkeypatch.context() as patch:
+        patch.setattr("gpt3.finetuning.card.model_card", dies)
+        with pytest.raises(DiedError):
+            finetune(tiny())
+    assert not (folder / "model").exists()
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"step-4", "step-6"}  # the newest two, of which one is the best
+    assert finetune(tiny()).finished  # from the last checkpoint, which is still there
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"model"}
+    whole, run = weights(tmp_path / "whole/model"), weights(folder / "model")
+    assert all(torch.equal(whole[name], run[name]) for name in whole)
+
+
+def test_an_adapter_alone(tiny, tmp_path) -> None:
+    """--merge false writes adapter/ and no model/; the run folder is a model all the same."""
+    from gpt3.inference.loading import load_transformers
+
+    finetune(tiny(lora=True, merge=False, steps=2))
+    assert not (tmp_path / "run/model").exists()
+    finetune(tiny(lora=True, steps=2, out=str(tmp_path / "merged")))
+    adapted, _ = load_transformers(tmp_path / "run")
+    merged = weights(tmp_path / "merged/model")
+    for name, value in adapted.state_dict().items():
+        if name in merged:
+            torch.testing.assert_close(value, merged[name], rtol=1e-5, atol=1e-6)

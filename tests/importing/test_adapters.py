@@ -30,6 +30,10 @@ CASES: dict[str, dict[str, Any]] = {
     "dora": {"target_modules": OUR_LAYERS, "use_dora": True},
     "rank-stabilised, with biases": {"target_modules": ["c_attn"], "use_rslora": True, "bias": "lora_only"},
     "new tokens": {"target_modules": ["c_attn"], "trainable_token_indices": {"wte": [IDS, IDS + 1]}},
+    "new tokens, embeddings not saved": {
+        "target_modules": ["c_attn"],
+        "trainable_token_indices": {"wte": [IDS, IDS + 1]},
+    },
     "embeddings and a norm saved whole": {"target_modules": ["c_fc"], "modules_to_save": ["wte", "lm_head", "ln_f"]},
     "embeddings resized and saved": {"target_modules": ["c_fc"]},
     "adapted embeddings": {"target_modules": ["c_attn", "wte"]},
@@ -85,14 +89,21 @@ def randomise_adapter(adapted: Any) -> None:
                 value.copy_(value * (1 + 0.2 * noise) if "magnitude" in name else value + 0.15 * noise)
 
 
-def adapter(base: Path, folder: Path, tokenizer: Any, rows: int | None = None, **settings: Any) -> Any:
-    """PEFT's own model of a random adapter on `base`, which it also saves, with the tokenizer, in `folder`."""
+def adapter(
+    base: Path, folder: Path, tokenizer: Any, rows: int | None = None, embeddings: bool = True, **settings: Any
+) -> Any:
+    """PEFT's own model of a random adapter on `base`, which it also saves, with the tokenizer, in `folder`; where embeddings were
+    resized, with them, or without as `gpt3 finetune` does."""
     model = AutoModelForCausalLM.from_pretrained(base)
     if rows is not None:
         model.resize_token_embeddings(rows)
+    if not embeddings:  # whoever loads it can know the new rows then: they began as the mean of the others
+        with torch.no_grad():
+            weight = model.get_input_embeddings().weight
+            weight[IDS:] = weight[:IDS].mean(dim=0)
     adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **settings))
     randomise_adapter(adapted)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
     tokenizer.save_pretrained(folder)
     return adapted.eval()
 
@@ -100,11 +111,12 @@ def adapter(base: Path, folder: Path, tokenizer: Any, rows: int | None = None, *
 @pytest.mark.parametrize("case", CASES)
 def test_merged_it_is_pefts_unmerged_model(case: str, bases, own, tmp_path: Path, capsys) -> None:
     tokenizer, rows = own, None
-    if case in ("new tokens", "embeddings resized and saved"):
+    if case.startswith("new tokens") or case == "embeddings resized and saved":
         tokenizer = train_tokenizer(TEXTS, IDS)
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|a|>", "<|b|>"]})
         rows = IDS + 2
-    adapted = adapter(bases("gpt3"), tmp_path / "a", tokenizer, rows, **CASES[case])
+    embeddings = case != "new tokens, embeddings not saved"
+    adapted = adapter(bases("gpt3"), tmp_path / "a", tokenizer, rows, embeddings, **CASES[case])
     ids = torch.randint(rows or IDS, (2, 40), generator=torch.Generator().manual_seed(1))
     theirs = logits(adapted, ids)
     plain = logits(AutoModelForCausalLM.from_pretrained(bases("gpt3")), ids % IDS)

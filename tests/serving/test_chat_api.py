@@ -5,6 +5,7 @@ import copy
 import pytest
 from live_server import TEMPLATE, serving
 
+from gpt3 import template_rendering
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving.chat import conversation_ids
 from gpt3.serving.completions import Served
@@ -52,6 +53,23 @@ def test_an_answer_continues_the_templates_text(chat, chat_model) -> None:
         assert "".join(part["delta"].get("content", "") for part in own) == expected[number]
         assert [part["finish_reason"] for part in own][-1] == "length"
     assert chunks[-1]["usage"] == answer["usage"]
+
+
+@pytest.mark.parametrize(
+    ("template", "needle"),
+    [
+        ("{{ raise_exception('no\\nsystem') }}", "refuses these messages: no system"),
+        ("{{ messages[0].content / 2 }}", "refuses these messages: unsupported operand"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "has not ended after"),
+    ],
+)
+def test_a_template_that_fails_is_a_bad_request(chat, chat_model, monkeypatch, template: str, needle: str) -> None:
+    monkeypatch.setattr(template_rendering, "SECONDS", 0.1)
+    monkeypatch.setattr(chat_model.tokenizer, "chat_template", template)
+    status, answer, _ = chat.ask("/v1/chat/completions", {"messages": TALK})
+    assert status == 400
+    assert needle in answer["error"]["message"]
+    assert "\n" not in answer["error"]["message"]
 
 
 def test_the_answer_may_take_what_the_context_has_room_for(chat) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Message, RowError, as_messages
-from gpt3.finetuning.template import GENERATION, ChatTemplate
+from gpt3.finetuning.template import ChatTemplate, PromptTemplate, has_marks
 from gpt3.inference.decoding import Decoder
 from gpt3.inference.generation import Generation, Job
 from gpt3.inference.options import SamplingOptions
@@ -40,13 +40,16 @@ class Framing(Protocol):
 
 
 class TemplateFraming:
-    """As the model was fine-tuned: by its chat template."""
+    """As the model was fine-tuned: by its chat template. One without generation marks, as most of the hub's are, will do: then
+    what ends an answer is known from the model's generation_config alone."""
 
     stops: tuple[str, ...] = ()
 
     def __init__(self, model: LanguageModel) -> None:
-        self.template = ChatTemplate(model.tokenizer)
-        model.ends.add(self.template.end)
+        self.template = PromptTemplate(model.tokenizer)
+        if has_marks(self.template.source):
+            self.template = checked = ChatTemplate(model.tokenizer)
+            model.ends.add(checked.end)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """As `Framing.prompt`."""
@@ -72,9 +75,8 @@ class FewShotFraming:
 
 
 def has_template(model: LanguageModel) -> bool:
-    """Whether the model was fine-tuned to converse: its tokenizer has a chat template with generation marks."""
-    source = model.tokenizer.chat_template
-    return isinstance(source, str) and GENERATION.search(source) is not None
+    """Whether the model was fine-tuned to converse: its tokenizer has a chat template."""
+    return bool(model.tokenizer.chat_template)
 
 
 class Chat:

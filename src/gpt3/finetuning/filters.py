@@ -53,8 +53,9 @@ def length(item: Item) -> bool:
 
 
 def no_refusal(item: Item) -> bool:
-    """Whether no answer begins by declining (its first 200 characters are looked at)."""
-    return not any(REFUSAL.search(answer[:200]) for answer in item.answers[:1])
+    """Whether no answer begins by declining (its first 200 characters are looked at); of two, whether the chosen one does not."""
+    answers = item.answers if isinstance(item, Conversation) else [item.chosen]
+    return not any(REFUSAL.search(answer[:200]) for answer in answers)
 
 
 class FirstSeen:

@@ -152,8 +152,9 @@ def fitted(template: ChatTemplate, messages: tuple[Message, ...], context: int, 
         if len(shorter.ids) <= context:
             cuts.turns += 1
             return shorter
-    first = template.encode(messages[: answers[0]])
-    cut = Tokens(first.ids[:context], first.trained[:context])
+    cut = Tokens(
+        tokens.ids[:context], tokens.trained[:context]
+    )  # ends in the first exchange, else that would have fitted
     if not any(cut.trained):
         cuts.dropped += 1
         return None

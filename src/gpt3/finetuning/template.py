@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Message
+from gpt3.template_rendering import TemplateError, bounded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -25,8 +26,9 @@ FOLDER = Path(__file__).parent / "templates"
 NAMED = ("harmony", "chatml")
 SPECIAL = re.compile(r"<\|[^|<>\s]+\|>")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-PLACEHOLDER = 0xF0000
-"""First character of a private plane that stands for special tokens which messages spell, while a template is rendered."""
+PLACEHOLDER = 0x100000
+"""First character of the last private plane, of which no icon font makes use (as Nerd Fonts do of the one before). These stand
+for special tokens which messages spell, while a template is rendered."""
 PROBE = (
     Message("system", "Be brief."),
     Message("user", "One?"),
@@ -45,6 +47,11 @@ class Tokens:
     """Whether each id is something the assistant says, its end included."""
 
 
+def has_marks(source: str) -> bool:
+    """Whether a template marks what the assistant says, as training needs it."""
+    return GENERATION.search(source) is not None
+
+
 def read_template(choice: str | None, tokenizer: PreTrainedTokenizerFast) -> str:
     """The Jinja source of ``harmony``, ``chatml`` or a file; None: the tokenizer's own, else harmony's.
 
@@ -52,7 +59,7 @@ def read_template(choice: str | None, tokenizer: PreTrainedTokenizerFast) -> str
         InputError: no such template, a file that is not UTF-8, or one without generation marks.
     """
     own = tokenizer.chat_template
-    if choice is None and isinstance(own, str) and GENERATION.search(own):
+    if choice is None and isinstance(own, str) and has_marks(own):
         return own
     name = choice or "harmony"
     path = FOLDER / f"{name}.jinja" if name in NAMED else Path(name).expanduser()
@@ -64,7 +71,7 @@ def read_template(choice: str | None, tokenizer: PreTrainedTokenizerFast) -> str
         raise InputError(f"--chat-template {name} is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     if name in NAMED:
         source = source.rstrip("\n")
-    if not GENERATION.search(source):
+    if not has_marks(source):
         raise InputError(
             f"--chat-template {name} has no generation marks; put {{% generation %}} … {{% endgeneration %}} around what the "
             "assistant says, its end token included"
@@ -87,26 +94,24 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> list[s
     return new
 
 
-class ChatTemplate:
-    """A tokenizer's chat template, checked.
+class PromptTemplate:
+    """A tokenizer's chat template as far as asking goes: it makes prompts, and need mark nothing.
 
     Args:
-        tokenizer: with a chat template and its special tokens, see `prepare_tokenizer`.
-
-    Attributes:
-        end: the id that ends an answer.
+        tokenizer: with a chat template and its special tokens.
 
     Raises:
-        InputError: the template does not have the properties that training and chat need; see `_check`.
+        InputError: there is no template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         from tokenizers import Tokenizer
 
-        if not isinstance(tokenizer.chat_template, str):
-            raise InputError("the model has no chat template; fine-tune it first: gpt3 finetune")
         self.tokenizer = tokenizer
-        self.source: str = tokenizer.chat_template
+        try:
+            self.source: str = tokenizer.get_chat_template()
+        except ValueError:  # none, or several and none by default
+            raise InputError("the model has no chat template; fine-tune it first: gpt3 finetune") from None
         text = tokenizer.backend_tokenizer.to_str()
         self._marked, self._plain = Tokenizer.from_str(text), Tokenizer.from_str(text)
         self._plain.encode_special_tokens = True
@@ -115,21 +120,6 @@ class ChatTemplate:
         self._specials = specials
         last = chr(PLACEHOLDER + max(len(specials) - 1, 0))
         self._placeholders = re.compile(f"([{chr(PLACEHOLDER)}-{last}])")
-        self.end = self._check()
-
-    def encode(self, messages: Sequence[Message]) -> Tokens:
-        """A conversation's ids, and which of them the assistant says."""
-        text, spans = self._render(messages, prompt=False)
-        ids: list[int] = []
-        trained: list[bool] = []
-        place = 0
-        for start, stop in [*spans, (len(text), len(text))]:
-            for piece, said in ((text[place:start], False), (text[start:stop], True)):
-                found = self._encode(piece)
-                ids += found
-                trained += [said] * len(found)
-            place = stop
-        return Tokens(ids, trained)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids up to where the assistant begins its next answer."""
@@ -150,7 +140,6 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], prompt: bool) -> tuple[str, list[tuple[int, int]]]:
         """The text, and where in it the assistant speaks."""
-        from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         def hide(match: re.Match[str]) -> str:
@@ -159,17 +148,48 @@ class ChatTemplate:
         turns = [{"role": turn.role, "content": self._spelled.sub(hide, turn.content)} for turn in messages]
         names: dict[str, Any] = dict(self.tokenizer.special_tokens_map)  # templates may spell {{ bos_token }}
         try:
-            rendered: Any = render_jinja_template(
-                conversations=[turns],
-                chat_template=self.source,
-                return_assistant_tokens_mask=not prompt,
-                add_generation_prompt=prompt,
-                **names,
+            rendered: Any = bounded(
+                lambda: render_jinja_template(
+                    conversations=[turns],
+                    chat_template=self.source,
+                    return_assistant_tokens_mask=not prompt,
+                    add_generation_prompt=prompt,
+                    **names,
+                )
             )
         except TemplateError as error:
-            raise InputError(f"the chat template fails: {' '.join(str(error).split())}; mend it") from None
+            raise InputError(f"the chat template fails: {error}; mend it, or give messages that it takes") from None
         texts, spans = rendered
         return texts[0], [(start, stop) for start, stop in spans[0]] if spans and not prompt else []
+
+
+class ChatTemplate(PromptTemplate):
+    """A chat template that marks what the assistant says: it makes samples to train on, too.
+
+    Attributes:
+        end: the id that ends an answer.
+
+    Raises:
+        InputError: the template does not have the properties that training needs; see `_check`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__(tokenizer)
+        self.end = self._check()
+
+    def encode(self, messages: Sequence[Message]) -> Tokens:
+        """A conversation's ids, and which of them the assistant says."""
+        text, spans = self._render(messages, prompt=False)
+        ids: list[int] = []
+        trained: list[bool] = []
+        place = 0
+        for start, stop in [*spans, (len(text), len(text))]:
+            for piece, said in ((text[place:start], False), (text[start:stop], True)):
+                found = self._encode(piece)
+                ids += found
+                trained += [said] * len(found)
+            place = stop
+        return Tokens(ids, trained)
 
     def _check(self) -> int:
         """The end token, once the template has shown on a probe what training and chat rest on.
@@ -181,7 +201,7 @@ class ChatTemplate:
         Raises:
             InputError: naming the property that does not hold.
         """
-        if not GENERATION.search(self.source):
+        if not has_marks(self.source):
             raise InputError("the chat template has no generation marks; put {% generation %} around the answers")
         whole = self.encode(PROBE)
         ends = set()

@@ -276,6 +276,7 @@ class Tuning:
         logging.getLogger("trl").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        warnings.filterwarnings("ignore", message=".*save_embedding_layers.*")  # PEFT, whenever there are new tokens
 
     def _trainer(self, recorder: Any, first: bool) -> Any:
         """TRL's trainer over our samples."""

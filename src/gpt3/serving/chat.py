@@ -12,6 +12,7 @@ from gpt3.serving.completions import Served, sampling_options, seed_of, usage
 from gpt3.serving.errors import bad
 from gpt3.serving.schema import ChatBody, Message
 from gpt3.serving.texts import Piece, Text, Token
+from gpt3.template_rendering import TemplateError, bounded
 
 
 def has_template(served: Served) -> bool:
@@ -150,9 +151,9 @@ def conversation_ids(served: Served, messages: Sequence[Message]) -> list[int]:
         role = "system" if message.role == "developer" else message.role
         turns.append({"role": role, "content": spelled.sub(hide, _content(message))})
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # the template is the model's: it may raise anything about what it is given
-        raise bad(f"the model's chat template refuses these messages: {error}"[:300], "messages") from None
+        text = bounded(lambda: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise bad(f"the model's chat template refuses these messages: {error}", "messages") from None
     ids: list[int] = []
     for place, part in enumerate(re.split(f"\ue000{mark}:(\\d+)\ue001", str(text))):
         if place % 2:  # a name, in two pieces, neither of which is one
