@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live_server import TEMPLATE, serving
+from live_server import TEMPLATE, serving, slowed
 
 pytestmark = pytest.mark.slow
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
@@ -90,7 +90,7 @@ def person(browser, live):
     person.window.close()
 
 
-def test_writing_in_place(person) -> None:
+def test_writing_in_place(person, language_model) -> None:
     """Type, stream, stop, undo, redo, regenerate."""
     page = person.page
     person.look("start")
@@ -113,12 +113,13 @@ def test_writing_in_place(person) -> None:
     page.fill("#max_tokens", "120")
     page.fill("#text", "The sea")
     page.focus("#text")
-    page.keyboard.press("Control+Enter")
-    person.until(lambda: len(person.text) > 12)
-    assert page.get_attribute("#work", "aria-busy") == "true"
-    person.look("streaming")
-    page.keyboard.press("Escape")
-    person.finished()
+    with slowed(language_model.engine, 0.05):
+        page.keyboard.press("Control+Enter")
+        person.until(lambda: len(person.text) > 12)
+        assert page.get_attribute("#work", "aria-busy") == "true"
+        person.look("streaming")
+        page.keyboard.press("Escape")
+        person.finished()
     assert person.status.startswith("stopped after")
 
 
