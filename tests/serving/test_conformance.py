@@ -32,7 +32,14 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_know(language_m
     try:
         with serving(language_model, max_samples=8) as live:
             options = [f"{live.url}/openapi.json", "--checks", f"{checks},negative_data_rejection", "--seed", "1"]
-            options += ["--max-examples", "60", "--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
+            options += [
+                "--max-examples",
+                "60",
+                "--phases",
+                "examples,coverage,fuzzing",
+                "--generation-database",
+                "none",
+            ]
             options += ["--request-timeout", "90"]  # the first one may wait until kernels are compiled
             done = subprocess.run([command, "run", *options], capture_output=True, text=True, timeout=900, cwd=tmp_path)
             assert live.worker.running == live.worker.waiting == 0
