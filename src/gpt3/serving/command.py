@@ -39,7 +39,7 @@ def run(options: ServeOptions) -> None:
         from gpt3.inference.language_model import load
         from gpt3.inference.locating import locate
 
-        places = [locate(wanted) for wanted in options.model or [None]]
+        places = [locate(wanted) for wanted in options.model] or [locate(None)]
         names = options.name or [name_of(place) for place in places]
         for name in names:
             if names.count(name) > 1:
