@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from gpt3.bench import clients, generators, servers
+from gpt3.bench import serve as bench_serve
 from gpt3.bench.generate_options import Contender
 from gpt3.bench.options import Case
 from gpt3.bench.serve import body_of, make_request, needed_flops, summary, table
@@ -111,6 +114,24 @@ def test_shares_and_ratios() -> None:
     results.append(summary(Case("demo", 1, 20), Contender("server", "fp32"), [answers(1.0, texts=1)], 6, 1e9))
     row = table(results).splitlines()[2].strip("| ").split(" | ")
     assert row[-6:] == ["100 → 300 ms (3.00)", "2.00", "0.95", "2.00", "2.50", "0.50"]
+
+
+def test_processor_seconds_that_no_system_tells_are_null(monkeypatch, capsys) -> None:
+    """Only Linux tells those of another process; NaN is no JSON."""
+    assert clients.cpu_seconds(os.getpid()) is None or Path("/proc").exists()
+    monkeypatch.setattr(clients, "Path", lambda _: Path("does not exist"))
+    assert clients.cpu_seconds(os.getpid()) is None
+    case = Case("demo", 1, 20)
+    for told in (None, 0.0):  # or a clock too coarse to tell
+        result = summary(
+            case, Contender("server", "fp32"), [answers(2.0), answers(2.0) | {"cpu_seconds": told}], 6, 1e9
+        )
+        assert result.per_cpu_second is None
+        assert table([result]).splitlines()[2].split("|")[6].strip() == ""
+        monkeypatch.setattr(bench_serve, "bench_serve", lambda _, result=result: ({}, [result]))
+        assert bench_serve.run(BenchServeOptions(json=True)) == 0
+        printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        assert printed["results"][0]["per_cpu_second"] is None
 
 
 @pytest.mark.parametrize(

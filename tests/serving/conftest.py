@@ -1,6 +1,7 @@
 """A tiny random model, and one live server for the tests that need nothing special of it."""
 
 import importlib.util
+import shutil
 
 import pytest
 from live_server import CONTEXT, fixtures, serving
@@ -27,3 +28,14 @@ def language_model(tokenizer):
 def live(language_model):
     with serving(language_model) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; its tests are slow ones."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    path = shutil.which("chromium") or shutil.which("google-chrome") or pytest.skip("needs chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

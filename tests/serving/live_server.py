@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -59,6 +60,17 @@ class Live:
         *events, done, rest = text.split("\n\n")
         assert (done, rest) == ("data: [DONE]", "")
         return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+@contextlib.contextmanager
+def slowed(engine, seconds: float):
+    """Each forward takes so much longer meanwhile, so that there is a middle of a text to do something in."""
+    forward = engine.forward
+    engine.forward = lambda *a: (time.sleep(seconds), forward(*a))[1]
+    try:
+        yield
+    finally:
+        del engine.forward
 
 
 @contextlib.contextmanager

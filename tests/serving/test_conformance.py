@@ -40,6 +40,7 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_know(language_m
                 "--generation-database",
                 "none",
             ]
+            options += ["--request-timeout", "90"]  # the first one may wait until kernels are compiled
             done = subprocess.run([command, "run", *options], capture_output=True, text=True, timeout=900, cwd=tmp_path)
             assert live.worker.running == live.worker.waiting == 0
     finally:

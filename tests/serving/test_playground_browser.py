@@ -5,81 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live_server import TEMPLATE, serving
+from browsing import DESK, PHONE, Person
+from live_server import TEMPLATE, serving, slowed
 
 pytestmark = pytest.mark.slow
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("needs chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Person:
-    """A browser window at the Playground.
-
-    Attributes:
-        faults: what went wrong in the page's own code.
-    """
-
-    def __init__(self, browser, url: str, size: dict[str, int] = DESK, **options) -> None:
-        self.window = browser.new_context(viewport=size, has_touch=size is PHONE, **options)
-        self.page = self.window.new_page()
-        self.page.set_default_timeout(60_000)
-        self.faults: list[str] = []
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", lambda line: self.faults.append(line.text) if line.type == "error" else None)
-        self.open(url)
-
-    def open(self, url: str) -> None:
-        self.page.goto(url)
-        self.page.wait_for_selector("#model option", state="attached")
-
-    def until(self, condition: Callable[[], object]) -> None:
-        """Wait; the page's policy forbids Playwright's own way, which evaluates text as code."""
-        end = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < end, "it did not happen"
-            self.page.wait_for_timeout(20)
-
-    @property
-    def status(self) -> str:
-        return self.page.inner_text("#status")
-
-    @property
-    def text(self) -> str:
-        return self.page.input_value("#text")
-
-    def finished(self) -> None:
-        self.page.wait_for_selector("#submit:visible")
-
-    def write(self, text: str) -> str:
-        """Type, Ctrl+Enter, wait; what stands there then."""
-        self.page.fill("#text", text)
-        self.page.focus("#text")
-        self.page.keyboard.press("Control+Enter")
-        self.until(lambda: "tokens in" in self.status)
-        self.finished()
-        return self.text
-
-    def look(self, name: str) -> None:
-        if folder := os.environ.get("GPT3_SCREENSHOTS"):
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
 @pytest.fixture
@@ -90,7 +22,7 @@ def person(browser, live):
     person.window.close()
 
 
-def test_writing_in_place(person) -> None:
+def test_writing_in_place(person, language_model) -> None:
     """Type, stream, stop, undo, redo, regenerate."""
     page = person.page
     person.look("start")
@@ -113,12 +45,13 @@ def test_writing_in_place(person) -> None:
     page.fill("#max_tokens", "120")
     page.fill("#text", "The sea")
     page.focus("#text")
-    page.keyboard.press("Control+Enter")
-    person.until(lambda: len(person.text) > 12)
-    assert page.get_attribute("#work", "aria-busy") == "true"
-    person.look("streaming")
-    page.keyboard.press("Escape")
-    person.finished()
+    with slowed(language_model.engine, 0.05):
+        page.keyboard.press("Control+Enter")
+        person.until(lambda: len(person.text) > 12)
+        assert page.get_attribute("#work", "aria-busy") == "true"
+        person.look("streaming")
+        page.keyboard.press("Escape")
+        person.finished()
     assert person.status.startswith("stopped after")
 
 
@@ -142,8 +75,10 @@ def test_probabilities(person) -> None:
     page.wait_for_selector("#token:visible")
     person.look("token")
     told = page.inner_text("#token")
-    shares = [float(share) for share in re.findall(r"([\d.]+) %\n", told.partition("logprob")[2].partition("\n")[2])]
-    covered = float(re.search(r"top five cover ([\d.]+) %", told)[1])
+    shares = [
+        float(share) for share in re.findall(r"([\d.]+)%", told.partition("logprob")[2].partition("The top five")[0])
+    ]
+    covered = float(re.search(r"top five cover ([\d.]+)%", told)[1])
     assert 5 <= len(shares) <= 6
     assert sum(shares[:5]) == pytest.approx(covered, abs=0.1)
     page.locator("#token button:not([disabled])").last.click()
@@ -255,6 +190,8 @@ def test_phone_width_and_dark(browser, live) -> None:
         "[...document.querySelectorAll('#bar button, nav button')].filter(e => e.offsetParent && e.offsetHeight < 40).length"
     )
     assert small == 0
+    page.click("#toggle-more")
+    person.look("phone-more")
     page.click("#theme")
     person.open(live.url)
     assert page.evaluate("document.documentElement.dataset.theme") == "light"  # kept

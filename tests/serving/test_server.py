@@ -164,6 +164,12 @@ def test_only_this_machine_is_served_without_a_key(monkeypatch) -> None:
     assert ServeOptions(host="::1").loopback
     monkeypatch.setenv("GPT3_API_KEY", "k")
     assert ServeOptions(host="0.0.0.0").key == "k"
+    for key in ("", "a\nb", "schlüssel"):
+        with pytest.raises(InputError, match="--api-key is empty or not plain text"):
+            ServeOptions(api_key=key)
+    monkeypatch.setenv("GPT3_API_KEY", "schlüssel")
+    with pytest.raises(InputError, match="GPT3_API_KEY is empty or not plain text"):
+        ServeOptions()
 
 
 def test_all_bad_options_are_told_at_once() -> None:

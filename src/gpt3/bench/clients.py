@@ -70,13 +70,13 @@ class Client:
         return int(event["usage"]["completion_tokens"])
 
 
-def cpu_seconds(process: int) -> float:
-    """Processor seconds another process has spent, all threads together; nan where the system does not say (all but Linux)."""
+def cpu_seconds(process: int) -> float | None:
+    """Processor seconds another process has spent, all threads together; None where the system does not say (all but Linux)."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
-        return float("nan")
+        return None
 
 
 async def burst(address: str, path: str, bodies: list[dict[str, Any]]) -> dict[str, Any]:
@@ -132,13 +132,14 @@ async def timed(request: dict[str, Any]) -> dict[str, Any]:
             `background`, those that are written to while `busy` are timed. Without `background` neither is timed.
 
     Returns:
-        firsts, total, tokens (see `burst`), cpu_seconds of the server meanwhile; idle, busy: seconds, or empty.
+        firsts, total, tokens (see `burst`), cpu_seconds of the server meanwhile, or None; idle, busy: seconds, or empty.
     """
     where = request["address"], request["path"]
     await burst(*where, request["warm"])
     spent = cpu_seconds(request["process"])
     found = await burst(*where, request["bodies"])
-    found["cpu_seconds"] = cpu_seconds(request["process"]) - spent
+    now = cpu_seconds(request["process"])
+    found["cpu_seconds"] = None if now is None or spent is None else now - spent
     if not request["background"]:
         return {**found, "idle": [], "busy": []}
     idle = await first_tokens(*where, request["idle"])

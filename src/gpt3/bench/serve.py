@@ -52,9 +52,9 @@ class Result:
     """Tokens/s of the slowest round."""
     fastest: float
     """Tokens/s of the fastest round."""
-    per_cpu_second: float
+    per_cpu_second: float | None
     """Tokens of the median round's processor seconds, the clients' left out: tells what a server costs on a busy machine, too, if
-    it has one thread. nan if the system does not say."""
+    it has one thread. None if the system does not say."""
     first: float
     """Seconds to the first token: the median of all clients and rounds."""
     last_first: float
@@ -111,8 +111,9 @@ def bench_serve(options: BenchServeOptions) -> tuple[dict[str, Any], list[Result
                     answers.setdefault((case, one), []).append(answer)
                     pace = sum(answer["tokens"]) / answer["total"]
                     about = f"{case}, round {turn + 1} of {options.rounds}: {SHOWN[one.who]} {one.weights}"
-                    spent = sum(answer["tokens"]) / answer["cpu_seconds"]
-                    print(f"{about} {pace:,.1f} tokens/s, {spent:,.1f} per CPU s", file=sys.stderr, flush=True)
+                    spent = per_cpu_second([answer])
+                    told = "" if spent is None else f", {spent:,.1f} per CPU s"
+                    print(f"{about} {pace:,.1f} tokens/s{told}", file=sys.stderr, flush=True)
             flops.append(call(generators.__file__, ask, folder, "the machine", threads=threads)["gemm_flops"])
     peak = statistics.median(flops)
     results = [summary(case, one, found, options.new_tokens, peak) for (case, one), found in answers.items()]
@@ -206,6 +207,12 @@ def needed_flops(shape: Preset, prompt: int, new_tokens: int) -> int:
     return 2 * (matrix_values(shape) - head) * (prompt + new_tokens - 1) + 2 * head * new_tokens
 
 
+def per_cpu_second(answers: Sequence[dict[str, Any]]) -> float | None:
+    """Tokens of a round over the median of the rounds' processor seconds; None where a round has none."""
+    spent = [answer["cpu_seconds"] for answer in answers]
+    return sum(answers[0]["tokens"]) / statistics.median(spent) if all(spent) else None
+
+
 def summary(case: Case, one: Contender, answers: Sequence[dict[str, Any]], new_tokens: int, peak: float) -> Result:
     """A contender's rounds as one result; `peak` is the measured GEMM speed, FLOP/s."""
     texts, totals = len(answers[0]["tokens"]), [answer["total"] for answer in answers]
@@ -220,7 +227,7 @@ def summary(case: Case, one: Contender, answers: Sequence[dict[str, Any]], new_t
         tokens_per_s=texts * new_tokens / seconds,
         slowest=min(paces),
         fastest=max(paces),
-        per_cpu_second=texts * new_tokens / statistics.median(answer["cpu_seconds"] for answer in answers),
+        per_cpu_second=per_cpu_second(answers),
         first=statistics.median(every["firsts"]),
         last_first=statistics.median(max(answer["firsts"]) for answer in answers),
         flops_share=texts * needed_flops(preset(case.model), case.context, new_tokens) / seconds / peak,
@@ -264,7 +271,7 @@ def table(results: Sequence[Result]) -> str:
             "q8_0" if (r.who, r.weights) == ("llama.cpp", "int8") else r.weights,
             f"{r.tokens_per_s:,.1f} ({r.slowest:,.1f}-{r.fastest:,.1f})",
             f"{r.flops_share:.0%}",
-            "" if r.per_cpu_second != r.per_cpu_second else f"{r.per_cpu_second:,.1f}",
+            "" if r.per_cpu_second is None else f"{r.per_cpu_second:,.1f}",
             f"{r.first * 1000:,.0f} ms ({r.last_first * 1000:,.0f})",
             f"{r.idle_first * 1000:,.0f} → {r.busy_first * 1000:,.0f} ms ({r.busy_first / r.idle_first:.2f})"
             if r.idle_first and r.busy_first

@@ -29,7 +29,7 @@ from gpt3.serving.worker import Ticket, Worker
 
 KEPT = (401, 403)
 """What a path without a body may be refused with."""
-ASSETS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+ASSETS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class Host(NamedTuple):

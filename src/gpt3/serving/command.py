@@ -51,12 +51,13 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
     from gpt3.inference.language_model import load
     from gpt3.inference.locating import locate
 
-    models: dict[str, LanguageModel] = {}
-    for number, wanted in enumerate(options.model or [None]):
-        place = locate(wanted)
-        name = options.name[number] if options.name else name_of(place)
-        if name in models:
+    places = [locate(wanted) for wanted in options.model] or [locate(None)]
+    names = options.name or [name_of(place) for place in places]
+    for name in names:
+        if names.count(name) > 1:
             raise InputError(f"two models have the name {name}; give different ones: --name A --name B")
+    models: dict[str, LanguageModel] = {}
+    for name, place in zip(names, places, strict=True):
         models[name] = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
         models[name].complete("a", max_new_tokens=2)  # kernels are compiled now, not while the first client waits
     return models

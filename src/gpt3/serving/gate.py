@@ -83,7 +83,8 @@ class Gate:
                 if received > self.max_body:
                     if message.get("more_body", False):
                         await _swallow(receive)
-                    raise HTTPException(413, self._too_large().message)  # FastAPI passes on this kind from a body
+                    told = f"the body is larger than {self.max_body:,} bytes (--max-body); send less"
+                    raise HTTPException(413, told)  # of what reading a body raises, FastAPI passes on this kind
             return message
 
         await self.app(scope, limited, answer)
@@ -106,14 +107,6 @@ class Gate:
                 raise ApiError(
                     415, f"the content type is {kind[:40] or 'missing'}; send JSON with Content-Type: application/json"
                 )
-            length = headers.get(b"content-length", b"")
-            if length.isdigit() and int(length[:20]) > self.max_body:
-                raise self._too_large()
-
-    def _too_large(self) -> ApiError:
-        return ApiError(
-            413, f"the body is larger than {self.max_body:,} bytes (--max-body); send less", code="body_too_large"
-        )
 
 
 async def _swallow(receive: Receive) -> None:

@@ -77,8 +77,9 @@ class ServeOptions:
         found = []
         if not 0 <= self.port <= 65535:
             found.append(f"--port is {self.port}; give 1 to 65535, or 0 for a free one")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
-            found.append("--api-key is empty or not plain text; give ASCII characters without line ends")
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key):
+            source = KEY_VARIABLE if self.api_key is None else "--api-key"
+            found.append(f"{source} is empty or not plain text; give ASCII characters without line ends")
         if self.name and len(self.name) != max(1, len(self.model)):
             found.append(
                 f"--name gives {len(self.name)} names for {max(1, len(self.model))} models; give as many, or none"

@@ -83,7 +83,7 @@ export function showHistory(entries, restore, clear) {
   const list = entries.map((entry) => {
     const when = new Date(entry.time).toLocaleString();
     const button = element("button", { className: "entry" }, element("b", { textContent: entry.text.trim().slice(-120) || "(empty)" }),
-      element("small", { textContent: `${when} · ${entry.text.length} characters` }));
+      element("small", { textContent: `${when} · ${entry.text.length.toLocaleString()} characters` }));
     button.addEventListener("click", () => { close(); restore(entry); });
     return button;
   });

@@ -1,6 +1,6 @@
 // The text and what lies under it: what the model wrote, each token on the colour of its probability.
 
-export const LABELS = ["< 5 %", "< 25 %", "< 50 %", "< 80 %", "≥ 80 %"];
+export const LABELS = ["< 5%", "< 25%", "< 50%", "< 80%", "≥ 80%"];
 const BOUNDS = [0.05, 0.25, 0.5, 0.8];
 
 export function shade(logprob) {
@@ -41,19 +41,21 @@ export class Paper {
     this.future = [];
   }
 
+  get canUndo() { return this.past.some((state) => state.text !== this.text); }
+
+  get canRedo() { return this.future.length > 0; }
+
   undo() {
-    while (this.past.length && this.past.at(-1).text === this.text) this.past.pop();
-    if (!this.past.length) return false;
+    if (!this.canUndo) return;
+    while (this.past.at(-1).text === this.text) this.past.pop();
     this.future.push(this.state());
     this.restore(this.past.pop());
-    return true;
   }
 
   redo() {
-    if (!this.future.length) return false;
+    if (!this.canRedo) return;
     this.past.push(this.state());
     this.restore(this.future.pop());
-    return true;
   }
 
   // A person changed the text: what stands after the first change has no known probabilities any more.
@@ -134,8 +136,13 @@ export class Paper {
       plain(start);
       const span = document.createElement("span");
       span.className = name;
-      span.textContent = text.slice(start, end);
-      if (index !== undefined) span.dataset.index = index;
+      if (index === undefined) span.textContent = text.slice(start, end);
+      else {  // the space before a word has no colour: at the end of a line it would hang over as a strip of its own
+        const space = /^ (?=\S)/.test(text.slice(start, end)) ? 1 : 0, word = document.createElement("span");
+        word.textContent = text.slice(start + space, end);
+        span.append(text.slice(start, start + space), word);
+        span.dataset.index = index;
+      }
       parts.push(span);
       at = end;
     };
@@ -146,6 +153,7 @@ export class Paper {
     }
     plain(text.length);
     const tail = document.createElement("span");  // a last line end needs something after it to take up a line
+    tail.className = "tail";
     tail.textContent = "\u200b";
     this.shades.replaceChildren(...parts, tail);
     this.shades.scrollTop = this.area.scrollTop;

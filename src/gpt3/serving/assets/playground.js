@@ -9,11 +9,13 @@ import * as settings from "./settings.js";
 const $ = (id) => document.getElementById(id);
 const paper = new Paper($("text"), $("shades"), $("paper"));
 const chat = new Chat();
+const CONTROL_ENTER = /Mac|iP/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵";
 let models = [];
 let mode = "complete";
 let running = null;  // AbortController of the request that runs
 let shown = -1;      // token that is described
 let pinned = false;  // it stays when the pointer leaves
+let last = null;     // the last continuation: the text after it, the state before it, how to write another
 
 // ---- settings, presets, theme -------------------------------------------------------------------------------------------
 
@@ -38,15 +40,21 @@ function fillPresets(select) {
   $("presets").value = select ?? "";
 }
 
-function apply(state, keepText = false) {
+function apply(state) {
   settings.write(state);
-  if (!keepText) {
-    paper.keep();
-    paper.restore({ text: String(state.text ?? ""), tokens: [], written: [] });
-  }
+  paper.keep();
+  paper.restore({ text: String(state.text ?? ""), tokens: [], written: [] });
+  problem(null);
   setMode("complete");
   changed();
-  recount();
+}
+
+function choosePreset(value) {
+  const [kind, place] = [value[0], Number(value.slice(1))];
+  const chosen = (kind === "s" ? settings.load("presets", []) : settings.PRESETS)[place];
+  if (!kind || !chosen) return;
+  $("presets").value = value;
+  apply(chosen[1]);
 }
 
 function setTheme(theme) {
@@ -61,8 +69,19 @@ function setMode(next) {
   $("chat").hidden = mode !== "chat";
   for (const name of ["complete", "chat"]) $(`mode-${name}`).setAttribute("aria-pressed", String(mode === name));
   $("redo").hidden = mode === "chat";
+  $("submit").replaceChildren(...(mode === "chat" ? ["Send ", dialogs.element("kbd", { textContent: "↵" })] : ["Submit ", dialogs.element("kbd", { textContent: CONTROL_ENTER })]));
   document.body.classList.toggle("chatting", mode === "chat");  // settings that only completions have are not shown
   hideToken();
+  touched();
+}
+
+// The text is another, or the model: what depends on it.
+function touched() {
+  const chatting = mode === "chat", busy = Boolean(running);
+  $("begin").hidden = busy || paper.text !== "";
+  $("undo").disabled = busy || !(chatting ? chat.messages.length : paper.canUndo);
+  $("redo").disabled = busy || !paper.canRedo;
+  $("again").disabled = busy || !(chatting ? chat.messages.length : paper.written.length);
   recount();
 }
 
@@ -92,9 +111,10 @@ function busy(on) {
   $("submit").hidden = on;
   $("stop").hidden = !on;
   $("text").readOnly = on;
-  for (const id of ["undo", "redo", "again", "mode-complete"]) $(id).disabled = on;
+  $("mode-complete").disabled = $("model").disabled = on;
   $("mode-chat").disabled = on || !currentModel()?.chat;
   $("work").setAttribute("aria-busy", String(on));
+  touched();
 }
 
 async function run(work) {
@@ -107,24 +127,29 @@ async function run(work) {
   $("count").textContent = "";  // counted anew at the end
   const began = performance.now();
   const made = { tokens: 0, reason: null };
+  let told = "", failure = null;
   try {
     await work(running.signal, made);
     const seconds = (performance.now() - began) / 1000;
     const why = { length: "maximum length", stop: "stop" }[made.reason] ?? made.reason;
-    $("status").textContent = `${made.tokens} tokens in ${seconds.toFixed(1)} s` + (why ? ` · ended by ${why}` : "");
+    told = `${count(made.tokens)} in ${seconds < 0.1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}` + (why ? ` · ended by ${why}` : "");
   } catch (error) {
-    $("status").textContent = error.name === "AbortError" ? `stopped after ${made.tokens} tokens` : "";
-    if (error.name !== "AbortError") problem(error);
+    if (error.name === "AbortError") told = `stopped after ${count(made.tokens)}`;
+    else failure = error;
   } finally {
     running = null;
     paper.draw();
     busy(false);
-    recount();
+    $("status").textContent = told;  // after `busy`, or it would not be read aloud
+    problem(failure);
   }
 }
 
+const count = (tokens) => `${tokens.toLocaleString()} ${tokens === 1 ? "token" : "tokens"}`;
+
 function complete() {
-  const values = settings.read();
+  if (running) return null;
+  const values = settings.read(), before = paper.state();
   paper.keep();
   return run(async (signal, made) => {
     const inject = settings.unescaped(values.start);
@@ -133,7 +158,11 @@ function complete() {
     await continueFrom(values, signal, made);
     const restart = settings.unescaped(values.restart);
     if (restart) paper.append(restart, false);
-  }).finally(() => { $("text").focus(); $("text").setSelectionRange(paper.text.length, paper.text.length); });
+  }).finally(() => {
+    last = { after: paper.text, before, write: complete };
+    $("text").focus();
+    $("text").setSelectionRange(paper.text.length, paper.text.length);
+  });
 }
 
 // Stream a continuation of all that is there.
@@ -147,7 +176,7 @@ async function continueFrom(values, signal, made) {
     if (choice.logprobs) paper.addTokens(choice.logprobs, base, from, characters);
     made.tokens += choice.logprobs?.tokens.length ?? 0;
     made.reason = choice.finish_reason ?? made.reason;
-    $("status").textContent = `${made.tokens} tokens …`;
+    $("status").textContent = `${count(made.tokens)} …`;
   };
   for await (const chunk of api.stream("/v1/completions", body, signal)) take(chunk.choices[0]);
 }
@@ -181,18 +210,28 @@ function submit() {
 function undo() {
   if (running) return;
   hideToken();
+  problem(null);
+  $("status").textContent = "";
   if (mode === "chat") { const said = chat.takeBack(true); if (said) $("say").value = said; }
-  else if (!paper.undo()) $("status").textContent = "nothing to undo";
-  recount();
+  else paper.undo();
+  touched();
+}
+
+function redo() {
+  if (running) return;
+  hideToken();
+  problem(null);
+  paper.redo();
+  touched();
 }
 
 function again() {
   if (running) return;
-  if (mode === "chat") { chat.takeBack(false); talk(null); }
-  else {
-    if (paper.written.length) paper.undo();
-    complete();
-  }
+  if (mode === "chat") { chat.takeBack(false); talk(null); return; }
+  if (last?.after !== paper.text) { complete(); return; }  // the text was changed since
+  paper.keep();
+  paper.restore(last.before);
+  last.write();
 }
 
 // Take another token than the model did, and go on from there.
@@ -210,8 +249,16 @@ function branch(index, text) {
   const logprob = token.top.find(([word]) => word === text)[1];
   paper.tokens.push({ start: place, end: paper.text.length, text, logprob, top: token.top });
   paper.draw();
-  const values = settings.read();
-  run((signal, made) => continueFrom(values, signal, made)).finally(() => $("text").focus());
+  goOn();
+}
+
+// Continue without injections.
+function goOn() {
+  const before = paper.state();
+  run((signal, made) => continueFrom(settings.read(), signal, made)).finally(() => {
+    last = { after: paper.text, before, write: () => { paper.keep(); goOn(); } };
+    $("text").focus();
+  });
 }
 
 // ---- the token under the pointer or before the caret ------------------------------------------------------------------------
@@ -222,19 +269,21 @@ function describe(index, pin) {
   shown = index;
   pinned = pin;
   paper.mark(index);
-  const per = (logprob) => `${(100 * Math.exp(logprob)).toFixed(2)} %`;
+  const per = (logprob) => `${(100 * Math.exp(logprob)).toFixed(2)}%`;
   const covered = token.top.slice(0, 5).reduce((sum, [, logprob]) => sum + Math.exp(logprob), 0);
   const items = token.top.map(([word, logprob]) => {
-    const bar = dialogs.element("i");
+    const bar = dialogs.element("i"), fixed = /^bytes:|^<\|.*\|>$/.test(word);  // parts of characters and control tokens are no text
     bar.style.width = `${100 * Math.exp(logprob)}%`;
-    const button = dialogs.element("button", { disabled: word.startsWith("bytes:") || word === "<|endoftext|>", title: "Go on from here with this token" }, bar,
-      dialogs.element("span", { className: "word", textContent: visible(word) }), dialogs.element("span", { textContent: per(logprob) }));
+    const button = dialogs.element("button", { disabled: fixed, title: fixed ? "" : "Go on from here with this token" },
+      dialogs.element("span", { className: "word", textContent: visible(word) }), dialogs.element("span", { className: "share" }, bar),
+      dialogs.element("span", { className: "per", textContent: per(logprob) }));
     button.addEventListener("click", () => branch(index, word));
     return dialogs.element("li", { className: word === token.text ? "said" : "" }, button);
   });
   $("token").replaceChildren(dialogs.element("h2", { textContent: visible(token.text) }),
-    dialogs.element("p", { textContent: `logprob ${token.logprob.toFixed(3)} · ${per(token.logprob)}` }), dialogs.element("ol", {}, ...items),
-    dialogs.element("p", { textContent: `The top five cover ${(100 * covered).toFixed(1)} %. Choose one to branch from here.` }));
+    dialogs.element("p", { textContent: `${per(token.logprob)} · logprob ${token.logprob.toFixed(3).replace("-", "−")}` }), dialogs.element("ol", {}, ...items),
+    dialogs.element("p", { textContent: `The top five cover ${(100 * covered).toFixed(1)}%. Choose one to branch from here.` }));
+  if (pin) $("told").textContent = `${visible(token.text)}, ${per(token.logprob)}`;
   $("token").hidden = false;
   const box = paper.spanOf(index).getClientRects()[0], card = $("token").getBoundingClientRect();
   const below = box.bottom + 8 + card.height < innerHeight;
@@ -293,7 +342,7 @@ function recount() {
     counting = new AbortController();
     const room = model.context_length;
     try {
-      const tokens = await api.countTokens(paper.text, model.id, counting.signal);
+      const tokens = paper.text ? await api.countTokens(paper.text, model.id, counting.signal) : 0;
       $("count").textContent = `${tokens.toLocaleString()} / ${room.toLocaleString()} tokens`;
       $("count").classList.remove("over");
     } catch (error) {
@@ -311,9 +360,9 @@ const current = () => ({ ...settings.read(), text: paper.text });
 $("submit").addEventListener("click", submit);
 $("stop").addEventListener("click", () => running?.abort());
 $("undo").addEventListener("click", undo);
-$("redo").addEventListener("click", () => { hideToken(); paper.redo(); recount(); });
+$("redo").addEventListener("click", redo);
 $("again").addEventListener("click", again);
-$("text").addEventListener("input", () => { hideToken(); recount(); });
+$("text").addEventListener("input", () => { hideToken(); problem(null); touched(); });
 $("mode-complete").addEventListener("click", () => setMode("complete"));
 $("mode-chat").addEventListener("click", () => setMode("chat"));
 $("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
@@ -335,17 +384,26 @@ $("save").addEventListener("click", async () => {
   settings.store("presets", [...saved, [name, current()]]);
   fillPresets(`s${saved.length}`);
 });
-$("presets").addEventListener("change", () => {
-  const [kind, place] = [$("presets").value[0], Number($("presets").value.slice(1))];
-  const chosen = (kind === "s" ? settings.load("presets", []) : settings.PRESETS)[place];
-  if (kind && chosen) apply(chosen[1]);
-});
-$("model").addEventListener("change", () => { settings.limitLength(currentModel().context_length); busy(false); setMode(mode); });
-$("toggle-settings").addEventListener("click", () => {
-  const open = $("settings").classList.toggle("open");
+$("presets").addEventListener("change", () => choosePreset($("presets").value));
+$("model").addEventListener("change", takeModel);
+function takeModel() {
+  const model = currentModel();
+  $("about").textContent = `context ${model.context_length.toLocaleString()} · vocabulary ${model.vocabulary.toLocaleString()}${model.chat ? " · chats" : ""}`;
+  $("mode-chat").title = model.chat ? "" : "This model has no chat template; it continues text";
+  settings.limitLength(model.context_length);
+  problem(null);
+  busy(false);
+  setMode(mode);
+}
+// On a narrow screen the settings lie over the text.
+const narrow = matchMedia("(max-width: 820px)");
+function showSettings(open) {
+  $("settings").classList.toggle("open", open);
   $("toggle-settings").setAttribute("aria-expanded", String(open));
-  if (open) $("settings").scrollIntoView({ block: "start" });
-});
+  $("work").inert = open && narrow.matches;
+}
+$("toggle-settings").addEventListener("click", () => showSettings(!$("settings").classList.contains("open")));
+narrow.addEventListener("change", () => showSettings(false));
 $("say").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.isComposing) { event.preventDefault(); submit(); }
 });
@@ -354,14 +412,14 @@ document.addEventListener("keydown", (event) => {
   if ($("dialog").open) return;
   if (control && event.key === "Enter") { event.preventDefault(); if (event.shiftKey) again(); else submit(); }
   else if (event.key === "Escape" && running) { event.preventDefault(); running.abort(); }
-  else if (event.key === "Escape") hideToken();
+  else if (event.key === "Escape") { hideToken(); showSettings(false); }
   else if (event.altKey && event.key === "ArrowDown" && event.target === $("text")) {
     event.preventDefault();
     caret();
     $("token").querySelector("button:not(:disabled)")?.focus();
   } else if (control && event.target === $("text") && /^[zy]$/i.test(event.key)) {
     event.preventDefault();
-    if (event.shiftKey || event.key.toLowerCase() === "y") $("redo").click();
+    if (event.shiftKey || event.key.toLowerCase() === "y") redo();
     else undo();
   }
 });
@@ -372,14 +430,16 @@ async function start() {
   } catch (error) { problem(error); return; }
   problem(null);
   $("model").replaceChildren(...models.map((model) => dialogs.element("option", { value: model.id, textContent: model.id })));
-  settings.limitLength(currentModel().context_length);
-  $("mode-chat").title = currentModel().chat ? "" : "This model has no chat template; it continues text";
-  busy(false);
-  recount();
+  takeModel();
 }
 
 setTheme(settings.load("theme", matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 LABELS.forEach((label, i) => $("legend").append(dialogs.element("li", { className: `p${i}`, textContent: label })));
+settings.PRESETS.forEach(([name], i) => {
+  const chip = dialogs.element("button", { textContent: name });
+  chip.addEventListener("click", () => { choosePreset(`p${i}`); $("text").focus(); });
+  $("begin").lastElementChild.append(chip);
+});
 settings.buildSliders(changed);
 settings.write(settings.load("settings", {}));
 fillPresets();

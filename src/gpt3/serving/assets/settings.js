@@ -5,10 +5,10 @@ export const SLIDERS = [
   ["temperature", "Temperature", 0, 2, 0.01, 0.7, "0 always takes the likeliest token; higher is wilder"],
   ["max_tokens", "Maximum length", 1, 2048, 1, 64, "tokens to write at most"],
   ["top_p", "Top P", 0, 1, 0.01, 1, "only the likeliest tokens with this much probability together"],
-  ["top_k", "Top K", 0, 200, 1, 0, "only so many of the likeliest tokens; 0 is all"],
-  ["min_p", "Min P", 0, 1, 0.01, 0, "only tokens at least this many times as likely as the likeliest"],
   ["frequency_penalty", "Frequency penalty", -2, 2, 0.01, 0, "the more often a token came, the less likely it becomes"],
   ["presence_penalty", "Presence penalty", -2, 2, 0.01, 0, "tokens that came once become less likely"],
+  ["top_k", "Top K", 0, 200, 1, 0, "only so many of the likeliest tokens; 0 is all"],
+  ["min_p", "Min P", 0, 1, 0.01, 0, "only tokens at least this many times as likely as the likeliest"],
   ["repetition_penalty", "Repetition penalty", 0.5, 2, 0.01, 1, "above 1: tokens of prompt and text become less likely"],
   ["best_of", "Best of", 1, 20, 1, 1, "write so many, show the likeliest; does not stream"],
 ];
@@ -38,6 +38,8 @@ export const PRESETS = [
   ["A story", { text: "The lighthouse keeper had not spoken to anyone for a year when", temperature: 1, top_p: 0.9, max_tokens: 200 }],
 ];
 
+const RARE = ["top_k", "min_p", "repetition_penalty", "best_of"];  // behind a fold
+const CENTRES = { frequency_penalty: 0, presence_penalty: 0, repetition_penalty: 1 };  // where a slider does nothing, if not at its left end
 const TEXTS = ["stops", "start", "restart", "seed"];
 const SHOWS = ["off", "most", "least", "full"];
 const $ = (id) => document.getElementById(id);
@@ -54,15 +56,24 @@ export function buildSliders(changed) {
     Object.assign(number, { id: name, type: "number", min: least, max: most, step, value, title: why });
     Object.assign(range, { type: "range", min: least, max: most, step, value, tabIndex: -1, title: why });
     range.setAttribute("aria-label", `${label}, slider`);
-    range.addEventListener("input", () => { number.value = range.value; changed(); });
-    number.addEventListener("input", () => { range.value = number.value; changed(); });
+    range.addEventListener("input", () => { number.value = range.value; paint(range, name); changed(); });
+    number.addEventListener("input", () => { range.value = number.value; paint(range, name); changed(); });
     number.addEventListener("change", () => { set(name, number.value); changed(); });
     head.append(title, number);
     box.append(head, range);
-    $("sliders").append(box);
+    $(RARE.includes(name) ? "rare-sliders" : "sliders").append(box);
   }
   for (const name of TEXTS) $(name).addEventListener("input", changed);
   $("show").addEventListener("change", changed);
+}
+
+// Fill the track from where the slider does nothing to where it stands.
+function paint(range, name) {
+  const [least, most] = [Number(range.min), Number(range.max)];
+  const share = (value) => (100 * (value - least)) / (most - least);
+  const ends = [share(CENTRES[name] ?? least), share(Number(range.value))].sort((a, b) => a - b);
+  range.style.setProperty("--low", `${ends[0]}%`);
+  range.style.setProperty("--high", `${ends[1]}%`);
 }
 
 // Put a value into its fields, brought within its range.
@@ -72,7 +83,9 @@ function set(name, value) {
   const most = Number($(name).max);
   const fine = Number.isFinite(number) && value !== "" ? Math.min(most, Math.max(slider[2], number)) : slider[5];
   $(name).value = slider[4] === 1 ? Math.round(fine) : fine;
-  $(name).closest(".slider").querySelector("[type=range]").value = $(name).value;
+  const range = $(name).closest(".slider").querySelector("[type=range]");
+  range.value = $(name).value;
+  paint(range, name);
 }
 
 export function limitLength(context) {
@@ -90,6 +103,7 @@ export function read() {
 // Values may come from a link, so nothing is believed about them.
 export function write(values) {
   for (const [name, , , , , value] of SLIDERS) set(name, values[name] ?? value);
+  if (SLIDERS.some(([name, , , , , value]) => RARE.includes(name) && Number($(name).value) !== value)) $("rarer").open = true;
   for (const name of TEXTS) $(name).value = typeof values[name] === "string" ? values[name].slice(0, 2000) : "";
   $("show").value = SHOWS.includes(values.show) ? values.show : "off";
 }
