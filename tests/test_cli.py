@@ -28,7 +28,8 @@ SURFACE = {
         min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
         repetition_penalty seed stats stop temperature top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text tokens",
-    "eval": "batch contamination data_dir device dtype format json limit list_tasks model out quantize seed shots style tasks",
+    "eval": """batch contamination data_dir device dtype format json limit list_tasks lm_eval_tasks model out quantize seed shots
+        style tasks""",
     "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
         timeout unprotected""",
     "export": "context dtype format model out verify",

@@ -10,7 +10,7 @@ from gpt3.evaluation.answers import exact_match, f1
 from gpt3.evaluation.items import Item, Source, Split, Task
 from gpt3.evaluation.protocol import Question, check_fit, encode_pair, questions, with_room
 from gpt3.evaluation.results import figures, mean, paper_values
-from gpt3.evaluation.scores import score
+from gpt3.evaluation.scores import judge_choice, score
 from gpt3.evaluation.tasks import TASKS, select
 from gpt3.inference.language_model import LanguageModel
 
@@ -113,6 +113,25 @@ def test_each_rule_has_its_own_winner_on_a_model_of_known_probabilities(network,
     unconditional = task(normalization="unconditional", answer_context="Answer:")
     [result] = score(model, unconditional, [question])
     assert result.metrics["acc_unconditional"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "totals", "lengths", "winner"),
+    [
+        ("sum", (-2.0, -4.5), (1, 5), 0),
+        ("token", (-2.0, -4.5), (2, 5), 1),  # -1 and -0.9; of one token more it would be -0.67 and -0.75
+        ("char", (-2.0, -4.5), (1, 1), 1),  # the same of 2 and 5 characters, the space before them not counted
+        ("byte", (-3.0, -4.6), (1, 1), 1),  # -1 and -0.92 of 3 and 5 bytes, -0.75 and -0.77 of 4 and 6
+        ("char", (-2.1, -4.5), (2, 5), 1),  # é is one character, -1.05 and -0.9, and two bytes, -0.7 and -0.9
+        ("byte", (-2.1, -4.5), (2, 5), 0),
+    ],
+)
+def test_each_rule_divides_by_what_it_says(rule, totals, lengths, winner):
+    options = (" é1", " 12345")
+    for gold in range(2):
+        question = Question(0, Item("The sea", options, gold), "", 0)
+        result = judge_choice(task(normalization="sum"), question, totals, lengths)
+        assert result.metrics[f"acc_{rule}"] == float(gold == winner)
 
 
 def test_partial_scoring_compares_the_same_ending(model):

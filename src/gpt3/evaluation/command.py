@@ -16,6 +16,7 @@ from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.evaluation.example_file import ExampleFile
 from gpt3.evaluation.items import Source, Split, Task
+from gpt3.evaluation.lm_eval_definitions import FOLDER
 from gpt3.evaluation.lm_eval_style import in_lm_eval_style
 from gpt3.evaluation.options import EvalOptions
 from gpt3.evaluation.overlap import Verdicts, measure_overlap
@@ -51,6 +52,9 @@ def run(options: EvalOptions) -> None:
     """
     if options.list_tasks:
         print(listing())
+        return
+    if options.lm_eval_tasks:
+        print(FOLDER)
         return
     parts = prepare(options)  # before the model, whose loading takes seconds
 

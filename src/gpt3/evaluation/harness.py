@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import require
 from gpt3.evaluation.protocol import encode_pair
+from gpt3.inference.beam import beam_search
 from gpt3.inference.continuations import Request, score_requests
 from gpt3.inference.generation import Job
 from gpt3.inference.options import SamplingOptions
@@ -72,7 +73,7 @@ class HarnessModel(LM):
         ]
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The greedy (or drawn) continuation of each context, up to one of its `until` texts."""
+        """The greedy (or drawn, or with `num_beams` searched) continuation of each context, up to one of its `until` texts."""
         return [self._continue(*request.args) for request in requests]
 
     def _continue(self, context: str, wishes: dict[str, Any]) -> str:
@@ -86,7 +87,23 @@ class HarnessModel(LM):
         ids = self.model.encode_prompt(context)
         room = max(1, self.model.engine.context - options.max_new_tokens + 1)
         self.truncated += len(ids) > room
-        job = Job(self.model, [ids[-room:]], options, self.batch)
+        ids = ids[-room:]
+        if int(wishes.get("num_beams", 1)) > 1:
+            return self._search(ids, options, int(wishes["num_beams"]), float(wishes.get("length_penalty", 1)))
+        job = Job(self.model, [ids], options, self.batch)
         for _ in job:
             pass
         return job.results()[0].text
+
+    def _search(self, ids: list[int], options: SamplingOptions, beams: int, length_penalty: float) -> str:
+        best, _ = beam_search(
+            self.model.engine,
+            ids,
+            width=beams,
+            length_penalty=length_penalty,
+            max_new_tokens=options.max_new_tokens,
+            ends=self.model.ends,
+            stop=lambda made: any(text in self.model.text_of(made) for text in options.stop),
+        )[0]
+        text = self.model.text_of(best)
+        return text[: min((text.find(stop) for stop in options.stop if stop in text), default=len(text))]

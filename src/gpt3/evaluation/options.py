@@ -42,6 +42,8 @@ class EvalOptions:
     """Folder for results.json, report.html and every example; what is there is gone on with. Default: eval/NAME-OF-THE-MODEL."""
     list_tasks: bool = False
     """Print the tasks and end."""
+    lm_eval_tasks: bool = False
+    """Print the folder of these tasks' definitions for lm-eval's --include_path, and end."""
     json: bool = False
     """Print results.json in place of the table."""
     device: str = "auto"

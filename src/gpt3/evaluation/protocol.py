@@ -14,7 +14,7 @@ import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gpt3.errors import InputError
 from gpt3.evaluation.items import Item, Split, Task
@@ -41,31 +41,68 @@ class Question:
         return self.before + self.item.context
 
 
-def questions(task: Task, split: Split, shots: int, seed: int, limit: int | None = None) -> list[Question]:
-    """The test items, each with `shots` demonstrations of its own.
+class Encoder(Protocol):
+    """What makes ids of texts: a `LanguageModel`, or a tokenizer alone."""
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Ids of what a text begins with."""
+
+    def encode_word(self, word: str) -> list[int]:
+        """Ids of what stands inside a text."""
+
+
+class Questions:
+    """The test items, each with `shots` demonstrations of its own, which are drawn when it is looked at.
 
     Raises:
         InputError: fewer demonstrations than asked for.
     """
-    test, instruction = split.test, split.instruction
-    if shots == 0 and split.zero_shot is not None:
-        test, instruction = split.zero_shot, ""
-    pool = split.test if split.shots is None else split.shots
-    own = groups(pool) if split.shots is None else [range(0)] * len(test)
-    most = len(pool) - max(map(len, own))
-    if shots > most:
-        raise InputError(
-            f"--shots {shots} of {task.name}: there are {most} examples to draw from; give at most so many"
-        )
-    found = []
-    for number, item in enumerate(test[:limit]):
-        rng = random.Random(f"{seed}/{task.name}/{shots}/{'all' if task.fixed_draw else number}")
-        drawn = rng.sample(range(len(pool) - len(own[number])), shots)
+
+    def __init__(self, task: Task, split: Split, shots: int, seed: int) -> None:
+        self.task, self.split, self.shots, self.seed = task, split, shots, seed
+        self.items, self.instruction = split.test, split.instruction
+        if shots == 0 and split.zero_shot is not None:
+            self.items, self.instruction = split.zero_shot, ""
+        self._pool = split.test if split.shots is None else split.shots
+        self._own = groups(self._pool) if split.shots is None else [range(0)] * len(self.items)
+        most = len(self._pool) - max(map(len, self._own))
+        if shots > most:
+            raise InputError(
+                f"--shots {shots} of {task.name}: there are {most} examples to draw from; give at most so many"
+            )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Question:
+        own = self._own[number]
+        rng = random.Random(f"{self.seed}/{self.task.name}/{self.shots}/{'all' if self.task.fixed_draw else number}")
+        drawn = rng.sample(range(len(self._pool) - len(own)), self.shots)
         # never the question itself, nor another of its passage
-        drawn = [place + len(own[number]) * (place >= own[number].start) for place in drawn]
-        before = instruction + "".join(pool[place].demonstration + task.separator for place in drawn)
-        found.append(Question(number, item, before, shots))
-    return found
+        drawn = [place + len(own) * (place >= own.start) for place in drawn]
+        shown = "".join(self._pool[place].demonstration + self.task.separator for place in drawn)
+        return Question(number, self.items[number], self.instruction + shown, self.shots)
+
+
+def questions(task: Task, split: Split, shots: int, seed: int, limit: int | None = None) -> list[Question]:
+    """The first `limit` questions, or all.
+
+    Raises:
+        InputError: fewer demonstrations than asked for.
+    """
+    asked = Questions(task, split, shots, seed)
+    return [asked[number] for number in range(len(asked))[:limit]]
+
+
+def texts_of(task: Task, question: Question) -> list[tuple[str, str]]:
+    """What is to be scored for a question, as (context, completion): its options after its context; then, for the unconditional
+    normalisation, the same options after the answer context. A partial scoring has one answer after each of several contexts."""
+    item = question.item
+    if item.contexts:
+        return [(question.before + context, item.completions[0]) for context in item.contexts]
+    completions = item.completions if task.kind == "choice" else item.completions[:1]
+    contexts = (question.context, task.answer_context)[: 1 + (task.normalization == "unconditional")]
+    return [(context, completion) for context in contexts for completion in completions]
 
 
 def groups(items: Sequence[Item]) -> list[range]:
@@ -77,7 +114,7 @@ def groups(items: Sequence[Item]) -> list[range]:
     return found
 
 
-def encode_pair(model: LanguageModel, context: str, completion: str) -> tuple[list[int], list[int]]:
+def encode_pair(model: Encoder, context: str, completion: str) -> tuple[list[int], list[int]]:
     """Ids of a context and of the completion that follows it.
 
     An empty context is the begin of a document: end-of-text.
@@ -99,7 +136,7 @@ def encode_pair(model: LanguageModel, context: str, completion: str) -> tuple[li
     return before, answer
 
 
-def with_room(model: LanguageModel, task: Task, split: Split) -> Task:
+def with_room(model: Encoder, task: Task, split: Split) -> Task:
     """The task, its answers given the tokens that the longest accepted one and its line's end take with this tokenizer.
 
     A tokenizer of bytes needs more of them than the task was made for; an answer that is cut could not be right.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gpt3.errors import InputError
 from gpt3.evaluation.answers import MEASURES
 from gpt3.evaluation.items import Task
-from gpt3.evaluation.protocol import Question, encode_pair
+from gpt3.evaluation.protocol import Question, encode_pair, texts_of
 from gpt3.inference.beam import beam_search
 from gpt3.inference.continuations import ContinuationScore, Request, score_requests
 from gpt3.inference.decoding import common
@@ -78,24 +79,20 @@ def score(model: LanguageModel, task: Task, asked: Sequence[Question], *, batch:
 
 
 def requests_of(model: LanguageModel, task: Task, question: Question) -> list[Request]:
-    """What is to be scored for a question: its options after its context; then, for the unconditional normalisation, the same
-    options after the answer context. A partial scoring has one answer after each of several contexts."""
-    item = question.item
+    """The ids of `texts_of`; one context, with all that is asked after it, a request."""
     shots = model.encode_prompt(question.before) if question.before else []
-    if item.contexts:
-        return _partial(model, question, shots)
-    completions = item.completions if task.kind == "choice" else item.completions[:1]
+    texts = texts_of(task, question)
+    if question.item.contexts:
+        return _partial([encode_pair(model, *pair) for pair in texts], shots)
     found = []
-    for context in (question.context, task.answer_context)[: 1 + (task.normalization == "unconditional")]:
-        pairs = [encode_pair(model, context, completion) for completion in completions]  # of one context's ids
+    for _, some in itertools.groupby(texts, key=lambda pair: pair[0]):
+        pairs = [encode_pair(model, *pair) for pair in some]  # of one context's ids
         found.append(Request(pairs[0][0], [answer for _, answer in pairs], common(pairs[0][0], shots)))
     return found
 
 
-def _partial(model: LanguageModel, question: Question, shots: list[int]) -> list[Request]:
+def _partial(pairs: list[tuple[list[int], list[int]]], shots: list[int]) -> list[Request]:
     """One request where the contexts begin alike: what is different of them stands, unscored, before the answer."""
-    item = question.item
-    pairs = [encode_pair(model, question.before + context, item.completions[0]) for context in item.contexts]
     alike = min(common(pairs[0][0], before[:-1]) for before, _ in pairs)
     if not alike:
         return [Request(before, [answer], common(before, shots)) for before, answer in pairs]
@@ -105,11 +102,23 @@ def _partial(model: LanguageModel, question: Question, shots: list[int]) -> list
 
 
 def _choice(task: Task, question: Question, scores: list[ContinuationScore]) -> Result:
-    item = question.item
-    options = item.contexts or item.completions
-    scores, alone = scores[: len(options)], scores[len(options) :]
-    totals = [one.total for one in scores]
     lengths = [len(one.logprobs) for one in scores]
+    return judge_choice(task, question, [one.total for one in scores], lengths, max(one.dropped for one in scores))
+
+
+def judge_choice(
+    task: Task, question: Question, totals: Sequence[float], lengths: Sequence[int], dropped: int = 0
+) -> Result:
+    """Which option is taken, by each rule.
+
+    Args:
+        totals: log-probability of each of `texts_of`.
+        lengths: their tokens.
+        dropped: of the context.
+    """
+    item = question.item
+    count = len(item.contexts or item.completions)
+    alone, totals, lengths = totals[count:], list(totals[:count]), list(lengths[:count])
     rules = {
         "sum": totals,
         "token": [total / length for total, length in zip(totals, lengths, strict=True)],
@@ -118,7 +127,7 @@ def _choice(task: Task, question: Question, scores: list[ContinuationScore]) -> 
     for name, sizes in (("byte", [len(option.encode()) for option in bare]), ("char", [*map(len, bare)])):
         rules[name] = [total / max(1, size) for total, size in zip(totals, sizes, strict=True)]
     if task.normalization == "unconditional":
-        rules["unconditional"] = [total - one.total for total, one in zip(totals, alone, strict=True)]
+        rules["unconditional"] = [total - other for total, other in zip(totals, alone, strict=True)]
     chosen = {name: _largest(values) for name, values in rules.items()}
     metrics = {"acc": float(chosen[task.normalization] in item.rights)}
     metrics |= {f"acc_{name}": float(place in item.rights) for name, place in chosen.items()}
@@ -131,7 +140,7 @@ def _choice(task: Task, question: Question, scores: list[ContinuationScore]) -> 
         question.number,
         item.id,
         metrics,
-        max(one.dropped for one in scores),
+        dropped,
         options[chosen[task.normalization]].strip(),
         options[item.gold].strip(),
         {"logprobs": totals, "tokens": lengths, "chosen": chosen[task.normalization], "right": item.gold},
@@ -144,9 +153,22 @@ def _largest(values: Sequence[float]) -> int:
 
 def _word(task: Task, question: Question, scores: list[ContinuationScore]) -> Result:
     [found] = scores
-    metrics = {"acc": float(found.is_greedy), "nll": -found.total}
+    return judge_word(question, found.total, found.is_greedy, found.dropped)
+
+
+def judge_word(question: Question, total: float, is_greedy: bool, dropped: int = 0) -> Result:
+    """Whether each token of the answer, whose log-probability is `total`, is the likeliest."""
     gold = question.item.completions[0].strip()
-    return Result(question.number, question.item.id, metrics, found.dropped, gold if found.is_greedy else "", gold)
+    metrics = {"acc": float(is_greedy), "nll": -total}
+    return Result(question.number, question.item.id, metrics, dropped, gold if is_greedy else "", gold)
+
+
+def judge_text(task: Task, question: Question, text: str, dropped: int = 0) -> Result:
+    """What is written, up to the end of the line, against the right answer or all accepted ones."""
+    gold, answer = question.item.completions[0].strip(), text.split("\n")[0].strip()
+    exact = task.kind == "greedy"
+    metrics = {"acc": float(answer == gold)} if exact else MEASURES[task.measure](answer, question.item)
+    return Result(question.number, question.item.id, metrics, dropped, answer, gold)
 
 
 def _fitting(model: LanguageModel, context: str, new_tokens: int) -> tuple[list[int], int]:
@@ -171,9 +193,7 @@ def _greedy(model: LanguageModel, task: Task, asked: Sequence[Question], batch: 
         for _ in job:
             pass
         for question, (_, dropped), made in zip(group, prompts, job.results(), strict=True):
-            gold, answer = question.item.completions[0].strip(), made.text.strip()
-            metrics = {"acc": float(answer == gold)}
-            yield Result(question.number, question.item.id, metrics, dropped, answer, gold)
+            yield judge_text(task, question, made.text, dropped)
 
 
 def _text(model: LanguageModel, task: Task, question: Question) -> Result:
@@ -187,6 +207,4 @@ def _text(model: LanguageModel, task: Task, question: Question) -> Result:
         ends=model.ends,
         stop=lambda made: b"\n" in model.token_bytes[made[-1]],
     )[0]
-    answer = model.text_of(best).split("\n")[0].strip()
-    metrics = MEASURES[task.measure](answer, question.item)
-    return Result(question.number, question.item.id, metrics, dropped, answer, question.item.completions[0].strip())
+    return judge_text(task, question, model.text_of(best), dropped)

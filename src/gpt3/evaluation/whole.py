@@ -92,3 +92,5 @@ WHOLE: dict[Whole, Callable[[Sequence[Result]], dict[str, tuple[float, float]]]]
     "macro_f1": macro_f1,
     "multirc": multirc,
 }
+WHOLE_FIGURES: dict[Whole, tuple[str, ...]] = {"bleu": ("bleu",), "macro_f1": ("f1",), "multirc": ("acc", "f1a")}
+"""The names that each gives."""
