@@ -1,6 +1,8 @@
 """Files that matter survive an error in the middle, and a full disk is told beforehand."""
 
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,22 @@ def test_a_missing_extra_is_one_line_with_the_remedy() -> None:
     ):
         require("no_such_module", extra="magic", purpose="reading spells")
     assert require("json", extra="magic", purpose="reading").dumps([1]) == "[1]"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_what_a_library_wrote_for_its_owner_alone_may_be_read_as_any_new_file(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        with durable.replacing(tmp_path / "folder") as temporary:
+            (temporary / "inner").mkdir(parents=True)
+            for name in ("private", "inner/private", "plain"):
+                (temporary / name).write_text("x")
+            (temporary / "private").chmod(0o600)
+            (temporary / "inner/private").chmod(0o600)
+        with durable.replacing(tmp_path / "file") as temporary:
+            temporary.touch(0o600)
+    finally:
+        os.umask(old)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"private", "plain", "file"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from gpt3.errors import InputError
 
 TEMPORARY_SUFFIX = ".partial"
+PRIVATE = 0o600
+"""Permissions of a file that its owner alone reads and writes."""
 
 
 def fsync_file(path: Path) -> None:
@@ -35,7 +38,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path to write; on success it is fsynced and renamed over `path`, on an error removed.
 
     `path` may become a file or a folder. A folder's files are fsynced one by one, then the folder itself;
-    an existing folder at `path` is replaced.
+    an existing folder at `path` is replaced. Permissions are those of any new file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +46,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     discard(temporary)
     try:
         yield temporary
+        _share(temporary)
         if temporary.is_dir():
             for inner in sorted(temporary.rglob("*")):
                 fsync_folder(inner) if inner.is_dir() else fsync_file(inner)
@@ -60,6 +64,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
         fsync_folder(path.parent)
     finally:
         discard(temporary)
+
+
+def _share(written: Path) -> None:
+    """Give files that only their owner may read, as safetensors 0.8 makes them, the permissions of any new file.
+
+    Without that a model would be served or copied by nobody but who trained it.
+    """
+    files = [path for path in (written, *written.rglob("*")) if path.is_file()]
+    private = [path for path in files if stat.S_IMODE(path.stat().st_mode) == PRIVATE]
+    if not private:
+        return
+    probe = written.with_name(f"{written.name}.mode")  # the umask can be asked for only by changing it
+    try:
+        probe.touch()
+        for path in private:
+            path.chmod(stat.S_IMODE(probe.stat().st_mode))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def discard(path: Path) -> None:

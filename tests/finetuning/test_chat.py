@@ -92,11 +92,11 @@ def test_a_turn_reads_only_what_is_new(model) -> None:
 def test_the_oldest_exchanges_go_when_the_context_is_full_but_never_the_system_message(model) -> None:
     chat = Chat(model, GREEDY, system="Be brief.")
     dropped = set()
-    for number in range(6):
-        list(chat.reply("What is the sea?" + " It?" * number))
+    for _ in range(6):
+        list(chat.reply("What is the sea?"))
         dropped.add(chat.dropped)
+    assert dropped <= {0, 2, 4, 6, 8, 10}  # whole exchanges
     assert len(dropped) > 2
-    assert not [count for count in dropped if count % 2]  # whole exchanges
     assert len(chat.messages) == 13
     prompt = chat._fitting(chat.messages[:-1])
     kept = [chat.messages[0], *chat.messages[1 + chat.dropped : -1]]

@@ -165,7 +165,9 @@ def test_a_template_that_does_not_end_is_stopped(tokenizer, monkeypatch) -> None
 
 def test_one_without_marks_makes_prompts_and_no_samples(tokenizer) -> None:
     prepare_tokenizer(tokenizer, jinja("{{ m['content'] }}<|e|>", "<|s|>"))
+    before = sys.gettrace()
     prompt = PromptTemplate(tokenizer).prompt(WHOLE[:2])
+    assert sys.gettrace() is before
     assert tokenizer.decode(prompt) == "<|s|>Be brief.<|s|>One?<|s|>"
     with pytest.raises(InputError, match="no generation marks"):
         ChatTemplate(tokenizer)

@@ -414,6 +414,9 @@ def test_an_adapter_alone(tiny, tmp_path) -> None:
 
     finetune(tiny(lora=True, merge=False, steps=2))
     assert not (tmp_path / "run/model").exists()
+    card = (tmp_path / "run/adapter/README.md").read_text(encoding="utf-8")
+    assert "library_name: peft" in card
+    assert "LoRA of rank 16" in card
     finetune(tiny(lora=True, steps=2, out=str(tmp_path / "merged")))
     adapted, _ = load_transformers(tmp_path / "run")
     merged = weights(tmp_path / "merged/model")

@@ -1,4 +1,4 @@
-"""The README.md of a fine-tuned model's folder."""
+"""The README.md of a fine-tuned model's folder, and of an adapter's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ if TYPE_CHECKING:
 
 
 def model_card(
-    name: str, options: FinetuneOptions, base: str, reports: Sequence[SourceReport], cuts: Cuts, result: TuningResult
+    name: str,
+    options: FinetuneOptions,
+    base: str,
+    reports: Sequence[SourceReport],
+    cuts: Cuts,
+    result: TuningResult,
+    library: str = "transformers",
 ) -> str:
-    """Markdown with Hugging Face's front matter: what it was made from, on what, how well it did, how to talk with it."""
+    """Markdown with Hugging Face's front matter: what it was made from, on what, how well it did, how to talk with it.
+
+    `library` is what loads the folder: transformers, or peft for an adapter.
+    """
     method = {"sft": "supervised fine-tuning (TRL)", "dpo": "direct preference optimization (TRL)"}[options.method]
     if options.lora:
         method += f", {'DoRA' if options.dora else 'LoRA'} of rank {options.lora_rank}"
@@ -29,7 +38,7 @@ def model_card(
         if key.startswith("val/")
     )
     return f"""---
-library_name: transformers
+library_name: {library}
 pipeline_tag: text-generation
 tags: [gpt3, {options.method}]
 ---

@@ -25,7 +25,7 @@ from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.samples import Rows, conversation_rows, preference_rows, shown, text_rows
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
 
-CHECKPOINTS, MODEL, ADAPTER = "checkpoints", "model", "adapter"
+CHECKPOINTS, MODEL, ADAPTER, CARD = "checkpoints", "model", "adapter", "README.md"
 FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")
 
 
@@ -356,20 +356,19 @@ class Tuning:
         """adapter/ and model/, and no checkpoints any more."""
         from gpt3.finetuning.card import model_card
 
+        facts = (self.folder.name, self.options, self.base, self.collection.reports, self.train.cuts, result)
         if self.options.lora:
             with replacing(self.folder / ADAPTER) as temporary:
                 temporary.mkdir()
                 save_adapter(model, self.tokenizer, temporary, self.base)
+                (temporary / CARD).write_text(model_card(*facts, library="peft"), encoding="utf-8")
         if self.options.merge or not self.options.lora:
             whole = merge(model) if self.options.lora else model
             with replacing(self.folder / MODEL) as temporary:
                 temporary.mkdir()
                 whole.save_pretrained(temporary)
                 self.tokenizer.save_pretrained(temporary)
-                card = model_card(
-                    self.folder.name, self.options, self.base, self.collection.reports, self.train.cuts, result
-                )
-                (temporary / "README.md").write_text(card, encoding="utf-8")
+                (temporary / CARD).write_text(model_card(*facts), encoding="utf-8")
         discard(self.folder / CHECKPOINTS)
 
     def _report(self) -> None:
