@@ -71,6 +71,35 @@ def test_an_export_that_computes_something_else_is_not_written(home, capsys, mon
     assert not list(Path().glob("*.partial"))
 
 
+@pytest.mark.parametrize(
+    ("words", "broken"),
+    [
+        (["--format", "gguf", "--out", "out.gguf"], "gpt3.export.gguf_reading.read_gguf"),
+        (["--format", "gguf", "--verify", "no", "--out", "out.gguf"], "gpt3.export.gguf.check_split"),
+        (["--format", "gpt-neo", "--out", "out"], "gpt3.export.stock.reload"),
+        (["--format", "gpt2", "--context", "16", "--out", "out"], "gpt3.export.stock.reload"),
+    ],
+)
+def test_one_that_breaks_off_leaves_the_earlier_one(home, capsys, monkeypatch, words, broken):
+    assert export(*words) == 0
+
+    def files():
+        return {path: path.read_bytes() for path in Path().glob("out*/**/*") if path.is_file()} or {
+            path: path.read_bytes() for path in Path().glob("out*")
+        }
+
+    def dies(*arguments, **keywords):
+        raise RuntimeError("power cut")
+
+    before = files()
+    assert before
+    monkeypatch.setattr(broken, dies)
+    with pytest.raises(RuntimeError, match="power cut"):
+        export(*words)
+    assert files() == before
+    assert not list(Path().glob("*.partial"))
+
+
 def llama_config(home):
     file = home / "runs/demo/model/config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "mamba9"}))

@@ -171,6 +171,10 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(tmp_path: Path) 
             gather([str(tmp_path / name)])
         assert needle in str(caught.value)
         assert "\n" not in str(caught.value)
+    with pytest.raises(
+        InputError, match=r"no such file or folder \(nor a source's name: those are wiki-qa, helpsteer, .*hh-rlhf"
+    ):
+        gather(["helpster"])
     (tmp_path / "latin.jsonl").write_bytes(good.encode() + b'{"prompt": "\xe9", "response": "b"}')
     with pytest.raises(InputError, match="not UTF-8 at byte"):
         gather([str(tmp_path / "latin.jsonl")])

@@ -137,6 +137,52 @@ def test_merged_it_is_pefts_unmerged_model(case: str, bases, own, tmp_path: Path
     assert loaded.get_vocab() == tokenizer.get_vocab()
 
 
+WHOLE_EMBEDDING = {"base_model.model.transformer.wte.weight": (300, 24)}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "trained", "saved", "rows"),
+    [
+        (0, [], {}, None),  # nothing new: as it was, padding rows and all
+        (2, [], {}, 292),  # the tokenizer has more, though none of it was trained
+        (0, [290, 292], {}, 293),  # and the other way round
+        (2, [290], WHOLE_EMBEDDING, 300),
+        (0, [], {"base_model.model.transformer.wte.weight": (295, 24)}, None),
+        (0, [], {"base_model.model.transformer.wte.lora_embedding_A": (4, 297)}, 297),
+        (
+            0,
+            [],
+            {"base_model.model.lm_head.lora_A.weight": (4, 24), "base_model.model.lm_head.lora_B.weight": (296, 4)},
+            296,
+        ),
+        (2, [], {"base_model.model.transformer.h.0.mlp.c_fc.lora_B.weight": (96, 4)}, 292),
+    ],
+)
+def test_the_base_gets_the_rows_it_was_trained_with(
+    tokens: int, trained: list[int], saved: dict[str, tuple[int, int]], rows: int | None, bases, tmp_path: Path
+) -> None:
+    """290 ids and five rows of padding below; new rows are the mean of those of the base's ids."""
+    from gpt3.importing.weights import Weights
+    from gpt3.inference.adapter_loading import fit_vocabulary
+
+    model = GPT3ForCausalLM.from_pretrained(bases("gpt3"))
+    before = model.get_input_embeddings().weight.detach().clone()
+    tokenizer = train_tokenizer(TEXTS, IDS)
+    tokenizer.add_tokens([f"<|{number}|>" for number in range(tokens)])
+    save_file({name: torch.zeros(shape) for name, shape in saved.items()}, tmp_path / "adapter_model.safetensors")
+    weights = Weights(tmp_path, file="adapter_model.safetensors")
+    fit_vocabulary(model, tokenizer, weights, {"trainable_token_indices": {"wte": trained} if trained else None})
+    after = model.get_input_embeddings().weight
+    if rows is None:
+        assert torch.equal(after, before)
+        assert model.config.real_vocab_size == IDS
+        return
+    assert after.shape[0] == model.get_output_embeddings().weight.shape[0] == model.config.vocab_size == rows
+    assert model.config.real_vocab_size is None
+    assert torch.equal(after[:IDS], before[:IDS])
+    torch.testing.assert_close(after[IDS:], before[:IDS].mean(dim=0).expand(rows - IDS, -1))
+
+
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize(
     ("kind", "layers"),
@@ -288,6 +334,22 @@ def test_what_is_wrong_is_one_line(fault: str, placed: Path, capsys) -> None:
         assert message in error
         assert error.count("\n") == 1
         assert not Path("out").exists()
+
+
+def test_a_merge_that_changes_the_logits_is_not_handed_on(placed: Path, capsys, monkeypatch) -> None:
+    from gpt3.inference import adapter_loading
+
+    monkeypatch.setattr(adapter_loading, "merge", lambda adapted: adapted.unload())
+    assert cli.main(["generate", "x", "--model", str(placed)]) == 1
+    error = capsys.readouterr().err
+    assert "merging changed a logit by" in error
+    assert error.count("\n") == 1
+
+
+def test_texts_end_where_the_adapter_says(placed: Path) -> None:
+    """Fine-tuning gives an adapter the end of an answer, which its base does not know."""
+    (placed / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}), encoding="utf-8")
+    assert load(placed, device="cpu")[0].generation_config.eos_token_id == [7, 9]
 
 
 def test_without_peft(placed: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from gpt3.errors import InputError
 
 KNOWN = ".txt .md .jsonl .ndjson .json .csv .tsv .parquet, all but .parquet also with .gz .xz .bz2 .zst"
 
+SOURCES = "wiki, fineweb and hf:owner/name"
+
 
 def open_files(spec: str, text_field: str | None = None, part_bytes: int = PART_BYTES) -> FileSource:
     """Open the files a path or a pattern names.
@@ -44,8 +46,11 @@ def open_files(spec: str, text_field: str | None = None, part_bytes: int = PART_
     return FileSource(spec, tuple(files), skipped, field, part_bytes)
 
 
-def find_files(pattern: str) -> tuple[list[Path], int]:
-    """The files a path or pattern names, sorted, each once; and how many in folders are of no known format."""
+def find_files(pattern: str, sources: str = SOURCES) -> tuple[list[Path], int]:
+    """The files a path or pattern names, sorted, each once; and how many in folders are of no known format.
+
+    `sources`: what else could have been named, for the message where nothing is there.
+    """
     path = Path(pattern).expanduser()
     if os.path.lexists(path):
         matches = [path]
@@ -54,9 +59,7 @@ def find_files(pattern: str) -> tuple[list[Path], int]:
         if not matches:
             raise InputError(f"{pattern}: no file matches this pattern")
     else:
-        raise InputError(
-            f"{pattern}: no such file or folder (nor a source's name: those are wiki, fineweb and hf:owner/name)"
-        )
+        raise InputError(f"{pattern}: no such file or folder (nor a source's name: those are {sources})")
     if matches == [path] and not path.is_dir():
         if format_of(path) is None:
             raise InputError(f"{pattern}: unknown kind of file {''.join(path.suffixes[-2:])!r}; known are {KNOWN}")

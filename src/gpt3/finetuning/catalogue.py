@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 WIKI_QA = "wiki-qa"
@@ -18,10 +18,7 @@ class DataSet:
     repository: str
     licence: str
     """As its card tells it."""
-    about: str
     split: str = "train"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Columns to rename: its name for a thing, ours (see shapes.py)."""
     keep: Callable[[Row], bool] | None = None
     """Rows that are taken; None: all."""
     assemble: Callable[[Iterable[Row]], Iterator[Row]] | None = None
@@ -30,8 +27,7 @@ class DataSet:
     def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Its rows in a shape that shapes.py knows."""
         kept = rows if self.keep is None else filter(self.keep, rows)
-        for row in kept if self.assemble is None else self.assemble(kept):
-            yield {self.columns.get(name, name): value for name, value in row.items()}
+        return iter(kept) if self.assemble is None else self.assemble(kept)
 
 
 def helpful(row: Row) -> bool:
@@ -58,26 +54,15 @@ def best_threads(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 CATALOGUE: dict[str, DataSet] = {
-    "helpsteer": DataSet(
-        "nvidia/HelpSteer2", "CC BY 4.0", "rated answers of models; those of helpfulness 3 and 4", keep=helpful
-    ),
-    "no_robots": DataSet("HuggingFaceH4/no_robots", "CC BY-NC 4.0", "10,000 conversations written by people"),
-    "dolly": DataSet(
-        "databricks/databricks-dolly-15k", "CC BY-SA 3.0", "15,000 instructions and answers by employees of Databricks"
-    ),
-    "alpaca-cleaned": DataSet("yahma/alpaca-cleaned", "CC BY 4.0", "52,000 instructions made by text-davinci-003"),
-    "lima": DataSet("GAIR/lima", "CC BY-NC-SA", "1,000 chosen conversations (asks for consent)"),
-    "oasst2": DataSet(
-        "OpenAssistant/oasst2", "Apache 2.0", "trees of messages by volunteers; the best-ranked threads",
-        assemble=best_threads,
-    ),
-    "ultrachat": DataSet(
-        "HuggingFaceH4/ultrachat_200k", "MIT", "200,000 conversations made by models", split="train_sft"
-    ),
-    "slimorca": DataSet("Open-Orca/SlimOrca", "MIT", "518,000 answers of GPT-4 to FLAN's tasks"),
-    "openhermes": DataSet("teknium/OpenHermes-2.5", "not stated", "a million conversations made by models"),
-    "hh-rlhf": DataSet(
-        "Anthropic/hh-rlhf", "MIT", "161,000 pairs of a chosen and a rejected answer; to train on, the chosen one"
-    ),
-}  # fmt: skip
-"""Names that --data takes, besides wiki-qa, files and hf:OWNER/NAME."""
+    "helpsteer": DataSet("nvidia/HelpSteer2", "CC BY 4.0", keep=helpful),
+    "no_robots": DataSet("HuggingFaceH4/no_robots", "CC BY-NC 4.0"),
+    "dolly": DataSet("databricks/databricks-dolly-15k", "CC BY-SA 3.0"),
+    "alpaca-cleaned": DataSet("yahma/alpaca-cleaned", "CC BY 4.0"),
+    "lima": DataSet("GAIR/lima", "CC BY-NC-SA"),
+    "oasst2": DataSet("OpenAssistant/oasst2", "Apache 2.0", assemble=best_threads),
+    "ultrachat": DataSet("HuggingFaceH4/ultrachat_200k", "MIT", split="train_sft"),
+    "slimorca": DataSet("Open-Orca/SlimOrca", "MIT"),
+    "openhermes": DataSet("teknium/OpenHermes-2.5", "not stated"),
+    "hh-rlhf": DataSet("Anthropic/hh-rlhf", "MIT"),
+}
+"""Names that --data takes, besides wiki-qa, files and hf:OWNER/NAME. docs/finetune.md has a line on each."""

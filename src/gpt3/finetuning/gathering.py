@@ -188,7 +188,7 @@ def convert(
 
 
 def open_rows(name: str, report: SourceReport) -> Iterable[tuple[str, Any]]:
-    """(place, row) of files, of a data set of the hub, or of one in the catalogue, its columns renamed."""
+    """(place, row) of files, of a data set of the hub, or of one in the catalogue, its rows in a known shape."""
     known = CATALOGUE.get(name)
     if known is not None:
         report.licence = known.licence

@@ -14,10 +14,11 @@ from gpt3.corpus.file_parts import explained, format_of
 from gpt3.corpus.files import find_files
 from gpt3.corpus.json_values import JsonValues
 from gpt3.errors import InputError, one_line
+from gpt3.finetuning.catalogue import CATALOGUE, WIKI_QA, Row
 
 READABLE = ".json .jsonl .ndjson .csv .tsv .parquet, all but .parquet also with .gz .xz .bz2 .zst"
-
-Row = Mapping[str, Any]
+SOURCES = f"{WIKI_QA}, {', '.join(CATALOGUE)} and hf:owner/name"
+REMEDY = f"give local files (--data PATH) or the embedded questions (--data {WIKI_QA})"
 
 
 def file_rows(pattern: str) -> Iterator[tuple[str, Row]]:
@@ -26,7 +27,7 @@ def file_rows(pattern: str) -> Iterator[tuple[str, Row]]:
     Raises:
         InputError: nothing there, nothing readable in it, damaged, or not UTF-8; the line is named.
     """
-    paths, _ = find_files(pattern)
+    paths, _ = find_files(pattern, SOURCES)
     paths = [path for path in paths if format_of(path) not in formats.WITHOUT_FIELDS]
     if not paths:
         raise InputError(f"{pattern}: text files hold no conversations; readable are {READABLE}")
@@ -86,9 +87,9 @@ def hub_rows(spec: str) -> Iterator[tuple[str, Row]]:
     repository, config, split, field = hub.parse(spec)
     if field is not None:
         raise InputError(f"{spec}: conversations have no text column; leave out {':' + field!r}")
-    info = hub.retried(lambda: hub.dataset_info(repository), spec)
+    info = hub.retried(lambda: hub.dataset_info(repository), spec, REMEDY)
     dataset = hub.Dataset(repository, info.sha, config, split)
-    wait = hub.Waiting(spec)
+    wait = hub.Waiting(spec, REMEDY)
     done = 0
     while True:
         try:

@@ -84,7 +84,6 @@ class Recorder(TrainerCallback):
         self.interrupted = False
         self.began = time.monotonic() - seconds
         self.tokens = 0
-        self.evaluations: list[dict[str, float]] = []
 
     def seconds(self) -> float:
         """Since training began."""
@@ -103,8 +102,6 @@ class Recorder(TrainerCallback):
         record = {"step": state.global_step, "tokens": self.tokens, "seconds": round(self.seconds(), 3), **numbers}
         for tracker in self.trackers:
             tracker.log(record)
-        if evaluation:
-            self.evaluations.append(record)
         text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         self.say(f"step {state.global_step:,} of {self.steps:,}: {text} ({self.seconds():.0f} s)")
 

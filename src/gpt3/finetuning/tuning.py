@@ -298,7 +298,7 @@ class Tuning:
             "bf16": bf16, "fp16": False, "use_cpu": device == "cpu",
             "gradient_checkpointing": options.gradient_checkpointing,
             "eval_strategy": "steps" if evaluates else "no", "eval_steps": self.every, "eval_on_start": evaluates and first,
-            "save_strategy": "steps", "save_steps": self.every, "save_total_limit": 2,
+            "save_strategy": "steps", "save_steps": self.every,
             "load_best_model_at_end": evaluates, "metric_for_best_model": "eval_loss" if evaluates else None,
             "greater_is_better": False, "logging_strategy": "steps",
             "logging_steps": max(1, min(10, self.steps // 20)), "logging_nan_inf_filter": False,
@@ -313,19 +313,14 @@ class Tuning:
         }  # fmt: skip
         if options.early_stop is not None and evaluates:
             keywords["callbacks"].append(EarlyStoppingCallback(options.early_stop))
-        trainer: Any
-        args: Any
+        kind: Any = PreferenceTrainer if options.method == "dpo" else ConversationTrainer
         if options.method == "dpo":
-            reference = None if options.lora else copy.deepcopy(self.model).requires_grad_(False).eval()
-            args = DPOConfig(beta=options.beta, **shared)
-            args._n_gpu = min(args.n_gpu, 1)
-            trainer = PreferenceTrainer(ref_model=reference, args=args, **keywords)
+            args: Any = DPOConfig(beta=options.beta, **shared)
+            keywords["ref_model"] = None if options.lora else copy.deepcopy(self.model).requires_grad_(False).eval()
         else:
             args = SFTConfig(packing=options.packing, eval_packing=False, **shared)
-            args._n_gpu = min(
-                args.n_gpu, 1
-            )  # several visible GPUs are no reason for nn.DataParallel, which TRL refuses
-            trainer = ConversationTrainer(args=args, **keywords)
+        args._n_gpu = min(args.n_gpu, 1)  # several visible GPUs are no reason for nn.DataParallel, which TRL refuses
+        trainer = kind(args=args, **keywords)
         for callback in ("PrinterCallback", "ProgressCallback"):
             for found in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == callback]:
                 trainer.remove_callback(found)
