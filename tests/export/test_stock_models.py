@@ -90,15 +90,17 @@ def test_gpt_neo_where_no_query_matrix_has_an_inverse(new_model):
     )
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("convert", [to_gpt2, to_gpt_neo])
-def test_a_saved_folder_needs_transformers_only(new_model, tokenizer, tmp_path, convert):
-    model = new_model(sliding_window=96)
+def test_a_saved_folder_needs_transformers_only(new_model, tokenizer, tmp_path, convert, tied):
+    model = new_model(sliding_window=96, tie_word_embeddings=tied)
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, 5]  # as fine-tuning leaves it
     save(convert(model, context=80, rows=300), tokenizer, tmp_path, torch.bfloat16)
     assert not list(tmp_path.glob("*.py"))
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
     assert loaded.dtype == torch.bfloat16
     assert loaded.config.max_position_embeddings == 80
+    assert loaded.config.tie_word_embeddings is tied
     assert loaded.generation_config.eos_token_id == [tokenizer.eos_token_id, 5]
     ids = AutoTokenizer.from_pretrained(tmp_path)("The sea", return_tensors="pt")["input_ids"]
     assert ids[0].tolist() == tokenizer("The sea")["input_ids"]
