@@ -45,6 +45,11 @@ class Person:
     def text(self) -> str:
         return self.page.input_value("#text")
 
+    def marked(self, kind: str) -> list[str]:
+        """The parts of the text under which there are marks of this kind."""
+        mark = "({ dataset }) => text.value.slice(dataset.start, dataset.end)"
+        return self.page.evaluate(f"(kind) => [...document.querySelectorAll(kind)].map({mark})", f"#shades {kind}")
+
     def finished(self) -> None:
         self.page.wait_for_selector("#submit:visible")
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from live_server import fixtures, serving
+from live_server import fixtures, serving, slowed
 
 from gpt3.errors import InputError
 from gpt3.serving.command import listen, name_of
@@ -38,11 +38,15 @@ LONG = {"prompt": "The", "max_tokens": 126, "n": 100, "logit_bias": {"0": -100}}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_is_written_for_no_longer(live, stream: bool) -> None:
+def test_a_client_that_goes_away_is_written_for_no_longer(live, language_model, stream: bool) -> None:
+    cancelled = metric(live, "gpt3_cancelled_total")
     connection = begin(live, **LONG, stream=stream)
     wait_for(lambda: live.worker.running == 4)
-    connection.close()
-    wait_for(lambda: live.worker.running == 0 and live.worker.waiting == 0)
+    with slowed(language_model.engine, 0.02):  # so that it is not simply done in time
+        connection.close()
+        wait_for(lambda: live.worker.running == 0 and live.worker.waiting == 0)
+    assert metric(live, "gpt3_cancelled_total") == cancelled + 1
+    assert stream or 'status="499"' in live.ask("/metrics")[1]
     live.complete(prompt="The", max_tokens=2)
 
 
@@ -72,6 +76,15 @@ def test_a_full_queue_is_told_at_once_and_slots_are_shared_fairly(language_model
             connection.close()
 
 
+def test_without_a_queue_free_slots_are_given_and_no_more(language_model) -> None:
+    with serving(language_model, queue=0) as live:
+        live.complete(prompt="The", max_tokens=2)
+        connection = begin(live, **LONG)
+        wait_for(lambda: live.worker.running == 4)
+        assert live.ask("/v1/completions", {"prompt": "x"})[0] == 429
+        connection.close()
+
+
 def test_a_request_that_takes_too_long_is_ended(language_model) -> None:
     with serving(language_model, timeout=0.3) as live:
         status, answer, _ = live.ask("/v1/completions", LONG)
@@ -92,6 +105,17 @@ def test_what_is_being_written_is_finished_when_the_server_stops(language_model)
         assert not live.thread.is_alive()
         with pytest.raises(OSError):  # noqa: PT011
             begin(live, prompt="The").getresponse()
+
+
+def test_a_server_that_stops_takes_no_more(language_model) -> None:
+    with serving(language_model) as live:
+        connection = begin(live, prompt="The", max_tokens=100)
+        wait_for(lambda: live.worker.running == 1)
+        live.worker.drain(20)
+        status, answer, headers = live.ask("/v1/completions", {"prompt": "The"})
+        assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "shutting_down", "5")
+        assert live.ask("/health")[:2] == (503, {"status": "stopping", "models": ["tiny"]})
+        assert connection.getresponse().status == 200
 
 
 def test_what_cannot_be_finished_is_told(language_model) -> None:
@@ -184,8 +208,18 @@ def test_a_taken_port_is_told_before_the_model_is_loaded() -> None:
 
 def test_a_foreign_page_cannot_use_the_local_server(live) -> None:
     """A host name that leads here (DNS rebinding), and forms, which can send no JSON."""
-    status, answer, _ = live.ask("/v1/completions", {}, {"Host": "evil.example"})
-    assert (status, answer["error"]["code"]) == (403, "host")
+    for host in (
+        "evil.example",
+        "127.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "localhost.evil.example",
+        "",
+    ):
+        status, answer, _ = live.ask("/v1/completions", {}, {"Host": host})
+        assert (status, answer["error"]["code"]) == (403, "host")
+    for host in ("127.0.0.1:99", "127.1.2.3", "localhost", "[::1]:8000"):
+        assert live.ask("/health", None, {"Host": host})[0] == 200
     assert live.ask("/v1/completions", {}, {"Content-Type": "text/plain"})[0] == 415
     assert live.ask("/v1/models", None, {"Host": "localhost:99"})[0] == 200
 
@@ -228,6 +262,7 @@ def test_models_health_metrics_and_reference(live) -> None:
     for path, body in (
         ("/v1/models/other", None),
         ("/v1/engines/other/completions", {}),
+        ("/v1/engines/tiny/completions", {"model": "other"}),
         ("/v1/completions", {"model": "other"}),
     ):
         status, answer, _ = live.ask(path, body)

@@ -149,20 +149,24 @@ def conversation_ids(served: Served, messages: Sequence[Message]) -> list[int]:
     turns = []
     for message in messages:
         role = "system" if message.role == "developer" else message.role
-        turns.append({"role": role, "content": spelled.sub(hide, _content(message))})
+        content = _content(message)
+        if re.search("[\ud800-\udfff]", content):
+            raise bad(
+                "a message holds half a character (a surrogate without its other half); send whole ones", "messages"
+            )
+        turns.append({"role": role, "content": spelled.sub(hide, content)})
     try:
         text = bounded(lambda: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     except TemplateError as error:
         raise bad(f"the model's chat template refuses these messages: {error}", "messages") from None
     ids: list[int] = []
     for place, part in enumerate(re.split(f"\ue000{mark}:(\\d+)\ue001", str(text))):
-        if place % 2:  # a name, in two pieces, neither of which is one
-            name = names[int(part)]
-            pieces = [name[:1], name[1:]]
-        else:
-            pieces = [part]
-        for piece in filter(None, pieces):
-            ids += served.encode(piece, "messages")
+        if place % 2:
+            ids += served.encode_part(names[int(part)], literal=True)
+        elif part:
+            ids += served.encode_part(part)
+    if not ids:
+        raise bad("the model's chat template makes nothing of these messages; send others", "messages")
     return ids
 
 

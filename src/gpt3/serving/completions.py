@@ -56,6 +56,13 @@ class Served:
         except InputError as error:
             raise bad(str(error), param) from None
 
+    def encode_part(self, text: str, literal: bool = False) -> list[int]:
+        """Ids of a part of a prompt, with nothing put before it. `literal`: the name of a special token is text in it."""
+        how = {"split_special_tokens": True} if literal else {}
+        with self._tokenizing:
+            ids: list[int] = self.model.tokenizer(text, add_special_tokens=False, verbose=False, **how)["input_ids"]
+        return ids
+
     def check_length(self, prompt: int, completion: int, param: str) -> None:
         """Prompt and completion must fit the context.
 

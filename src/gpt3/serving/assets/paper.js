@@ -16,6 +16,12 @@ export function visible(text) {
 export class Paper {
   constructor(area, shades, paper) {
     Object.assign(this, { area, shades, paper, tokens: [], written: [], mode: "off", past: [], future: [] });
+    this.copy = document.createTextNode("");
+    this.tail = document.createElement("span");  // a last line end needs something after it to take up a line
+    Object.assign(this.tail, { className: "tail", textContent: "\u200b" });
+    this.marks = document.createElement("div");
+    shades.replaceChildren(this.copy, this.tail, this.marks);
+    new ResizeObserver(() => this.draw()).observe(shades);
     this.shown = { text: "", tokens: [], written: [] };
     area.addEventListener("scroll", () => { shades.scrollTop = area.scrollTop; });
     area.addEventListener("input", () => this.edited());
@@ -91,14 +97,12 @@ export class Paper {
   // Draw when the screen is next drawn, however many tokens come until then.
   later() {
     if (this.due) return;
-    this.due = requestAnimationFrame(() => { this.draw(); this.follow(); });
+    this.due = requestAnimationFrame(() => { this.draw(this.tokens.length - 50); this.follow(); });  // lines before do not change
   }
 
   // Keep the end of the text in sight, unless a person has scrolled up.
   follow() {
-    const last = this.shades.lastElementChild;
-    if (!last) return;
-    const below = last.getBoundingClientRect().bottom - this.area.getBoundingClientRect().bottom + 60;
+    const below = this.tail.getBoundingClientRect().bottom - this.area.getBoundingClientRect().bottom + 60;
     if (below > 0 && below < 200) this.area.scrollTop += below;
     this.shades.scrollTop = this.area.scrollTop;
   }
@@ -124,38 +128,37 @@ export class Paper {
     this.later();
   }
 
-  // Lay the marks of tokens, or of what the model wrote, under the text.
-  draw() {
+  // Lay the marks of tokens from the one with this number on, or of what the model wrote, under the text. They are boxes laid over
+  // a copy of the text that is one piece as the text itself is: elements around its parts would round their widths, and now and
+  // then a line would end elsewhere than in the text.
+  draw(from = 0) {
     if (this.due) cancelAnimationFrame(this.due);
     this.due = 0;
-    const text = this.text, parts = [];
+    this.copy.data = this.text;
     this.paper.classList.toggle("shaded", this.mode !== "off");
-    let at = 0;
-    const plain = (end) => { if (end > at) parts.push(document.createTextNode(text.slice(at, end))); at = Math.max(at, end); };
-    const mark = (start, end, name, index) => {
-      plain(start);
-      const span = document.createElement("span");
-      span.className = name;
-      if (index === undefined) span.textContent = text.slice(start, end);
-      else {  // the space before a word has no colour: at the end of a line it would hang over as a strip of its own
-        const space = /^ (?=\S)/.test(text.slice(start, end)) ? 1 : 0, word = document.createElement("span");
-        word.textContent = text.slice(start + space, end);
-        span.append(text.slice(start, start + space), word);
-        span.dataset.index = index;
+    const shaded = this.mode !== "off", origin = this.shades.getBoundingClientRect();
+    const [left, top] = [origin.left - this.shades.scrollLeft, origin.top - this.shades.scrollTop];
+    const boxes = (start, end, name, index) => {
+      const made = document.createElement("div"), range = document.createRange();
+      made.className = name;
+      Object.assign(made.dataset, { index, start, end });
+      range.setStart(this.copy, start);
+      range.setEnd(this.copy, end);
+      const found = Array.from(range.getClientRects());
+      const wide = found.filter((rect) => rect.width > 0);
+      for (const rect of wide.length ? wide : found.slice(0, 1)) {  // a line end has no width
+        const box = document.createElement("i");
+        Object.assign(box.style, { left: `${rect.left - left}px`, top: `${rect.top - top}px`, width: `${rect.width || 5}px`, height: `${rect.height}px` });
+        made.append(box);
       }
-      parts.push(span);
-      at = end;
+      return made;
     };
-    if (this.mode === "off") {
-      for (const [start, end] of this.written) mark(start, end, "written");
-    } else {
-      this.tokens.forEach((token, i) => mark(token.start, token.end, `t ${this.colour(token)}`, i));
-    }
-    plain(text.length);
-    const tail = document.createElement("span");  // a last line end needs something after it to take up a line
-    tail.className = "tail";
-    tail.textContent = "\u200b";
-    this.shades.replaceChildren(...parts, tail);
+    const kept = shaded ? Array.from(this.marks.children).filter((mark) => mark.className.startsWith("t ") && Number(mark.dataset.index) < from) : [];
+    const made = shaded ? this.tokens.slice(kept.length).map((token, i) => {
+      const space = /^ (?=\S)/.test(this.text.slice(token.start, token.end)) ? 1 : 0;  // before a word: it has no colour
+      return boxes(token.start + space, token.end, `t ${this.colour(token)}`, kept.length + i);
+    }) : this.written.map(([start, end], i) => boxes(start, end, "written", i));
+    this.marks.replaceChildren(...kept, ...made);
     this.shades.scrollTop = this.area.scrollTop;
   }
 
@@ -168,16 +171,16 @@ export class Paper {
 
   // The token at a place on the screen, or before a place in the text.
   tokenAt(x, y) {
-    const span = document.elementsFromPoint(x, y).find((element) => element.matches?.("#shades .t"));
-    return span ? Number(span.dataset.index) : -1;
+    const box = document.elementsFromPoint(x, y).find((element) => element.matches("#shades .t i"));
+    return box ? Number(box.parentElement.dataset.index) : -1;
   }
 
   tokenBefore(place) { return this.tokens.findIndex((token) => token.start < place && place <= token.end); }
 
-  spanOf(index) { return this.shades.querySelector(`[data-index="${index}"]`); }
+  boxOf(index) { return (this.marks.children[index].firstElementChild ?? this.tail).getBoundingClientRect(); }
 
   mark(index) {
-    for (const span of this.shades.querySelectorAll(".now")) span.classList.remove("now");
-    if (index >= 0) this.spanOf(index)?.classList.add("now");
+    for (const mark of this.marks.querySelectorAll(".now")) mark.classList.remove("now");
+    if (index >= 0) this.marks.children[index].classList.add("now");
   }
 }

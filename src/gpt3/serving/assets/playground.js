@@ -285,7 +285,7 @@ function describe(index, pin) {
     dialogs.element("p", { textContent: `The top five cover ${(100 * covered).toFixed(1)}%. Choose one to branch from here.` }));
   if (pin) $("told").textContent = `${visible(token.text)}, ${per(token.logprob)}`;
   $("token").hidden = false;
-  const box = paper.spanOf(index).getClientRects()[0], card = $("token").getBoundingClientRect();
+  const box = paper.boxOf(index), card = $("token").getBoundingClientRect();
   const below = box.bottom + 8 + card.height < innerHeight;
   $("token").style.left = `${Math.max(8, Math.min(box.left, innerWidth - card.width - 12))}px`;
   $("token").style.top = `${Math.max(8, below ? box.bottom + 6 : box.top - card.height - 6)}px`;
