@@ -122,6 +122,29 @@ def test_a_bad_row_and_a_model_without_tokenizer_are_one_line(folder, tmp_path, 
     assert error.count("\n") == 1
 
 
+def test_k_is_what_there_is_where_a_file_has_fewer_rows(folder, tmp_path, capsys):
+    rows = [{"goal": f"How {word}?", "sol1": "So.", "sol2": "Not.", "label": 1} for word in "abc"]
+    (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = [
+        "eval",
+        "--model",
+        str(folder),
+        "--tasks",
+        "piqa",
+        "--data-dir",
+        str(tmp_path),
+        "--dtype",
+        "fp32",
+        "--json",
+    ]
+    assert cli.main([*command, "--shots", "0,K", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr()
+    assert [entry["shots"] for entry in json.loads(shown.out)["results"]] == [0, 2]
+    assert "K, all examples that there are: piqa 2 of 50" in shown.err
+    assert cli.main([*command, "--shots", "3", "--out", str(tmp_path / "out")]) == 2
+    assert "--shots 3 of piqa: there are 2 examples to draw from" in capsys.readouterr().err
+
+
 def test_the_list_of_tasks_needs_no_model(capsys):
     assert cli.main(["eval", "--list-tasks"]) == 0
     assert "reversed-words" in capsys.readouterr().out

@@ -200,6 +200,10 @@ def test_zero_shot_translation_is_asked_in_words(tmp_path):
         ("record", {"query": "Who?"}, "the query has no @placeholder"),
         ("multirc", {"label": -1}, "label is -1"),
         ("wmt14_fr_en", {"translation": {"fr": "La mer.", "en": " "}}, "an empty sentence"),
+        ("piqa", {"sol2": None}, "the field 'sol2' is empty"),
+        ("piqa", {"goal": 5}, "a field is of the wrong kind"),
+        ("hellaswag", {"endings": ["eats.", "flies.", "sings.", None]}, "a field is of the wrong kind"),
+        ("race_h", {"options": ["ate", None]}, "2 options, or an empty one"),
         ("drop", {"answer": {"number": "", "spans": [], "date": {}}, "validated_answers": {}}, "no answer"),
     ],
 )
@@ -207,3 +211,23 @@ def test_a_row_that_cannot_be_is_told(name, change, message, tmp_path):
     source = write(tmp_path, name, [ROWS[name] | change])
     with pytest.raises(InputError, match=rf"{name}.jsonl, line 1: {message}"):
         TASKS[name].split(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("piqa.parquet", b"no parquet"),
+        ("piqa.jsonl.gz", gzip.compress(b"{}\n" * 99)[:-20] + bytes(12)),
+        ("piqa.csv", b'goal,sol1,sol2,label\n"' + b"x" * 200_000),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} cannot be read \(.*\); give it again"):
+        TASKS["piqa"].split(Source(str(tmp_path)))
+
+
+def test_a_short_line_of_csv_is_told(tmp_path):
+    (tmp_path / "piqa.csv").write_text("goal,sol1,sol2,label\nHow?,So.,Not.,1\nWhy?,A,B\n")
+    with pytest.raises(InputError, match=r"piqa.csv, line 3: the field 'label' is empty"):
+        TASKS["piqa"].split(Source(str(tmp_path)))

@@ -9,7 +9,7 @@ from gpt3.errors import InputError
 from gpt3.evaluation.answers import exact_match, f1
 from gpt3.evaluation.items import Item, Source, Split, Task
 from gpt3.evaluation.protocol import Question, check_fit, encode_pair, questions, with_room
-from gpt3.evaluation.results import figures, mean, paper_values
+from gpt3.evaluation.results import figures, group_record, mean, paper_values, table
 from gpt3.evaluation.scores import judge_choice, score
 from gpt3.evaluation.tasks import TASKS, select
 from gpt3.inference.language_model import LanguageModel
@@ -218,6 +218,18 @@ def test_the_papers_figures_stand_beside_ours():
     assert paper_values(TASKS["hellaswag"], 7, "acc") is None
     named = [task for task in TASKS.values() if task.paper]
     assert all(paper_values(task, 0, task.metrics[0]) for task in named)
+
+
+def test_a_groups_means_are_told_apart_where_its_tasks_are_of_different_sizes():
+    def entry(values):
+        return {"metrics": {"acc": {"value": sum(values) / len(values), "error": 0.1}}, "examples": len(values)}
+
+    group = group_record("mmlu", 5, [entry([1.0]), entry([0.0, 0.0, 1.0])])
+    lines = table([group]).splitlines()[2:]
+    assert "acc, mean of tasks  66.67 ± 7.07" in lines[0]
+    assert "acc, all questions  50.00 ± 7.91" in lines[1]
+    [line] = table([group_record("race", 5, [entry([1.0]), entry([0.0])])]).splitlines()[2:]
+    assert line.split()[-4:] == ["acc", "50.00", "±", "7.07"]
 
 
 def test_unknown_tasks_name_their_neighbours():

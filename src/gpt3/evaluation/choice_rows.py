@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 def spaced(options: Sequence[Any]) -> tuple[str, ...]:
     """Options as completions."""
-    texts = tuple(f" {str(option).strip()}" for option in options)
+    texts = tuple(f" {'' if option is None else str(option).strip()}" for option in options)
     if len(texts) < 2 or not all(text.strip() for text in texts):
         raise ValueError(f"{len(texts)} options, or an empty one; a question needs at least two, none empty")
     return texts

@@ -21,7 +21,7 @@ from gpt3.evaluation.lm_eval_style import in_lm_eval_style
 from gpt3.evaluation.options import EvalOptions
 from gpt3.evaluation.overlap import Verdicts, measure_overlap
 from gpt3.evaluation.page import write_page
-from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, questions, with_room
+from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, most_shots, questions, with_room
 from gpt3.evaluation.results import group_record, record, table
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, TASKS, select
@@ -101,35 +101,40 @@ def prepare(options: EvalOptions) -> list[Part]:
         try:
             split: Split = task.split(source)
             for count in options.shot_counts:
-                shots = task.shots if count is None else count
+                shots = min(task.shots, most_shots(split)) if count is None else count
                 asked = questions(task, split, shots, options.seed, options.limit)
                 parts.append(Part(task, split, shots, asked, most=count is None))
         except InputError as error:
             faults.append(str(error))
     if faults:
-        raise InputError("; ".join(faults))
+        raise InputError("; ".join(dict.fromkeys(faults)))
     return parts
 
 
 def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> list[Part]:
-    """The parts as this model can be asked: K cut down to what fits, none twice.
+    """The parts as this model can be asked: K cut down to what fits and to the examples there are, none twice.
 
     Raises:
         InputError: a number given as such that does not fit.
     """
     found: dict[tuple[str, int], Part] = {}
-    smaller = []
+    smaller: list[str] = []
+    fewer: list[str] = []
     for part in parts:
         part = dataclasses.replace(part, task=with_room(model, part.task, part.split))
         if not part.most:
             check_fit(model, part.task, part.asked)
         elif (fits := fitting_shots(model, part.task, part.asked)) < part.shots:
-            smaller.append(f"{part.task.name} {fits} of {part.shots}")
+            smaller.append(f"{part.task.name} {fits} of {part.task.shots}")
             asked = questions(part.task, part.split, fits, options.seed, options.limit)
             part = Part(part.task, part.split, fits, asked, most=True)
+        elif part.shots < part.task.shots:
+            fewer.append(f"{part.task.name} {part.shots} of {part.task.shots}")
         found.setdefault((part.task.name, part.shots), part)
     if smaller:
         print(f"K that fits {model.engine.context:,} positions: {', '.join(smaller)}", file=sys.stderr)
+    if fewer:
+        print(f"K, all examples that there are: {', '.join(fewer)}", file=sys.stderr)
     return list(found.values())
 
 

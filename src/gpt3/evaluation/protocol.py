@@ -65,7 +65,7 @@ class Questions:
             self.items, self.instruction = split.zero_shot, ""
         self._pool = split.test if split.shots is None else split.shots
         self._own = groups(self._pool) if split.shots is None else [range(0)] * len(self.items)
-        most = len(self._pool) - max(map(len, self._own))
+        most = most_shots(split)
         if shots > most:
             raise InputError(
                 f"--shots {shots} of {task.name}: there are {most} examples to draw from; give at most so many"
@@ -82,6 +82,11 @@ class Questions:
         drawn = [place + len(own) * (place >= own.start) for place in drawn]
         shown = "".join(self._pool[place].demonstration + self.task.separator for place in drawn)
         return Question(number, self.items[number], self.instruction + shown, self.shots)
+
+
+def most_shots(split: Split) -> int:
+    """Demonstrations that there are for every question."""
+    return len(split.test) - max(map(len, groups(split.test))) if split.shots is None else len(split.shots)
 
 
 def questions(task: Task, split: Split, shots: int, seed: int, limit: int | None = None) -> list[Question]:

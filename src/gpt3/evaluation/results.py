@@ -143,20 +143,15 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     lines: list[tuple[str, ...]] = [header]
     for entry in records:
         if "group" in entry:
-            lines.append(
-                (
-                    f"{entry['group']} ({entry['tasks']} tasks)",
-                    str(entry["shots"]) if entry["shots"] is not None else "K",
-                    f"{entry['examples']:,}",
-                    "acc",
-                    _percent(entry["metrics"]["acc_macro"]),
-                    *("" for _ in overlap_columns),
-                    "",
-                    "",
-                    "",
-                    "",
-                )
-            )
+            tasks, all_questions = entry["metrics"]["acc_macro"], entry["metrics"]["acc_micro"]
+            means = {"acc, mean of tasks": tasks, "acc, all questions": all_questions}
+            if math.isclose(tasks["value"], all_questions["value"]):
+                means = {"acc": tasks}
+            shots = "K" if entry["shots"] is None else str(entry["shots"])
+            title = (f"{entry['group']} ({entry['tasks']} tasks)", shots, f"{entry['examples']:,}")
+            for name, found in means.items():
+                lines.append((*title, name, _percent(found), *("" for _ in header[5:])))
+                title = ("", "", "")
             continue
         shown = [name for name in ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl") if name in entry["metrics"]]
         for place, name in enumerate(shown):

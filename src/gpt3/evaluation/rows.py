@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,16 @@ from gpt3.errors import InputError, one_line
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 FOLDERS = ("", "gpt3_synthetic")
 T = TypeVar("T")
+
+
+class Row(dict[str, Any]):
+    """A row, of which a field that is there and empty (JSON's null, a short line of CSV) is a mistake when it is wanted."""
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if value is None:
+            raise ValueError(f"the field {name!r} is empty")
+        return value
 
 
 def find(data_dir: str, names: Sequence[str]) -> Path | None:
@@ -36,11 +47,13 @@ def read_items(path: Path, make: Callable[[dict[str, Any]], T]) -> list[T]:
     items = []
     for line, row in _rows(path):
         try:
-            items.append(make(row))
+            items.append(make(Row(row)))
         except KeyError as error:
             raise InputError(f"{path}, line {line}: no field {error}; it has {', '.join(map(str, row))}") from None
         except (TypeError, ValueError, IndexError) as error:
             raise InputError(f"{path}, line {line}: {one_line(error)}") from None
+        except AttributeError as error:
+            raise InputError(f"{path}, line {line}: a field is of the wrong kind ({one_line(error)})") from None
     if not items:
         raise InputError(f"{path} has no rows; give a file with at least one")
     return items
@@ -50,9 +63,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number, from 1, and row."""
     try:
         if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1)
+            yield from enumerate(_parquet(path), 1)
         elif path.suffix == ".csv":
             with open(path, encoding="utf-8", newline="") as file:
                 yield from enumerate(csv.DictReader(file), 2)
@@ -63,8 +74,19 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     if text.strip():
                         row = _object(path, number, text)
                         yield number, row
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, csv.Error, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({one_line(error)}); give it again") from None
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise OSError(one_line(error)) from None
+    return rows
 
 
 def _object(path: Path, line: int, text: str) -> dict[str, Any]:
