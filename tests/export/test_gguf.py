@@ -128,3 +128,18 @@ def test_another_split_into_words_is_refused(new_model, tokenizer, tmp_path):
     other.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     with pytest.raises(InputError, match="not a byte-level BPE with GPT-2's split"):
         write_gguf(new_model(), other, tmp_path / "m.gguf")
+
+
+def test_a_file_that_breaks_off_leaves_the_earlier_one(new_model, tokenizer, tmp_path, monkeypatch):
+    path = tmp_path / "m.gguf"
+    write_gguf(new_model(), tokenizer, path, context=8)
+    before = path.read_bytes()
+
+    def dies(*arguments):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(gguf, "quantize", dies)
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_gguf(new_model(), tokenizer, path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["m.gguf"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import signal
 import sys
 
 import pytest
@@ -14,6 +16,7 @@ import gpt3
 from gpt3 import cli
 from gpt3.errors import InputError
 from gpt3.finetuning import chat as chat_module
+from gpt3.finetuning import chat_command
 from gpt3.finetuning.chat import Chat
 from gpt3.finetuning.chat_command import speak
 from gpt3.finetuning.conversations import Message
@@ -300,33 +303,43 @@ def test_in_a_terminal_ctrl_c_ends_an_answer_and_what_was_cut_is_said(model, cap
     speak(chat, chat.reply("What is the sea?"), terminal=True)
     assert "cut off after 8 tokens; /set max_new_tokens allows more" in capsys.readouterr().err
 
-    class Interrupted:
-        """An answer's pieces, Ctrl-C after the first."""
+    def interrupted(pieces, times: int):
+        """An answer's pieces, Ctrl-C so often after the first."""
+        try:
+            yield next(pieces)
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            yield from pieces
+        finally:
+            pieces.close()
 
-        def __init__(self, pieces) -> None:
-            self.pieces, self.first = pieces, True
-
-        def __iter__(self):
-            return self
-
-        def __next__(self) -> str:
-            if not self.first:
-                raise KeyboardInterrupt
-            self.first = False
-            return next(self.pieces)
-
-        def close(self) -> None:
-            self.pieces.close()
-
-    pieces = chat.reply("And?")
-    speak(chat, Interrupted(pieces), terminal=True)
-    assert [turn.role for turn in chat.messages] == ["user", "assistant"] * 2
-    assert chat.last.token_count < 8
+    handler = signal.getsignal(signal.SIGINT)
+    for times in (1, 2):
+        pieces = interrupted(chat.reply("And?"), times)
+        speak(chat, pieces, terminal=True)
+        assert [turn.role for turn in chat.messages] == ["user", "assistant"] * (1 + times)
+        assert chat.last.token_count < 8
+        assert signal.getsignal(signal.SIGINT) is handler
     with pytest.raises(KeyboardInterrupt):
-        speak(chat, Interrupted(chat.reply("And?")), terminal=False)
+        speak(chat, interrupted(chat.reply("And?"), 1), terminal=False)
     capsys.readouterr()
     speak(chat, iter(["  ", " It", " is "]), terminal=False)
     assert capsys.readouterr().out == "It is \n"
+
+
+def test_ctrl_c_at_the_prompt_drops_the_line_and_not_the_conversation(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.setattr(chat_command, "line_editing", contextlib.nullcontext)
+    typed = iter(["Why?", KeyboardInterrupt, " ", "/quit", EOFError])
+
+    def answer(prompt: str) -> str:
+        word = next(typed)
+        if isinstance(word, str):
+            return word
+        raise word
+
+    monkeypatch.setattr("builtins.input", answer)
+    assert list(chat_command.lines(terminal=True)) == ["Why?", "/quit"]
+    assert "Ctrl-D or /quit ends the conversation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 import sys
 from collections.abc import Iterator
+from types import FrameType
 
 from gpt3.errors import InputError
 from gpt3.finetuning.chat import Chat, has_template
@@ -20,7 +22,7 @@ HELP = """/reset            forget the conversation, keep the system message
 /save FILE        write the conversation as JSON
 /load FILE        go on with a saved conversation
 /help             this list
-/quit             end (as Ctrl-D); Ctrl-C ends an answer"""
+/quit             end (as Ctrl-D); Ctrl-C ends an answer, or drops the line"""
 
 
 def run(options: ChatOptions) -> int:
@@ -79,6 +81,10 @@ def lines(terminal: bool) -> Iterator[str]:
             except EOFError:
                 write("\n")
                 return
+            except KeyboardInterrupt:  # perhaps meant for an answer that had just ended: the conversation is not lost
+                write("\n")
+                note("Ctrl-D or /quit ends the conversation")
+                continue
             if text:
                 yield text
 
@@ -153,12 +159,17 @@ def speak(chat: Chat, pieces: Iterator[str], terminal: bool) -> None:
     if chat.dropped:
         note(f"the context is full: the oldest {chat.dropped} messages are not seen any more")
     begun = False
+    noted: contextlib.AbstractContextManager[list[int]]
+    noted = first_interrupt_noted() if terminal else contextlib.nullcontext([])
     try:
-        for piece in pieces:
-            piece = piece if begun else piece.lstrip()
-            if piece:
-                write(piece)
-                begun = True
+        with noted as interrupts:
+            for piece in pieces:
+                piece = piece if begun else piece.lstrip()
+                if piece:
+                    write(piece)
+                    begun = True
+                if interrupts:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         pieces.close()  # type: ignore[attr-defined]  # a generator: the answer so far is kept
         if not terminal:
@@ -167,6 +178,26 @@ def speak(chat: Chat, pieces: Iterator[str], terminal: bool) -> None:
     last = chat.last
     if terminal and last is not None and last.finish_reason == "length":
         note(f"cut off after {last.token_count} tokens; /set max_new_tokens allows more")
+
+
+@contextlib.contextmanager
+def first_interrupt_noted() -> Iterator[list[int]]:
+    """Of Ctrl-C, the first is put into the list that is given, the second raises KeyboardInterrupt as ever.
+
+    So an answer ends between two tokens; an exception would strike anywhere, and may be lost in some library's finalizer.
+    """
+    interrupts: list[int] = []
+
+    def take(number: int, frame: FrameType | None) -> None:
+        if interrupts:
+            signal.default_int_handler(number, frame)
+        interrupts.append(number)
+
+    before = signal.signal(signal.SIGINT, take)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def note(text: str) -> None:
