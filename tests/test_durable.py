@@ -75,3 +75,28 @@ def test_what_a_library_wrote_for_its_owner_alone_may_be_read_as_any_new_file(tm
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"private", "plain", "file"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows flushes no folders")
+def test_all_is_flushed_before_the_rename_and_the_rename_after_it(tmp_path: Path, monkeypatch) -> None:
+    """A power cut cannot be had in a test; what the system was asked for, and when, can."""
+    done: list[object] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flushed(descriptor: int) -> None:
+        done.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append("renamed")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    with durable.replacing(tmp_path / "folder") as temporary:
+        (temporary / "inner").mkdir(parents=True)
+        (temporary / "inner/file").write_text("x")
+    inside = {path.stat().st_ino for path in (tmp_path / "folder", *(tmp_path / "folder").rglob("*"))}
+    where = done.index("renamed")
+    assert set(done[:where]) == inside
+    assert done[where + 1 :] == [tmp_path.stat().st_ino]
