@@ -15,7 +15,7 @@ import pytest
 from live_server import fixtures, serving, slowed
 
 from gpt3.errors import InputError
-from gpt3.serving.command import listen, name_of
+from gpt3.serving.command import listen, name_of, run
 from gpt3.serving.options import ServeOptions
 
 
@@ -332,7 +332,11 @@ def test_several_models_take_turns(language_model, tokenizer) -> None:
         assert "'tiny', 'other'" in live.ask("/v1/completions", {"model": "third"})[1]["error"]["message"]
 
 
-def test_names_are_as_many_as_models() -> None:
+def test_names_are_as_many_as_models_and_differ(tokenizer, tmp_path) -> None:
+    fixtures.make_model(tokenizer).save_pretrained(tmp_path / "same")
+    tokenizer.save_pretrained(tmp_path / "same")
+    with pytest.raises(InputError, match="two models have the name same; give different ones"):
+        run(ServeOptions(model=[str(tmp_path / "same")] * 2, port=0))
     assert ServeOptions(model=["a", "b"], name=["one", "two"])
     assert ServeOptions(name=["one"])
     with pytest.raises(InputError, match="--name gives 1 names for 2 models"):

@@ -142,11 +142,16 @@ export class Paper {
       const made = document.createElement("div"), range = document.createRange();
       made.className = name;
       Object.assign(made.dataset, { index, start, end });
-      range.setStart(this.copy, start);
+      range.setStart(this.copy, start + (/^ (?=\S)/.test(this.text.slice(start, end)) ? 1 : 0));  // without the space before a word
       range.setEnd(this.copy, end);
-      const found = Array.from(range.getClientRects());
-      const wide = found.filter((rect) => rect.width > 0);
-      for (const rect of wide.length ? wide : found.slice(0, 1)) {  // a line end has no width
+      const lines = [];
+      for (const { left: x, top: y, width, height } of range.getClientRects()) {
+        const line = lines.at(-1);
+        if (line && line.top === y) line.width = x + width - line.left;
+        else lines.push({ left: x, top: y, width, height });
+      }
+      const wide = lines.filter((line) => line.width > 0);
+      for (const rect of wide.length ? wide : lines) {  // a line end alone has no width
         const box = document.createElement("i");
         Object.assign(box.style, { left: `${rect.left - left}px`, top: `${rect.top - top}px`, width: `${rect.width || 5}px`, height: `${rect.height}px` });
         made.append(box);
@@ -154,10 +159,7 @@ export class Paper {
       return made;
     };
     const kept = shaded ? Array.from(this.marks.children).filter((mark) => mark.className.startsWith("t ") && Number(mark.dataset.index) < from) : [];
-    const made = shaded ? this.tokens.slice(kept.length).map((token, i) => {
-      const space = /^ (?=\S)/.test(this.text.slice(token.start, token.end)) ? 1 : 0;  // before a word: it has no colour
-      return boxes(token.start + space, token.end, `t ${this.colour(token)}`, kept.length + i);
-    }) : this.written.map(([start, end], i) => boxes(start, end, "written", i));
+    const made = shaded ? this.tokens.slice(kept.length).map((token, i) => boxes(token.start, token.end, `t ${this.colour(token)}`, kept.length + i)) : this.written.map(([start, end], i) => boxes(start, end, "written", i));
     this.marks.replaceChildren(...kept, ...made);
     this.shades.scrollTop = this.area.scrollTop;
   }
