@@ -37,6 +37,29 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "one").touch()
+    replace = os.replace
+
+    def refused(source: Path, target: Path) -> None:
+        if (source / "two").exists():  # as Windows does where a file in it is open
+            raise PermissionError("in use")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+
+    def write() -> None:
+        with durable.replacing(folder) as temporary:
+            temporary.mkdir()
+            (temporary / "two").touch()
+
+    with pytest.raises(PermissionError, match="in use"):
+        write()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "one"]
+
+
 def test_text_is_utf8_with_line_feeds(tmp_path: Path) -> None:
     durable.write_text(tmp_path / "text", "é\nß\n")
     assert (tmp_path / "text").read_bytes() == b"\xc3\xa9\n\xc3\x9f\n"

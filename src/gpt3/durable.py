@@ -54,7 +54,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
             if path.is_dir():  # os.replace cannot replace a folder that holds files
                 old = path.with_name(f"{path.name}.{os.getpid()}.old{TEMPORARY_SUFFIX}")
                 os.replace(path, old)
-                os.replace(temporary, path)
+                try:
+                    os.replace(temporary, path)
+                except BaseException:
+                    os.replace(old, path)
+                    raise
                 discard(old)
             else:
                 os.replace(temporary, path)
