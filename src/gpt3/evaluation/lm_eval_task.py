@@ -57,6 +57,8 @@ def load_encoder(name: str, **where: Any) -> TextEncoder:
     """The tokenizer of a folder or of the hub; read once for all tasks."""
     from transformers import AutoTokenizer
 
+    import gpt3.model  # noqa: F401 - known to transformers then, so that our folders are not asked for code of their own
+
     return TextEncoder(AutoTokenizer.from_pretrained(name, **where))
 
 
