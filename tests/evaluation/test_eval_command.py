@@ -122,6 +122,16 @@ def test_a_bad_row_and_a_model_without_tokenizer_are_one_line(folder, tmp_path, 
     assert error.count("\n") == 1
 
 
+def test_many_tasks_without_data_are_named_in_a_line_that_can_be_read(folder, tmp_path, capsys):
+    command = ["eval", "--model", str(folder), "--shots", "0", "--data-dir", str(tmp_path)]
+    assert cli.main([*command, "--tasks", "superglue"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("has no") == 3
+    assert error.endswith("; and 5 more: cb, wic, wsc, multirc, record\n")
+    assert cli.main([*command, "--tasks", "mmlu"]) == 2
+    assert capsys.readouterr().err.count("mmlu.jsonl") == 1  # of 57 subjects
+
+
 def test_k_is_what_there_is_where_a_file_has_fewer_rows(folder, tmp_path, capsys):
     rows = [{"goal": f"How {word}?", "sol1": "So.", "sol2": "Not.", "label": 1} for word in "abc"]
     (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

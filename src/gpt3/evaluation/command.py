@@ -30,6 +30,9 @@ from gpt3.progress import Progress
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
 
+TOLD_FAULTS = 3
+"""Tasks whose faults are told at length; of more, the names."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -91,7 +94,7 @@ def prepare(options: EvalOptions) -> list[Part]:
     """
     source = Source(options.data_dir, options.format, options.seed)
     parts: list[Part] = []
-    faults = []
+    faults: dict[str, str] = {}  # by message: a file of several tasks is missed once
     if options.data_dir is not None and not Path(options.data_dir).is_dir():
         raise InputError(f"--data-dir {options.data_dir} is no folder; give one with the tasks' files")
     tasks = select(options.task_names)
@@ -105,9 +108,10 @@ def prepare(options: EvalOptions) -> list[Part]:
                 asked = questions(task, split, shots, options.seed, options.limit)
                 parts.append(Part(task, split, shots, asked, most=count is None))
         except InputError as error:
-            faults.append(str(error))
+            faults.setdefault(str(error), task.name)
     if faults:
-        raise InputError("; ".join(dict.fromkeys(faults)))
+        told, others = [*faults][:TOLD_FAULTS], [*faults.values()][TOLD_FAULTS:]
+        raise InputError("; ".join([*told, f"and {len(others)} more: {', '.join(others)}"] if others else told))
     return parts
 
 
