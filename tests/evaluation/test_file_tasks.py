@@ -200,6 +200,12 @@ def test_zero_shot_translation_is_asked_in_words(tmp_path):
         ("record", {"query": "Who?"}, "the query has no @placeholder"),
         ("multirc", {"label": -1}, "label is -1"),
         ("wmt14_fr_en", {"translation": {"fr": "La mer.", "en": " "}}, "an empty sentence"),
+        ("boolq", {"answer": "maybe"}, "the answer is 'maybe'; it must be true or false"),
+        ("winogrande", {"sentence": "Al won."}, "the sentence has no _"),
+        ("winogrande", {"sentence": "So won _"}, "nothing follows the candidates"),
+        ("webqs", {"answers": [" "]}, "no answer"),
+        ("mmlu", {"answer": "B"}, "the right option is 'B'; it must be a number"),
+        ("mmlu", {"choices": ["a", "b"]}, "2 choices; needs four"),
         ("piqa", {"sol2": None}, "the field 'sol2' is empty"),
         ("piqa", {"goal": 5}, "a field is of the wrong kind"),
         ("hellaswag", {"endings": ["eats.", "flies.", "sings.", None]}, "a field is of the wrong kind"),
@@ -210,7 +216,14 @@ def test_zero_shot_translation_is_asked_in_words(tmp_path):
 def test_a_row_that_cannot_be_is_told(name, change, message, tmp_path):
     source = write(tmp_path, name, [ROWS[name] | change])
     with pytest.raises(InputError, match=rf"{name}.jsonl, line 1: {message}"):
-        TASKS[name].split(source)
+        TASKS["mmlu_anatomy" if name == "mmlu" else name].split(source)
+
+
+@pytest.mark.parametrize(("written", "gold"), [("True", 1), ("False", 0), ("true", 1), ("0", 0)])
+def test_truth_in_csv(written, gold, tmp_path):
+    (tmp_path / "boolq.csv").write_text(f"passage,question,answer\nCats purr.,do cats purr,{written}\n")
+    [item] = TASKS["boolq"].split(Source(str(tmp_path))).test
+    assert item.gold == gold
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,21 @@ def spaced(options: Sequence[Any]) -> tuple[str, ...]:
 
 def right_place(value: Any, options: Sequence[Any]) -> int:
     """The right option's place, counted from 0."""
-    place = int(value)
+    try:
+        place = int(value)
+    except ValueError:
+        raise ValueError(f"the right option is {value!r}; it must be a number, counted from 0") from None
     if not 0 <= place < len(options):
         raise ValueError(f"the right option is {value!r}, but there are {len(options)}, counted from 0")
     return place
+
+
+def truth(value: Any) -> bool:
+    """A truth value as JSON has it, or as CSV writes it."""
+    word = str(value).strip().lower()
+    if word not in ("true", "false", "1", "0"):
+        raise ValueError(f"the answer is {value!r}; it must be true or false")
+    return word in ("true", "1")
 
 
 def bare_question(text: str) -> str:
@@ -77,7 +88,7 @@ def openbookqa(row: Row) -> Item:
 def boolq(row: Row) -> Item:
     """Fig. G.29: "{passage} question: …? answer:", yes or no."""
     if "passage" in row:
-        passage, question, right = row["passage"], row["question"], bool(row["answer"])
+        passage, question, right = row["passage"], row["question"], truth(row["answer"])
     else:
         passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion:")
         right = row["choices"][right_place(row["gold"], row["choices"])].strip() == "yes"
@@ -90,9 +101,13 @@ def winogrande(row: Row) -> Item:
     if "context_options" in row:
         contexts, rest, gold = tuple(row["context_options"]), row["continuation"], row["gold"]
     else:
-        before, _, rest = row["sentence"].partition("_")
+        before, gap, rest = row["sentence"].partition("_")
+        if not gap:
+            raise ValueError("the sentence has no _ for the candidates")
         contexts, gold = (before + row["option1"], before + row["option2"]), int(row["answer"]) - 1
     place = right_place(gold, contexts)
+    if not rest.strip():
+        raise ValueError("nothing follows the candidates; a partial scoring compares what does")
     return Item(contexts[place], (f" {rest.strip()}",) * len(contexts), place, contexts)
 
 

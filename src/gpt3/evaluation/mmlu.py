@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3.errors import InputError
+from gpt3.evaluation.choice_rows import right_place
 from gpt3.evaluation.items import HubData, Item, Source, Split, Task
 from gpt3.evaluation.rows import read_items
 from gpt3.evaluation.task_data import locate
@@ -37,9 +38,9 @@ SUBJECTS = re.findall(
 def question(row: dict[str, Any]) -> Item:
     """A row of subject, question, four choices and the right one's number."""
     choices = list(row["choices"])
-    gold = int(row["answer"])
-    if len(choices) != len(LETTERS) or not 0 <= gold < len(LETTERS):
-        raise ValueError(f"{len(choices)} choices, answer {row['answer']!r}; needs four, and a number from 0 to 3")
+    if len(choices) != len(LETTERS):
+        raise ValueError(f"{len(choices)} choices; needs four")
+    gold = right_place(row["answer"], choices)
     listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
     return Item(f"{row['question'].strip()}{listed}\nAnswer:", tuple(f" {letter}" for letter in LETTERS), gold)
 

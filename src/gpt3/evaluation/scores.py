@@ -73,6 +73,13 @@ def score(model: LanguageModel, task: Task, asked: Sequence[Question], *, batch:
     for begin in range(0, len(asked), SCORED_GROUP):
         group = asked[begin : begin + SCORED_GROUP]
         wanted = [requests_of(model, task, question) for question in group]
+        for question, some in zip(group, wanted, strict=True):
+            longest = max(len(answer) for request in some for answer in request.continuations)
+            if longest > model.engine.context:
+                raise InputError(
+                    f"{task.name}, question {question.number + 1}: an answer has {longest:,} tokens, the model "
+                    f"{model.engine.context:,} positions, so it would be cut; leave the question out, or take a longer model"
+                )
         scores = iter(score_requests(model.engine, [one for some in wanted for one in some], batch=batch))
         for question, some in zip(group, wanted, strict=True):
             yield rule(task, question, [score for _ in some for score in next(scores)])

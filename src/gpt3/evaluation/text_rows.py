@@ -35,14 +35,16 @@ def triviaqa(row: Row) -> Item:
     else:
         main, aliases = answer, row.get("aliases", [])
     question = bare_question(row["question"] if "question" in row else row["context"])
-    accepted = dict.fromkeys([f" {main}", *(f" {alias}" for alias in aliases)])
+    accepted = dict.fromkeys([f" {one}" for one in (main, *aliases) if one.strip()])
+    if not accepted:
+        raise ValueError("no answer")
     return Item(f"Q: {question}\n\nA:", tuple(accepted))
 
 
 def open_question(row: Row) -> Item:
     """Figs. G.24, G.35: "Q: … A:"; any of the answers is right."""
     answers = row["answers"] if "answers" in row else row["answer"]
-    answers = [answers] if isinstance(answers, str) else list(answers)
+    answers = [one for one in ([answers] if isinstance(answers, str) else answers) if one.strip()]
     if not answers:
         raise ValueError("no answer")
     question = row["question"].strip()
