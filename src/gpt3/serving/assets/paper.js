@@ -14,8 +14,8 @@ export function visible(text) {
 }
 
 export class Paper {
-  constructor(area, shades, paper) {
-    Object.assign(this, { area, shades, paper, tokens: [], written: [], mode: "off", past: [], future: [] });
+  constructor(area, shades) {
+    Object.assign(this, { area, shades, tokens: [], written: [], mode: "off", past: [], future: [] });
     this.copy = document.createTextNode("");
     this.tail = document.createElement("span");  // a last line end needs something after it to take up a line
     Object.assign(this.tail, { className: "tail", textContent: "\u200b" });
@@ -135,7 +135,6 @@ export class Paper {
     if (this.due) cancelAnimationFrame(this.due);
     this.due = 0;
     this.copy.data = this.text;
-    this.paper.classList.toggle("shaded", this.mode !== "off");
     const shaded = this.mode !== "off", origin = this.shades.getBoundingClientRect();
     const [left, top] = [origin.left - this.shades.scrollLeft, origin.top - this.shades.scrollTop];
     const boxes = (start, end, name, index) => {

@@ -7,7 +7,7 @@ import { LABELS, Paper, visible } from "./paper.js";
 import * as settings from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
-const paper = new Paper($("text"), $("shades"), $("paper"));
+const paper = new Paper($("text"), $("shades"));
 const chat = new Chat();
 const CONTROL_ENTER = /Mac|iP/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵";
 let models = [];
