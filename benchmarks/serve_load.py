@@ -183,7 +183,7 @@ def main() -> int:
         with log.open("w") as said:
             server = subprocess.Popen(command, stderr=said)
         try:
-            while "is ready" not in (text := log.read_text()):
+            while " ready (" not in (text := log.read_text()):
                 if server.poll() is not None:
                     raise SystemExit(f"the server did not start: {text}")
                 time.sleep(0.1)
