@@ -131,8 +131,8 @@ async function run(work) {
   try {
     await work(running.signal, made);
     const seconds = (performance.now() - began) / 1000;
-    const why = { length: "maximum length", stop: "stop" }[made.reason] ?? made.reason;
-    told = `${count(made.tokens)} in ${seconds < 0.1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}` + (why ? ` · ended by ${why}` : "");
+    const why = { length: "maximum length" }[made.reason] ?? made.reason;
+    told = `${count(made.tokens)} in ${seconds < 0.1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}` + (why ? ` · ${why}` : "");
   } catch (error) {
     if (error.name === "AbortError") told = `stopped after ${count(made.tokens)}`;
     else failure = error;
