@@ -1,6 +1,6 @@
-"""Clients that behave badly, for minutes: ``python benchmarks/serve_load.py [--seconds 120] [--clients 64] [--model FOLDER]``.
+"""Clients that behave badly, for minutes: ``python benchmarks/serve_load.py [--seconds 120] [--clients 64] [--model FOLDER …]``.
 
-A server in a process of its own (a tiny random model unless one is given) is asked by many clients at once. Each draws what it
+A server in a process of its own (a tiny random model unless some are given) is asked by many clients at once. Each draws what it
 does next: a completion, a stream, going away at a random moment, malformed JSON, a body that is too large, a prompt that is
 scored, more tokens than the context has. It fails (exit code 1) if an answer is of another kind than the request deserves (a 5xx
 is), if a stream is neither complete nor cleanly ended, if memory grows, or if a slot is still taken at the end.
@@ -60,9 +60,11 @@ async def exchange(address: tuple[str, int], data: bytes, leave_after: float | N
         writer.close()
 
 
-def body_of(kind: str, chance: random.Random) -> bytes:
-    """A request of this kind."""
+def body_of(kind: str, chance: random.Random, models: list[str]) -> bytes:
+    """A request of this kind to one of the models."""
+    model = chance.choice(models)
     body: dict[str, object] = {
+        "model": model,
         "prompt": "word " * chance.randint(1, 30),
         "max_tokens": chance.randint(1, 40),
         "n": chance.choice([1, 1, 2, 4]),
@@ -70,7 +72,7 @@ def body_of(kind: str, chance: random.Random) -> bytes:
     if "stream" in kind:
         body["stream"] = True
     if kind == "score":
-        body = {"prompt": "word " * 50, "max_tokens": 0, "echo": True, "logprobs": 2}
+        body = {"model": model, "prompt": "word " * 50, "max_tokens": 0, "echo": True, "logprobs": 2}
     if kind == "too long":
         body["max_tokens"] = 10**6
     data = json.dumps(body).encode()
@@ -92,13 +94,13 @@ def judge(kind: str, answer: bytes, tally: Tally) -> int:
     return status
 
 
-async def client(address: tuple[str, int], chance: random.Random, end: float, tally: Tally) -> None:
+async def client(address: tuple[str, int], models: list[str], chance: random.Random, end: float, tally: Tally) -> None:
     """One thing after another until the time is over."""
     while time.monotonic() < end:
         kind = chance.choice(KINDS)
         leave_after = chance.random() / 2 if kind.startswith("leave") else None
         try:
-            answer = await exchange(address, body_of(kind, chance), leave_after)
+            answer = await exchange(address, body_of(kind, chance, models), leave_after)
         except (OSError, TimeoutError, asyncio.TimeoutError) as error:
             tally.faults.append(f"{kind}: {error!r}")
             continue
@@ -108,12 +110,18 @@ async def client(address: tuple[str, int], chance: random.Random, end: float, ta
             await asyncio.sleep(0.2)
 
 
-async def metrics(address: tuple[str, int]) -> dict[str, float]:
-    """The server's counters without labels."""
+async def get(address: tuple[str, int], path: str) -> str:
+    """What is at a path, its head included."""
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     text = (await reader.read()).decode()
     writer.close()
+    return text
+
+
+async def metrics(address: tuple[str, int]) -> dict[str, float]:
+    """The server's counters without labels."""
+    text = await get(address, "/metrics")
     lines = [line.split(" ") for line in text.splitlines() if line.startswith("gpt3_") and "{" not in line]
     return {name: float(value) for name, value in lines}
 
@@ -139,9 +147,10 @@ async def load(
 ) -> tuple[Tally, list[int | None]]:
     """Clients for so many seconds; what came back, and the server's memory after each quarter of the time."""
     tally, memory = Tally(), []
+    models = [model["id"] for model in json.loads((await get(address, "/v1/models")).partition("\r\n\r\n")[2])["data"]]
     for quarter in range(4):
         end = time.monotonic() + seconds / 4
-        everyone = (client(address, random.Random(f"{seed} {quarter} {k}"), end, tally) for k in range(clients))
+        everyone = (client(address, models, random.Random(f"{seed} {quarter} {k}"), end, tally) for k in range(clients))
         await asyncio.gather(*everyone)
         memory.append(resident(pid))
     for _ in range(200):  # what was left is dropped at the next step
@@ -163,18 +172,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--model", help="a model folder; default: a tiny random one")
+    parser.add_argument("--model", nargs="+", help="model folders; default: a tiny random one")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = asked.model or tiny_model(Path(folder) / "model")
+        models = asked.model or [tiny_model(Path(folder) / "model")]
         options = ["--port", "0", "--queue", str(QUEUE), "--max-body", str(MAX_BODY)]
-        command = [sys.executable, "-m", "gpt3", "serve", model, *options]
+        command = [sys.executable, "-m", "gpt3", "serve", *models, *options]
         log = Path(folder) / "server.log"
         with log.open("w") as said:
             server = subprocess.Popen(command, stderr=said)
         try:
-            while "is ready" not in (text := log.read_text()):
+            while " ready (" not in (text := log.read_text()):
                 if server.poll() is not None:
                     raise SystemExit(f"the server did not start: {text}")
                 time.sleep(0.1)

@@ -30,6 +30,13 @@ def test_the_texts_are_those_of_the_model_in_process(live, language_model) -> No
     assert [choice["index"] for choice in answer["choices"]] == list(range(12))
 
 
+def test_every_seed_of_the_range_is_another(live, language_model) -> None:
+    seeds = [7, 7 + 2**31, 7 + 2**62, -7]
+    texts = [live.complete(prompt="The sea", max_tokens=12, seed=seed)["choices"][0]["text"] for seed in seeds]
+    assert len(set(texts)) == len(seeds)
+    assert texts[1] == language_model.complete("The sea", max_new_tokens=12, seed=seeds[1])[0].text
+
+
 def test_prompts_of_ids_are_those_of_their_text(live, language_model) -> None:
     ids = language_model.encode_prompt(PROMPTS[1])
     texts = [

@@ -30,7 +30,7 @@ def test_writing_in_place(person, language_model) -> None:
     assert written.startswith("The sea")
     assert len(written) > len("The sea")
     assert "".join(person.marked(".written")) == written[len("The sea") :]
-    assert re.match(r"\d+ tokens in .* · ended by maximum length", person.status)
+    assert re.match(r"\d+ tokens in .* · maximum length", person.status)
     person.until(lambda: re.fullmatch(r"\d+ / 128 tokens", page.inner_text("#count")))
     person.look("written")
     page.keyboard.press("Control+z")

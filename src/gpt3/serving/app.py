@@ -29,7 +29,8 @@ from gpt3.serving.worker import Ticket, Worker
 
 KEPT = (401, 403)
 """What a path without a body may be refused with."""
-ASSETS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+ASSETS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+"""Media types by the end of a name."""
 
 
 class Host(NamedTuple):
@@ -162,14 +163,12 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
     app.openapi = lambda: corrected(document())  # type: ignore[method-assign]
 
     assets = resources.files("gpt3.serving") / "assets"
-    files = {item.name: item.read_bytes() for item in assets.iterdir() if "." + item.name.rpartition(".")[2] in ASSETS}
+    files = {item.name: item.read_bytes() for item in assets.iterdir() if item.name.rpartition(".")[2] in ASSETS}
 
     def asset(name: str) -> Response:
         if name not in files:
             raise ApiError(404, f"there is no {name[:40]} here")
-        return Response(
-            files[name], media_type=ASSETS["." + name.rpartition(".")[2]], headers={"Cache-Control": "no-cache"}
-        )
+        return Response(files[name], media_type=ASSETS[name.rpartition(".")[2]], headers={"Cache-Control": "no-cache"})
 
     @app.get("/", include_in_schema=False)
     async def playground() -> Response:

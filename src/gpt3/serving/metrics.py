@@ -45,11 +45,6 @@ class Metrics:
             self._histograms[name][bisect_left(BUCKETS, seconds)] += 1
             self._sums[name] += seconds
 
-    def value(self, name: str) -> float:
-        """A counter's sum over its labels."""
-        with self._lock:
-            return sum(self._values[name].values())
-
     def render(self, **gauges: float) -> str:
         """The text of /metrics; the gauges are read by the caller."""
         lines = []

@@ -72,13 +72,8 @@ class Worker:
         metrics: Metrics,
         compute: ComputeThread,
     ) -> None:
-        self.model, self.slots, self.queue, self.prompt_tokens, self.metrics = (
-            model,
-            slots,
-            queue,
-            prompt_tokens,
-            metrics,
-        )
+        self.model, self.metrics = model, metrics
+        self.slots, self.queue, self.prompt_tokens = slots, queue, prompt_tokens
         self._lock = compute.bell
         self._turns: deque[Ticket] = deque()  # requests with texts that have not begun, in the order of their turns
         self._cancelled: list[Ticket] = []
@@ -144,7 +139,7 @@ class Worker:
     def _patience(self) -> int:
         """Seconds until a slot may be free: about what a waiting request has waited, between 1 and 60."""
         now = time.monotonic()
-        return round(min(60.0, max(1.0, *(now - ticket.arrived for ticket in self._turns), 1.0)))
+        return round(min(60.0, max([1.0, *(now - ticket.arrived for ticket in self._turns)])))
 
     def turn(self, alone: bool) -> None:
         """Give free slots away and take a step.

@@ -14,12 +14,13 @@ export function visible(text) {
 }
 
 export class Paper {
-  constructor(area, shades, paper) {
-    Object.assign(this, { area, shades, paper, tokens: [], written: [], mode: "off", past: [], future: [] });
+  constructor(area, shades) {
+    Object.assign(this, { area, shades, tokens: [], written: [], mode: "off", past: [], future: [] });
     this.copy = document.createTextNode("");
     this.tail = document.createElement("span");  // a last line end needs something after it to take up a line
     Object.assign(this.tail, { className: "tail", textContent: "\u200b" });
     this.marks = document.createElement("div");
+    this.range = document.createRange();  // one for all: each that lives is brought up to date with every change of the page
     shades.replaceChildren(this.copy, this.tail, this.marks);
     new ResizeObserver(() => this.draw()).observe(shades);
     this.shown = { text: "", tokens: [], written: [] };
@@ -77,7 +78,7 @@ export class Paper {
     this.tokens = this.tokens.filter((token) => token.end <= same);
     this.written = this.written.map(([a, b]) => [a, Math.min(b, same)]).filter(([a, b]) => a < b);
     this.shown = this.state();
-    this.draw();
+    this.drawEnd();
   }
 
   // Text that the model or an injection adds at the end.
@@ -97,7 +98,7 @@ export class Paper {
   // Draw when the screen is next drawn, however many tokens come until then.
   later() {
     if (this.due) return;
-    this.due = requestAnimationFrame(() => { this.draw(this.tokens.length - 50); this.follow(); });  // lines before do not change
+    this.due = requestAnimationFrame(() => { this.drawEnd(); this.follow(); });
   }
 
   // Keep the end of the text in sight, unless a person has scrolled up.
@@ -134,15 +135,15 @@ export class Paper {
   draw(from = 0) {
     if (this.due) cancelAnimationFrame(this.due);
     this.due = 0;
-    this.copy.data = this.text;
-    this.paper.classList.toggle("shaded", this.mode !== "off");
+    const text = this.text, range = this.range;
+    if (this.copy.data !== text) this.copy.data = text;
     const shaded = this.mode !== "off", origin = this.shades.getBoundingClientRect();
     const [left, top] = [origin.left - this.shades.scrollLeft, origin.top - this.shades.scrollTop];
     const boxes = (start, end, name, index) => {
-      const made = document.createElement("div"), range = document.createRange();
+      const made = document.createElement("div");
       made.className = name;
       Object.assign(made.dataset, { index, start, end });
-      range.setStart(this.copy, start + (/^ (?=\S)/.test(this.text.slice(start, end)) ? 1 : 0));  // without the space before a word
+      range.setStart(this.copy, start + (/^ (?=\S)/.test(text.slice(start, end)) ? 1 : 0));  // without the space before a word
       range.setEnd(this.copy, end);
       const lines = [];
       for (const { left: x, top: y, width, height } of range.getClientRects()) {
@@ -158,11 +159,17 @@ export class Paper {
       }
       return made;
     };
-    const kept = shaded ? Array.from(this.marks.children).filter((mark) => mark.className.startsWith("t ") && Number(mark.dataset.index) < from) : [];
-    const made = shaded ? this.tokens.slice(kept.length).map((token, i) => boxes(token.start, token.end, `t ${this.colour(token)}`, kept.length + i)) : this.written.map(([start, end], i) => boxes(start, end, "written", i));
-    this.marks.replaceChildren(...kept, ...made);
+    const kept = shaded && this.drawn === this.mode ? Math.max(0, Math.min(from, this.marks.children.length)) : 0;
+    this.drawn = this.mode;
+    const made = shaded ? this.tokens.slice(kept).map((token, i) => boxes(token.start, token.end, `t ${this.colour(token)}`, kept + i))
+      : this.written.map(([start, end], i) => boxes(start, end, "written", i));
+    while (this.marks.children.length > kept) this.marks.lastElementChild.remove();
+    this.marks.append(...made);
     this.shades.scrollTop = this.area.scrollTop;
   }
+
+  // The same where the text before the last tokens is as it was: its lines are, too.
+  drawEnd() { this.draw(this.tokens.length - 50); }
 
   colour(token) {
     const level = shade(token.logprob);

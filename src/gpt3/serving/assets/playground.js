@@ -7,7 +7,7 @@ import { LABELS, Paper, visible } from "./paper.js";
 import * as settings from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
-const paper = new Paper($("text"), $("shades"), $("paper"));
+const paper = new Paper($("text"), $("shades"));
 const chat = new Chat();
 const CONTROL_ENTER = /Mac|iP/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵";
 let models = [];
@@ -131,8 +131,8 @@ async function run(work) {
   try {
     await work(running.signal, made);
     const seconds = (performance.now() - began) / 1000;
-    const why = { length: "maximum length", stop: "stop" }[made.reason] ?? made.reason;
-    told = `${count(made.tokens)} in ${seconds < 0.1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}` + (why ? ` · ended by ${why}` : "");
+    const why = { length: "maximum length" }[made.reason] ?? made.reason;
+    told = `${count(made.tokens)} in ${seconds < 0.1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}` + (why ? ` · ${why}` : "");
   } catch (error) {
     if (error.name === "AbortError") told = `stopped after ${count(made.tokens)}`;
     else failure = error;

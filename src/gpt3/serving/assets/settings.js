@@ -44,7 +44,6 @@ const TEXTS = ["stops", "start", "restart", "seed"];
 const SHOWS = ["off", "most", "least", "full"];
 const $ = (id) => document.getElementById(id);
 
-export const escaped = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\t", "\\t");
 export const unescaped = (text) => text.replace(/\\([nt\\])/g, (_, c) => ({ n: "\n", t: "\t", "\\": "\\" })[c]);
 
 export function buildSliders(changed) {
