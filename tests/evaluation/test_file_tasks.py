@@ -231,13 +231,18 @@ def test_truth_in_csv(written, gold, tmp_path):
     [
         ("piqa.parquet", b"no parquet"),
         ("piqa.jsonl.gz", gzip.compress(b"{}\n" * 99)[:-20] + bytes(12)),
-        ("piqa.csv", b'goal,sol1,sol2,label\n"' + b"x" * 200_000),
+        ("piqa.csv", b'goal,sol1,sol2,label\n"a quote without an end'),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{name} cannot be read \(.*\); give it again"):
         TASKS["piqa"].split(Source(str(tmp_path)))
+
+
+def test_a_long_field_of_csv_is_read(tmp_path):
+    (tmp_path / "piqa.csv").write_text(f"goal,sol1,sol2,label\n{'x' * 200_000},A,B,1\n")
+    assert len(TASKS["piqa"].split(Source(str(tmp_path))).test[0].context) == 200_000
 
 
 def test_a_short_line_of_csv_is_told(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gpt3.corpus.formats import RECORD_BYTES
 from gpt3.errors import InputError, one_line
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
@@ -66,7 +67,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from enumerate(_parquet(path), 1)
         elif path.suffix == ".csv":
             with open(path, encoding="utf-8", newline="") as file:
-                yield from enumerate(csv.DictReader(file), 2)
+                csv.field_size_limit(RECORD_BYTES)
+                yield from enumerate(csv.DictReader(file, strict=True), 2)
         else:
             opened: Any = gzip.open if path.suffix == ".gz" else open
             with opened(path, "rt", encoding="utf-8") as file:
