@@ -84,6 +84,28 @@ def test_losses_are_cross_entropy_over_all_labelled_tokens_under_accumulation(
     assert shapes == [(1, run.train.cuts.tokens)] if packing else [shape[0] for shape in shapes] == [4, 4, 4]
 
 
+def test_on_a_cpu_only_labelled_places_go_through_the_head(tiny, tmp_path, monkeypatch) -> None:
+    import trl.trainer.utils as theirs
+
+    model = Tuning(tiny(), tmp_path / "run").model.eval()
+    kernel, places = theirs._ChunkedLogProbFunction.apply, []
+
+    class Counting:
+        @staticmethod
+        def apply(hidden: torch.Tensor, *rest: object) -> object:
+            places.append(len(hidden))
+            return kernel(hidden, *rest)
+
+    monkeypatch.setattr(theirs, "_ChunkedLogProbFunction", Counting)
+    theirs.add_fused_lm_head(model)
+    ids = torch.arange(12)[None]
+    labels = torch.where(ids < 9, -100, ids)
+    found = model(input_ids=ids, labels=labels, fused_lm_head=True).log_probs[0]
+    expected = F.log_softmax(model(input_ids=ids).logits[0, 8:11], dim=-1)[torch.arange(3), labels[0, 9:]]
+    assert places == [3]
+    torch.testing.assert_close(found[found != 0], expected)
+
+
 def test_the_model_folder_has_what_a_run_needs(tiny, tmp_path) -> None:
     import gpt3
     from gpt3.finetuning.template import ChatTemplate
