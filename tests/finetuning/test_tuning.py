@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from gpt3.errors import InputError
@@ -20,12 +18,9 @@ pytest.importorskip("peft")
 
 from transformers import TrainerCallback
 
-from gpt3.corpus.wiki import articles, document
 from gpt3.finetuning import trainers, tuning
 from gpt3.finetuning.adapter import with_adapter
-from gpt3.finetuning.gathering import is_held_out, rehearsal
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.ordering import GroupedByLength
 from gpt3.finetuning.tuning import Tuning, add_tokens, choose_folder, finetune
 from gpt3.training.tracking import read_metrics
 
@@ -276,58 +271,6 @@ def test_a_signal_saves_after_the_running_step_and_the_same_command_goes_on(
     assert all(torch.equal(whole[name], run[name]) for name in whole)
     assert records(tmp_path / "whole", "val/loss") == records(tmp_path / "run", "val/loss")
     assert records(tmp_path / "whole", "tokens")[-1] == records(tmp_path / "run", "tokens")[-1]
-
-
-@given(st.lists(st.integers(1, 90), min_size=1, max_size=400), st.integers(1, 16), st.integers(0, 3))
-def test_every_sample_is_trained_once_an_epoch_beside_ones_of_like_length(lengths, batch, seed) -> None:
-    def order(epoch: int) -> list[int]:
-        sampler = GroupedByLength(lengths, batch, seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    found = order(1)
-    assert sorted(found) == list(range(len(lengths)))
-    assert found == order(1)
-
-    def padded(indices: list[int]) -> int:
-        batches = [indices[start : start + batch] for start in range(0, len(indices), batch)]
-        return sum(len(one) * max(lengths[n] for n in one) for one in batches)
-
-    best = padded(sorted(range(len(lengths)), key=lengths.__getitem__))
-    if len(lengths) <= 64 * batch:  # all in one stretch: no order pads less
-        assert padded(found) == best
-
-
-def test_every_epoch_and_every_seed_has_its_order() -> None:
-    lengths = [number % 7 + 1 for number in range(200)]
-    orders = set()
-    for seed in range(3):
-        sampler = GroupedByLength(lengths, 4, seed)
-        for epoch in range(3):
-            sampler.set_epoch(epoch)
-            orders.add(tuple(sampler))
-    assert len(orders) == 9
-
-
-def test_rates_and_rehearsal_by_default() -> None:
-    """The table of docs/finetune.md."""
-    assert [FinetuneOptions().rate(size) for size in (10**8 - 1, 10**8, 10**9)] == [5e-4, 1e-4, 2e-5]
-    assert FinetuneOptions(lora=True).rate(10**8) == pytest.approx(1e-3)
-    assert FinetuneOptions(method="dpo").rate(10**8) == pytest.approx(5e-6)
-    assert FinetuneOptions(lr=0.1, method="dpo", lora=True).rate(10**8) == 0.1
-    assert (
-        FinetuneOptions(data=["wiki-qa"]).rehearsed == FinetuneOptions(data=["wiki-qa@9", "wiki-qa"]).rehearsed == 0.5
-    )
-    for changes in ({"data": ["wiki-qa", "x.json"]}, {"data": ["x.json"]}, {"method": "dpo"}, {"rehearse": 0.0}):
-        assert FinetuneOptions(**changes).rehearsed == 0
-    assert FinetuneOptions(data=["x.json"], rehearse=2.0).rehearsed == 2
-
-
-def test_rehearsed_are_articles_that_are_not_held_out() -> None:
-    found = set(rehearsal(0.3, 0))
-    kept = [document(article) for article in articles() if not is_held_out(article.title, 0.3)]
-    assert found == set(kept)
-    assert rehearsal(0.3, 0) != rehearsal(0.3, 1) != kept  # shuffled
 
 
 def test_options_decide_samples_and_steps(tiny, tmp_path) -> None:

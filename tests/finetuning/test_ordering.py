@@ -1,0 +1,67 @@
+"""What a run does by default before its first step: the order of its samples, its rates, the text it rehearses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+
+from gpt3.corpus.wiki import articles, document
+from gpt3.finetuning.gathering import is_held_out, rehearsal
+from gpt3.finetuning.options import FinetuneOptions
+from gpt3.finetuning.ordering import GroupedByLength
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=400), st.integers(1, 16), st.integers(0, 3))
+def test_every_sample_is_trained_once_an_epoch_beside_ones_of_like_length(lengths, batch, seed) -> None:
+    def order(epoch: int) -> list[int]:
+        sampler = GroupedByLength(lengths, batch, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    found = order(1)
+    assert sorted(found) == list(range(len(lengths)))
+    assert found == order(1)
+
+    def padded(indices: list[int]) -> int:
+        batches = [indices[start : start + batch] for start in range(0, len(indices), batch)]
+        return sum(len(one) * max(lengths[n] for n in one) for one in batches)
+
+    best = padded(sorted(range(len(lengths)), key=lengths.__getitem__))
+    if len(lengths) <= 64 * batch:  # all in one stretch: no order pads less
+        assert padded(found) == best
+
+
+def test_every_epoch_and_every_seed_has_its_order() -> None:
+    lengths = [number % 7 + 1 for number in range(200)]
+    orders = set()
+    for seed in range(3):
+        sampler = GroupedByLength(lengths, 4, seed)
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            orders.add(tuple(sampler))
+    assert len(orders) == 9
+
+
+def test_rates_and_rehearsal_by_default() -> None:
+    """The table of docs/finetune.md."""
+    assert [FinetuneOptions().rate(size) for size in (10**8 - 1, 10**8, 10**9)] == [5e-4, 1e-4, 2e-5]
+    assert FinetuneOptions(lora=True).rate(10**8) == pytest.approx(1e-3)
+    assert FinetuneOptions(method="dpo").rate(10**8) == pytest.approx(5e-6)
+    assert FinetuneOptions(lr=0.1, method="dpo", lora=True).rate(10**8) == 0.1
+    assert (
+        FinetuneOptions(data=["wiki-qa"]).rehearsed == FinetuneOptions(data=["wiki-qa@9", "wiki-qa"]).rehearsed == 0.5
+    )
+    for changes in ({"data": ["wiki-qa", "x.json"]}, {"data": ["x.json"]}, {"method": "dpo"}, {"rehearse": 0.0}):
+        assert FinetuneOptions(**changes).rehearsed == 0
+    assert FinetuneOptions(data=["x.json"], rehearse=2.0).rehearsed == 2
+
+
+def test_rehearsed_are_articles_that_are_not_held_out() -> None:
+    found = set(rehearsal(0.3, 0))
+    kept = [document(article) for article in articles() if not is_held_out(article.title, 0.3)]
+    assert found == set(kept)
+    assert rehearsal(0.3, 0) != rehearsal(0.3, 1) != kept  # shuffled
