@@ -174,6 +174,24 @@ def test_a_shared_beginning_is_read_once_for_all(model, draw):
     assert reads == [24, 2, 2, 2, 2]
 
 
+def test_what_continuations_begin_with_is_read_once(model, draw):
+    """PIQA's two solutions are often one sentence but for a word. One that is the other's beginning keeps a token of its own."""
+    reads: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, more: reads.append(more["input_ids"].numel()), with_kwargs=True
+    )
+    context, alike = draw(5), draw(12, seed=1)
+    engine = ReferenceEngine(model)
+    found = continuation_logprobs(engine, context, [[*alike, 1, 2, 3], [*alike, 4, 5], [*alike, 6]])
+    assert reads == [5 + 12, 2 * 2]
+    reads.clear()
+    short, long = continuation_logprobs(engine, context, [alike, [*alike, 6]])
+    assert reads == [5 + 11, 1]
+    hook.remove()
+    assert short.logprobs == pytest.approx(found[0].logprobs[:12], abs=1e-5)
+    assert long.logprobs == pytest.approx(found[2].logprobs, abs=1e-5)
+
+
 @given(data=st.data())
 @settings(max_examples=10, deadline=None)
 def test_no_score_depends_on_what_else_is_asked(engine, draw, forward, data):
@@ -184,7 +202,8 @@ def test_no_score_depends_on_what_else_is_asked(engine, draw, forward, data):
         shared = data.draw(st.sampled_from([0, 5, 20, 30]), label="shared")
         context = shots[:shared] + draw(data.draw(st.integers(1, 25), label="rest"), seed=number + 50)
         lengths = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=5), label="continuations")
-        continuations = [draw(length, seed=97 * number + place) for place, length in enumerate(lengths)]
+        alike = draw(data.draw(st.sampled_from([0, 0, 1, 9]), label="alike"), seed=number + 20)
+        continuations = [[*alike, *draw(length, seed=97 * number + place)] for place, length in enumerate(lengths)]
         requests.append(Request(context, continuations, shared))
     batch, chunk = data.draw(st.integers(1, 9), label="batch"), data.draw(st.sampled_from([None, 7]), label="chunk")
     found = score_requests(engine, requests, batch=batch, chunk=chunk)
@@ -215,6 +234,7 @@ def test_many_texts_in_one_forward_are_as_each_alone(kind):
     assert several.packs
     draws = torch.randint(90, (7, 40), generator=torch.Generator().manual_seed(1)).tolist()
     requests = [Request(ids[: 3 * n + 1], [ids[20 : 21 + n], ids[30:33], ids[22:23]]) for n, ids in enumerate(draws)]
+    requests += [Request(ids[:4], [ids[8 : 11 + n], [*ids[8:10], *ids[30:33]]]) for n, ids in enumerate(draws)]
     found = score_requests(several, requests)
     assert found == score_requests(several, requests, batch=2)
     for request, scores in zip(requests, found, strict=True):

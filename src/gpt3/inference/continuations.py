@@ -4,8 +4,9 @@
     score_requests(engine, requests, batch=8)             many; what they share is read once, too
 
 The context of a request is read in one run, or in two: what it may share with others (the instruction and the solved examples
-of a few-shot question) and the rest. Where it is cut depends on the request alone, and an engine's numbers for a run do not
-depend on the runs beside it; so no score depends on what else is asked, or on how much of it at a time.
+of a few-shot question) and the rest. The tokens with which all its continuations begin are read with it, once. Where it is cut
+depends on the request alone, and an engine's numbers for a run do not depend on the runs beside it; so no score depends on
+what else is asked, or on how much of it at a time.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from gpt3.errors import InputError
+from gpt3.inference.decoding import common
 from gpt3.inference.engine import Cache, Engine, Run
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.scoring import CHUNK, DEVICE_CHUNK, Scores, judge
@@ -67,6 +70,7 @@ class _Asked:
 
     request: int
     tokens: list[int]
+    """Without those that its stem has."""
     scored: int
     dropped: int
     parts: list[Scores] = field(default_factory=list)
@@ -78,12 +82,26 @@ class _Asked:
 
 @dataclass(eq=False)
 class _Stem:
-    """A context, as much of it as fits, and all that is asked after it."""
+    """A context, as much of it as fits, with what all that is asked after it begins with."""
 
     ids: tuple[int, ...]
     cut: int
     """Where its shared beginning ends; 0: it is read in one."""
+    alike: int
+    """How many of the last ids are not the context's but the first of each continuation."""
     asked: list[_Asked] = field(default_factory=list)
+
+    def judge_beginning(self, logits: Tensor, rows: int) -> None:
+        """Score the continuations' first tokens, those alike and one more, by the logits before these: (alike + 1, V)."""
+        if self.alike:
+            same = judge(logits[:-1], torch.tensor(self.ids[-self.alike :]))
+            for asked in self.asked:
+                asked.parts.append(same)
+        for begin in range(0, len(self.asked), rows):
+            some = self.asked[begin : begin + rows]
+            scores = judge(logits[-1].expand(len(some), -1), torch.tensor([asked.tokens[0] for asked in some]))
+            for place, asked in enumerate(some):
+                asked.parts.append(scores[place : place + 1])
 
 
 def continuation_logprobs(
@@ -116,21 +134,23 @@ def score_requests(
         InputError: a continuation with more tokens than the model has positions.
         ValueError: an empty context or continuation, or an id the model does not have.
     """
-    stems: dict[tuple[int, tuple[int, ...]], _Stem] = {}
+    rows = chunk or (CHUNK if engine.device.type == "cpu" else DEVICE_CHUNK)
+    stems: dict[tuple[int, int, tuple[int, ...]], _Stem] = {}
     found: list[list[_Asked]] = [[] for _ in requests]
     for number, request in enumerate(requests):
         _check(engine, request)
+        beginning = _beginning(engine, request)[: rows - 1]
         for place, continuation in enumerate(request.continuations):
             dropped = max(0, len(request.context) + len(continuation) - 1 - engine.context)
             ids = tuple(request.context[dropped:])
             cut = min(request.shared - dropped, len(ids) - 1)
             cut = cut if cut >= WORTH_SHARING else 0
             scored = len(continuation) if request.scored is None else request.scored[place]
-            asked = _Asked(number, list(continuation), scored, dropped)
-            stems.setdefault((cut, ids), _Stem(ids, cut)).asked.append(asked)
+            asked = _Asked(number, list(continuation[len(beginning) :]), scored, dropped)
+            stem = _Stem((*ids, *beginning), cut, len(beginning))
+            stems.setdefault((cut, stem.alike, stem.ids), stem).asked.append(asked)
             found[number].append(asked)
     if stems:
-        rows = chunk or (CHUNK if engine.device.type == "cpu" else DEVICE_CHUNK)
         ordered = sorted(stems.values(), key=lambda stem: (stem.ids[: stem.cut], len(stem.ids)))
         if isinstance(engine, ReferenceEngine) and engine.packs:
             ordered = _read_packed(engine, ordered, rows)
@@ -145,8 +165,8 @@ def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list
     packs: list[list[_Stem]] = []
     tokens = lines = 0
     for stem in stems:
-        heads = 1 + sum(len(asked.tokens) - 1 for asked in stem.asked)
-        size = len(stem.ids) + heads - 1
+        heads = 1 + stem.alike + sum(len(asked.tokens) - 1 for asked in stem.asked)
+        size = len(stem.ids) - 1 - stem.alike + heads
         if stem.cut or size > PACK_TOKENS or heads > rows:
             rest.append(stem)
             continue
@@ -156,15 +176,25 @@ def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list
         packs[-1].append(stem)
         tokens, lines = tokens + size, lines + heads
     for pack in packs:
-        logits = engine.tree_logits([(stem.ids, [asked.tokens[:-1] for asked in stem.asked]) for stem in pack])
+        trees = [(stem.ids, 1 + stem.alike, [asked.tokens[:-1] for asked in stem.asked]) for stem in pack]
+        logits = engine.tree_logits(trees)
         row = 0
         for stem in pack:
-            first, row = row, row + 1
+            stem.judge_beginning(logits[row : row + 1 + stem.alike], rows)
+            row += 1 + stem.alike
             for asked in stem.asked:
-                own = [first, *range(row, row + len(asked.tokens) - 1)]
-                row += len(asked.tokens) - 1
-                asked.parts.append(judge(logits[own], torch.tensor(asked.tokens)))
+                if len(asked.tokens) > 1:
+                    lines, row = logits[row : row + len(asked.tokens) - 1], row + len(asked.tokens) - 1
+                    asked.parts.append(judge(lines, torch.tensor(asked.tokens[1:])))
     return rest
+
+
+def _beginning(engine: Engine, request: Request) -> Sequence[int]:
+    """The tokens with which several continuations all begin, where nothing of the context is dropped."""
+    some = sorted(request.continuations, key=len)
+    if len(some) < 2 or len(request.context) + len(some[-1]) - 1 > engine.context:
+        return []
+    return some[0][: min(common(some[0][:-1], other) for other in some[1:])]
 
 
 def _check(engine: Engine, request: Request) -> None:
@@ -184,7 +214,7 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
     cache = engine.new_cache(beside + 1 + SPARE, room)
     beginning, spare = beside, range(beside + 1, beside + 1 + SPARE)
     held: tuple[int, ...] = ()  # in the slot `beginning`
-    for group in _groups(stems, beside):
+    for group in _groups(stems, beside, rows):
         runs = []
         for slot, stem in enumerate(group):
             if stem.cut and stem.ids[: stem.cut] != held:
@@ -195,30 +225,26 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
                 cache.copy(beginning, slot)
             else:
                 cache.truncate(slot, 0)
-            runs.append(Run(slot, stem.ids[stem.cut :]))
+            runs.append(Run(slot, stem.ids[stem.cut :], 1 + stem.alike))
         logits = engine.forward(cache, runs)
-        for row, stem in zip(logits, group, strict=True):
-            for begin in range(0, len(stem.asked), rows):
-                some = stem.asked[begin : begin + rows]
-                firsts = torch.tensor([asked.tokens[0] for asked in some])
-                scores = judge(row.expand(len(some), -1), firsts)
-                for place, asked in enumerate(some):
-                    asked.parts.append(scores[place : place + 1])
+        for stem, lines in zip(group, logits.split([run.logits for run in runs]), strict=True):
+            stem.judge_beginning(lines, rows)
         longer = [(slot, asked) for slot, stem in enumerate(group) for asked in stem.asked if len(asked.tokens) > 1]
         for pack in _packs(longer, rows, apart=not engine.gathers):
             _score_pack(engine, cache, pack, spare, rows)
 
 
-def _groups(stems: list[_Stem], beside: int) -> Iterator[list[_Stem]]:
-    """Stems whose contexts are held side by side."""
+def _groups(stems: list[_Stem], beside: int, rows: int) -> Iterator[list[_Stem]]:
+    """Stems whose contexts are held side by side; what their continuations have alike needs rows of logits, too."""
     group: list[_Stem] = []
-    tokens = 0
+    tokens = lines = 0
     for stem in stems:
-        if group and (len(group) == beside or tokens + len(stem.ids) > BATCH_TOKENS):
+        full = len(group) == beside or tokens + len(stem.ids) > BATCH_TOKENS or lines + 1 + stem.alike > rows
+        if group and full:
             yield group
-            group, tokens = [], 0
+            group, tokens, lines = [], 0, 0
         group.append(stem)
-        tokens += len(stem.ids)
+        tokens, lines = tokens + len(stem.ids), lines + 1 + stem.alike
     yield group
 
 

@@ -103,23 +103,27 @@ class ReferenceEngine(Engine):
         """Whether `tree_logits` is known to be right for this kind of model."""
         return self.model.config.model_type in PACKED
 
-    def tree_logits(self, trees: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Tensor:
+    def tree_logits(self, trees: Sequence[tuple[Sequence[int], int, Sequence[Sequence[int]]]]) -> Tensor:
         """Several contexts, each with several continuations, in one forward without a cache: each token once, no padding.
 
         A token sees its context and what is before it in its own continuation, and its position is that of the joined text.
 
+        Args:
+            trees: context, after how many of its last tokens logits are wanted (at least one), continuations.
+
         Returns:
-            For each tree the logits after its context, then those after each token of each continuation: (M, V) float32.
+            For each tree these logits of its context, then those after each token of each continuation: (M, V) float32.
         """
         ids: list[int] = []
         positions: list[int] = []
         wanted: list[int] = []
         blocks: list[tuple[int, int, int, int]] = []  # rows from, to; the context's place and length
-        for context, continuations in trees:
+        for context, last, continuations in trees:
             start = len(ids)
+            wanted += range(start + len(context) - last, start + len(context))
             for tokens, before in ((context, 0), *((one, len(context)) for one in continuations)):
                 blocks.append((len(ids), len(ids) + len(tokens), start, before))
-                wanted += range(len(ids), len(ids) + len(tokens)) if before else [len(ids) + len(tokens) - 1]
+                wanted += range(len(ids), len(ids) + len(tokens)) if before else []
                 ids += tokens
                 positions += range(before, before + len(tokens))
         seen = torch.zeros(len(ids), len(ids), dtype=torch.bool)
