@@ -230,7 +230,7 @@ def test_truth_in_csv(written, gold, tmp_path):
     ("name", "content"),
     [
         ("piqa.parquet", b"no parquet"),
-        ("piqa.jsonl.gz", gzip.compress(b"{}\n" * 99)[:-20] + bytes(12)),
+        ("piqa.jsonl.gz", gzip.compress(b"{}\n" * 99, mtime=0)[:-20] + bytes(12)),
         ("piqa.csv", b'goal,sol1,sol2,label\n"a quote without an end'),
     ],
 )

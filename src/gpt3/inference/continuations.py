@@ -184,8 +184,9 @@ def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list
             row += 1 + stem.alike
             for asked in stem.asked:
                 if len(asked.tokens) > 1:
-                    lines, row = logits[row : row + len(asked.tokens) - 1], row + len(asked.tokens) - 1
-                    asked.parts.append(judge(lines, torch.tensor(asked.tokens[1:])))
+                    end = row + len(asked.tokens) - 1
+                    asked.parts.append(judge(logits[row:end], torch.tensor(asked.tokens[1:])))
+                    row = end
     return rest
 
 
