@@ -6,7 +6,11 @@
 
 Questions are about articles that `gpt3 finetune` holds out (by title, whatever the run), answered greedily. A topic is asked
 for in three ways: by the title alone, which a model can only guess from its words; with the article's short description;
-with its first sentence. The base has read the articles' texts, as it has read all others; it has not seen a topic.
+with its first sentence. The base has read these articles' texts, as it has read most others; it has not seen a topic.
+
+Bits per byte are those of two sets of articles: the ones that `gpt3 train` holds out, which neither model has read, and the
+ones that only `gpt3 finetune` holds out. A base that read the latter several times knows them partly by heart, and loses that
+first.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from gpt3.corpus.wiki import Article, articles, document
 from gpt3.finetuning.chat import TemplateFraming, has_template
 from gpt3.finetuning.conversations import Message
 from gpt3.finetuning.gathering import is_held_out
-from gpt3.finetuning.wiki_qa import UNCATEGORIZED, about, first_sentence
+from gpt3.finetuning.wiki_qa import UNCATEGORIZED, about, first_sentence, is_validation
 from gpt3.inference.generation import Job
 from gpt3.inference.options import SamplingOptions
 
@@ -86,13 +90,19 @@ def main() -> None:
     parser.add_argument("tuned")
     parser.add_argument("--fraction", type=float, default=0.05, help="the run's --validation-fraction")
     parser.add_argument("--questions", type=int, default=200, help="held-out questions that shall end by themselves")
-    parser.add_argument("--texts", type=int, default=100, help="held-out articles scored in bits per byte")
+    parser.add_argument(
+        "--texts", type=int, default=100, help="articles that the base has read, scored in bits per byte"
+    )
     arguments = parser.parse_args()
-    held = [article for article in articles() if is_held_out(article.title, arguments.fraction)]
+    every = list(articles())
+    held = [a for a in every if is_held_out(a.title, arguments.fraction) and not is_validation(a)]
     draw = random.Random(0)
     questions = [item.question for article in held for item in about(article)]
     questions = draw.sample(questions, min(arguments.questions, len(questions)))
-    texts = [document(article) for article in draw.sample(held, min(arguments.texts, len(held)))]
+    texts = {
+        "bits_per_byte": [document(article) for article in every if is_validation(article)],
+        "bits_per_byte_read": [document(article) for article in draw.sample(held, min(arguments.texts, len(held)))],
+    }
     asked = [a for a in held if a.topic != UNCATEGORIZED and a.description and first_sentence(a.text)]
     truth = [article.topic for article in asked]
     result: dict[str, Any] = {"held_out_articles": len(held), "asked_for_topics": len(asked)}
@@ -100,13 +110,14 @@ def main() -> None:
         model = gpt3.load(getattr(arguments, name))
         found = answers(model, questions, 128)
         stopped = sum(answer.finish_reason == "stop" for answer in found) / len(found)
-        result[name] = {"stopped": stopped, "bits_per_byte": bits_per_byte(model, texts)}
+        result[name] = {"stopped": stopped} | {kind: bits_per_byte(model, some) for kind, some in texts.items()}
         result[name]["answers"] = [
             f"{q} -> {a.text.strip()[:150]}" for q, a in zip(questions[:8], found[:8], strict=True)
         ]
     majority, count = Counter(truth).most_common(1)[0]
     result["majority"] = {"topic": majority, "accuracy": count / len(truth)}
-    result["bits_per_byte_rise"] = result["tuned"]["bits_per_byte"] / result["base"]["bits_per_byte"] - 1
+    for kind in texts:
+        result[f"{kind}_rise"] = result["tuned"][kind] / result["base"][kind] - 1
     for form in ASKED:
         guesses = topics(model, asked, form)
         right = sum(guess == topic for guess, topic in zip(guesses, truth, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +11,13 @@ from hypothesis import strategies as st
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 
+from gpt3.corpus.prepare import PrepareOptions, prepare
+from gpt3.corpus.shards import open_shards
 from gpt3.corpus.wiki import articles, document
 from gpt3.finetuning.gathering import is_held_out, rehearsal
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.ordering import GroupedByLength
+from gpt3.finetuning.wiki_qa import conversations, is_validation
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=400), st.integers(1, 16), st.integers(0, 3))
@@ -48,7 +53,7 @@ def test_every_epoch_and_every_seed_has_its_order() -> None:
 
 def test_rates_and_rehearsal_by_default() -> None:
     """The table of docs/finetune.md."""
-    assert [FinetuneOptions().rate(size) for size in (10**8 - 1, 10**8, 10**9)] == [5e-4, 1e-4, 2e-5]
+    assert [FinetuneOptions().rate(size) for size in (10**7 - 1, 10**7, 10**8, 10**9)] == [5e-4, 2e-4, 1e-4, 2e-5]
     assert FinetuneOptions(lora=True).rate(10**8) == pytest.approx(1e-3)
     assert FinetuneOptions(method="dpo").rate(10**8) == pytest.approx(5e-6)
     assert FinetuneOptions(lr=0.1, method="dpo", lora=True).rate(10**8) == 0.1
@@ -62,6 +67,16 @@ def test_rates_and_rehearsal_by_default() -> None:
 
 def test_rehearsed_are_articles_that_are_not_held_out() -> None:
     found = set(rehearsal(0.3, 0))
-    kept = [document(article) for article in articles() if not is_held_out(article.title, 0.3)]
+    kept = [document(a) for a in articles() if not is_held_out(a.title, 0.3) and not is_validation(a)]
     assert found == set(kept)
     assert rehearsal(0.3, 0) != rehearsal(0.3, 1) != kept  # shuffled
+
+
+def test_what_a_base_is_validated_on_is_neither_rehearsed_nor_asked_about(tmp_path: Path) -> None:
+    shards = open_shards(prepare(PrepareOptions(out=str(tmp_path / "shards"), workers=1)))
+    held = [article for article in articles() if is_validation(article)]
+    validation = shards.manifest.splits["validation"]
+    assert len(held) == validation.documents
+    assert sum(len(document(article).encode()) for article in held) == validation.text_bytes
+    assert not {article.title for article in held} & {conversation.group for conversation in conversations()}
+    assert not {document(article) for article in held} & set(rehearsal(0.0, 0))

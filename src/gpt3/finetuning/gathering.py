@@ -204,8 +204,9 @@ def is_held_out(group: str, fraction: float) -> bool:
 
 
 def rehearsal(validation_fraction: float, seed: int) -> list[str]:
-    """The texts of embedded Wikipedia articles that are not held out, shuffled."""
-    texts = [document(a) for a in articles() if not is_held_out(a.title, validation_fraction)]
+    """The texts of embedded Wikipedia articles that are not held out, neither here nor by `gpt3 train`, shuffled."""
+    kept = (a for a in articles() if not wiki_qa.is_validation(a) and not is_held_out(a.title, validation_fraction))
+    texts = [document(article) for article in kept]
     random.Random(seed).shuffle(texts)
     return texts
 

@@ -8,6 +8,10 @@ from typing import Literal
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
 
+RATES = ((10**7, 5e-4), (10**8, 2e-4), (10**9, 1e-4))
+"""Peak learning rates below so many parameters; docs/LOG.md has what 17M did with more."""
+RATE_BEYOND = 2e-5
+"""Of models beyond."""
 LORA_RATE, DPO_SHARE = 10.0, 0.05
 REHEARSED = 0.5
 
@@ -55,8 +59,8 @@ class FinetuneOptions:
     micro_batch: int | None = None
     """How many of them go through the model at a time. Default: 8, or the batch where that is less."""
     lr: float | None = None
-    """Peak learning rate, after a warm-up over 3% of the steps, falling linearly. Default: 5e-4 below 100M parameters, 1e-4 below
-    1B, 2e-5 above; with --lora ten times, with dpo a twentieth of that."""
+    """Peak learning rate, after a warm-up over 3% of the steps, falling linearly. Default: 5e-4 below 10M parameters, 2e-4 below
+    100M, 1e-4 below 1B, 2e-5 above; with --lora ten times, with dpo a twentieth of that."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the matrices."""
     lora: bool = False
@@ -138,7 +142,7 @@ class FinetuneOptions:
         """The peak learning rate for a model of so many parameters."""
         if self.lr is not None:
             return self.lr
-        rate = 5e-4 if parameters < 10**8 else 1e-4 if parameters < 10**9 else 2e-5
+        rate = next((rate for below, rate in RATES if parameters < below), RATE_BEYOND)
         return rate * (LORA_RATE if self.lora else 1.0) * (DPO_SHARE if self.method == "dpo" else 1.0)
 
 

@@ -6,7 +6,10 @@ import hashlib
 import re
 from collections.abc import Iterator
 
-from gpt3.corpus.wiki import Article, articles
+from gpt3.corpus.hash_folds import KEYS
+from gpt3.corpus.prepare import PrepareOptions
+from gpt3.corpus.segments import document_key
+from gpt3.corpus.wiki import Article, articles, document
 from gpt3.finetuning.conversations import Conversation, Message
 
 LICENCE = "CC BY-SA 4.0 (text of Wikipedia)"
@@ -44,9 +47,19 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 
 
 def conversations() -> Iterator[Conversation]:
-    """Up to seven questions an article, in the order of the titles. All questions of an article are held out together."""
+    """Up to seven questions an article, in the order of the titles. All questions of an article are held out together.
+
+    None is about articles that a base model is validated on: their texts are still unseen after fine-tuning.
+    """
     for article in articles():
-        yield from about(article)
+        if not is_validation(article):
+            yield from about(article)
+
+
+def is_validation(article: Article) -> bool:
+    """Whether `gpt3 train` and `gpt3 prepare` hold the article's text out, by their default fraction."""
+    key = int.from_bytes(document_key(document(article).encode()), "little")
+    return key < int(PrepareOptions.validation_fraction * KEYS)
 
 
 def about(article: Article) -> Iterator[Conversation]:
