@@ -8,9 +8,9 @@ Questions are about articles that `gpt3 finetune` holds out (by title, whatever 
 for in three ways: by the title alone, which a model can only guess from its words; with the article's short description;
 with its first sentence. The base has read these articles' texts, as it has read most others; it has not seen a topic.
 
-Bits per byte are those of two sets of articles: the ones that `gpt3 train` holds out, which neither model has read, and the
-ones that only `gpt3 finetune` holds out. A base that read the latter several times knows them partly by heart, and loses that
-first.
+Bits per byte are those of two sets of articles: the ones that `gpt3 train` holds out by default, which neither model has read,
+and the ones that only `gpt3 finetune` holds out. A base that read the latter several times knows them partly by heart, and loses
+that first.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def test_empty(tmp_path):
     ("name", "data"),
     [
         ("a.txt", b" \n\n"),
-        ("a.txt.gz", gzip.compress(b"")),
+        ("a.txt.gz", gzip.compress(b"", mtime=0)),
         ("a.jsonl", b'{"text": ""}\n{"text": null}\n\n'),
         ("a.json", b"[]"),
         ("a.csv", b"text,id\n"),

@@ -18,6 +18,7 @@ from gpt3.finetuning.gathering import is_held_out, rehearsal
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.ordering import GroupedByLength
 from gpt3.finetuning.wiki_qa import conversations, is_validation
+from gpt3.training.options import TrainOptions
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=400), st.integers(1, 16), st.integers(0, 3))
@@ -53,7 +54,9 @@ def test_every_epoch_and_every_seed_has_its_order() -> None:
 
 def test_rates_and_rehearsal_by_default() -> None:
     """The table of docs/finetune.md."""
-    assert [FinetuneOptions().rate(size) for size in (10**7 - 1, 10**7, 10**8, 10**9)] == [5e-4, 2e-4, 1e-4, 2e-5]
+    rates = {10**7: (5e-4, 2e-4), 10**8: (2e-4, 1e-4), 10**9: (1e-4, 2e-5)}
+    for size, (below, above) in rates.items():
+        assert (FinetuneOptions().rate(size - 1), FinetuneOptions().rate(size)) == (below, above)
     assert FinetuneOptions(lora=True).rate(10**8) == pytest.approx(1e-3)
     assert FinetuneOptions(method="dpo").rate(10**8) == pytest.approx(5e-6)
     assert FinetuneOptions(lr=0.1, method="dpo", lora=True).rate(10**8) == 0.1
@@ -76,6 +79,7 @@ def test_what_a_base_is_validated_on_is_neither_rehearsed_nor_asked_about(tmp_pa
     shards = open_shards(prepare(PrepareOptions(out=str(tmp_path / "shards"), workers=1)))
     held = [article for article in articles() if is_validation(article)]
     validation = shards.manifest.splits["validation"]
+    assert PrepareOptions().validation_fraction == TrainOptions().validation_fraction
     assert len(held) == validation.documents
     assert sum(len(document(article).encode()) for article in held) == validation.text_bytes
     assert not {article.title for article in held} & {conversation.group for conversation in conversations()}

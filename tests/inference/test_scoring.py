@@ -1,6 +1,7 @@
 """Scores equal those of transformers' own forward pass, however the text is cut into windows and chunks."""
 
 import math
+from itertools import chain
 
 import pytest
 import torch
@@ -192,6 +193,40 @@ def test_what_continuations_begin_with_is_read_once(model, draw):
     assert long.logprobs == pytest.approx(found[2].logprobs, abs=1e-5)
 
 
+def test_one_text_as_context_or_as_the_beginning_of_continuations(engine, draw):
+    """Equal ids that are read, of which other parts are asked for."""
+    context, x = draw(6), 7
+    requests = [
+        Request(context, [[x, 1], [x, 2, 3]]),
+        Request([*context, x], [[1], [2, 3]]),
+        Request(context, [[x, 1]]),
+    ]
+    found = score_requests(engine, requests)
+    assert found == [score_requests(engine, [request])[0] for request in requests]
+    assert found == score_requests(engine, requests[::-1])[::-1]
+    for long, short in zip(found[0], found[1], strict=True):
+        assert long.logprobs[1:] == pytest.approx(short.logprobs, abs=1e-5)
+    assert found[2][0].logprobs == pytest.approx(found[0][0].logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [ReferenceEngine, make_engine])
+def test_no_more_logits_than_the_chunk_are_made_at_once(model, draw, kind, monkeypatch):
+    engine, rows = kind(model), []
+    forward = engine.forward
+    monkeypatch.setattr(
+        engine, "forward", lambda cache, runs: rows.append(sum(x.logits for x in runs)) or forward(cache, runs)
+    )
+    alike = draw(20, seed=1)
+    requests = [Request(draw(5, seed=n), [[*alike, 1, n], [*alike, 2, 3]]) for n in range(4)]
+    whole = score_requests(engine, requests)
+    assert max(rows) >= 21
+    rows.clear()
+    found = score_requests(engine, requests, chunk=8)
+    assert 1 < max(rows) <= 8
+    for one, other in zip(chain(*whole), chain(*found), strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
 @given(data=st.data())
 @settings(max_examples=10, deadline=None)
 def test_no_score_depends_on_what_else_is_asked(engine, draw, forward, data):
@@ -216,7 +251,7 @@ def test_no_score_depends_on_what_else_is_asked(engine, draw, forward, data):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_many_texts_in_one_forward_are_as_each_alone(kind):
+def test_many_texts_in_one_forward_are_as_each_alone(kind, monkeypatch):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -237,6 +272,13 @@ def test_many_texts_in_one_forward_are_as_each_alone(kind):
     requests += [Request(ids[:4], [ids[8 : 11 + n], [*ids[8:10], *ids[30:33]]]) for n, ids in enumerate(draws)]
     found = score_requests(several, requests)
     assert found == score_requests(several, requests, batch=2)
+    rows: list[int] = []
+    packed = several.tree_logits
+    monkeypatch.setattr(several, "tree_logits", lambda trees: rows.append(len(packed(trees))) or packed(trees))
+    for one, other in zip(chain(*found), chain(*score_requests(several, requests, chunk=9)), strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert len(rows) > 2
+    assert max(rows) <= 9
     for request, scores in zip(requests, found, strict=True):
         for continuation, score in zip(request.continuations, scores, strict=True):
             with torch.no_grad():
@@ -251,11 +293,21 @@ def test_what_only_stands_before_is_not_scored(engine, draw):
     whole = continuation_logprobs(engine, context, [[*rest, *answer] for rest in rests])
     [ends] = score_requests(engine, [Request(context, [[*rest, *answer] for rest in rests], 0, [4, 1])])
     assert [score.logprobs for score in ends] == [whole[0].logprobs[-4:], whole[1].logprobs[-1:]]
+    rests = [rests[0], rests[0][:2]]  # the ids of one begin those of the other
+    whole = continuation_logprobs(engine, context, [[*rest, *answer] for rest in rests])
+    [ends] = score_requests(engine, [Request(context, [[*rest, *answer] for rest in rests], 0, [4, 4])])
+    assert [score.logprobs for score in ends] == [score.logprobs[-4:] for score in whole]
 
 
 def test_only_the_context_is_truncated_and_only_on_the_left(engine, draw, forward):
     context, short, long = draw(60, seed=8), draw(2, seed=9), draw(CONTEXT, seed=10)
     found = continuation_logprobs(engine, context, [short, long, short])
+    assert found[0] == found[2]
+    alike = continuation_logprobs(engine, context, [[*short, *long[:30]], [*short, *long[:40]]])
+    assert [score.dropped for score in alike] == [60 + 31 - CONTEXT, 60 + 41 - CONTEXT]
+    for score, length in zip(alike, (30, 40), strict=True):
+        [alone] = continuation_logprobs(engine, context, [[*short, *long[:length]]])
+        assert score.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
     assert [score.dropped for score in found] == [60 + 1 - CONTEXT, 60 - 1, 60 + 1 - CONTEXT]
     for continuation, score in zip((short, long), found, strict=False):
         joined = [*context, *continuation][-CONTEXT - 1 :]

@@ -11,7 +11,7 @@ from gpt3.inference.options import SamplingOptions
 RATES = ((10**7, 5e-4), (10**8, 2e-4), (10**9, 1e-4))
 """Peak learning rates below so many parameters; docs/LOG.md has what 17M did with more."""
 RATE_BEYOND = 2e-5
-"""Of models beyond."""
+"""Of models of more parameters than RATES has."""
 LORA_RATE, DPO_SHARE = 10.0, 0.05
 REHEARSED = 0.5
 

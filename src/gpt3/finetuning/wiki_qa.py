@@ -49,7 +49,8 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 def conversations() -> Iterator[Conversation]:
     """Up to seven questions an article, in the order of the titles. All questions of an article are held out together.
 
-    None is about articles that a base model is validated on: their texts are still unseen after fine-tuning.
+    None is about articles that `gpt3 train` validates on, unless told another fraction or fold: their texts are still unseen
+    after fine-tuning.
     """
     for article in articles():
         if not is_validation(article):

@@ -91,7 +91,7 @@ class _Stem:
     """How many of the last ids are not the context's but the first of each continuation."""
     asked: list[_Asked] = field(default_factory=list)
 
-    def judge_beginning(self, logits: Tensor, rows: int) -> None:
+    def judge_firsts(self, logits: Tensor, rows: int) -> None:
         """Score the continuations' first tokens, those alike and one more, by the logits before these: (alike + 1, V)."""
         if self.alike:
             same = judge(logits[:-1], torch.tensor(self.ids[-self.alike :]))
@@ -118,7 +118,8 @@ def continuation_logprobs(
 def score_requests(
     engine: Engine, requests: Sequence[Request], *, batch: int = 8, chunk: int | None = None
 ) -> list[list[ContinuationScore]]:
-    """Score the continuations of many contexts. Equal contexts, and equal beginnings of them, are read once.
+    """Score the continuations of many contexts. Equal contexts, and equal beginnings of them, are read once, but
+    for contexts of requests whose continuations begin with other tokens alike.
 
     A context too long for the model's positions loses its oldest tokens, as many as each continuation needs; a continuation
     is never cut. The last token of a continuation predicts nothing that is asked for, so it needs no position.
@@ -139,15 +140,15 @@ def score_requests(
     found: list[list[_Asked]] = [[] for _ in requests]
     for number, request in enumerate(requests):
         _check(engine, request)
-        beginning = _beginning(engine, request)[: rows - 1]
+        alike = _alike(request)[: rows - 1]
         for place, continuation in enumerate(request.continuations):
             dropped = max(0, len(request.context) + len(continuation) - 1 - engine.context)
             ids = tuple(request.context[dropped:])
             cut = min(request.shared - dropped, len(ids) - 1)
             cut = cut if cut >= WORTH_SHARING else 0
             scored = len(continuation) if request.scored is None else request.scored[place]
-            asked = _Asked(number, list(continuation[len(beginning) :]), scored, dropped)
-            stem = _Stem((*ids, *beginning), cut, len(beginning))
+            asked = _Asked(number, list(continuation[len(alike) :]), scored, dropped)
+            stem = _Stem((*ids, *alike), cut, len(alike))
             stems.setdefault((cut, stem.alike, stem.ids), stem).asked.append(asked)
             found[number].append(asked)
     if stems:
@@ -163,24 +164,24 @@ def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list
     """Score what is asked after short stems, many in one forward whatever the batch; return those that are not short."""
     rest: list[_Stem] = []
     packs: list[list[_Stem]] = []
-    tokens = lines = 0
+    tokens = filled = 0
     for stem in stems:
         heads = 1 + stem.alike + sum(len(asked.tokens) - 1 for asked in stem.asked)
         size = len(stem.ids) - 1 - stem.alike + heads
         if stem.cut or size > PACK_TOKENS or heads > rows:
             rest.append(stem)
             continue
-        if not packs or tokens + size > PACK_TOKENS or lines + heads > rows:
+        if not packs or tokens + size > PACK_TOKENS or filled + heads > rows:
             packs.append([])
-            tokens = lines = 0
+            tokens = filled = 0
         packs[-1].append(stem)
-        tokens, lines = tokens + size, lines + heads
+        tokens, filled = tokens + size, filled + heads
     for pack in packs:
         trees = [(stem.ids, 1 + stem.alike, [asked.tokens[:-1] for asked in stem.asked]) for stem in pack]
         logits = engine.tree_logits(trees)
         row = 0
         for stem in pack:
-            stem.judge_beginning(logits[row : row + 1 + stem.alike], rows)
+            stem.judge_firsts(logits[row : row + 1 + stem.alike], rows)
             row += 1 + stem.alike
             for asked in stem.asked:
                 if len(asked.tokens) > 1:
@@ -190,10 +191,10 @@ def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list
     return rest
 
 
-def _beginning(engine: Engine, request: Request) -> Sequence[int]:
-    """The tokens with which several continuations all begin, where nothing of the context is dropped."""
+def _alike(request: Request) -> Sequence[int]:
+    """The tokens with which several continuations all begin, but the last of the shortest."""
     some = sorted(request.continuations, key=len)
-    if len(some) < 2 or len(request.context) + len(some[-1]) - 1 > engine.context:
+    if len(some) < 2:
         return []
     return some[0][: min(common(some[0][:-1], other) for other in some[1:])]
 
@@ -229,7 +230,8 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
             runs.append(Run(slot, stem.ids[stem.cut :], 1 + stem.alike))
         logits = engine.forward(cache, runs)
         for stem, lines in zip(group, logits.split([run.logits for run in runs]), strict=True):
-            stem.judge_beginning(lines, rows)
+            stem.judge_firsts(lines, rows)
+        del logits, lines  # before the next ones
         longer = [(slot, asked) for slot, stem in enumerate(group) for asked in stem.asked if len(asked.tokens) > 1]
         for pack in _packs(longer, rows, apart=not engine.gathers):
             _score_pack(engine, cache, pack, spare, rows)
@@ -238,14 +240,14 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
 def _groups(stems: list[_Stem], beside: int, rows: int) -> Iterator[list[_Stem]]:
     """Stems whose contexts are held side by side; what their continuations have alike needs rows of logits, too."""
     group: list[_Stem] = []
-    tokens = lines = 0
+    tokens = filled = 0
     for stem in stems:
-        full = len(group) == beside or tokens + len(stem.ids) > BATCH_TOKENS or lines + 1 + stem.alike > rows
+        full = len(group) == beside or tokens + len(stem.ids) > BATCH_TOKENS or filled + 1 + stem.alike > rows
         if group and full:
             yield group
-            group, tokens, lines = [], 0, 0
+            group, tokens, filled = [], 0, 0
         group.append(stem)
-        tokens, lines = tokens + len(stem.ids), lines + 1 + stem.alike
+        tokens, filled = tokens + len(stem.ids), filled + 1 + stem.alike
     yield group
 
 
