@@ -1,9 +1,9 @@
-"""Few-shot learning on a laptop: a small model whose accuracy rises with the solved examples it is shown, as in Figure 1.2.
+"""Few-shot learning on a laptop: small models whose accuracy rises with the solved examples they are shown, as in Figure 1.2.
 
     python benchmarks/few_shot_learning.py --out runs/few-shot
 
-writes episodes, trains on them and on encyclopedia text with `gpt3 train`, asks `gpt3 eval` about words that stand in no
-episode, and draws accuracy over K. The same command goes on where a killed one stopped. docs/few-shot.md has what came out.
+writes episodes, trains three sizes on them and on encyclopedia text with `gpt3 train`, asks `gpt3 eval` about words that stand in
+no episode, and draws accuracy over K. The same command goes on where a killed one stopped. docs/few-shot.md has what came out.
 
 An episode is a document of solved examples of one hidden task, in the format of the generated tasks (gpt3.evaluation.scrambling):
 
@@ -43,21 +43,46 @@ EPISODES, MOST_EXAMPLES = 40_000, 10
 INSTRUCTED = 0.25
 """Share of the episodes of a scored task with the instruction above."""
 TRAINING = [
-    *("--model", "17M", "--layers", "4", "--width", "64", "--heads", "2", "--context", "256", "--tokenizer", "own:257"),
+    *("--model", "17M", "--layers", "4", "--heads", "2", "--context", "256", "--tokenizer", "own:257"),
     *("--optimizer", "muon", "--lr", "6e-3", "--batch-tokens", "2048", "--steps", "2000"),
     *("--checkpoint-every", "400", "--keep-every", "400", "--validate-every", "400", "--validation-tokens", "20000"),
 ]
-"""The preset with other layers and another width: 0.28M parameters. A token is a byte, so that letters can be moved."""
-STAGES = (800, 1200, 2000)
-"""Steps after which the model is asked; the last is the end of training."""
+"""The preset with other layers and another width. A token is a byte, so that letters can be moved."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model that is asked: a size after so many steps."""
+
+    size: str
+    steps: int
+    colour: str = ""
+    """Of its curves; without one it is in the table alone."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.size}, {self.steps:,} steps"
+
+
+WIDTHS = {"0.09M": 32, "0.28M": 64, "0.96M": 128}
+"""Sizes, as parameters, and their widths."""
+STAGES = (
+    Stage("0.09M", 2000, "#9aa1ad"),
+    Stage("0.28M", 800),
+    Stage("0.28M", 1200),
+    Stage("0.28M", 2000, "#dd6b10"),
+    Stage("0.96M", 2000, "#2a63d4"),
+)
+"""2,000 steps are the end of training."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy on one task after so many steps."""
+    """Accuracy of one model on one task."""
 
     task: str
-    steps: int
+    stage: Stage
     instructed: bool
     points: list[tuple[int, float, float]]
     """K, accuracy in per cent, its standard error."""
@@ -143,21 +168,38 @@ def gpt3(*arguments: object) -> None:
         sys.exit(done.returncode)
 
 
+def run_of(out: Path, size: str) -> Path:
+    """The folder of a size's training."""
+    return out / f"run-{size}"
+
+
 def train(out: Path, mixture: Path) -> None:
-    """Train, or go on with the run, unless it is finished."""
-    if not (out / "run" / "model").exists():
-        gpt3("train", "--mixture", mixture, *TRAINING, "--out", out / "run")
+    """Train each size, or go on with its run, unless it is finished."""
+    for size, width in WIDTHS.items():
+        if not (run_of(out, size) / "model").exists():
+            gpt3("train", "--mixture", mixture, *TRAINING, "--width", width, "--out", run_of(out, size))
+
+
+def model_of(out: Path, stage: Stage) -> Path:
+    """The checkpoint that is asked."""
+    return run_of(out, stage.size) / "checkpoints" / f"step-{stage.steps}"
+
+
+def scores_of(out: Path, stage: Stage, format: str) -> Path:
+    """Where its scores lie."""
+    return out / "eval" / f"{stage.size}-{stage.steps}-{format}"
 
 
 def evaluate(out: Path) -> None:
     """Ask every stage all questions, or those that are missing."""
     asked = ["--tasks", ",".join(SCORED), "--limit", LIMIT, "--batch", 32]
-    for steps in STAGES:
+    for stage in STAGES:
         for format in FORMATS:
-            model, place = out / "run" / "checkpoints" / f"step-{steps}", out / "eval" / f"{steps}-{format}"
+            place = scores_of(out, stage, format)
             if not (place / "results.json").exists():
                 shots = ",".join(map(str, SHOTS[format]))
-                gpt3("eval", "--model", model, *asked, "--format", format, "--shots", shots, "--out", place)
+                what = ["--model", model_of(out, stage), "--format", format, "--shots", shots]
+                gpt3("eval", *asked, *what, "--out", place)
 
 
 def behind_an_article(out: Path) -> str:
@@ -171,9 +213,9 @@ def behind_an_article(out: Path) -> str:
     from gpt3.inference.options import SamplingOptions
 
     texts = [article.text.encode()[:100].decode(errors="ignore") for article in articles()][:LIMIT]
-    lines = ["| task | steps | behind an article |", "|---|---|---|"]
-    for steps in STAGES:
-        model = load(out / "run" / "checkpoints" / f"step-{steps}")
+    lines = ["| task | model | behind an article |", "|---|---|---|"]
+    for stage in STAGES:
+        model = load(model_of(out, stage))
         for task in (task for task in SCRAMBLING if task.name in SCORED):
             items = task.split(Source(format="released")).test[:LIMIT]
             prompts = [
@@ -185,23 +227,23 @@ def behind_an_article(out: Path) -> str:
                 pass
             answers = zip(job.results(), items, strict=True)
             right = mean([float(made.text.strip() == item.completions[0].strip()) for made, item in answers])
-            lines.append(f"| {task.name} | {steps:,} | {100 * right.value:.1f} ± {100 * right.error:.1f} |")
+            lines.append(f"| {task.name} | {stage.name} | {100 * right.value:.1f} ± {100 * right.error:.1f} |")
     return "\n".join(lines)
 
 
 def curves(out: Path) -> list[Curve]:
-    """What was measured, the earliest stage first."""
+    """What was measured, in the order of `STAGES`."""
     found = []
-    for steps in STAGES:
+    for stage in STAGES:
         for format in FORMATS:
-            results = json.loads((out / "eval" / f"{steps}-{format}" / "results.json").read_text(encoding="utf-8"))
+            results = json.loads((scores_of(out, stage, format) / "results.json").read_text(encoding="utf-8"))
             for task in SCORED:
                 entries = [entry for entry in results["results"] if entry.get("task") == task]
                 figures = [
                     (entry["shots"], entry["metrics"]["acc"]) for entry in entries if entry["shots"] in SHOTS[format]
                 ]
                 points = [(shots, 100 * figure["value"], 100 * figure["error"]) for shots, figure in figures]
-                found.append(Curve(task, steps, format == "paper", points))
+                found.append(Curve(task, stage, format == "paper", points))
     return found
 
 
@@ -209,31 +251,30 @@ def table(found: Sequence[Curve]) -> str:
     """The figures in Markdown."""
     most = SHOTS["released"]
     lines = [
-        f"| task | steps | instruction | {' | '.join(f'K = {shots}' for shots in most)} |",
+        f"| task | model | instruction | {' | '.join(f'K = {shots}' for shots in most)} |",
         "|---" * (3 + len(most)) + "|",
     ]
     for curve in sorted(found, key=lambda curve: (SCORED.index(curve.task), curve.instructed)):
         scores = " | ".join(
             [f"{score:.1f} ± {error:.1f}" for _, score, error in curve.points] + [""] * (len(most) - len(curve.points))
         )
-        lines.append(f"| {curve.task} | {curve.steps:,} | {'yes' if curve.instructed else 'no'} | {scores} |")
+        lines.append(f"| {curve.task} | {curve.stage.name} | {'yes' if curve.instructed else 'no'} | {scores} |")
     return "\n".join(lines)
 
 
 def draw(found: Sequence[Curve]) -> str:
     """Accuracy over K as an SVG, a panel a task; dashed without the instruction, as in Figure 1.2."""
     ink, soft, grid, top, bottom, wide = "#171a21", "#5b6472", "#e2e5ea", 78, 262, 210
-    colours = dict(zip(STAGES, ("#9aa1ad", "#dd6b10", "#2a63d4"), strict=True))
     title = "A word's letters put right: accuracy over the number of solved examples in the context"
     lines = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 330" width="860" height="330" '
         'font-family="system-ui, sans-serif" font-size="12"><rect width="860" height="330" fill="#ffffff"/>',
         f'<text x="16" y="26" font-size="15" font-weight="600" fill="{ink}">{title}</text>',
     ]
-    keys = [(f"{steps:,} steps", colour, "") for steps, colour in colours.items()]
+    keys = [(f"{stage.size} parameters", stage.colour, "") for stage in STAGES if stage.colour]
     keys += [("instruction", ink, ""), ("no instruction", ink, DASHED)]
     for place, (words, colour, dash) in enumerate(keys):
-        x = 16 + 132 * place
+        x = 16 + 150 * place
         lines.append(f'<line x1="{x}" x2="{x + 26}" y1="44" y2="44" stroke="{colour}" stroke-width="2"{dash}/>')
         lines.append(f'<text x="{x + 32}" y="48" fill="{soft}">{words}</text>')
     for panel, task in enumerate(SCORED):
@@ -258,8 +299,8 @@ def draw(found: Sequence[Curve]) -> str:
                 f'<line x1="{left}" x2="{left + wide}" y1="{up(mark):.1f}" y2="{up(mark):.1f}" stroke="{grid}"/>'
             )
             lines.append(f'<text x="{left - 6}" y="{up(mark) + 4:.1f}" text-anchor="end" fill="{soft}">{mark}%</text>')
-        for curve in (curve for curve in found if curve.task == task):
-            colour, dash = colours[curve.steps], "" if curve.instructed else DASHED
+        for curve in (curve for curve in found if curve.task == task and curve.stage.colour):
+            colour, dash = curve.stage.colour, "" if curve.instructed else DASHED
             path = " ".join(f"{across(shots):.1f},{up(score):.1f}" for shots, score, _ in curve.points)
             lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
             for shots, score, error in curve.points:
