@@ -22,7 +22,7 @@ import torch
 from gpt3.export import write_gguf
 from gpt3.export.comparison import tanh_gelu
 from gpt3.export.llama_cpp import LlamaCpp
-from gpt3.inference.loading import load_transformers
+from gpt3.model_folder.load import load_transformers
 
 NEW = 64
 PROMPT = 16

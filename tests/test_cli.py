@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gpt3 import cli
+from gpt3.cli import main as cli
+from gpt3.cli.parsing import parse
+from gpt3.cli.report import ReportOptions
 from gpt3.errors import InputError
 from gpt3.inference.options import GenerateOptions
-from gpt3.options import parse
-from gpt3.report.command import ReportOptions
 from gpt3.training.options import TrainOptions
 
 SURFACE = {
@@ -77,7 +77,9 @@ def test_every_command_runs_something_and_documents_every_option(name: str, caps
 
 def test_help_starts_fast_and_imports_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "numpy")
-    code = f"import sys; from gpt3.cli import main; main(['--help']); print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys; from gpt3.cli.main import main; main(['--help']); print([m for m in {heavy} if m in sys.modules])"
+    )
     start = time.perf_counter()
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.rstrip().endswith("[]")
@@ -87,9 +89,7 @@ def test_help_starts_fast_and_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_options_are_parsed_without_torch(name: str) -> None:
-    code = (
-        f"import sys; from gpt3.cli import main; main([*{name.split()!r}, '--help']); assert 'torch' not in sys.modules"
-    )
+    code = f"import sys; from gpt3.cli.main import main; main([*{name.split()!r}, '--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 

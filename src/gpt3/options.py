@@ -1,210 +1,153 @@
-"""Options from typed dataclasses: the same names in YAML (``--config``, ``--print_config``), on the command line and in Python.
+"""Options of commands: frozen dataclasses whose fields state their ranges. All are checked at once when an instance is made.
 
-jsonargparse does the parsing. This page adds the habits of a command line: dashes in names, bare boolean flags with
-their ``--no-`` form, list options that may be repeated, one positional argument, and errors of one line.
+    @dataclass(frozen=True)
+    class SampleOptions(Options):
+        top_p: float = option(1.0, above=0, most=1)
+        '''Keep the fewest tokens with this total probability; 1 keeps all.'''
+
+The type of a field gives its kind (whole number, number, one of a Literal's values) and `option` its range, its group in
+``--help`` and whether it is among the few shown first. The command line, the HTTP API, the page and the docs read them here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
-import re
+import math
 import types
 import typing
-from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar
-
-import jsonargparse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from gpt3.errors import InputError
 
+DType = Literal["auto", "fp32", "bf16", "fp16"]
+"""Number format of weights or arithmetic."""
+Quantize = Literal["none", "int8"]
+"""Weights as they are, or int8 with one scale per output channel."""
+
 T = TypeVar("T")
-
-PARSER_OPTIONS = ("config", "print_config", "help")
-
-
-class _Parser(jsonargparse.ArgumentParser):
-    """Shows names with dashes, and raises InputError in place of printing a usage text of many lines."""
-
-    hints: dict[str, Any]
-    """Types of the options, for messages."""
-
-    def format_help(self, *arguments: Any, **keywords: Any) -> str:
-        text = super().format_help(*arguments, **keywords)
-        return re.sub(r"--(?!print_config)([a-z0-9_]+)", lambda m: _shown(m[1]), text)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(_one_line(message, self.hints))
+_KEY = "gpt3"
 
 
-def _one_line(message: str, hints: dict[str, Any]) -> str:
-    """jsonargparse's message of several lines as one, in the words of a command line."""
-    match = re.match(r'Parser key "(\w+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL)
-    if match and match[1] in hints:
-        return f"{_shown(match[1])} {match[2]} must be {_kind(hints[match[1]])}"
-    if match := re.match(r"Option '(\w+)' is not accepted", message):
-        return f"--config: {_unknown(match[1], hints)}"
-    if match := re.match(r"the following arguments are required: (.*)", message):
-        return f"{', '.join(map(_shown, match[1].split(', ')))} must be given"
-    if message.startswith("Unexpected config:"):
-        return "--config must be a YAML file with a line `option: value` for each option"
-    if match := re.match(r"Parser key \"config\": (?:File does not exist|Path is not a file): '(.*)'", message):
-        return f"--config {match[1]}: no such file; give a YAML file"
-    message = re.sub(r'Parser key "(\w+)":', lambda m: _shown(m[1]) + ":", message)
-    message = message.replace("Problems parsing config:", "--config is not YAML:")
-    return " ".join(part.strip().rstrip(".") for part in message.splitlines() if part.strip())
+@dataclass(frozen=True)
+class Option:
+    """What a field's declaration says beside its type and default. Bounds hold for each item of a list or value of a mapping."""
+
+    least: float | None = None
+    """The smallest value allowed."""
+    above: float | None = None
+    """Every value must be larger than this."""
+    most: float | None = None
+    """The largest value allowed."""
+    below: float | None = None
+    """Every value must be smaller than this."""
+    group: str | None = None
+    """Heading in ``--help``; it holds for the fields that follow, until the next one."""
+    common: bool = False
+    """Whether the option is among the few that ``--help`` shows first."""
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range."""
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """The range in words, such as ``above 0 and at most 1``; empty for any number."""
+        bounds = (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
 
 
-def _kind(hint: Any) -> str:
-    """What values of a type are, in words."""
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        list: "a list",
-        dict: "a mapping",
-    }
-    parts = [hint] if not _is_union(hint) else [part for part in typing.get_args(hint) if part is not type(None)]
-    if typing.get_origin(parts[0]) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(parts[0])))
-    return " or ".join(words.get(typing.get_origin(part) or part, str(part)) for part in parts)
+def option(
+    default: T,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    group: str | None = None,
+    common: bool = False,
+) -> T:
+    """A dataclass field with a default and an `Option`. None as the default means that the option may be left out."""
+    metadata = {_KEY: Option(least, above, most, below, group, common)}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)  # type: ignore[return-value]
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def _shown(name: str) -> str:
-    """An option as it is written: ``batch_tokens`` as ``--batch-tokens``."""
+def option_of(field: dataclasses.Field[Any]) -> Option:
+    """What the declaration of a dataclass field says; an empty `Option` for a plain field."""
+    return field.metadata.get(_KEY, Option())
+
+
+def flag(name: str) -> str:
+    """An option as it is typed: ``batch_tokens`` as ``--batch-tokens``."""
     return "--" + name.replace("_", "-")
 
 
-def build_parser(options: type[Any], command: str) -> jsonargparse.ArgumentParser:
-    """A parser for the dataclass `options`; the text below each field is its help."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    description = (options.__doc__ or "").strip().split("\n\n")[0]
-    parser = _Parser(prog=f"gpt3 {command}", description=description, exit_on_error=True)
-    parser.hints = typing.get_type_hints(options)
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
-    parser.add_class_arguments(options, nested_key=None)
-    return parser
+class Options:
+    """Base of every options dataclass: checks types and ranges when made, and reports all errors together."""
+
+    def __post_init__(self) -> None:
+        found = [*range_errors(self), *self.errors()]
+        if found:
+            raise InputError("; ".join(found))
+
+    def errors(self) -> Iterable[str]:
+        """Further errors that the ranges cannot express, one clause each: option, value, fix."""
+        return ()
 
 
-def parse(options: type[T], arguments: Sequence[str], *, command: str, positional: str | None = None) -> T:
-    """An instance of the dataclass `options` from command-line `arguments`.
+def range_errors(options: Any, names: Iterable[str] | None = None) -> list[str]:
+    """A clause for each field whose value has the wrong type or lies outside its range: ``--top-p 1.5 must be …``.
 
     Args:
-        positional: the field that takes an argument without a name; all of them, where it is a list.
-
-    Raises:
-        InputError: an unknown option or a value of the wrong kind, in one line.
-        SystemExit: after ``--help`` or ``--print_config``.
+        options: an instance of a dataclass.
+        names: the fields to check. Default: all.
     """
-    parser = build_parser(options, command)
-    canonical, text = _canonical(options, arguments, positional)
-    try:
-        parsed = parser.parse_args(canonical)
-    except UnicodeDecodeError as error:
-        raise InputError(f"--config is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-    values = {field.name: parsed[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-    if positional is not None and text is not None and _is(str, typing.get_type_hints(options)[positional]):
-        values[positional] = text
-    return options(**values)
-
-
-def _canonical(options: type[Any], arguments: Sequence[str], positional: str | None) -> tuple[list[str], str | None]:
-    """Rewrite `arguments` into jsonargparse's form: ``--name=value`` with underscores, lists as JSON.
-
-    Returns:
-        The arguments, and the text of a positional one that is no list: to the letter, for jsonargparse reads ``null`` as None.
-    """
-    hints = typing.get_type_hints(options)
-    lists: dict[str, list[str]] = {}
-    result: list[str] = []
-    text: str | None = None
-    rest = list(arguments)
-    named = True  # until ``--``, behind which nothing is a name
-    while rest:
-        argument = rest.pop(0)
-        if named and argument in ("-h", "--help"):
-            result.append("--help")
+    hints = typing.get_type_hints(type(options))
+    wanted = None if names is None else set(names)
+    found = []
+    for field in dataclasses.fields(options):
+        if wanted is not None and field.name not in wanted:
             continue
-        if named and argument == "--":
-            named = False
-            continue
-        if not named or not argument.startswith("--"):
-            if positional is None:
-                raise InputError(
-                    f"unexpected argument {argument!r}; every option of this command has a name, see --help"
-                )
-            if _is(list, hints[positional]):  # gpt3 report A B C
-                lists.setdefault(positional, []).append(argument)
-                continue
-            if text is not None or any(item.startswith(f"--{positional}=") for item in result):
-                raise InputError(f"unexpected second argument {argument!r}; put the {positional} in quotes")
-            text = argument
-            if argument != "--":  # which argparse would drop
-                result.append(f"--{positional}={argument}")
-            continue
-        name, equals, value = argument[2:].partition("=")
-        name = name.replace("-", "_")
-        if name not in hints and name.startswith("no_") and _is(bool, hints.get(name[3:])):
-            if equals:
-                raise InputError(f"{_shown(name)} takes no value; leave out {equals + value!r}")
-            result.append(f"--{name[3:]}=false")
-            continue
-        if name not in hints:
-            if name not in PARSER_OPTIONS:
-                raise InputError(_unknown(name, hints))
-            result.append(f"--{name}" + (equals + value if equals else ""))
-            if name == "config" and not equals:
-                result[-1] += "=" + _value_of(name, rest)
-            continue
-        if _is(bool, hints[name]) and not equals:
-            value = rest.pop(0).lower() if rest and rest[0].lower() in ("true", "false") else "true"
-        elif not equals:
-            value = _value_of(name, rest)
-        if _is(list, hints[name]):
-            lists.setdefault(name, []).extend(_items(value))
-            # --data a.txt b.txt; but of `generate --stop END "Once upon"` the second is the prompt
-            while positional is None and rest and not rest[0].startswith("-") and not equals:
-                lists[name].append(rest.pop(0))
-        else:
-            result.append(f"--{name}={value}")
-    return result + [f"--{name}={json.dumps(values)}" for name, values in lists.items()], text
+        value = getattr(options, field.name)
+        if fault := _fault(hints[field.name], value, option_of(field)):
+            found.append(f"{flag(field.name)} {fault}")
+    return found
 
 
-def _items(value: str) -> list[str]:
-    """The values of a list option: a JSON list of strings, or any other text as it is (``[END]`` is one)."""
-    if value.startswith("[") and value.endswith("]"):
-        try:
-            found = json.loads(value)
-        except ValueError:
-            return [value]
-        if isinstance(found, list) and all(isinstance(item, str) for item in found):
-            return found
-    return [value]
-
-
-def _value_of(name: str, rest: list[str]) -> str:
-    """The argument that follows ``--name``. A negative number is a value, another option is not."""
-    if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
-        raise InputError(f"{_shown(name)} needs a value")
-    return rest.pop(0)
-
-
-def _is(kind: type, hint: Any) -> bool:
-    """Whether a type hint is `kind`, or `kind` or None."""
-    if _is_union(hint):
-        return any(_is(kind, part) for part in typing.get_args(hint))
-    return (typing.get_origin(hint) or hint) is kind
-
-
-def _is_union(hint: Any) -> bool:
-    return isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-
-
-def _unknown(name: str, hints: dict[str, Any]) -> str:
-    """The message for an unknown option, with the nearest known one."""
-    near = difflib.get_close_matches(name, [*hints, *PARSER_OPTIONS], n=1)
-    return f"unknown option {_shown(name)}; " + (
-        f"did you mean {_shown(near[0])}?" if near else "--help lists them all"
-    )
+def _fault(hint: Any, value: Any, declared: Option) -> str | None:
+    """What is wrong with a value of type `hint`, or None."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        faults = [_fault(one, value, declared) for one in arguments]
+        first = next(fault for one, fault in zip(arguments, faults, strict=True) if one is not types.NoneType)
+        return None if None in faults else first
+    if hint is types.NoneType:
+        return None if value is None else "must be empty"
+    if origin is Literal:
+        return None if value in arguments else f"{value!r} must be one of {', '.join(map(str, arguments))}"
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            return f"{value!r} must be a list"
+        return next((fault for item in value if (fault := _fault(arguments[0], item, declared))), None)
+    if origin is dict:
+        if not isinstance(value, dict):
+            return f"{value!r} must be a mapping"
+        return next((fault for item in value.values() if (fault := _fault(arguments[1], item, declared))), None)
+    if hint in (int, float):
+        kinds = (int,) if hint is int else (int, float)
+        good = isinstance(value, kinds) and not isinstance(value, bool)
+        if good and declared.holds(value):
+            return None
+        kind, bounds = "a whole number" if hint is int else "a number", str(declared)
+        return f"{value!r} must be {kind}{' of' if bounds.startswith('at') else ''} {bounds}".rstrip()
+    if hint in (str, bool):
+        return None if isinstance(value, hint) else f"{value!r} must be {'a text' if hint is str else 'true or false'}"
+    return None

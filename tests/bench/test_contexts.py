@@ -13,7 +13,7 @@ from gpt3.bench.contexts_chart import draw, ticks
 from gpt3.bench.contexts_options import MOST_STEPS, BenchContextsOptions
 from gpt3.errors import InputError
 from gpt3.inference.engine import ROLLBACK
-from gpt3.ladder import preset
+from gpt3.ladder.presets import preset
 
 
 def test_half_of_the_layers_stop_growing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from gpt3.bench.generate import Result, _result, common_share, make_prompts, mat
 from gpt3.bench.generate_options import BenchGenerateOptions, Contender
 from gpt3.bench.options import Case
 from gpt3.errors import InputError
-from gpt3.ladder import preset
+from gpt3.ladder.presets import preset
 
 CASE = Case("demo", 2, 6)
 
@@ -172,7 +172,7 @@ def test_who_runs() -> None:
 
 @pytest.mark.slow
 def test_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
-    from gpt3.cli import main
+    from gpt3.cli.main import main
 
     words = ["bench", "generate", "--cases", "demo:2x8", "--decode", "greedy", "--formats", "fp32", "--new-tokens", "4"]
     assert main([*words, "--rounds", "2", "--json"]) == 0

@@ -20,7 +20,7 @@ from gpt3.bench.options import Case
 from gpt3.bench.serve import body_of, make_request, needed_flops, summary, table
 from gpt3.bench.serve_options import BenchServeOptions
 from gpt3.errors import InputError
-from gpt3.ladder import preset
+from gpt3.ladder.presets import preset
 
 CASE = Case("demo", 4, 20)
 
@@ -47,7 +47,7 @@ def test_clients_time_a_live_server(model: str) -> None:
     """The very requests that are sent; half of the slots are busy while first tokens are timed."""
     import threading
 
-    from gpt3.serving.command import address_of, assemble, listen, serve
+    from gpt3.cli.serve import address_of, assemble, listen, serve
     from gpt3.serving.options import ServeOptions
 
     request = make_request(CASE, Contender("server", "fp32"), 1, 6)

@@ -16,7 +16,7 @@ from gpt3.bench import contenders
 from gpt3.bench.options import BenchTrainOptions, Case, parse_case
 from gpt3.bench.train import Result, _request, _result, _write_tokens, table
 from gpt3.errors import InputError
-from gpt3.ladder import flops_per_token, preset
+from gpt3.ladder.presets import flops_per_token, preset
 
 CASE = Case("demo", 2, 16)
 
@@ -139,7 +139,7 @@ def test_who_runs_and_who_is_compiled() -> None:
 
 @pytest.mark.slow
 def test_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
-    from gpt3.cli import main
+    from gpt3.cli.main import main
 
     words = ["bench", "train", "--cases", "demo:2x32", "--dtype", "fp32", "--rounds", "2", "--steps", "2", "--json"]
     assert main(words) == 0

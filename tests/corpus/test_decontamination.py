@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3 import cli
+from gpt3.cli import main as cli
 from gpt3.corpus import decontamination
 from gpt3.corpus.decontamination import clean, index_benchmarks
 from gpt3.corpus.ngrams import NgramIndex

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from task_rows import ROWS
 
-from gpt3 import cli
+from gpt3.cli import main as cli
 from gpt3.evaluation.page import page
 
 TASKS = ["--tasks", "arithmetic-2d+,wiki-topic", "--shots", "0,1", "--limit", "4", "--dtype", "fp32"]
@@ -55,7 +55,7 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
     path = tmp_path / "out" / "examples" / "wiki-topic-1.jsonl"
     before = path.read_bytes()
     path.write_bytes(before[:-40])  # a half line at the end
-    from gpt3.evaluation import command as module
+    from gpt3.cli import evaluate as module
 
     asked = []
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from task_rows import ROWS
 
-from gpt3 import cli
+from gpt3.cli import main as cli
 from gpt3.evaluation import lm_eval_definitions
 from gpt3.evaluation.items import Source
 from gpt3.evaluation.protocol import Questions, questions

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, GPTNeoForCausalLM
 
-from gpt3.cli import main
+from gpt3.cli.main import main
 
 
 def export(*words: str) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpt3.inference.loading import load_transformers
+from gpt3.model_folder.load import load_transformers
 
 BLOCKED = """
 import importlib.abc, sys

@@ -13,19 +13,19 @@ import pytest
 import torch
 
 import gpt3
-from gpt3 import cli
+from gpt3.cli import chat as chat_command
+from gpt3.cli import main as cli
+from gpt3.cli.chat import speak
 from gpt3.errors import InputError
 from gpt3.finetuning import chat as chat_module
-from gpt3.finetuning import chat_command
 from gpt3.finetuning.chat import Chat
-from gpt3.finetuning.chat_command import speak
 from gpt3.finetuning.conversations import Message
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
 from gpt3.finetuning.tuning import add_tokens, set_ends
 from gpt3.inference.generation import Job
 from gpt3.inference.language_model import LanguageModel
-from gpt3.inference.loading import load_transformers
 from gpt3.inference.options import SamplingOptions
+from gpt3.model_folder.load import load_transformers
 
 GREEDY = SamplingOptions(temperature=0, max_new_tokens=8)
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt3 import template_rendering
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Conversation, Message, Preference
 from gpt3.finetuning.samples import IGNORED, Cuts, conversation_rows, fitted, preference_rows, shown, text_rows
 from gpt3.finetuning.template import ChatTemplate, PromptTemplate, prepare_tokenizer, read_template
+from gpt3.tokenizer import template_rendering
 
 SYSTEM, ONE, TWO = Message("system", "Be brief."), Message("user", "One?"), Message("user", "Two?")
 FIRST, SECOND = Message("assistant", "It is blue."), Message("assistant", "And the sky is blue too.")

@@ -122,7 +122,7 @@ def test_the_model_folder_has_what_a_run_needs(tiny, tmp_path) -> None:
 
 def test_new_tokens_begin_as_the_mean_and_padding_rows_go(base) -> None:
     from gpt3.finetuning.template import prepare_tokenizer, read_template
-    from gpt3.inference.loading import load_transformers
+    from gpt3.model_folder.load import load_transformers
 
     model, tokenizer = load_transformers(base)
     real = len(tokenizer)
@@ -181,7 +181,7 @@ def test_the_best_model_is_kept_and_training_stops_early(tiny, tmp_path) -> None
 def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base, tmp_path, dora: bool) -> None:
     from peft import PeftModel
 
-    from gpt3.inference.loading import load_transformers
+    from gpt3.model_folder.load import load_transformers
 
     shape = {"lora_rank": 4, "lora_alpha": 6, "lora_dropout": 0.1}
     run = Tuning(tiny(lora=True, dora=dora, **shape), tmp_path / "run")
@@ -372,7 +372,7 @@ def test_a_checkpoint_and_a_model_are_whole_or_not_there(tiny, tmp_path, monkeyp
 
 def test_an_adapter_alone(tiny, tmp_path) -> None:
     """--merge false writes adapter/ and no model/; the run folder is a model all the same."""
-    from gpt3.inference.loading import load_transformers
+    from gpt3.model_folder.load import load_transformers
 
     finetune(tiny(lora=True, merge=False, steps=2))
     assert not (tmp_path / "run/model").exists()

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from gpt3.cli import main
+from gpt3.cli.generate import run
+from gpt3.cli.main import main
 from gpt3.errors import InputError
 from gpt3.inference import Job, compilation, load
-from gpt3.inference.command import run
 from gpt3.inference.engines import make_engine
 from gpt3.inference.options import GenerateOptions
 from gpt3.inference.reference_engine import ReferenceEngine

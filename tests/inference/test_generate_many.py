@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gpt3.cli.generate import run
 from gpt3.errors import InputError
 from gpt3.inference import Job, load
-from gpt3.inference.command import run
 from gpt3.inference.options import GenerateOptions
 from gpt3.inference.prompt_list import Prompt, read_prompts
 

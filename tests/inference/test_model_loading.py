@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from gpt3.errors import InputError
 from gpt3.inference import LanguageModel, generate
-from gpt3.inference.loading import load_transformers as load
-from gpt3.inference.locating import locate
+from gpt3.model_folder.load import load_transformers as load
+from gpt3.model_folder.locate import locate
 
 
 def copy_folder(source: Path, target: Path, without: tuple[str, ...] = ()) -> Path:
@@ -273,7 +273,7 @@ def test_a_hub_that_is_not_reached_is_told_in_one_line(tmp_path):
     code = """
 import time
 time.sleep = lambda seconds: None  # between attempts
-from gpt3 import cli
+from gpt3.cli import main as cli
 raise SystemExit(cli.main(["generate", "x", "--model", "nobody/nothing"]))
 """
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}

@@ -104,7 +104,7 @@ def test_contradictions_come_with_the_other_errors():
 
 @pytest.mark.parametrize("text", ['{"50256": -100, "3": 0.5}', "{50256: -100, 3: 0.5}"])
 def test_biases_come_as_json_or_yaml(text, tmp_path):
-    from gpt3.options import parse
+    from gpt3.cli.parsing import parse
 
     bias = {50256: -100.0, 3: 0.5}
     assert parse(GenerateOptions, ["--logit-bias", text], command="generate").logit_bias == bias
@@ -116,7 +116,7 @@ def test_biases_come_as_json_or_yaml(text, tmp_path):
 
 @pytest.mark.parametrize("text", ["5", '{"the": 1}', '{"5": 101}', "5=1"])
 def test_a_bias_that_is_none_is_told_in_one_line(text):
-    from gpt3.options import parse
+    from gpt3.cli.parsing import parse
 
     with pytest.raises(InputError, match="--logit-bias") as caught:
         parse(GenerateOptions, ["--logit-bias", text], command="generate")
@@ -136,7 +136,7 @@ def test_options_cost_no_heavy_import():
 
 
 def test_the_command_line_knows_every_option_and_its_help():
-    from gpt3.options import build_parser, parse
+    from gpt3.cli.parsing import build_parser, parse
 
     options = parse(
         GenerateOptions,

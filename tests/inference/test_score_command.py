@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3 import cli
+from gpt3.cli import main as cli
 from gpt3.inference import load, score_page, score_view
-from gpt3.inference.loading import load_transformers
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.score_page import Page, span
 from gpt3.inference.scoring import score_tokens
 from gpt3.inference.text_scores import Alternative, Summary, TokenScore, encode_texts, score_text
+from gpt3.model_folder.load import load_transformers
 
 ASSETS = Path(score_page.__file__).parent / "assets"
 TEXT = "The captain looked at the sky.\n你好，世界 🎉 <b>naïve</b> & café\n"

@@ -41,7 +41,7 @@ def test_the_commands(home):
 
 
 def test_every_option_is_on_the_page():
-    from gpt3.inference.score_options import ScoreOptions
+    from gpt3.cli.score_options import ScoreOptions
 
     page = PAGE.read_text(encoding="utf-8")
     names = {field.name for field in dataclasses.fields(ScoreOptions)} - {"files"}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3 import cli
+from gpt3.cli import main as cli
 from gpt3.errors import InputError
 from gpt3.report import write_report
 from gpt3.report.page import compact, embedded

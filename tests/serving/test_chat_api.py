@@ -5,13 +5,13 @@ import copy
 import pytest
 from live_server import TEMPLATE, serving
 
-from gpt3 import template_rendering
 from gpt3.finetuning import conversations as finetuning
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving.chat import conversation_ids
 from gpt3.serving.completions import Served
 from gpt3.serving.schema import Message
+from gpt3.tokenizer import template_rendering
 
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "The sea?"}]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from live_server import serving
 
-from gpt3.options import parse
+from gpt3.cli.parsing import parse
 from gpt3.serving.options import ServeOptions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from live_server import fixtures, serving, slowed
 
+from gpt3.cli.serve import listen, name_of, run
 from gpt3.errors import InputError
-from gpt3.serving.command import listen, name_of, run
 from gpt3.serving.options import ServeOptions
 
 

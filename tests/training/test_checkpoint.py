@@ -13,7 +13,7 @@ from checkpoint_case import average_of, make_model, make_optimizer, make_tokeniz
 from safetensors.torch import load_file, save_file
 
 from gpt3.errors import InputError
-from gpt3.inference.loading import load_transformers
+from gpt3.model_folder.load import load_transformers
 from gpt3.training import random_state
 from gpt3.training.checkpoint import (
     checkpoints,

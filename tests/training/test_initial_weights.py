@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gpt3.ladder import preset
+from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.initial_weights import fill
 

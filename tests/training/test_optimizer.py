@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from gpt3.errors import InputError
-from gpt3.ladder import preset
+from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.ladder import PRESETS, preset
+from gpt3.ladder.presets import PRESETS, preset
 from gpt3.training.options import TrainOptions, count
 from gpt3.training.plan import make_plan, settled
 

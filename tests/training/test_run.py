@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import gpt3
 from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError, RunError
-from gpt3.inference.loading import load_transformers
+from gpt3.model_folder.load import load_transformers
 from gpt3.training import TrainOptions, loop, train
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.data import open_data

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpt3.errors import InputError, RunError
-from gpt3.inference.loading import load_transformers
+from gpt3.model_folder.load import load_transformers
 from gpt3.training import train
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.loop import Trainer
@@ -58,7 +58,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny, tmp_path: Path) -> None
     train(tiny(steps=12, checkpoint_every=4, out=str(tmp_path / "whole")))
     biggest = max(p.stat().st_size for p in (tmp_path / "whole" / "checkpoints" / "step-12").iterdir())
     code = (
-        "import resource, signal, sys; from gpt3.cli import main; from gpt3.training import run as r;"
+        "import resource, signal, sys; from gpt3.cli.main import main; from gpt3.training import run as r;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({biggest - 1}, {biggest - 1}));"
         f"from gpt3.training import TrainOptions; from gpt3.errors import RunError\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt3 import cli
+from gpt3.cli import main as cli
 from gpt3.training import train
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from gpt3.ladder import preset
+from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.ema import WeightAverage
 from gpt3.training.optimizer import make_optimizer

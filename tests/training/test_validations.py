@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpt3.errors import InputError
-from gpt3.inference.loading import load_transformers
+from gpt3.model_folder.load import load_transformers
 from gpt3.training.checkpoint import checkpoints, read_state
 from gpt3.training.data import open_data
 from gpt3.training.device import choose_compute

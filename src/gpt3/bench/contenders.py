@@ -35,7 +35,7 @@ Request = dict[str, Any]
 
 def gpt3(request: Request, device: torch.device) -> Contender:
     """This package, as `gpt3 train` runs it."""
-    from gpt3.ladder import preset
+    from gpt3.ladder.presets import preset
     from gpt3.model import GPT3ForCausalLM
     from gpt3.training import TrainOptions
     from gpt3.training.optimizer import make_optimizer

@@ -58,7 +58,7 @@ def bench_contexts(options: BenchContextsOptions) -> list[Point]:
 
     from gpt3.inference.cpu_engine import CpuEngine
     from gpt3.inference.engine import Run
-    from gpt3.ladder import preset
+    from gpt3.ladder.presets import preset
     from gpt3.model import GPT3ForCausalLM
 
     if options.threads is not None:

@@ -35,7 +35,7 @@ class BenchContextsOptions:
     """Print one JSON object in place of the table."""
 
     def __post_init__(self) -> None:
-        from gpt3.ladder import preset
+        from gpt3.ladder.presets import preset
 
         problems = []
         try:

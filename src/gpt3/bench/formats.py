@@ -55,7 +55,7 @@ def bench_formats(options: BenchFormatsOptions) -> list[FormatResult]:
     Raises:
         InputError: texts that cannot be read or are too short to cut prompts from; what `gpt3.load` raises.
     """
-    from gpt3.inference.score_command import read_source
+    from gpt3.cli.score import read_source
 
     texts = [read_source(name).text for name in options.text]
     results: list[FormatResult] = []

@@ -21,7 +21,7 @@ from gpt3.bench.generate_options import BenchGenerateOptions, Contender
 from gpt3.bench.options import Case, parse_case
 from gpt3.bench.process import call
 from gpt3.errors import InputError
-from gpt3.ladder import Preset, preset
+from gpt3.ladder.presets import Preset, preset
 
 SHOWN = {
     "gpt3": "gpt3",

@@ -221,7 +221,7 @@ def make_models(request: Request) -> dict[str, Any]:
     Args:
         request: `preset`, `seed`, `model` (the folder to make), `ggufs` (another) and `gguf_formats`.
     """
-    from gpt3.ladder import preset
+    from gpt3.ladder.presets import preset
     from gpt3.model import GPT3ForCausalLM
     from gpt3.tokenizer.bytelevel import build, wrap
     from gpt3.tokenizer.gpt2 import gpt2_merges

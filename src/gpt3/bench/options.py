@@ -112,7 +112,7 @@ def parse_case(text: str) -> Case:
     Raises:
         InputError: it is written otherwise, or the model is unknown or has fewer positions.
     """
-    from gpt3.ladder import preset
+    from gpt3.ladder.presets import preset
 
     found = re.fullmatch(r"(.+):([1-9][0-9]*)x([1-9][0-9]*)", text)
     if not found:

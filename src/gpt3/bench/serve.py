@@ -23,7 +23,7 @@ from gpt3.bench.options import Case, parse_case
 from gpt3.bench.process import call
 from gpt3.bench.serve_options import BACKGROUND_TOKENS, BenchServeOptions
 from gpt3.errors import InputError, RunError
-from gpt3.ladder import Preset, preset
+from gpt3.ladder.presets import Preset, preset
 
 SHOWN = {
     "server": "gpt3 serve",

@@ -44,7 +44,7 @@ class BenchServeOptions:
 
     def _problems(self):  # type: ignore[no-untyped-def]
         """Each thing wrong, with its value and the remedy."""
-        from gpt3.ladder import preset
+        from gpt3.ladder.presets import preset
 
         for name, least in (("rounds", 1), ("new_tokens", 2), ("threads", 1)):
             value = getattr(self, name)

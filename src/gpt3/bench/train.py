@@ -20,7 +20,7 @@ from gpt3.bench import contenders as worker
 from gpt3.bench.options import BenchTrainOptions, Case, parse_case
 from gpt3.bench.process import call
 from gpt3.errors import InputError
-from gpt3.ladder import flops_per_token, preset
+from gpt3.ladder.presets import flops_per_token, preset
 
 SHOWN = {"gpt3": "gpt3", "nanogpt": "nanoGPT", "transformers": "transformers", "litgpt": "litGPT"}
 DEFAULT_CASES = {"cpu": ["17M:12x512", "125M:1x2048"], "cuda": ["125M:16x2048", "350M:16x2048"]}

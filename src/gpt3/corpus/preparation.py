@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gpt3 import __version__, durable
+from gpt3 import durable
 from gpt3.corpus import manifest, segments
 from gpt3.corpus.assembly import Assembly, count_by_source, held_out_keys
 from gpt3.corpus.decontamination import CleanPart, fingerprint, index_benchmarks, prepare_folder
@@ -27,6 +27,7 @@ from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
 from gpt3.progress import Progress
 from gpt3.tokenizer import Encoder, load_tokenizer, tokenizer_hash
+from gpt3.version import __version__
 
 POOL_BYTES = 256 << 20
 """Up to this much text one process does the work, with threads in the tokeniser: it is done before others have started."""

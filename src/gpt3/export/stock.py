@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt3.inference.loading import quiet_transformers
+from gpt3.model_folder.load import quiet_transformers
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Message
-from gpt3.template_rendering import TemplateError, bounded
+from gpt3.tokenizer.template_rendering import TemplateError, bounded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 
-from gpt3.adapter_folder import merge, save_adapter
 from gpt3.durable import discard, replacing, write_text
 from gpt3.errors import InputError, require
 from gpt3.finetuning.adapter import with_adapter
@@ -24,6 +23,7 @@ from gpt3.finetuning.new_tokens import add_tokens, positions, set_ends
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.samples import Rows, conversation_rows, preference_rows, shown, text_rows
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
+from gpt3.model_folder.adapter import merge, save_adapter
 
 CHECKPOINTS, MODEL, ADAPTER, CARD = "checkpoints", "model", "adapter", "README.md"
 FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")
@@ -69,7 +69,7 @@ def run(options: FinetuneOptions) -> int:
 
 def show(options: FinetuneOptions) -> None:
     """Print the report of the data and its first samples as they are trained."""
-    from gpt3.inference.locating import locate
+    from gpt3.model_folder.locate import locate
     from gpt3.tokenizer import load_tokenizer
 
     place = locate(options.model)
@@ -134,7 +134,7 @@ def gathered(options: FinetuneOptions) -> Collection:
 
 def load(options: FinetuneOptions) -> tuple[Any, Any]:
     """The base model in fp32 and its tokenizer."""
-    from gpt3.inference.loading import load_transformers
+    from gpt3.model_folder.load import load_transformers
 
     return load_transformers(options.model, device=options.device, dtype="fp32")
 
@@ -187,7 +187,7 @@ class Tuning:
     def __init__(self, options: FinetuneOptions, folder: Path) -> None:
         from transformers import set_seed
 
-        from gpt3.inference.locating import locate
+        from gpt3.model_folder.locate import locate
 
         self.options, self.folder = options, folder
         self.base = str(locate(options.model))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError, one_line
 from gpt3.inference.engine import Engine
-from gpt3.inference.loading import TORCH_DTYPES
 from gpt3.inference.packing import check
 from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.model_folder.load import TORCH_DTYPES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

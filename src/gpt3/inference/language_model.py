@@ -44,7 +44,7 @@ def load(
         >>> model.complete("The sea", temperature=0.7, top_p=0.95)[0].text
     """
     from gpt3.device import choose_device
-    from gpt3.inference.loading import TORCH_DTYPES, choose_dtype, load_transformers
+    from gpt3.model_folder.load import TORCH_DTYPES, choose_dtype, load_transformers
 
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpt3.inference.decoding import DRAFT_TOKENS
 from gpt3.inference.engine import Cache, Engine, Run
-from gpt3.ladder import readable_size
+from gpt3.ladder.presets import readable_size
 
 READ_BYTES = 1 << 28
 """Read over and over: more than the caches of most machines hold."""

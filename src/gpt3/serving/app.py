@@ -14,7 +14,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from gpt3 import __version__
 from gpt3.serving.answers import CHAT_COMPLETION, COMPLETION, HEALTH, MODEL, MODELS, answered, corrected
 from gpt3.serving.chat import Chat, has_template
 from gpt3.serving.completions import Completion, Served
@@ -26,6 +25,7 @@ from gpt3.serving.options import ServeOptions
 from gpt3.serving.reference_page import reference_page
 from gpt3.serving.schema import ChatBody, CompletionBody, validation_error
 from gpt3.serving.worker import Ticket, Worker
+from gpt3.version import __version__
 
 KEPT = (401, 403)
 """What a path without a body may be refused with."""

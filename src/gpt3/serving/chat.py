@@ -12,7 +12,7 @@ from gpt3.serving.completions import Served, sampling_options, seed_of, usage
 from gpt3.serving.errors import bad
 from gpt3.serving.schema import ChatBody, Message
 from gpt3.serving.texts import Piece, Text, Token
-from gpt3.template_rendering import TemplateError, bounded
+from gpt3.tokenizer.template_rendering import TemplateError, bounded
 
 
 def has_template(served: Served) -> bool:

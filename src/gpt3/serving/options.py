@@ -7,9 +7,9 @@ import math
 import os
 from dataclasses import dataclass, field
 
+from gpt3.cli.score_options import FORMATS, Quantize
 from gpt3.errors import InputError
 from gpt3.inference.options import DTYPES, DType
-from gpt3.inference.score_options import FORMATS, Quantize
 
 KEY_VARIABLE = "GPT3_API_KEY"
 

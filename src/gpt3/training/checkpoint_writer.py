@@ -32,7 +32,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt3.durable import TEMPORARY_SUFFIX, discard, fsync_file, replacing
 from gpt3.errors import RunError
-from gpt3.model_folder import model_folder_files
+from gpt3.model_folder.write import model_folder_files
 from gpt3.training import random_state
 from gpt3.training.checkpoint import (
     FORMAT,

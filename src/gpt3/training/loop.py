@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from gpt3.errors import RunError
-from gpt3.ladder import flops_per_token
+from gpt3.ladder.presets import flops_per_token
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.device import Compute
 from gpt3.training.distributed import World, gradients_stay, peers_lost

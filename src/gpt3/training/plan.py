@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from gpt3.errors import InputError
-from gpt3.ladder import PAPER_TOKENS, PRESETS, Preset
+from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset
 from gpt3.training.options import TrainOptions, count
 
 PAPER_WARMUP_TOKENS = 375_000_000

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gpt3.ladder import PF_DAY, Preset, flops_per_token, readable_size, training_flops
+from gpt3.ladder.presets import PF_DAY, Preset, flops_per_token, readable_size, training_flops
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import RULES, Plan
 
 if TYPE_CHECKING:
-    from gpt3.memory import TrainingMemory
+    from gpt3.ladder.memory import TrainingMemory
     from gpt3.training.device import Compute
     from gpt3.training.distributed import World
     from gpt3.training.run_data import RunData

@@ -17,8 +17,8 @@ import yaml
 
 from gpt3.durable import check_room, replacing, write_text
 from gpt3.errors import InputError
-from gpt3.ladder import Preset
-from gpt3.memory import training_memory
+from gpt3.ladder.memory import training_memory
+from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError, RunError, require
-from gpt3.ladder import Preset, preset
+from gpt3.ladder.presets import Preset, preset
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import checked_context
 from gpt3.training.run_folder import FINAL_MODEL, choose_folder, locked

@@ -10,7 +10,7 @@ from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.sampler import WindowSampler
 from gpt3.corpus.shards import ShardFolder, TokenSplit
 from gpt3.errors import InputError
-from gpt3.ladder import Preset
+from gpt3.ladder.presets import Preset
 from gpt3.training.data import open_data, open_mixture
 from gpt3.training.options import TrainOptions
 from gpt3.training.validation_sets import parse_val, val_sets

@@ -1,0 +1,308 @@
+"""Which models of the ladder train on which GPUs: the micro-batch that fits, the memory's parts, the days to 300B tokens.
+
+Arithmetic alone: gpt3.ladder.memory has the memory, gpt3.ladder.presets the operations. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gpt3.errors import InputError
+from gpt3.ladder.memory import TrainingMemory, training_memory
+from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset, nearest, three_digits
+
+RESERVE = 2e9
+"""Bytes of each GPU left to the CUDA context, NCCL's buffers and cuBLAS's workspace."""
+BATCH_SLACK = 0.05
+"""Where no micro-batch makes the paper's batch exactly: a larger one is taken when it comes this near to it."""
+MOST_GPUS = 1 << 20
+CHECKPOINTING = "gradient checkpointing"
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU by its maker's public data sheet: dense matrix products, without sparsity."""
+
+    name: str
+    """Name on the command line."""
+    memory_gb: float
+    """As sold, taken as 1e9 bytes each."""
+    half_tflops: float
+    """1e12 operations a second in 16 bit, summed in float32."""
+    single_tflops: float
+    """The same for float32 tensors: in TF32, or plain where there is none."""
+    bf16: bool = True
+    """Whether 16 bit may be bfloat16."""
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("B200", 180, 2250, 1125),  # NVIDIA HGX B200: 36 and 18 PFLOPS per 8 with sparsity, halved
+        Gpu("H200", 141, 989.5, 494.5),  # NVIDIA H200 SXM: 1,979 and 989 with sparsity, halved
+        Gpu("H100", 80, 989.5, 494.5),  # NVIDIA H100 SXM: the same
+        Gpu("H100-PCIe", 80, 756.5, 378),  # NVIDIA H100 PCIe: 1,513 and 756 with sparsity, halved
+        Gpu("A100", 80, 312, 156),  # NVIDIA A100
+        Gpu("A100-40GB", 40, 312, 156),
+        Gpu("L40S", 48, 362, 183),  # NVIDIA L40S
+        Gpu("V100", 32, 125, 15.7, bf16=False),  # NVIDIA V100 SXM2, the paper's GPU
+        Gpu("RTX-4090", 24, 165.2, 82.6),  # NVIDIA Ada architecture white paper, appendix A
+        Gpu("RTX-3090", 24, 71, 35.6),  # NVIDIA GA102 architecture white paper, appendix A
+    )
+}
+DEFAULT_GPU = "H100"
+"""Whose speed is taken when only memory is given."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a plan is made for."""
+
+    gpus: int
+    """How many."""
+    memory: float
+    """Bytes of each, all of them."""
+    flops: float
+    """Peak operations a second of each in `dtype`, dense."""
+    mfu: float
+    """Model FLOPs utilisation reached: useful operations over the peak; recomputed ones are not useful."""
+    dtype: str
+    """Of the matrix products: float32, bfloat16 or float16."""
+    fsdp: bool
+    """Shard weights, gradients and moments; False: DDP."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How an optimizer step's sequences are laid out: gpus x micro_batch x accumulation."""
+
+    gpus: int
+    """GPUs that have work: at most one per sequence of the paper's batch."""
+    micro_batch: int
+    """Sequences a GPU takes at a time."""
+    accumulation: int
+    """Micro-batches per step."""
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of a step."""
+        return self.gpus * self.micro_batch * self.accumulation
+
+
+def gpu_called(name: str) -> Gpu:
+    """The GPU called `name`; case, spaces and dashes do not matter.
+
+    Raises:
+        InputError: it is not in the table.
+    """
+    plain = {re.sub(r"[^a-z0-9]", "", known.lower()): gpu for known, gpu in GPUS.items()}
+    found = plain.get(re.sub(r"[^a-z0-9]", "", name.lower().removeprefix("nvidia")))
+    if found is None:
+        raise InputError(
+            f"--gpu {name!r} is unknown; {nearest(name.upper(), list(GPUS))}, or give --gpu-memory and --gpu-flops"
+        )
+    return found
+
+
+def memory_bytes(text: str) -> float:
+    """Bytes of ``80``, ``80GB`` (both 80e9) or ``74.5GiB``.
+
+    Raises:
+        InputError: it is no amount above 0.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(gb|gib|tb|tib)?", text.strip(), re.IGNORECASE)
+    if not match or not float(match[1]) > 0:
+        raise InputError(f"--gpu-memory {text!r} is no amount of memory; write 80 or 80GB (80e9 bytes), or 74.5GiB")
+    scale = {"gb": 1e9, "gib": 2.0**30, "tb": 1e12, "tib": 2.0**40}[(match[2] or "gb").lower()]
+    return float(match[1]) * scale
+
+
+def make_cluster(
+    gpus: int, gpu: str | None, gpu_memory: str | None, gpu_flops: float | None, mfu: float, dtype: str, parallel: str
+) -> Cluster:
+    """Settle what the options leave open.
+
+    Args:
+        gpu: a name of GPUS; memory and speed follow from it unless given.
+        gpu_flops: peak of one GPU in `dtype`, operations per second.
+        dtype: auto, bf16, fp16 or fp32.
+        parallel: fsdp or ddp; of one GPU neither matters.
+
+    Raises:
+        InputError: a value out of range, or nothing that tells the memory.
+    """
+    if not 1 <= gpus <= MOST_GPUS:
+        raise InputError(f"--gpus {gpus} must be from 1 to {MOST_GPUS:,}")
+    if not 0 < mfu <= 1:
+        raise InputError(f"--mfu {mfu} must be above 0 and at most 1; 0.4 is 40%")
+    if gpu_flops is not None and not 1e9 <= gpu_flops <= 1e17:
+        raise InputError(
+            f"--gpu-flops {gpu_flops:g} must be operations per second, from 1e9 to 1e17; an H100's are 989e12"
+        )
+    if gpu is None and gpu_memory is None:
+        raise InputError("a plan needs each GPU's memory: add --gpu H100 or --gpu-memory 80")
+    model = gpu_called(gpu or DEFAULT_GPU)
+    if dtype == "auto":
+        dtype = "bf16" if model.bf16 else "fp16"
+    if dtype == "bf16" and not model.bf16:
+        raise InputError(f"--dtype bf16: a {model.name} has none; use --dtype fp16")
+    peak = 1e12 * (model.single_tflops if dtype == "fp32" else model.half_tflops)
+    memory = 1e9 * model.memory_gb if gpu_memory is None else memory_bytes(gpu_memory)
+    return Cluster(gpus, memory, gpu_flops or peak, mfu, DTYPES[dtype], parallel == "fsdp" and gpus > 1)
+
+
+def lay_out(preset: Preset, gpus: int, fitting: int) -> Batch:
+    """The paper's batch on `gpus`, the largest micro-batch up to `fitting` sequences that makes it.
+
+    GPUs beyond one per sequence stay idle. Where `gpus` do not divide the batch, it becomes the nearest multiple.
+    """
+    wanted = preset.batch_tokens // preset.context
+    gpus = min(gpus, wanted)
+    most = max(1, min(fitting, round(wanted / gpus)))
+    layouts = [Batch(gpus, micro, max(1, round(wanted / (gpus * micro)))) for micro in range(most, 0, -1)]
+    best = min(abs(layout.sequences - wanted) for layout in layouts)
+    return next(
+        layout
+        for layout in layouts
+        if abs(layout.sequences - wanted) <= (best if best == 0 else max(best, BATCH_SLACK * wanted))
+    )
+
+
+def fitting_sequences(preset: Preset, cluster: Cluster, shards: int, checkpointing: bool) -> int:
+    """The largest micro-batch whose memory fits beside RESERVE, up to the GPU's share of the paper's batch; 0: none."""
+    wanted = preset.batch_tokens // preset.context
+    low, high = 0, max(1, round(wanted / shards))
+    while low < high:  # memory grows with sequences
+        middle = (low + high + 1) // 2
+        if memory_of(preset, cluster, shards, middle, checkpointing).total + RESERVE <= cluster.memory:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def memory_of(preset: Preset, cluster: Cluster, shards: int, sequences: int, checkpointing: bool) -> TrainingMemory:
+    """gpt3.ladder.memory's estimate for one of `shards` GPUs of `cluster`."""
+    fsdp = cluster.fsdp and shards > 1
+    return training_memory(preset, cluster.dtype, sequences, checkpointing=checkpointing, shards=shards, fsdp=fsdp)
+
+
+def days(preset: Preset, cluster: Cluster, gpus: int, tokens: int = PAPER_TOKENS) -> float:
+    """Days to train on `tokens`: the model's operations (flops_per_token) over what `gpus` do at the given MFU."""
+    return tokens * preset.flops_per_token / (gpus * cluster.flops * cluster.mfu) / 86_400
+
+
+def remedy(preset: Preset, cluster: Cluster) -> str:
+    """What would make one sequence fit: the fewest GPUs (by doubling), else how much memory, in a few words."""
+    wanted = preset.batch_tokens // preset.context
+    sharded = dataclasses.replace(cluster, fsdp=True)
+    gpus = cluster.gpus if cluster.fsdp else 1
+    while gpus < wanted:
+        gpus = min(2 * gpus, wanted)
+        for checkpointing in (False, True):
+            if fitting_sequences(preset, sharded, gpus, checkpointing):
+                return f"FSDP over {gpus:,} GPUs" + (" with gradient checkpointing" if checkpointing else "")
+    most = max(2, wanted)
+    need = memory_of(preset, sharded, most, 1, True).total + RESERVE
+    return f"no number of these GPUs, but {most:,} of {math.ceil(need / 1e9)} GB with FSDP and gradient checkpointing"
+
+
+def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
+    """Two dictionaries per preset, smallest first: without and with gradient checkpointing. Sizes in bytes.
+
+    Where nothing fits, `memory` is that of one sequence and `remedy` says what would help.
+    """
+    rows = []
+    for entry in PRESETS.values():
+        wanted = entry.batch_tokens // entry.context
+        used = min(cluster.gpus, wanted)
+        for checkpointing in (False, True):
+            fitting = fitting_sequences(entry, cluster, used, checkpointing)
+            batch = lay_out(entry, used, max(1, fitting))
+            memory = memory_of(entry, cluster, used, batch.micro_batch, checkpointing)
+            other = fitting_sequences(entry, cluster, used, True) if not fitting and not checkpointing else 0
+            rows.append(
+                {
+                    "name": entry.name,
+                    "gradient_checkpointing": checkpointing,
+                    "fits": fitting > 0,
+                    "largest_micro_batch": fitting,
+                    **dataclasses.asdict(batch),
+                    "batch_tokens": batch.sequences * entry.context,
+                    "paper_batch_tokens": entry.batch_tokens,
+                    "gpus_that_divide_the_batch": next(n for n in range(used, 0, -1) if wanted % n == 0),
+                    "memory": dataclasses.asdict(memory) | {"reserve": RESERVE, "total": memory.total + RESERVE},
+                    "remedy": None if fitting else CHECKPOINTING if other else remedy(entry, cluster),
+                    "flops_per_token": entry.flops_per_token,
+                    "flops_of_6nd": entry.flops_per_token / (6 * entry.parameters),
+                    "days_300b": days(entry, cluster, used) if fitting else None,
+                }
+            )
+    return rows
+
+
+def plan_table(cluster: Cluster) -> str:
+    """The plan as a plain table, with notes on what it assumes."""
+    head = ["model", "checkpt", "largest", "GPUs x micro x acc", "batch", "weights", "grads", "moments", "copies"]
+    head += ["activ.", "loss", "total GB", "days", "of 6ND"]
+    lines, rows = [head], plan_rows(cluster)
+    parts = ("weights", "gradients", "optimizer", "copies", "activations", "loss", "total")
+    for row in rows:
+        layout = f"{row['gpus']:,} x {row['micro_batch']} x {row['accumulation']}"
+        batch = f"{row['batch_tokens']:,}" + ("*" if row["batch_tokens"] != row["paper_batch_tokens"] else "")
+        lines.append(
+            [row["name"], "yes" if row["gradient_checkpointing"] else "no", str(row["largest_micro_batch"] or "none")]
+            + ([layout, batch] if row["fits"] else ["-", "-"])
+            + [f"{row['memory'][part] / 1e9:.1f}" for part in parts]
+            + [three_digits(row["days_300b"]) if row["fits"] else "-", f"{row['flops_of_6nd']:.2f}"]
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    kind = "FSDP" if cluster.fsdp else "DDP" if cluster.gpus > 1 else "one GPU"
+    short = {name: short for short, name in DTYPES.items()}[cluster.dtype]
+    return "\n".join(
+        [
+            f"{cluster.gpus:,} x {cluster.memory / 1e9:.4g} GB, {kind}, {short}, {cluster.flops / 1e12:.4g} TFLOP/s each at "
+            f"{cluster.mfu:.0%} MFU",
+            "",
+            *table,
+            "",
+            *notes(cluster, rows),
+            f"Memory is GB of 1e9 bytes on each GPU; the total has {RESERVE / 1e9:.0f} GB for CUDA and NCCL in it. Where nothing "
+            "fits, it is one sequence's.",
+            "largest: sequences of the full context in the largest micro-batch that fits, up to the GPU's share of the batch.",
+            "GPUs x micro x acc: sequences of a step; *: not the paper's batch.",
+            "copies: under FSDP the blocks gathered for a while, else 16-bit copies of the weights.",
+            "days: to 300B tokens, by the matrix products of this model; of 6ND: those over 6 x parameters. They count attention "
+            "over the keys its masks",
+            "leave, and no positions and biases. MFU counts no recomputation: with checkpointing a GPU reaches up to a quarter "
+            "less of it.",
+        ]
+    )
+
+
+def notes(cluster: Cluster, rows: list[dict[str, Any]]) -> list[str]:
+    """Lines on what does not fit, on idle GPUs and on batches that are not the paper's."""
+    lines = []
+    for row in rows:
+        if not row["fits"] and (row["gradient_checkpointing"] or row["remedy"] != CHECKPOINTING):
+            lines.append(f"{row['name']} does not fit; what would: {row['remedy']}.")
+    if idle := {row["name"]: row["gpus"] for row in rows if row["gpus"] < cluster.gpus}:
+        some = ", ".join(f"{name} {used:,}" for name, used in idle.items())
+        lines.append(f"More GPUs than sequences in the batch; those at work: {some}.")
+    changed: dict[tuple[int, int], list[str]] = {}
+    for row in rows:
+        if row["fits"] and row["batch_tokens"] != row["paper_batch_tokens"]:
+            names = changed.setdefault((row["gpus"], row["gpus_that_divide_the_batch"]), [])
+            names += [row["name"]] * (row["name"] not in names)
+    for (used, dividing), names in changed.items():
+        lines.append(
+            f"* {', '.join(names)}: {used:,} GPUs do not make the paper's batch; "
+            + (f"{dividing:,} would." if dividing < used else "a smaller micro-batch would.")
+        )
+    return list(dict.fromkeys(lines))

@@ -1,0 +1,181 @@
+"""Memory of training and running a model, part by part, from its shape alone. Nothing here imports torch.
+
+Every formula counts what this package allocates: tests hold the activations to what autograd keeps of a real forward pass,
+with and without gradient checkpointing, and the shards to what FSDP2 puts on a rank. Bytes throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpt3.ladder.presets import Preset
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0}
+"""Bytes a number takes, by dtype."""
+LOSS_ROWS = {4.0: 4096, 2.0: 8192}
+"""Rows of logits the vocabulary loss holds at a time on a GPU, by bytes of its dtype (gpt3.model.loss); a CPU's are an eighth."""
+LOSS_SCRATCH_ROWS = 512
+"""Rows of the softmax at hand in float32 where the logits are 16 bit (gpt3.model.loss)."""
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes on each GPU to train with AdamW. The parts are summed, though they do not all peak at the same moment (the loss
+    is done before backward gathers its first block): the sum lies a little above what is needed, and the slack is left to
+    the allocator's fragmentation."""
+
+    weights: float
+    """The weights, 4 bytes each (float32 also where products are 16 bit); under FSDP this rank's shard."""
+    gradients: float
+    """Their gradients, 4 bytes each; under FSDP this rank's shard, reduced after every micro-batch. DDP reduces them in place
+    (`gradient_as_bucket_view=True`)."""
+    optimizer: float
+    """AdamW's two moments, 8 bytes per weight; under FSDP of this rank's shard."""
+    copies: float
+    """Weights and gradients that exist for a while. One GPU or DDP: autocast's 16-bit copy of every weight.
+    FSDP: the gathered blocks, see `gathered_bytes`."""
+    activations: float
+    """What backward needs of forward, see `activation_bytes`."""
+    loss: float
+    """The vocabulary loss, see `loss_bytes`."""
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.copies + self.activations + self.loss
+
+
+def training_memory(
+    preset: Preset,
+    dtype: str = "float32",
+    sequences: int = 1,
+    *,
+    checkpointing: bool = False,
+    shards: int = 1,
+    fsdp: bool = False,
+) -> TrainingMemory:
+    """Estimate of the memory to train `preset` on one of `shards` GPUs; assumptions at TrainingMemory's fields.
+
+    Args:
+        dtype: of the matrix products: float32, bfloat16 or float16.
+        sequences: sequences of the full context in a GPU's micro-batch.
+        checkpointing: keep each block's input only, and compute the block again in backward.
+        shards: GPUs that FSDP shards over; without `fsdp` it changes nothing.
+        fsdp: weights, gradients and moments sharded; else each GPU has all of them (one GPU, DDP).
+    """
+    number = shard_numbers(preset, shards) if fsdp else preset.parameters
+    half = BYTES[dtype] < 4
+    copies = gathered_bytes(preset, dtype) if fsdp else BYTES[dtype] * preset.parameters * half
+    return TrainingMemory(
+        weights=4.0 * number,
+        gradients=4.0 * number,
+        optimizer=8.0 * number,
+        copies=copies,
+        activations=activation_bytes(preset, dtype, sequences, checkpointing=checkpointing),
+        loss=loss_bytes(preset, dtype, sequences),
+    )
+
+
+def parameter_shapes(preset: Preset) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Every parameter's shape as nn.Linear and nn.Embedding store it, and how many there are of it; the tied head once."""
+    width, inner, attention, layers = (
+        preset.d_model,
+        4 * preset.d_model,
+        preset.n_heads * preset.d_head,
+        preset.n_layers,
+    )
+    yield (preset.vocab_size, width), 1  # wte
+    yield (preset.context, width), 1  # wpe
+    yield (3 * attention, width), layers  # c_attn
+    yield (3 * attention,), layers
+    yield (width, attention), layers  # c_proj
+    yield (inner, width), layers  # c_fc
+    yield (inner,), layers
+    yield (width, inner), layers  # mlp.c_proj
+    yield (width,), 6 * layers + 2  # biases of both projections, gains and biases of the norms
+
+
+def shard_numbers(preset: Preset, shards: int) -> int:
+    """Parameters on the fullest of `shards` ranks under FSDP2, which cuts each tensor along its first dimension into pieces
+    of ceil(rows / shards) rows: with more ranks than rows a rank has one row, or none."""
+    return sum(-(-shape[0] // shards) * math.prod(shape[1:]) * count for shape, count in parameter_shapes(preset))
+
+
+def block_parameters(preset: Preset) -> int:
+    """Parameters of one block, the unit FSDP gathers."""
+    outside = (preset.vocab_size + preset.context + 2) * preset.d_model
+    return (preset.parameters - outside) // preset.n_layers
+
+
+def gathered_bytes(preset: Preset, dtype: str) -> float:
+    """What FSDP2 holds whole for a while, each block being a unit and the rest (embeddings, last norm) the root.
+
+    Per block: its weights in `dtype`, the buffer they were gathered into and the next block's buffer, which is on its way
+    meanwhile; in backward its gradients in `dtype` and the float32 buffer they are reduced from. The root stays gathered from
+    forward to the end of backward (FSDP2's default), with its gradient. Assumes MixedPrecisionPolicy(param_dtype=dtype,
+    reduce_dtype=float32) and one reduction in flight (FSDP2's default). Autocast in its place would keep a 16-bit copy of
+    every weight, gathered or not. Counted on CPU tensors, but for the buffer on its way, which is read off torch 2.13's
+    `_fsdp_param_group.py`.
+    """
+    size, block = BYTES[dtype], block_parameters(preset)
+    root = preset.parameters - preset.n_layers * block
+    return block * (3 * size + size + 4.0) + root * 2 * size
+
+
+def activation_bytes(preset: Preset, dtype: str, sequences: int = 1, *, checkpointing: bool = False) -> float:
+    """What forward keeps for backward, and backward's own working set, for `sequences` of the full context.
+
+    Per token and layer, C = d_model, w = n_heads x d_head, b = bytes of `dtype`:
+
+    - the inputs of both layer norms, 2 C of 4 bytes (the residual stream stays float32 under autocast);
+    - their outputs, the MLP before and after the GELU, 10 C of b; q, k, v and the attention's output, 4 w of b. The
+      attention's probabilities are not kept (fused attention);
+    - a banded layer computed in blocks (context from two windows on): keys and values a second and third time, each block
+      beside the one before it, 4 w of b, the queries once more when there are several sequences, w of b (both but for
+      the first block), and the output once more, w of b. Beside the tokens, its mask of 2 x window^2 numbers of b.
+
+    The last layer norm has 2 C of 4 bytes. Backward holds gradients of the MLP's inside and of the stream, 4 C of b and 2 C of
+    4 bytes. With checkpointing each layer keeps its input, C of 4 bytes, and one layer at a time all of the above.
+    """
+    size, width, attention = BYTES[dtype], preset.d_model, preset.n_heads * preset.d_head
+    tokens = sequences * preset.context
+    dense = 8.0 * width + size * (10 * width + 4 * attention)
+    banded, mask = dense, 0.0
+    if preset.context >= 2 * preset.window:
+        blocks = -(-preset.context // preset.window)
+        again = (4 + (sequences > 1)) * (blocks - 1) / blocks + 1
+        banded, mask = dense + size * attention * again, size * 2 * preset.window**2
+    banded_layers = preset.n_layers // 2  # every second, dense first
+    working = size * 4 * width + 8.0 * width
+    if checkpointing:
+        largest, its_mask = (banded, mask) if banded_layers else (dense, 0.0)
+        return tokens * (4.0 * width * (preset.n_layers - 1) + largest + working) + its_mask
+    layers = (preset.n_layers - banded_layers) * dense + banded_layers * banded
+    return tokens * (layers + 8.0 * width + working) + banded_layers * mask
+
+
+def loss_bytes(preset: Preset, dtype: str, sequences: int = 1) -> float:
+    """The peak of gpt3.model.loss on a GPU: a chunk of logits in `dtype` and the float32 gradient of the head's weight; in 16 bit
+    also the cast weight, one product of it and one in float32, some rows of softmax, and the cast input; the input's gradient."""
+    size, tokens, head = BYTES[dtype], sequences * preset.context, preset.vocab_size * preset.d_model
+    rows = min(LOSS_ROWS[size], tokens)
+    padded = -(-preset.vocab_size // 64) * 64
+    logits = size * rows * padded
+    if size == 4:
+        return logits + 4.0 * head + 4.0 * tokens * preset.d_model
+    scratch = 4.0 * min(LOSS_SCRATCH_ROWS, rows) * preset.vocab_size
+    return logits + scratch + (4 + 4 + 2 * size) * head + (4 + 2 * size) * tokens * preset.d_model
+
+
+def running_memory(preset: Preset, dtype: str = "float32") -> float:
+    """Bytes to generate with one sequence of the full context: the weights, and keys and values of every position a layer
+    still sees (the whole context in dense layers, the window in banded ones; 16 bit when the weights are smaller)."""
+    positions = sum(
+        preset.context if layer % 2 == 0 else min(preset.window, preset.context) for layer in range(preset.n_layers)
+    )
+    cache = 2 * preset.n_heads * preset.d_head * positions
+    return preset.parameters * BYTES[dtype] + cache * max(BYTES[dtype], 2.0)

@@ -1,0 +1,136 @@
+"""The tokenizer that lies beside a checkpoint, as a Hugging Face tokenizer that saves itself as tokenizer.json.
+
+Read are tokenizer.json, and GPT-2's older vocab.json with merges.txt. Roles of special tokens come from
+special_tokens_map.json and tokenizer_config.json; where they are silent, from the model's configuration, as transformers'
+own classes have them by default.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt3.errors import InputError, one_line
+from gpt3.model_folder.locate import read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    from gpt3.model import GPT3Config
+
+FILE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
+CONFIG, ROLES = "tokenizer_config.json", "special_tokens_map.json"
+TEMPLATE = "chat_template.jinja"
+ALL_FILES = (FILE, VOCABULARY, MERGES, CONFIG, ROLES, TEMPLATE)
+
+
+def read_tokenizer(
+    folder: Path, config: GPT3Config, *, starts_with_bos: bool = False
+) -> PreTrainedTokenizerFast | None:
+    """The tokenizer in `folder`, None where there is none.
+
+    Args:
+        config: the model's, for roles that the files leave open and for the number of its ids.
+        starts_with_bos: whether texts begin with the beginning-of-text token, where the files do not say (OPT's do).
+
+    Raises:
+        InputError: files that do not make a tokenizer, or one with more ids than the model.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    settings = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    roles = read_json(folder / ROLES) if (folder / ROLES).is_file() else {}
+    try:
+        backend = _backend(folder, settings)
+    except Exception as error:  # tokenizers raises plain Exception on a file it cannot read
+        raise InputError(
+            f"{folder}: its tokenizer files do not make a tokenizer ({one_line(error)}); copy them again"
+        ) from error
+    if backend is None:
+        return None
+    tokens: dict[str, Any] = {}
+    for role in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        token = _content(settings.get(role)) or _content(roles.get(role)) or _by_id(backend, config, f"{role}_id")
+        if token is not None:
+            tokens[role] = token
+    if settings.get("add_bos_token", starts_with_bos) and "bos_token" in tokens:
+        _start_with(backend, tokens["bos_token"])
+    template = settings.get("chat_template")
+    if (folder / TEMPLATE).is_file():
+        template = (folder / TEMPLATE).read_text(encoding="utf-8")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=bool(settings.get("split_special_tokens", False)),
+        **tokens,
+        **({"chat_template": template} if isinstance(template, str) else {}),
+    )
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= config.vocab_size:
+        raise InputError(
+            f"{folder}: its tokenizer has {largest + 1:,} ids, its model {config.vocab_size:,}; put the model's own "
+            "tokenizer there, or take the tokenizer files away"
+        )
+    return tokenizer
+
+
+def _backend(folder: Path, settings: dict[str, Any]) -> Tokenizer | None:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    if (folder / FILE).is_file():
+        backend = Tokenizer.from_file(str(folder / FILE))
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+    if not ((folder / VOCABULARY).is_file() and (folder / MERGES).is_file()):
+        return None
+    backend = Tokenizer(models.BPE.from_file(str(folder / VOCABULARY), str(folder / MERGES)))
+    prefix_space = bool(settings.get("add_prefix_space", False))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=True)
+    backend.decoder = decoders.ByteLevel()
+    added = settings.get("added_tokens_decoder", {})
+    for _, token in sorted(added.items(), key=lambda item: int(item[0])):
+        if isinstance(token, dict):
+            values = {k: token[k] for k in ("single_word", "lstrip", "rstrip", "normalized", "special") if k in token}
+            backend.add_tokens([AddedToken(token["content"], **values)])
+    return backend
+
+
+def _content(token: object) -> str | None:
+    """A special token's text, from a string or from AddedToken's fields."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _by_id(backend: Tokenizer, config: GPT3Config, name: str) -> str | None:
+    number = getattr(config, name, None)
+    if isinstance(number, list):
+        number = number[0] if number else None
+    return None if number is None else backend.id_to_token(number)
+
+
+def _start_with(backend: Tokenizer, token: str) -> None:
+    """Let each text begin with `token`, unless the tokenizer does that already."""
+    from tokenizers.processors import TemplateProcessing
+
+    number = backend.token_to_id(token)
+    if number is None or backend.encode("a").ids[:1] == [number]:
+        return
+    backend.post_processor = TemplateProcessing(
+        single=f"{token}:0 $A:0", pair=f"{token}:0 $A:0 {token}:1 $B:1", special_tokens=[(token, number)]
+    )
+
+
+def tokenizer_line(tokenizer: PreTrainedTokenizerFast | None) -> str:
+    """What it is, in words."""
+    from gpt3.tokenizer.loading import prompt_start
+
+    if tokenizer is None:
+        return "none: there are no tokenizer files beside the weights"
+    kind = json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("type", "unknown kind")
+    start = prompt_start(tokenizer)
+    habit = f", puts {tokenizer.decode(start)} before each text" if start else ""
+    return f"{kind} of {len(tokenizer):,} ids, ends texts with {tokenizer.eos_token}{habit}"
