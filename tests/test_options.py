@@ -18,6 +18,7 @@ class Example(Options):
     names: list[str] = option(["wiki"])
     tracks: list[Literal["none", "wandb"]] = option(["none"])
     bias: dict[int, float] = option({}, least=-100, most=100)
+    optimizer: str = option("adamw", choices={"adamw": 1, "lion": 2})
     plain: bool = False
 
     def errors(self):
@@ -45,6 +46,7 @@ def test_defaults_are_valid_and_not_shared() -> None:
         ({"names": [3]}, "--names 3 must be a text"),
         ({"tracks": ["wandb", "mail"]}, "--tracks 'mail' must be one of none, wandb"),
         ({"bias": {3: 101.0}}, "--bias 101.0 must be a number of at least -100 and at most 100"),
+        ({"optimizer": "sgd"}, "--optimizer 'sgd' must be one of adamw, lion"),
         ({"plain": 1}, "--plain 1 must be true or false"),
         (
             {"top_k": 7, "top_p": 2},

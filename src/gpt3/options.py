@@ -15,7 +15,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -42,6 +42,8 @@ class Option:
     """The largest value allowed."""
     below: float | None = None
     """Every value must be smaller than this."""
+    choices: Collection[str] | None = None
+    """The values allowed, such as the names of a registry; for a field of type str (or a list of them)."""
     group: str | None = None
     """Heading in ``--help``; it holds for the fields that follow, until the next one."""
     common: bool = False
@@ -70,11 +72,12 @@ def option(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    choices: Collection[str] | None = None,
     group: str | None = None,
     common: bool = False,
 ) -> T:
     """A dataclass field with a default and an `Option`. None as the default means that the option may be left out."""
-    metadata = {_KEY: Option(least, above, most, below, group, common)}
+    metadata = {_KEY: Option(least, above, most, below, choices, group, common)}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)  # type: ignore[return-value]
     return dataclasses.field(default=default, metadata=metadata)
@@ -148,6 +151,8 @@ def _fault(hint: Any, value: Any, declared: Option) -> str | None:
             return None
         kind, bounds = "a whole number" if hint is int else "a number", str(declared)
         return f"{value!r} must be {kind}{' of' if bounds.startswith('at') else ''} {bounds}".rstrip()
+    if hint is str and declared.choices is not None and value not in declared.choices:
+        return f"{value!r} must be one of {', '.join(declared.choices)}"
     if hint in (str, bool):
         return None if isinstance(value, hint) else f"{value!r} must be {'a text' if hint is str else 'true or false'}"
     return None
