@@ -1,5 +1,6 @@
 """Files that matter survive an error in the middle, and a full disk is told beforehand."""
 
+import hashlib
 import os
 import shutil
 import stat
@@ -123,3 +124,11 @@ def test_all_is_flushed_before_the_rename_and_the_rename_after_it(tmp_path: Path
     where = done.index("renamed")
     assert set(done[:where]) == inside
     assert done[where + 1 :] == [tmp_path.stat().st_ino]
+
+
+def test_a_files_sha256(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert durable.sha256_of(tmp_path / "empty") == hashlib.sha256().hexdigest()
+    content = os.urandom((1 << 22) + 5)  # longer than one block
+    (tmp_path / "long").write_bytes(content)
+    assert durable.sha256_of(tmp_path / "long") == hashlib.sha256(content).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -105,6 +106,15 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 def write_text(path: Path | str, text: str) -> None:
     """Replace the file at `path` by `text` in UTF-8 with line feeds, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def sha256_of(path: Path) -> str:
+    """A file's sha256 in hex. Other threads run meanwhile."""
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 22))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    return digest.hexdigest()
 
 
 def check_room(folder: Path | str, need: int, *, purpose: str, elsewhere: str = "another --out") -> None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from gpt3.cli.import_options import ImportOptions
-from gpt3.durable import check_room, replacing
+from gpt3.durable import check_room, replacing, sha256_of
 from gpt3.errors import InputError
 from gpt3.version import __version__
 
@@ -30,7 +30,6 @@ def run(options: ImportOptions) -> Path:
     from gpt3.model_folder.card import card
     from gpt3.model_folder.convert import open_checkpoint
     from gpt3.model_folder.fetch import LICENCES
-    from gpt3.model_folder.info import sha256_of
     from gpt3.model_folder.tokenizer import tokenizer_line
     from gpt3.model_folder.write import model_folder_files, write_weights
 

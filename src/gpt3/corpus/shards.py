@@ -219,7 +219,7 @@ class ShardFolder:
             split = self.split(name)
             for number, shard in enumerate(split.shards):
                 for file, expected in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
-                    if _sha256(self.path / file) != expected:
+                    if durable.sha256_of(self.path / file) != expected:
                         raise InputError(
                             f"{self.path / file} is damaged: its sha256 is not the manifest's; prepare the data again"
                         )
@@ -256,14 +256,6 @@ def documents(split: TokenSplit) -> Iterator[np.ndarray]:
     for end in split.document_ends().tolist():
         yield split.read(start, end - 1)
         start = end
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_size(path: Path, expected: int) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
-from gpt3.durable import discard, replacing
+from gpt3.durable import discard, replacing, sha256_of
 from gpt3.training import random_state
 from gpt3.training.checkpoint import (
     MANIFEST,
@@ -26,7 +26,6 @@ from gpt3.training.checkpoint import (
     newest_whole,
     optimizer_state,
     retained,
-    sha256_of,
     step_of,
 )
 from gpt3.training.tensor_files import entries_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Any
 
 from gpt3.cli.import_model import ORIGIN
 from gpt3.cli.import_options import InfoOptions
+from gpt3.durable import sha256_of
 from gpt3.errors import InputError
 from gpt3.model_folder.adapter import ADAPTER_WEIGHTS, is_adapter
 from gpt3.model_folder.locate import RUNS, TRAIN_FIRST, model_folder, newest_run, read_json
@@ -230,12 +230,3 @@ def text(found: dict[str, Any]) -> str:
     lines.append("files:")
     lines += [f"  {file['sha256']}  {file['bytes']:>13,}  {file['name']}" for file in found["files"]]
     return "\n".join(lines)
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

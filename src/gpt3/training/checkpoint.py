@@ -8,7 +8,6 @@ a temporary name, fsynced and renamed (checkpoint_writer.py). docs/checkpoints.m
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gpt3.durable import TEMPORARY_SUFFIX, discard
+from gpt3.durable import TEMPORARY_SUFFIX, discard, sha256_of
 from gpt3.errors import InputError
 from gpt3.training import random_state
 from gpt3.training.tensor_files import Entry, described, entries_of, piece_of, read_into
@@ -71,15 +70,6 @@ def manifest_text(files: Mapping[str, tuple[int, str]]) -> str:
     """manifest.json for files of (size in bytes, sha256 in hex), by name."""
     listed = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(files.items())}
     return json.dumps({"format": FORMAT, "files": listed}, indent=1) + "\n"
-
-
-def sha256_of(path: Path) -> str:
-    """A file's sha256 in hex. Other threads run meanwhile."""
-    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 22))
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(block):
-            digest.update(block[:count])
-    return digest.hexdigest()
 
 
 def damage(path: Path) -> str | None:

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpt3.durable import TEMPORARY_SUFFIX, discard, fsync_file, replacing
+from gpt3.durable import TEMPORARY_SUFFIX, discard, fsync_file, replacing, sha256_of
 from gpt3.errors import RunError
 from gpt3.model_folder.write import model_folder_files
 from gpt3.training import random_state
@@ -45,7 +45,6 @@ from gpt3.training.checkpoint import (
     optimizer_state,
     random_name,
     retained,
-    sha256_of,
     step_of,
 )
 from gpt3.training.meeting import Meeting, polls
