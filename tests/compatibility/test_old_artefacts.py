@@ -1,0 +1,142 @@
+"""Old runs, checkpoints, shards and models load and resume in every later version.
+
+Each folder ``made_by_X_Y`` was written by that version, on its command line alone (make.py), and is never edited. A test that
+fails here means that a user's files would no longer work: fix the code, not the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt3.cli import main
+
+FOLDERS = sorted(Path(__file__).parent.glob("made_by_*"))
+TOLERANCE = {"rel": 1e-4, "abs": 1e-6}
+"""Another CPU takes sums in another order."""
+ONE_PROCESS = ["--nproc", "1"]
+"""A run may resume with another number of processes; one does not have to be started."""
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def old(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is recorded of an old folder; a copy of the folder is the working directory."""
+    copy = tmp_path / "copy"
+    shutil.copytree(request.param, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
+    return json.loads(Path("recorded.json").read_text(encoding="utf-8"))
+
+
+def greedy(old: dict[str, Any], model: str, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main([*old["greedy"], "--model", model]) == 0
+    return json.loads(capsys.readouterr().out)["text"]
+
+
+def assert_same_metrics(run: str, expected: list[dict[str, Any]]) -> None:
+    """The same steps, the same numbers but for rounding."""
+    found = [json.loads(line) for line in Path(run, "metrics.jsonl").read_bytes().splitlines()]
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    for there, here in zip(expected, found, strict=True):
+        assert {key: here[key] for key in there} == pytest.approx(there, **TOLERANCE)
+
+
+def lines(path: str) -> list[bytes]:
+    return Path(path).read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    "model", ["trained/whole", "interrupted/averaged", "interrupted/ranks", "tuned/lora/model", "tuned/lora/adapter"]
+)
+def test_a_model_a_checkpoint_and_an_adapter_generate_the_same_text(old, model, capsys) -> None:
+    if model.endswith("adapter"):
+        pytest.importorskip("peft")
+    assert greedy(old, model, capsys) == old["texts"][model]
+
+
+@pytest.mark.parametrize("name", ["averaged", "ranks", "mixture", "sft", "dpo"])
+def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(old, name, capsys) -> None:
+    if name in ("sft", "dpo"):
+        pytest.importorskip("trl")
+        pytest.importorskip("peft")
+    run = f"interrupted/{name}"
+    before = lines(f"{run}/metrics.jsonl")
+    done = json.loads(before[-1])["step"]
+    assert Path(run, "checkpoints", f"step-{done}").is_dir()
+    assert main([*old["runs"][name], *(ONE_PROCESS if name == "ranks" else [])]) == 0
+    assert lines(f"{run}/metrics.jsonl")[: len(before)] == before  # with their times: these steps were not taken again
+    assert_same_metrics(run, old["metrics"][name])
+    assert greedy(old, run, capsys) == old["resumed_texts"][name]
+
+
+def test_shards_are_found_prepared_and_the_same_text_becomes_the_same_shards(old) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path("fold").rglob("*")}
+    assert main(old["fold"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("fold").rglob("*")} == before
+    assert main(old["prepare"]) == 0
+    names = sorted(path.name for path in Path("shards").iterdir() if path.suffix in (".bin", ".idx"))
+    assert names
+    for name in names:
+        assert Path("again", name).read_bytes() == Path("shards", name).read_bytes()
+
+
+def test_old_shards_train_with_the_same_losses(old) -> None:
+    assert main(old["on_fold"]) == 0
+    assert_same_metrics("on-fold", old["on_fold_metrics"])
+
+
+def test_an_evaluation_resumes_where_it_ended(old) -> None:
+    recorded = json.loads(Path("evaluated/results.json").read_text(encoding="utf-8"))["results"]
+    files = {str(path): lines(str(path)) for path in Path("evaluated/examples").iterdir()}
+    assert files
+    for path, rows in files.items():
+        marked = json.loads(rows[1]) | {"answer": "kept"}  # a result that is kept is not scored again
+        rows[1] = json.dumps(marked, ensure_ascii=False).encode() + b"\n"
+        Path(path).write_bytes(b"".join(rows[:-1]) + rows[-1][:10])
+    assert main(old["eval"]) == 0
+    for path, rows in files.items():
+        found = lines(path)
+        assert found[:-1] == rows[:-1]
+        assert_alike(json.loads(found[-1]), json.loads(rows[-1]))
+    assert_alike(json.loads(Path("evaluated/results.json").read_text(encoding="utf-8"))["results"], recorded)
+
+
+def test_a_file_of_samples_continues(old) -> None:
+    rows = lines("samples.jsonl")
+    half = len(rows) // 2
+    Path("samples.jsonl").write_bytes(b"".join(rows[:half]) + rows[half][:20])
+    assert main(old["samples"]) == 0
+    assert lines("samples.jsonl") == rows
+
+
+def test_a_text_has_the_same_score(old, capsys) -> None:
+    assert main(old["score"]) == 0
+    assert_alike([json.loads(line) for line in capsys.readouterr().out.splitlines()], old["scores"])
+
+
+def test_reports_and_facts_of_old_runs(old, capsys) -> None:
+    assert main(["report", "trained/whole", "interrupted/averaged", "tuned/lora", "--out", "report.html"]) == 0
+    assert "interrupted/averaged" in Path("report.html").read_text(encoding="utf-8")
+    assert main(["info", "trained/whole/model"]) == 0
+    assert main(["info", "tuned/lora/adapter"]) == 0
+
+
+def assert_alike(here: Any, there: Any) -> None:
+    """Equal, but for the last digits of numbers; `here` may have further keys."""
+    if isinstance(there, dict):
+        assert there.keys() <= here.keys()
+        for key, value in there.items():
+            assert_alike(here[key], value)
+    elif isinstance(there, list):
+        assert len(here) == len(there)
+        for one, other in zip(here, there, strict=True):
+            assert_alike(one, other)
+    elif isinstance(there, float):
+        assert here == pytest.approx(there, **TOLERANCE)
+    else:
+        assert here == there
