@@ -72,7 +72,11 @@ def test_every_command_runs_something_and_documents_every_option(name: str, caps
     assert cli.main([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     for field in dataclasses.fields(options_of(name)):
-        assert f"--{field.name.replace('_', '-')} " in shown or f"--{field.name.replace('_', '-')}," in shown
+        assert re.search(rf"--{field.name.replace('_', '-')}[ ,\n]", shown)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert len(shown.splitlines()) <= 160
+    assert cli.main(["help", *name.split()]) == 0
+    assert capsys.readouterr().out == shown
 
 
 def test_help_starts_fast_and_imports_nothing_heavy() -> None:
@@ -236,3 +240,32 @@ def test_a_wrong_value_is_told_in_the_words_of_the_command_line(
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert re.search(message.replace("?", r"\?"), shown), shown
+
+
+def test_short_flags() -> None:
+    given = ["-m", "runs/a", "-n", "5", "-o", "out.jsonl", "--input", "prompts.txt"]
+    options = parse(GenerateOptions, given, command="generate", positional="prompt")
+    assert (options.model, options.max_new_tokens, options.output) == ("runs/a", 5, "out.jsonl")
+    assert parse(GenerateOptions, ["-p", "Once"], command="generate", positional="prompt").prompt == "Once"
+    assert parse(GenerateOptions, ["-n=7"], command="generate", positional="prompt").max_new_tokens == 7
+
+
+@pytest.mark.parametrize("flag", ["-x", "-5", "-model"])
+def test_an_unknown_short_flag_is_an_error_and_never_a_value(flag: str) -> None:
+    with pytest.raises(InputError, match=rf"unknown option {flag}; .*-m \(--model\).*write -- {flag} for the prompt"):
+        parse(GenerateOptions, [flag], command="generate", positional="prompt")
+    with pytest.raises(InputError, match="--model needs a value"):
+        parse(GenerateOptions, ["--model", "-p", "x"], command="generate", positional="prompt")
+    assert parse(TrainOptions, ["--seed", "-5"], command="train").seed == -5
+
+
+def test_values_from_yaml_have_the_types_of_the_options(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("lr: 1e-3\ntokens: 2500000\nclip: 1\nsteps: null\n")
+    options = parse(TrainOptions, ["--config", str(config)], command="train")
+    assert (options.lr, options.tokens, options.clip, options.steps) == (0.001, "2500000", 1.0, None)
+    config.write_text("stop: END\n")
+    with pytest.raises(InputError, match="--stop END must be a list"):
+        parse(GenerateOptions, ["--config", str(config)], command="generate", positional="prompt")
+    text = parse(GenerateOptions, ["--logit-bias", '{"50256": -100}'], command="generate", positional="prompt")
+    assert text.logit_bias == {50256: -100.0}

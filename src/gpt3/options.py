@@ -11,11 +11,15 @@ The type of a field gives its kind (whole number, number, one of a Literal's val
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import math
+import textwrap
 import types
 import typing
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -107,52 +111,75 @@ class Options:
 
 
 def range_errors(options: Any, names: Iterable[str] | None = None) -> list[str]:
-    """A clause for each field whose value has the wrong type or lies outside its range: ``--top-p 1.5 must be …``.
+    """`value_errors` of an instance's fields, or of those called `names`."""
+    wanted = [field.name for field in dataclasses.fields(options)] if names is None else names
+    return value_errors(type(options), {name: getattr(options, name) for name in wanted})
+
+
+def value_errors(options: type[Any], values: Mapping[str, Any], *, ranges: bool = True) -> list[str]:
+    """A clause for each value of the wrong type or out of its range: ``--top-p 1.5 must be a number above 0 and at most 1``.
 
     Args:
-        options: an instance of a dataclass.
-        names: the fields to check. Default: all.
+        options: a dataclass.
+        values: by name of the field.
+        ranges: whether to check the ranges, too.
     """
-    hints = typing.get_type_hints(type(options))
-    wanted = None if names is None else set(names)
-    found = []
-    for field in dataclasses.fields(options):
-        if wanted is not None and field.name not in wanted:
+    hints = typing.get_type_hints(options)
+    declared = {field.name: option_of(field) for field in dataclasses.fields(options)}
+    checks = ((name, _fault(hints[name], value, declared[name], ranges)) for name, value in values.items())
+    return [f"{flag(name)} {fault}" for name, fault in checks if fault]
+
+
+def documentation(options: type[Any]) -> dict[str, str]:
+    """The text below each field of a dataclass, its bases' fields included, by the field's name."""
+    texts: dict[str, str] = {}
+    for cls in reversed(options.__mro__):
+        if not dataclasses.is_dataclass(cls):
             continue
-        value = getattr(options, field.name)
-        if fault := _fault(hints[field.name], value, option_of(field)):
-            found.append(f"{flag(field.name)} {fault}")
-    return found
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value))
+    return texts
 
 
-def _fault(hint: Any, value: Any, declared: Option) -> str | None:
+def _shown(value: Any) -> str:
+    """A value as a person typed it; texts that could be misread are quoted."""
+    return value if isinstance(value, str) and value.split() == [value] else repr(value)
+
+
+def _fault(hint: Any, value: Any, declared: Option, ranges: bool) -> str | None:
     """What is wrong with a value of type `hint`, or None."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        faults = [_fault(one, value, declared) for one in arguments]
+        faults = [_fault(one, value, declared, ranges) for one in arguments]
         first = next(fault for one, fault in zip(arguments, faults, strict=True) if one is not types.NoneType)
         return None if None in faults else first
     if hint is types.NoneType:
         return None if value is None else "must be empty"
     if origin is Literal:
-        return None if value in arguments else f"{value!r} must be one of {', '.join(map(str, arguments))}"
+        return None if value in arguments else f"{_shown(value)} must be one of {', '.join(map(str, arguments))}"
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):
-            return f"{value!r} must be a list"
-        return next((fault for item in value if (fault := _fault(arguments[0], item, declared))), None)
+            return f"{_shown(value)} must be a list"
+        return next((fault for item in value if (fault := _fault(arguments[0], item, declared, ranges))), None)
     if origin is dict:
         if not isinstance(value, dict):
-            return f"{value!r} must be a mapping"
-        return next((fault for item in value.values() if (fault := _fault(arguments[1], item, declared))), None)
+            return f"{_shown(value)} must be a mapping"
+        return next((fault for item in value.values() if (fault := _fault(arguments[1], item, declared, ranges))), None)
     if hint in (int, float):
         kinds = (int,) if hint is int else (int, float)
         good = isinstance(value, kinds) and not isinstance(value, bool)
-        if good and declared.holds(value):
+        if good and (not ranges or declared.holds(value)):
             return None
         kind, bounds = "a whole number" if hint is int else "a number", str(declared)
-        return f"{value!r} must be {kind}{' of' if bounds.startswith('at') else ''} {bounds}".rstrip()
-    if hint is str and declared.choices is not None and value not in declared.choices:
-        return f"{value!r} must be one of {', '.join(declared.choices)}"
+        return f"{_shown(value)} must be {kind}{' of' if bounds.startswith('at') else ''} {bounds}".rstrip()
+    if hint is str and ranges and declared.choices is not None and value not in declared.choices:
+        return f"{_shown(value)} must be one of {', '.join(declared.choices)}"
     if hint in (str, bool):
-        return None if isinstance(value, hint) else f"{value!r} must be {'a text' if hint is str else 'true or false'}"
+        return (
+            None
+            if isinstance(value, hint)
+            else f"{_shown(value)} must be {'a text' if hint is str else 'true or false'}"
+        )
     return None

@@ -1,7 +1,7 @@
-"""Options from typed dataclasses: the same names in YAML (``--config``, ``--print_config``), on the command line and in Python.
+"""Command-line arguments and YAML files to an options dataclass: the same names in ``--config``, as flags and in Python.
 
-jsonargparse does the parsing. This page adds the habits of a command line: dashes in names, bare boolean flags with
-their ``--no-`` form, list options that may be repeated, one positional argument, and errors of one line.
+Names are typed with dashes; bare flags set booleans and ``--no-NAME`` clears them; list options take several values and may be
+repeated; one argument may be positional. What does not convert stays a text, which gpt3.options then refuses by name.
 """
 
 from __future__ import annotations
@@ -13,79 +13,42 @@ import re
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-import jsonargparse
+import yaml
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
+from gpt3.options import flag, value_errors
 
 T = TypeVar("T")
 
-PARSER_OPTIONS = ("config", "print_config", "help")
+SHORT = {
+    "m": ("model",),
+    "o": ("out", "output"),
+    "n": ("max_new_tokens", "new_tokens", "steps"),
+    "p": ("prompt", "port"),
+}
+"""Short flags: the first of these options that a command has."""
+OWN = ("config", "print_config", "help", "help_all")
+"""Options that every command has."""
 
 
-class _Parser(jsonargparse.ArgumentParser):
-    """Shows names with dashes, and raises InputError in place of printing a usage text of many lines."""
-
-    hints: dict[str, Any]
-    """Types of the options, for messages."""
-
-    def format_help(self, *arguments: Any, **keywords: Any) -> str:
-        text = super().format_help(*arguments, **keywords)
-        return re.sub(r"--(?!print_config)([a-z0-9_]+)", lambda m: _shown(m[1]), text)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(_one_line(message, self.hints))
+class _Loader(yaml.SafeLoader):
+    """YAML in which ``1e-3`` is a number, as people write it, and dates are texts."""
 
 
-def _one_line(message: str, hints: dict[str, Any]) -> str:
-    """jsonargparse's message of several lines as one, in the words of a command line."""
-    match = re.match(r'Parser key "(\w+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL)
-    if match and match[1] in hints:
-        return f"{_shown(match[1])} {match[2]} must be {_kind(hints[match[1]])}"
-    if match := re.match(r"Option '(\w+)' is not accepted", message):
-        return f"--config: {_unknown(match[1], hints)}"
-    if match := re.match(r"the following arguments are required: (.*)", message):
-        return f"{', '.join(map(_shown, match[1].split(', ')))} must be given"
-    if message.startswith("Unexpected config:"):
-        return "--config must be a YAML file with a line `option: value` for each option"
-    if match := re.match(r"Parser key \"config\": (?:File does not exist|Path is not a file): '(.*)'", message):
-        return f"--config {match[1]}: no such file; give a YAML file"
-    message = re.sub(r'Parser key "(\w+)":', lambda m: _shown(m[1]) + ":", message)
-    message = message.replace("Problems parsing config:", "--config is not YAML:")
-    return " ".join(part.strip().rstrip(".") for part in message.splitlines() if part.strip())
-
-
-def _kind(hint: Any) -> str:
-    """What values of a type are, in words."""
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        list: "a list",
-        dict: "a mapping",
-    }
-    parts = [hint] if not _is_union(hint) else [part for part in typing.get_args(hint) if part is not type(None)]
-    if typing.get_origin(parts[0]) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(parts[0])))
-    return " or ".join(words.get(typing.get_origin(part) or part, str(part)) for part in parts)
-
-
-def _shown(name: str) -> str:
-    """An option as it is written: ``batch_tokens`` as ``--batch-tokens``."""
-    return "--" + name.replace("_", "-")
-
-
-def build_parser(options: type[Any], command: str) -> jsonargparse.ArgumentParser:
-    """A parser for the dataclass `options`; the text below each field is its help."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    description = (options.__doc__ or "").strip().split("\n\n")[0]
-    parser = _Parser(prog=f"gpt3 {command}", description=description, exit_on_error=True)
-    parser.hints = typing.get_type_hints(options)
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
-    parser.add_class_arguments(options, nested_key=None)
-    return parser
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$"
+    ),
+    list("-+0123456789."),
+)
 
 
 def parse(options: type[T], arguments: Sequence[str], *, command: str, positional: str | None = None) -> T:
@@ -96,80 +59,187 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
 
     Raises:
         InputError: an unknown option or a value of the wrong kind, in one line.
-        SystemExit: after ``--help`` or ``--print_config``.
+        SystemExit: after ``--help``, ``--help-all`` and ``--print_config``.
     """
-    parser = build_parser(options, command)
-    canonical, text = _canonical(options, arguments, positional)
-    try:
-        parsed = parser.parse_args(canonical)
-    except UnicodeDecodeError as error:
-        raise InputError(f"--config is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-    values = {field.name: parsed[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-    if positional is not None and text is not None and _is(str, typing.get_type_hints(options)[positional]):
-        values[positional] = text
+    given = _Given(options, positional)
+    rest = list(arguments)
+    while rest:
+        given.take(rest)
+    if given.asked_help is not None:
+        from gpt3.cli.help import command_help
+
+        print(command_help(options, command, positional, everything=given.asked_help == "help_all"))
+        raise SystemExit(0)
+    fields = dataclasses.fields(options)  # type: ignore[arg-type]
+    missing = [f.name for f in fields if f.name not in given.values and is_required(f)]
+    if given.print_config:
+        defaults = {f.name: None if is_required(f) else default_of(f) for f in fields}
+        if not missing:
+            defaults = dataclasses.asdict(_make(options, given.values))  # type: ignore[call-overload]
+        print(yaml.safe_dump({**defaults, **given.values}, sort_keys=False, allow_unicode=True), end="")
+        raise SystemExit(0)
+    if missing:
+        raise InputError(f"{', '.join(flag(name) for name in missing)} must be given")
+    return _make(options, given.values)
+
+
+def _make(options: type[T], values: dict[str, Any]) -> T:
+    """The instance; types are checked first, so that a dataclass's own checks meet no text where they expect a number."""
+    if found := value_errors(options, values, ranges=False):
+        raise InputError("; ".join(found))
     return options(**values)
 
 
-def _canonical(options: type[Any], arguments: Sequence[str], positional: str | None) -> tuple[list[str], str | None]:
-    """Rewrite `arguments` into jsonargparse's form: ``--name=value`` with underscores, lists as JSON.
+def is_required(field: dataclasses.Field[Any]) -> bool:
+    """Whether a dataclass field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
-    Returns:
-        The arguments, and the text of a positional one that is no list: to the letter, for jsonargparse reads ``null`` as None.
-    """
-    hints = typing.get_type_hints(options)
-    lists: dict[str, list[str]] = {}
-    result: list[str] = []
-    text: str | None = None
-    rest = list(arguments)
-    named = True  # until ``--``, behind which nothing is a name
-    while rest:
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a dataclass field that has one."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+class _Given:
+    """What the arguments say, taken one after another; a later one replaces an earlier one."""
+
+    def __init__(self, options: type[Any], positional: str | None) -> None:
+        self.hints = typing.get_type_hints(options)
+        self.positional = positional
+        self.values: dict[str, Any] = {}
+        self.lists: set[str] = set()  # list options whose items came as arguments; further ones are added
+        self.only_positional = False
+        self.asked_help: str | None = None
+        self.print_config = False
+
+    def take(self, rest: list[str]) -> None:
+        """Take the next argument, and its value where it is a separate one, from `rest`."""
         argument = rest.pop(0)
-        if named and argument in ("-h", "--help"):
-            result.append("--help")
-            continue
-        if named and argument == "--":
-            named = False
-            continue
-        if not named or not argument.startswith("--"):
-            if positional is None:
-                raise InputError(
-                    f"unexpected argument {argument!r}; every option of this command has a name, see --help"
-                )
-            if _is(list, hints[positional]):  # gpt3 report A B C
-                lists.setdefault(positional, []).append(argument)
-                continue
-            if text is not None or any(item.startswith(f"--{positional}=") for item in result):
-                raise InputError(f"unexpected second argument {argument!r}; put the {positional} in quotes")
-            text = argument
-            if argument != "--":  # which argparse would drop
-                result.append(f"--{positional}={argument}")
-            continue
-        name, equals, value = argument[2:].partition("=")
-        name = name.replace("-", "_")
-        if name not in hints and name.startswith("no_") and _is(bool, hints.get(name[3:])):
+        if self.only_positional or argument == "-" or not argument.startswith("-"):
+            return self._positional(argument)
+        if argument == "--":
+            self.only_positional = True
+            return None
+        written, equals, value = argument.partition("=")
+        name = self._name(written, argument)
+        if name in ("help", "help_all"):
+            self.asked_help = name
+        elif name == "print_config":
+            self.print_config = True
+        elif name == "config":
+            self._config(value if equals else _value_of(written, rest))
+        elif name not in self.hints:  # --no-NAME
             if equals:
-                raise InputError(f"{_shown(name)} takes no value; leave out {equals + value!r}")
-            result.append(f"--{name[3:]}=false")
-            continue
-        if name not in hints:
-            if name not in PARSER_OPTIONS:
-                raise InputError(_unknown(name, hints))
-            result.append(f"--{name}" + (equals + value if equals else ""))
-            if name == "config" and not equals:
-                result[-1] += "=" + _value_of(name, rest)
-            continue
-        if _is(bool, hints[name]) and not equals:
-            value = rest.pop(0).lower() if rest and rest[0].lower() in ("true", "false") else "true"
-        elif not equals:
-            value = _value_of(name, rest)
-        if _is(list, hints[name]):
-            lists.setdefault(name, []).extend(_items(value))
-            # --data a.txt b.txt; but of `generate --stop END "Once upon"` the second is the prompt
-            while positional is None and rest and not rest[0].startswith("-") and not equals:
-                lists[name].append(rest.pop(0))
+                raise InputError(f"{written} takes no value; leave out {equals + value!r}")
+            self.values[name[3:]] = False
+        elif is_a(bool, self.hints[name]):
+            if not equals:
+                value = rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
+            self.values[name] = converted(value, self.hints[name])
         else:
-            result.append(f"--{name}={value}")
-    return result + [f"--{name}={json.dumps(values)}" for name, values in lists.items()], text
+            self._value(name, value if equals else _value_of(written, rest))
+            # --data a.txt b.txt; but of `generate --stop END "Once upon"` the second is the prompt
+            while (
+                name in self.lists and self.positional is None and not equals and rest and not rest[0].startswith("-")
+            ):
+                self._value(name, rest.pop(0))
+        return None
+
+    def _name(self, written: str, argument: str) -> str:
+        """The option that `written` (``--name`` or ``-n``) means; ``no_name`` for ``--no-name``."""
+        if not written.startswith("--"):
+            if written == "-h":
+                return "help"
+            for name in SHORT.get(written[1:], ()):
+                if name in self.hints:
+                    return name
+            short = {letter: name for letter, names in SHORT.items() for name in names if name in self.hints}
+            known = ", ".join(f"-{letter} ({flag(name)})" for letter, name in short.items())
+            as_value = f"; write -- {argument} for the {self.positional}" if self.positional else ""
+            raise InputError(f"unknown option {argument}; known short options are {known or 'none but'}, -h{as_value}")
+        name = written[2:].replace("-", "_")
+        if name in self.hints or name in OWN:
+            return name
+        if name.startswith("no_") and is_a(bool, self.hints.get(name[3:])):
+            return name
+        raise InputError(_unknown(name, self.hints))
+
+    def _value(self, name: str, text: str) -> None:
+        hint = self.hints[name]
+        if is_a(list, hint):
+            if name not in self.lists:
+                self.lists.add(name)
+                self.values[name] = []
+            self.values[name] += [converted(item, typing.get_args(_without_none(hint))[0]) for item in _items(text)]
+        else:
+            self.values[name] = converted(text, hint)
+
+    def _positional(self, argument: str) -> None:
+        name = self.positional
+        if name is None:
+            raise InputError(f"unexpected argument {argument!r}; every option of this command has a name, see --help")
+        if is_a(list, self.hints[name]):  # gpt3 report A B C
+            if name not in self.lists:
+                self.lists.add(name)
+                self.values[name] = []
+            self.values[name].append(argument)
+        elif name in self.values:
+            raise InputError(f"unexpected second argument {argument!r}; put the {name} in quotes")
+        else:
+            self.values[name] = argument
+
+    def _config(self, name: str) -> None:
+        """Take the options of a YAML file."""
+        path = Path(name).expanduser()
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        except OSError:
+            raise InputError(f"--config {name}: no such file; give a YAML file") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"--config is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"--config is not YAML: {one_line(error)}") from None
+        if content is None:
+            return
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+            raise InputError("--config must be a YAML file with a line `option: value` for each option")
+        for key, value in content.items():
+            if key not in self.hints:
+                raise InputError(f"--config: {_unknown(key, self.hints)}")
+            self.lists.discard(key)
+            self.values[key] = converted(value, self.hints[key])
+
+
+def converted(value: Any, hint: Any) -> Any:
+    """`value`, a text or what YAML read, as `hint` asks for; unchanged where it cannot be."""
+    inner = _without_none(hint)
+    if isinstance(value, str):
+        if inner is not hint and value == "null":
+            return None
+        if inner in (int, float):
+            try:
+                return inner(value)
+            except ValueError:
+                return value
+        if inner is bool:
+            return {"true": True, "false": False}.get(value.lower(), value)
+        if typing.get_origin(inner) is dict:
+            try:
+                return converted(yaml.load(value, _Loader), hint)
+            except yaml.YAMLError:
+                return value
+        return value
+    origin, arguments = typing.get_origin(inner), typing.get_args(inner)
+    if origin is list and isinstance(value, list):
+        return [converted(item, arguments[0]) for item in value]
+    if origin is dict and isinstance(value, dict):
+        return {converted(key, arguments[0]): converted(item, arguments[1]) for key, item in value.items()}
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if inner is str:  # tokens: 2500000
+            return str(value)
+        if inner is float:
+            return float(value)
+    return value
 
 
 def _items(value: str) -> list[str]:
@@ -184,27 +254,28 @@ def _items(value: str) -> list[str]:
     return [value]
 
 
-def _value_of(name: str, rest: list[str]) -> str:
-    """The argument that follows ``--name``. A negative number is a value, another option is not."""
-    if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
-        raise InputError(f"{_shown(name)} needs a value")
+def _value_of(written: str, rest: list[str]) -> str:
+    """The argument that follows an option. A negative number is a value, another option is not."""
+    if not rest or re.match(r"--.|-[a-z]$", rest[0]):
+        raise InputError(f"{written} needs a value")
     return rest.pop(0)
 
 
-def _is(kind: type, hint: Any) -> bool:
+def is_a(kind: type, hint: Any) -> bool:
     """Whether a type hint is `kind`, or `kind` or None."""
-    if _is_union(hint):
-        return any(_is(kind, part) for part in typing.get_args(hint))
-    return (typing.get_origin(hint) or hint) is kind
+    inner = _without_none(hint)
+    return (typing.get_origin(inner) or inner) is kind
 
 
-def _is_union(hint: Any) -> bool:
-    return isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+def _without_none(hint: Any) -> Any:
+    """``X`` of the hint ``X | None``; other hints as they are."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
+        return parts[0] if len(parts) == 1 else hint
+    return hint
 
 
 def _unknown(name: str, hints: dict[str, Any]) -> str:
     """The message for an unknown option, with the nearest known one."""
-    near = difflib.get_close_matches(name, [*hints, *PARSER_OPTIONS], n=1)
-    return f"unknown option {_shown(name)}; " + (
-        f"did you mean {_shown(near[0])}?" if near else "--help lists them all"
-    )
+    near = difflib.get_close_matches(name, [*hints, *OWN], n=1)
+    return f"unknown option {flag(name)}; " + (f"did you mean {flag(near[0])}?" if near else "--help lists them all")

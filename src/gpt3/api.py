@@ -1,0 +1,72 @@
+"""The commands as Python functions, typed from their options: ``gpt3.train(steps=3)`` takes what ``gpt3 train --steps 3`` takes.
+
+Each function's signature is that of its options dataclass, so that an editor completes the options and mypy checks them,
+with no second list of them. Errors are `gpt3.errors.InputError` with the command's text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from gpt3.finetuning.options import FinetuneOptions
+from gpt3.serving.options import ServeOptions
+from gpt3.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from gpt3.finetuning.tuning import TuningResult
+    from gpt3.training.loop import Evaluator
+    from gpt3.training.run import RunResult
+
+P = ParamSpec("P")
+OptionsT = TypeVar("OptionsT")
+R = TypeVar("R")
+
+
+def _with_options_of(options: Callable[P, OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[P, R]]:
+    """Turn a function of an options object into one of its fields, given by name."""
+    names = {field.name for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+
+    def decorate(run: Callable[..., R]) -> Callable[P, R]:
+        @functools.wraps(run)
+        def function(*args: P.args, **fields: P.kwargs) -> R:
+            if args and isinstance(args[0], options):  # type: ignore[arg-type]  # made before
+                return run(*args, **fields)
+            further = {name: fields.pop(name) for name in list(fields) if name in further_names}
+            return run(options(*args, **fields), **further)
+
+        further_names = set(inspect.signature(run).parameters) - names - {"options"}
+        return function
+
+    return decorate
+
+
+@_with_options_of(TrainOptions)
+def train(options: TrainOptions, evaluators: Sequence[Evaluator] = ()) -> RunResult:
+    """Pretrain a model, as ``gpt3 train`` does. Under torchrun every process calls it.
+
+    `evaluators` are further measurements while training (gpt3.training.loop.Evaluator); typed code passes them to
+    `gpt3.training.run.train`, since they are no option of the command.
+    """
+    from gpt3.training.run import train as run
+
+    return run(options, evaluators=evaluators)
+
+
+@_with_options_of(FinetuneOptions)
+def finetune(options: FinetuneOptions) -> TuningResult:
+    """Fine-tune a model, as ``gpt3 finetune`` does."""
+    from gpt3.finetuning.tuning import finetune as run
+
+    return run(options)
+
+
+@_with_options_of(ServeOptions)
+def serve(options: ServeOptions) -> None:
+    """Serve models over HTTP, as ``gpt3 serve`` does, until SIGINT or SIGTERM."""
+    from gpt3.cli.serve import run
+
+    run(options)
