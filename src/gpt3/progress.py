@@ -10,6 +10,11 @@ from typing import Any
 PLAIN_INTERVAL_SECONDS = 10.0
 
 
+def say(text: str) -> None:
+    """Print a message for the user: a line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def clock(seconds: float) -> str:
     """Seconds as ``1:02:03`` or ``2:03``."""
     whole = max(0, int(seconds + 0.5))
@@ -69,14 +74,14 @@ class Progress:
             self._bar.update(self._task, completed=done, note=self.note)
         elif now - self.said >= PLAIN_INTERVAL_SECONDS:
             self.said = now
-            print(self.line(now), file=sys.stderr, flush=True)
+            say(self.line(now))
 
     def say(self, text: str) -> None:
         """Print a line of its own without disturbing the bar."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def line(self, now: float) -> str:
         """The plain form: label, done of total, per cent, note, elapsed, ETA."""

@@ -343,4 +343,4 @@ def test_a_broken_pipe_is_quiet(home):
         process.stdout.close()
         err = process.stderr.read().decode()
         assert process.wait(timeout=60) == 0
-    assert err.splitlines() == [f"gpt3 generate: model: {Path('runs') / 'demo' / 'model'}"]
+    assert err.splitlines() == [f"model: {Path('runs') / 'demo' / 'model'}"]

@@ -147,7 +147,7 @@ def test_bad_input_is_one_line(files, capfd, words, needles):
     (files / "marked.txt").write_bytes(b"\xef\xbb\xbfabc\xff")
     assert cli.main(["score", *words]) == 2
     out, err = capfd.readouterr()
-    lines = [line for line in err.splitlines() if not line.startswith("gpt3 score: model: ")]
+    lines = [line for line in err.splitlines() if not line.startswith("model: ")]
     assert len(lines) == 1, err
     assert all(needle in lines[0] for needle in needles), lines[0]
     assert out == ""

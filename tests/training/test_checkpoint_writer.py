@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from gpt3.errors import RunError
 from gpt3.training import checkpoint_writer
 from gpt3.training.checkpoint import checkpoints, damage, named_tensors, newest_whole, retained
-from gpt3.training.checkpoint_writer import Alone, CheckpointWriter
+from gpt3.training.checkpoint_writer import CheckpointWriter
+from gpt3.training.distributed import World
 from gpt3.training.meeting import Meeting
 
 HERE = Path(__file__).parent
@@ -157,7 +158,7 @@ def test_a_failed_write_is_told_at_the_next_save(tmp_path: Path, monkeypatch: py
 def two_ranks(folder: Path, timeout: float) -> list[CheckpointWriter]:
     """Two ranks that hold the same weights, as under DDP, in one process."""
     return [
-        CheckpointWriter(folder, make_model(), make_tokenizer(), world=Alone(rank, 2), timeout=timeout)
+        CheckpointWriter(folder, make_model(), make_tokenizer(), world=World(rank, 2), timeout=timeout)
         for rank in (0, 1)
     ]
 

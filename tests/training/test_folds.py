@@ -58,7 +58,9 @@ def test_three_folds_interrupted_and_gone_on_with(asked, tmp_path: Path, capsys)
     assert sum(row["documents"] for row in table.rows) == 100  # every document held out once
 
     run_folds(asked(), lambda options: pytest.fail("all folds are finished"))
-    with pytest.raises(InputError, match=r"cv holds another cross-validation \(--folds, --lr differ\)"):
+    with pytest.raises(
+        InputError, match=r"cv was started with other options: --lr was 0.003, now 0.0001; --folds was 3, now 2"
+    ):
         run_folds(asked(folds=2, lr=1e-4), train)
 
 

@@ -21,8 +21,8 @@ from gpt3.training import train
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.loop import Trainer
 from gpt3.training.run import run
-from gpt3.training.run_folder import locked
 from gpt3.training.tracking import read_metrics
+from gpt3.work_folder import locked_folder
 
 resource = pytest.importorskip("resource", reason="file-size limits are a Unix thing")
 
@@ -42,7 +42,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tiny, tmp_path: Path) ->
     finally:
         first.kill()
         first.wait()
-    with locked(tmp_path / "run"):  # the dead hold no lock
+    with locked_folder(tmp_path / "run"):  # the dead hold no lock
         pass
 
 

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt3.bench.contexts_options import BenchContextsOptions
+from gpt3.progress import say
 
 KINDS = ("banded", "dense")
 
@@ -96,7 +96,7 @@ def bench_contexts(options: BenchContextsOptions) -> list[Point]:
             middle = 1000 * statistics.median([second for times in rounds for second in times])
             held = engine.new_cache(1, context).nbytes
             points.append(Point(kind, context, middle, max(medians), min(medians), held))
-            print(f"{context:,} tokens, {kind}: {middle:.2f} ms a token", file=sys.stderr, flush=True)
+            say(f"{context:,} tokens, {kind}: {middle:.2f} ms a token")
     return points
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy as np
 
 from gpt3.bench.formats_options import BenchFormatsOptions
 from gpt3.errors import InputError
+from gpt3.progress import say
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
@@ -84,7 +84,7 @@ def bench_formats(options: BenchFormatsOptions) -> list[FormatResult]:
                 ),
             )
         )
-        print(f"{weights}: {bits:.5f} bits per byte", file=sys.stderr, flush=True)
+        say(f"{weights}: {bits:.5f} bits per byte")
     return results
 
 

@@ -7,7 +7,6 @@ import importlib.util
 import itertools
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from gpt3.bench.options import Case, parse_case
 from gpt3.bench.process import call
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset, preset
+from gpt3.progress import say
 
 SHOWN = {
     "gpt3": "gpt3",
@@ -120,7 +120,7 @@ def bench_generate(options: BenchGenerateOptions) -> tuple[dict[str, Any], list[
                     answers.setdefault((case, decode, one), []).append(answer)
                     pace = case.batch * (options.new_tokens - 1) / (answer["total"] - answer["first"])
                     about = f"{case} {decode}, round {turn + 1} of {options.rounds}"
-                    _say(f"{about}: {SHOWN[one.who]} {one.weights} {pace:,.1f} tokens/s")
+                    say(f"{about}: {SHOWN[one.who]} {one.weights} {pace:,.1f} tokens/s")
             again = call(worker.__file__, ask, folder, "the machine", threads=threads)
             for key, found in speeds.items():
                 found.append(again[key])
@@ -246,7 +246,3 @@ def table(results: Sequence[Result]) -> str:
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -24,6 +24,7 @@ from gpt3.bench.process import call
 from gpt3.bench.serve_options import BACKGROUND_TOKENS, BenchServeOptions
 from gpt3.errors import InputError, RunError
 from gpt3.ladder.presets import Preset, preset
+from gpt3.progress import say
 
 SHOWN = {
     "server": "gpt3 serve",
@@ -113,7 +114,7 @@ def bench_serve(options: BenchServeOptions) -> tuple[dict[str, Any], list[Result
                     about = f"{case}, round {turn + 1} of {options.rounds}: {SHOWN[one.who]} {one.weights}"
                     spent = per_cpu_second([answer])
                     told = "" if spent is None else f", {spent:,.1f} per CPU s"
-                    print(f"{about} {pace:,.1f} tokens/s{told}", file=sys.stderr, flush=True)
+                    say(f"{about} {pace:,.1f} tokens/s{told}")
             flops.append(call(generators.__file__, ask, folder, "the machine", threads=threads)["gemm_flops"])
     peak = statistics.median(flops)
     results = [summary(case, one, found, options.new_tokens, peak) for (case, one), found in answers.items()]

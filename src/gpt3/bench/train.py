@@ -7,7 +7,6 @@ import importlib.util
 import itertools
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from gpt3.bench.options import BenchTrainOptions, Case, parse_case
 from gpt3.bench.process import call
 from gpt3.errors import InputError
 from gpt3.ladder.presets import flops_per_token, preset
+from gpt3.progress import say
 
 SHOWN = {"gpt3": "gpt3", "nanogpt": "nanoGPT", "transformers": "transformers", "litgpt": "litGPT"}
 DEFAULT_CASES = {"cpu": ["17M:12x512", "125M:1x2048"], "cuda": ["125M:16x2048", "350M:16x2048"]}
@@ -102,7 +102,7 @@ def bench_train(options: BenchTrainOptions) -> tuple[dict[str, Any], list[Result
                     answer = _call(request, folder, python)
                     answers.setdefault((case, dtype, who), []).append(answer)
                     pace = case.batch * case.context / statistics.median(answer["seconds"])
-                    _say(f"{case} {dtype}, round {turn + 1} of {options.rounds}: {SHOWN[who]} {pace:,.0f} tokens/s")
+                    say(f"{case} {dtype}, round {turn + 1} of {options.rounds}: {SHOWN[who]} {pace:,.0f} tokens/s")
                 for kind, flops in _call(ask, folder)["flops"].items():
                     gemm[kind].append(flops)
     peaks = {dtype: statistics.median(found) for dtype, found in gemm.items()}
@@ -194,7 +194,3 @@ def table(results: Sequence[Result]) -> str:
             f"({r.slowest:,.0f}-{r.fastest:,.0f}) | {ratio} | {r.mfu:.0%} | {cpu:.2f} | {memory} | {r.loss:.2f} |"
         )
     return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

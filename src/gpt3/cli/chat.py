@@ -14,6 +14,7 @@ from gpt3.finetuning.chat import Chat, has_template
 from gpt3.finetuning.options import ChatOptions
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.standard_streams import speak_utf8, write
+from gpt3.progress import say
 
 HELP = """/reset            forget the conversation, keep the system message
 /system TEXT      begin anew with this system message (without TEXT: none)
@@ -44,9 +45,9 @@ def run(options: ChatOptions) -> int:
         chat.load(options.load)
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if options.model is None or terminal:
-        note(f"model: {place}; /help lists the commands" if terminal else f"model: {place}")
+        say(f"model: {place}; /help lists the commands" if terminal else f"model: {place}")
     if not has_template(model):
-        note(
+        say(
             "this is a base model, not tuned to converse (gpt3 finetune does that); it is asked as GPT-3 was, after a few "
             "questions and answers"
         )
@@ -56,7 +57,7 @@ def run(options: ChatOptions) -> int:
         except InputError as error:
             if not terminal:
                 raise
-            note(str(error))
+            say(str(error))
             continue
         if pieces is not None:
             speak(chat, pieces, terminal)
@@ -83,7 +84,7 @@ def lines(terminal: bool) -> Iterator[str]:
                 return
             except KeyboardInterrupt:  # perhaps meant for an answer that had just ended: the conversation is not lost
                 write("\n")
-                note("Ctrl-D or /quit ends the conversation")
+                say("Ctrl-D or /quit ends the conversation")
                 continue
             if text:
                 yield text
@@ -128,25 +129,25 @@ def obey(chat: Chat, line: str) -> Iterator[str] | None:
         return chat.regenerate()
     if command == "/reset":
         chat.reset()
-        note("a new conversation")
+        say("a new conversation")
     elif command == "/system":
         chat.set_system(rest)
-        note("a new conversation" + (" with this system message" if rest else " without a system message"))
+        say("a new conversation" + (" with this system message" if rest else " without a system message"))
     elif command == "/set":
         name, _, value = rest.partition(" ")
         if not name:
             values = dataclasses.asdict(chat.options)
-            note(", ".join(f"{key} {values[key]}" for key in values if key not in ("num_samples", "logprobs")))
+            say(", ".join(f"{key} {values[key]}" for key in values if key not in ("num_samples", "logprobs")))
         else:
-            note(f"{name} is {chat.set_option(name, value.strip())}")
+            say(f"{name} is {chat.set_option(name, value.strip())}")
     elif command == "/save":
         chat.save(rest)
-        note(f"saved in {rest}")
+        say(f"saved in {rest}")
     elif command == "/load":
         chat.load(rest)
-        note(f"{len(chat.messages)} messages")
+        say(f"{len(chat.messages)} messages")
     elif command == "/help":
-        print(HELP, file=sys.stderr, flush=True)
+        say(HELP)
     elif command in ("/quit", "/exit"):
         raise SystemExit(0)
     else:
@@ -157,7 +158,7 @@ def obey(chat: Chat, line: str) -> Iterator[str] | None:
 def speak(chat: Chat, pieces: Iterator[str], terminal: bool) -> None:
     """Write an answer as it comes; in a terminal Ctrl-C ends it and the conversation goes on."""
     if chat.dropped:
-        note(f"the context is full: the oldest {chat.dropped} messages are not seen any more")
+        say(f"the context is full: the oldest {chat.dropped} messages are not seen any more")
     begun = False
     noted: contextlib.AbstractContextManager[list[int]]
     noted = first_interrupt_noted() if terminal else contextlib.nullcontext([])
@@ -177,7 +178,7 @@ def speak(chat: Chat, pieces: Iterator[str], terminal: bool) -> None:
     write("\n")
     last = chat.last
     if terminal and last is not None and last.finish_reason == "length":
-        note(f"cut off after {last.token_count} tokens; /set max_new_tokens allows more")
+        say(f"cut off after {last.token_count} tokens; /set max_new_tokens allows more")
 
 
 @contextlib.contextmanager
@@ -198,8 +199,3 @@ def first_interrupt_noted() -> Iterator[list[int]]:
         yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def note(text: str) -> None:
-    """A line to standard error."""
-    print(f"gpt3 chat: {text}", file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, most_sh
 from gpt3.evaluation.results import group_record, record, table
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, TASKS, select
-from gpt3.progress import Progress
+from gpt3.progress import Progress, say
 from gpt3.version import __version__
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def run(options: EvalOptions) -> None:
     found = []
     for place in places:
         if not options.model or len(places) > 1:
-            print(f"model: {place}", file=sys.stderr)
+            say(f"model: {place}")
         model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
         fitting = fit(model, parts, options)
         out = folder_of(options, str(place), several=len(places) > 1)
@@ -77,11 +76,11 @@ def run(options: EvalOptions) -> None:
         found.append(evaluate(model, str(place), fitting, options, out, clean))
         if not options.json:
             print(table(found[-1]["results"]))
-            print(f"results: {out / 'results.json'}", file=sys.stderr)
+            say(f"results: {out / 'results.json'}")
     if len(found) > 1:
         root = Path(options.out or "eval")
         write_page(root / "report.html", found)
-        print(f"report of all models: {root / 'report.html'}", file=sys.stderr)
+        say(f"report of all models: {root / 'report.html'}")
     if options.json:
         print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
 
@@ -136,9 +135,9 @@ def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> li
             fewer.append(f"{part.task.name} {part.shots} of {part.task.shots}")
         found.setdefault((part.task.name, part.shots), part)
     if smaller:
-        print(f"K that fits {model.engine.context:,} positions: {', '.join(smaller)}", file=sys.stderr)
+        say(f"K that fits {model.engine.context:,} positions: {', '.join(smaller)}")
     if fewer:
-        print(f"K, all examples that there are: {', '.join(fewer)}", file=sys.stderr)
+        say(f"K, all examples that there are: {', '.join(fewer)}")
     return list(found.values())
 
 

@@ -14,6 +14,7 @@ from gpt3.errors import InputError
 from gpt3.inference.options import GenerateOptions, SamplingOptions
 from gpt3.inference.sample_printers import JsonPrinter, TextPrinter
 from gpt3.inference.standard_streams import STANDARD_INPUT, read_bytes, speak_utf8, write
+from gpt3.progress import say
 
 if TYPE_CHECKING:
     from gpt3.inference.decoding import Draft
@@ -57,16 +58,16 @@ def continue_one(options: GenerateOptions) -> None:
     model, draft_model = open_models(options)
     job = Job(model, [prompt], options, options.batch, new_draft(options, model, draft_model))
     if not prompt:
-        note("the prompt is empty: a new document begins")
+        say("the prompt is empty: a new document begins")
     kept, dropped = job.prompt_tokens[0], job.dropped[0]
     if dropped:
-        note(
+        say(
             f"the prompt has {dropped + kept:,} tokens, the model's context {kept:,}: "
             f"the newest {kept:,} are kept, the oldest {dropped:,} dropped"
         )
     printer = JsonPrinter(job) if options.json else TextPrinter(job)
     try:
-        with told_when_compiling(note) as first_token:
+        with told_when_compiling(say) as first_token:
             for sample, piece in job:
                 first_token()
                 printer.take(sample, piece)
@@ -75,7 +76,7 @@ def continue_one(options: GenerateOptions) -> None:
         raise
     printer.close()
     if not options.json:
-        note(summary(job))
+        say(summary(job))
     if options.stats:
         tell_speed(model, min(result.first_token_seconds for result in job.results()), *job.accepted())
 
@@ -97,10 +98,10 @@ def continue_many(options: GenerateOptions) -> None:
         file = SampleFile(options.output, settings_of(options, prompts), seed, options.overwrite)
         seed = file.settings["seed"]
         if file.count >= count:
-            note(f"{options.output} is complete: {len(prompts.prompts):,} prompts; nothing to do")
+            say(f"{options.output} is complete: {len(prompts.prompts):,} prompts; nothing to do")
             return
         if file.count:
-            note(f"going on with {options.output} after {file.count:,} of {count:,} samples")
+            say(f"going on with {options.output} after {file.count:,} of {count:,} samples")
 
     from gpt3.inference.compilation import told_when_compiling
     from gpt3.inference.many_prompts import continue_all
@@ -109,7 +110,7 @@ def continue_many(options: GenerateOptions) -> None:
     model, draft_model = open_models(options)
     sink: Any = file if file is not None else nullcontext()
     try:
-        with sink, told_when_compiling(note) as first_token:
+        with sink, told_when_compiling(say) as first_token:
             tally = continue_all(
                 model,
                 prompts.prompts,
@@ -123,9 +124,9 @@ def continue_many(options: GenerateOptions) -> None:
             )
     except KeyboardInterrupt:
         if file is not None:
-            note(f"{file.count:,} of {count:,} samples are in {options.output}; the same command goes on from there")
+            say(f"{file.count:,} of {count:,} samples are in {options.output}; the same command goes on from there")
         raise
-    note(summary_of_many(tally, model, options, seed))
+    say(summary_of_many(tally, model, options, seed))
     if options.stats and tally.first_token is not None:
         tell_speed(model, tally.first_token, tally.drafted, tally.accepted)
 
@@ -142,7 +143,7 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
 
     place = locate(options.model)
     if options.model is None:
-        note(f"model: {place}")
+        say(f"model: {place}")
     draft_place = None if options.draft is None else named("--draft", locate, options.draft)
     model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
     draft = None
@@ -153,7 +154,7 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     if options.stats:
         from gpt3.inference.speed import Meter, warm_up
 
-        with told_when_compiling(note):
+        with told_when_compiling(say):
             for engine in [model.engine, *([draft.engine] if draft is not None else [])]:
                 warm_up(engine)
         model.engine = Meter(model.engine)
@@ -271,9 +272,4 @@ def tell_speed(model: LanguageModel, first_token: float, drafted: int, accepted:
 
     assert isinstance(model.engine, Meter)
     for line in report(model.engine, first_token, drafted, accepted):
-        note(line)
-
-
-def note(text: str) -> None:
-    """A line to standard error."""
-    print(f"gpt3 generate: {text}", file=sys.stderr, flush=True)
+        say(line)

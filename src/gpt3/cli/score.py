@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpt3.cli.score_options import ScoreOptions
 from gpt3.errors import InputError, RunError
 from gpt3.inference.standard_streams import STANDARD_INPUT, speak_utf8, write
+from gpt3.progress import Progress, say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -53,7 +54,6 @@ def run(options: ScoreOptions) -> None:
     from gpt3.inference.score_page import Page
     from gpt3.inference.scoring import check_windows
     from gpt3.inference.text_scores import TokenReader, encode_texts, summarize
-    from gpt3.progress import Progress
 
     engine, tokenizer, place = open_engine(options)
     context, stride = check_windows(engine, options.context, options.stride)
@@ -101,7 +101,7 @@ def run(options: ScoreOptions) -> None:
             raise RunError(
                 f"--html {options.html} cannot be written ({error.strerror}); choose another place"
             ) from None
-        note(f"page: {options.html}")
+        say(f"page: {options.html}")
 
 
 def open_engine(options: ScoreOptions) -> tuple[Engine, PreTrainedTokenizerFast, str]:
@@ -115,7 +115,7 @@ def open_engine(options: ScoreOptions) -> tuple[Engine, PreTrainedTokenizerFast,
 
     place = locate(options.model)
     if options.model is None:
-        note(f"model: {place}")
+        say(f"model: {place}")
     model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
     return model.engine, model.tokenizer, str(place)
 
@@ -258,8 +258,3 @@ class TerminalView:
         from gpt3.inference.score_view import colored
 
         self._console.print(colored(tokens), end="")
-
-
-def note(text: str) -> None:
-    """A line to standard error."""
-    print(f"gpt3 score: {text}", file=sys.stderr, flush=True)

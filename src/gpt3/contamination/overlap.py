@@ -7,13 +7,13 @@ task, whatever `--limit` leaves of them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError
 from gpt3.evaluation.items import Split, Task
+from gpt3.progress import say
 
 if TYPE_CHECKING:
     from gpt3.corpus.documents import Part
@@ -46,7 +46,7 @@ def training_text(place: str, option: str) -> tuple[str, list[Part]] | None:
     try:
         return str(run), parts_of_run(run)
     except InputError as error:
-        print(f"contamination is not measured: {error}", file=sys.stderr)
+        say(f"contamination is not measured: {error}")
         return None
 
 
@@ -76,7 +76,7 @@ def measure_overlap(place: str, option: str, asked: Mapping[str, tuple[Task, Spl
 
     what, parts = known
     size = sum(part.size or 0 for part in parts) / 1e6
-    print(f"contamination: reading {size:,.1f} MB of {what} (--contamination no leaves it out)", file=sys.stderr)
+    say(f"contamination: reading {size:,.1f} MB of {what} (--contamination no leaves it out)")
     examples = [example for task, split in asked.values() for example in examples_of(task, split)]
     found = measure(examples, parts, workers=usable_cores())
     write(out, found, found.shares(), what)

@@ -17,6 +17,7 @@ from gpt3.corpus.compression import RATIOS
 from gpt3.corpus.documents import PART_BYTES, Part, RecordError, Source
 from gpt3.corpus.formats import pick_column
 from gpt3.errors import InputError, one_line
+from gpt3.progress import say
 
 FINEWEB = "HuggingFaceFW/fineweb"
 FINEWEB_CONFIG = "sample-10BT"
@@ -197,7 +198,7 @@ class Waiting:
                 f"or {self.remedy}"
             ) from None
         seconds = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self.failures - 1))
-        print(f"{self.spec}: {one_line(error)}; next try in {seconds:.0f} s", file=sys.stderr)
+        say(f"{self.spec}: {one_line(error)}; next try in {seconds:.0f} s")
         time.sleep(seconds)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
 from gpt3.corpus.sources import Part, open_sources
 from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
-from gpt3.progress import Progress
+from gpt3.progress import Progress, say
 from gpt3.tokenizer import Encoder, load_tokenizer, tokenizer_hash
 from gpt3.version import __version__
 
@@ -88,11 +87,11 @@ class Preparation:
                     try:
                         self._make(work, out)
                     except KeyboardInterrupt:
-                        print(f"{work} keeps what is done: the same command goes on from there", file=sys.stderr)
+                        say(f"{work} keeps what is done: the same command goes on from there")
                         raise
                 durable.discard(work)
         if finished:
-            print(f"{out} is prepared already", file=sys.stderr)
+            say(f"{out} is prepared already")
         return out
 
     def _finished(self, out: Path) -> bool:
@@ -196,7 +195,7 @@ class Preparation:
         left = [(number, part) for number, part in parts if number not in complete]
         start = sum(segment.text_bytes for segment in done)
         if done:
-            print(f"going on behind {start / 1e6:,.0f} MB done before", file=sys.stderr)
+            say(f"going on behind {start / 1e6:,.0f} MB done before")
         if not left:
             return
         workers = min(self.options.worker_count(), len(left))
@@ -261,7 +260,7 @@ def _locked(path: Path, out: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"another process is preparing {out}; waiting for it", file=sys.stderr)
+        say(f"another process is preparing {out}; waiting for it")
         lock.acquire()
     try:
         yield

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 import math
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.samples import Rows, conversation_rows, preference_rows, shown, text_rows
 from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
 from gpt3.model_folder.adapter import merge, save_adapter
+from gpt3.progress import say
+from gpt3.work_folder import is_locked, locked_folder
 
 CHECKPOINTS, MODEL, ADAPTER, CARD = "checkpoints", "model", "adapter", "README.md"
 FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")
@@ -107,21 +108,10 @@ def finetune(options: FinetuneOptions | None = None, **overrides: Any) -> Tuning
     for tracker in ("wandb", "tensorboard"):
         if tracker in options.track:
             require(tracker, extra=tracker, purpose=f"--track {tracker}")
-    from gpt3.training.run_folder import locked
-
     folder = choose_folder(options)
     tuning = Tuning(options, folder)  # reads only: what is wrong with the input leaves no folder behind
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder} cannot be made ({error.strerror}); choose another --out") from None
-    with locked(folder):
+    with locked_folder(folder):
         return tuning.run()
-
-
-def say(text: str) -> None:
-    """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def gathered(options: FinetuneOptions) -> Collection:
@@ -157,8 +147,6 @@ def choose_folder(options: FinetuneOptions) -> Path:
     Raises:
         InputError: --out holds something else.
     """
-
-    from gpt3.training.run_folder import is_locked
 
     def unfinished(folder: Path) -> bool:
         path = folder / "asked.json"

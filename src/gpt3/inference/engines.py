@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError, one_line
@@ -10,6 +9,7 @@ from gpt3.inference.engine import Engine
 from gpt3.inference.packing import check
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.model_folder.load import TORCH_DTYPES
+from gpt3.progress import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +48,7 @@ def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool 
         reason = without or f"model type {model.config.model_type!r} has no fast kernels"
         raise InputError(f"--quantize int8 is not to be had: {reason}; leave it out, or give --dtype bf16")
     if without:
-        print(f"gpt3: {without}: decoding is several times slower", file=sys.stderr)
+        say(f"gpt3: {without}: decoding is several times slower")
     for name, parameter in model.named_parameters():
         check(name, parameter)
     if model.device.type == "cpu" and weight_format != "fp32":

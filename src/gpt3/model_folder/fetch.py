@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 
 from gpt3.errors import InputError, one_line
@@ -11,6 +10,7 @@ from gpt3.model_folder.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapte
 from gpt3.model_folder.locate import HUB_ID, read_json
 from gpt3.model_folder.tokenizer import ALL_FILES
 from gpt3.model_folder.weights import PICKLED, PICKLED_INDEX, SAFE, SAFE_INDEX, is_file_name
+from gpt3.progress import say
 
 CONFIG, GENERATION, CARD = "config.json", "generation_config.json", "README.md"
 LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt")
@@ -39,7 +39,7 @@ def local_folder(source: str | Path, *, allow_pickle: bool = False) -> Path:
 def _download(name: str, *, allow_pickle: bool) -> Path:
     from huggingface_hub import constants
 
-    print(f"gpt3: asking {constants.ENDPOINT} for {name}", file=sys.stderr, flush=True)
+    say(f"gpt3: asking {constants.ENDPOINT} for {name}")
     try:
         if (adapter := adapter_from_hub(name)) is not None:
             return adapter

@@ -17,13 +17,12 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -33,6 +32,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gpt3.durable import TEMPORARY_SUFFIX, discard, fsync_file, replacing, sha256_of
 from gpt3.errors import RunError
 from gpt3.model_folder.write import model_folder_files
+from gpt3.progress import say
 from gpt3.training import random_state
 from gpt3.training.checkpoint import (
     FORMAT,
@@ -47,31 +47,12 @@ from gpt3.training.checkpoint import (
     retained,
     step_of,
 )
+from gpt3.training.distributed import ALONE, World
 from gpt3.training.meeting import Meeting, polls
 from gpt3.training.tensor_files import SHARD_BYTES, Layout, Piece, piece_of, plan_layout
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 """What the system says when a file cannot grow: disk full, file-size limit, quota."""
-
-
-class World(Protocol):
-    """The processes of a run."""
-
-    @property
-    def rank(self) -> int:
-        """This process's number, from 0."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-
-
-@dataclass(frozen=True)
-class Alone:
-    """One process."""
-
-    rank: int = 0
-    size: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,7 +92,7 @@ class CheckpointWriter:
         tokenizer: saved with each checkpoint, so that it can be generated from.
         keep: how many of the newest stay.
         keep_every: checkpoints of steps that it divides stay for ever; None: none do.
-        world: the processes of the run; None: this one alone.
+        world: the processes of the run; by default this one alone.
         timeout: seconds to wait for another rank's part of a checkpoint.
         shard_bytes: a set of tensors larger than this is split over several files.
     """
@@ -124,7 +105,7 @@ class CheckpointWriter:
         *,
         keep: int = 2,
         keep_every: int | None = None,
-        world: World | None = None,
+        world: World = ALONE,
         timeout: float = 1800.0,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
@@ -132,7 +113,7 @@ class CheckpointWriter:
         self.model = model
         self.keep = keep
         self.keep_every = keep_every
-        self.world: World = world or Alone()
+        self.world = world
         self.timeout = timeout
         self.shard_bytes = shard_bytes
         self._saves = 0
@@ -213,7 +194,7 @@ class CheckpointWriter:
         except RunError as failure:
             if error is None:
                 raise
-            print(failure, file=sys.stderr)  # the first error is the one to raise
+            say(str(failure))  # the first error is the one to raise
 
     def _copies(self, pieces: dict[str, dict[str, Piece]]) -> dict[str, dict[str, tuple[Piece, Tensor]]]:
         """The pieces this rank writes and their values on the CPU, in buffers used again by each save; pinned for a GPU."""

@@ -100,6 +100,10 @@ class World:
         return dict(json.loads(bytes(data.tolist())))
 
 
+ALONE = World()
+"""One process."""
+
+
 @contextlib.contextmanager
 def peers_lost() -> Iterator[None]:
     """Turn the error of a collective whose other side went away into one line.
@@ -136,7 +140,7 @@ def open_world(device: str) -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World()
+        yield ALONE
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt3 import work_folder
 from gpt3.corpus.hash_folds import FEWEST, MOST
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
+from gpt3.progress import say
 from gpt3.training.options import TrainOptions
 from gpt3.training.run_folder import asked as asked_of_run
 from gpt3.training.tracking import read_metrics
@@ -62,11 +63,11 @@ class FoldTable:
 def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds: int | None = None) -> FoldTable:
     """Train fold 1, fold 2, … in OUT/fold-1, OUT/fold-2, …; print the table and write OUT/folds.json.
 
-    Each is an ordinary run of these options with ``fold = "k/K"``, so it can be interrupted and gone on with. Folds that
-    are finished are read, not repeated: the same command goes on where the last one stopped.
+    Each is an ordinary run of these options with ``fold = "k/K"``, so it can be interrupted and resumed. Finished folds are
+    read, not repeated: the same command resumes where the last one stopped.
 
     Args:
-        options: of every run. ``out`` is OUT; by default runs/MODEL-folds, with a number behind it when that is taken.
+        options: of every run. ``out`` is OUT; by default runs/MODEL-folds, with a numeric suffix when that is taken.
         train: trains one run and returns a result with ``finished``: False means it was interrupted.
         folds: K; None: what ``options.folds`` says.
 
@@ -85,9 +86,14 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
         raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")
     if options.resume not in ("auto", "never"):
         raise InputError(f"--resume {options.resume} names one run's checkpoint; with --folds use --resume auto")
-    asked = json.loads(json.dumps({**asked_of_run(options), "folds": folds}))
-    folder = Path(options.out) if options.out else _free_folder(options.model, asked)
-    _check_folder(folder, asked)
+    asked = {**asked_of_run(options), "folds": folds}
+    folder, _ = work_folder.choose_folder(
+        options.out,
+        Path("runs") / f"{options.model}-folds",
+        asked,
+        before=lambda path: (_read(path) or {}).get("asked"),
+        finished=lambda path: options.out is None and bool((_read(path) or {}).get("finished")),
+    )
     rows: list[dict[str, Any]] = []
     if options.plan:  # every fold's is the same, but for which documents are held out
         train(fold_options(options, 1, folds, folder / "fold-1"))
@@ -96,9 +102,9 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
     for number in range(1, folds + 1):
         out = folder / f"fold-{number}"
         if (out / "model").exists():
-            print(f"{out} is finished", file=sys.stderr)
+            say(f"{out} is finished")
         else:
-            print(f"fold {number} of {folds}: {out}", file=sys.stderr)
+            say(f"fold {number} of {folds}: {out}")
             result = train(fold_options(options, number, folds, out))
             if not result.finished:
                 return FoldTable(folder, folds, tuple(rows), result.exit_code)
@@ -135,17 +141,13 @@ def _read(folder: Path) -> dict[str, Any] | None:
     """What folds.json holds; None where there is none.
 
     Raises:
-        InputError: it is damaged or of another format.
+        InputError: it is of another format.
     """
-    path = folder / FILE_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); remove it or choose another --out") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path} is not a cross-validation of format {FORMAT}; choose another --out")
+    content = work_folder.stored(folder / FILE_NAME)
+    if content is not None and content.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / FILE_NAME} has format {content.get('format')}, not {FORMAT}. Choose another --out."
+        )
     return content
 
 
@@ -159,31 +161,3 @@ def _write(folder: Path, folds: int, asked: dict[str, Any], rows: list[dict[str,
         "format": FORMAT, "folds": folds, "finished": table.finished, "rows": rows, "summary": summary, "asked": asked
     }  # fmt: skip
     write_text(folder / FILE_NAME, json.dumps(content, indent=1) + "\n")
-
-
-def _check_folder(folder: Path, asked: dict[str, Any]) -> None:
-    """Refuse an OUT that holds anything but this very cross-validation.
-
-    Raises:
-        InputError: it does.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    there = _read(folder)
-    if there is None:
-        raise InputError(f"--out {folder} holds other files; choose another --out or remove it")
-    if there["asked"] != asked:
-        names = sorted(name for name in {*asked, *there["asked"]} if asked.get(name) != there["asked"].get(name))
-        shown = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-        raise InputError(f"--out {folder} holds another cross-validation ({shown} differ); choose another --out")
-
-
-def _free_folder(model: str, asked: dict[str, Any]) -> Path:
-    """The newest runs/MODEL-folds[-N] when it is this cross-validation, unfinished; else the next free name."""
-    number, newest = 1, None
-    while (candidate := Path("runs") / (f"{model}-folds" + (f"-{number}" if number > 1 else ""))).exists():
-        newest, number = candidate, number + 1
-    there = _read(newest) if newest is not None else None
-    if newest is not None and there is not None and there["asked"] == asked and not there["finished"]:
-        return newest
-    return candidate

@@ -20,6 +20,7 @@ from gpt3.errors import InputError
 from gpt3.ladder.memory import training_memory
 from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
+from gpt3.progress import say
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.device import Compute, choose_compute
@@ -44,7 +45,6 @@ from gpt3.training.run_folder import (
     FINAL_MODEL,
     asked,
     environment,
-    say,
     settled_options,
 )
 from gpt3.training.samples import SampleWriter

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import TracebackType
 
@@ -11,6 +10,7 @@ from torch.profiler import ProfilerActivity, profile, schedule, supported_activi
 
 from gpt3.durable import replacing, write_text
 from gpt3.errors import InputError
+from gpt3.progress import say
 
 WARMUP_STEPS = 2
 """Steps before the recorded ones: the first pays for allocations and compilation, the profiler's own start for the second."""
@@ -65,7 +65,7 @@ class StepProfiler:
             return
         self._close()
         if not self.written:
-            print(f"--profile: no trace, the run ended within its {WARMUP_STEPS} warm-up steps", file=sys.stderr)
+            say(f"--profile: no trace, the run ended within its {WARMUP_STEPS} warm-up steps")
 
     def _close(self) -> None:
         assert self._profile is not None

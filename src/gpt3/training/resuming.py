@@ -10,10 +10,10 @@ from typing import Any
 
 from gpt3.durable import discard
 from gpt3.errors import InputError
+from gpt3.progress import say
 from gpt3.training.checkpoint import checkpoints, damage, newest_whole, read_state, step_of
 from gpt3.training.distributed import World
 from gpt3.training.options import TrainOptions
-from gpt3.training.run_folder import say
 
 SAME_DATA = ("name", "tokens", "documents", "weight")
 

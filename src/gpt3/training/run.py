@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError, RunError, require
 from gpt3.ladder.presets import Preset, preset
+from gpt3.progress import say
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import checked_context
-from gpt3.training.run_folder import FINAL_MODEL, choose_folder, locked
+from gpt3.training.run_folder import FINAL_MODEL, choose_folder
+from gpt3.work_folder import locked_folder
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
@@ -71,7 +72,7 @@ def run(options: TrainOptions) -> int:
     except (InputError, RunError) as error:
         if quiet:  # what all ranks agree on rank 0 says; what befell this one alone, only this one can
             if isinstance(error, RunError) and not isinstance(error, PeersLostError):
-                print(f"gpt3 train: rank {os.environ['RANK']}: {error}", file=sys.stderr)
+                say(f"gpt3 train: rank {os.environ['RANK']}: {error}")
             return 2 if isinstance(error, InputError) else 1
         raise
 
@@ -82,8 +83,8 @@ def _run(options: TrainOptions, quiet: bool) -> int:
     if quiet or options.plan:
         return result.exit_code
     if not result.finished:
-        how = "the same command" if options.resume in ("auto", "never") else "the same command without --resume"
-        print(f"saved in {result.folder}; {how} goes on from there", file=sys.stderr)
+        how = "" if options.resume in ("auto", "never") else " without --resume"
+        say(f"Saved to {result.folder}. Run the same command{how} to resume.")
         return result.exit_code
     print(f"\nmodel: {result.folder / FINAL_MODEL}   ({time.monotonic() - began:.0f} s in all)")
     if result.score is not None:
@@ -140,7 +141,7 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
         def claim() -> list[Any]:
             folder, goes_on = choose_folder(options, shape.name)
             if not options.plan:
-                held.enter_context(locked(folder))
+                held.enter_context(locked_folder(folder))
             return [str(folder), goes_on]
 
         folder, goes_on = world.agree(claim)

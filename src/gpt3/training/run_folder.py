@@ -1,20 +1,17 @@
-"""The run folder: which one a run uses, whether it goes on with what lies there, and that only one process writes to it."""
+"""The run folder: which one a run uses, whether it resumes the run in it, and the options it resumes with."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import platform
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gpt3.durable import TEMPORARY_SUFFIX, discard
+from gpt3 import work_folder
 from gpt3.errors import InputError
 from gpt3.training.options import TrainOptions
 
@@ -22,8 +19,7 @@ CONFIG = "config.yaml"
 ASKED = "asked.json"
 FINAL_MODEL = "model"
 CHECKPOINTS = "checkpoints"
-LOCK = ".lock"
-EARLY = frozenset({LOCK, ASKED, "data.json", "environment.json"})
+EARLY = frozenset({ASKED, "data.json", "environment.json"})
 """What is written before config.yaml; a folder that holds no more has no run in it yet."""
 FREE_TO_CHANGE = frozenset(
     {
@@ -35,9 +31,7 @@ FREE_TO_CHANGE = frozenset(
 
 
 def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
-    """The run folder, and whether a run that lies there goes on.
-
-    Without --out: the newest runs/NAME[-N] when it is an unfinished run of these options, else the next free name.
+    """The run folder, and whether it holds a run to resume; without ``--out``, runs/NAME[-N] (`work_folder.choose_folder`).
 
     Raises:
         InputError: --out holds another run, or a finished one, or something else.
@@ -49,43 +43,20 @@ def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
                 f"--resume {options.resume} is neither auto, never nor a checkpoint; name a runs/NAME/checkpoints/step-N"
             )
         return Path(options.out) if options.out else checkpoint.parent.parent, True
-    if options.out is None:
-        number, newest = 1, None
-        while (candidate := Path("runs") / (name + (f"-{number}" if number > 1 else ""))).exists():
-            newest, number = candidate, number + 1
-        if newest is None or options.resume == "never" or not is_unfinished(newest, options) or is_locked(newest):
-            return candidate, False
-        return newest, True
-    folder = Path(options.out)
-    if not folder.exists() or (folder.is_dir() and all(is_early(inner) for inner in folder.iterdir())):
-        return folder, False
-    if options.resume == "auto" and is_unfinished(folder, options):
-        return folder, True
-    what = "a finished run" if (folder / FINAL_MODEL).exists() else "another run or other files"
-    raise InputError(f"--out {folder} holds {what}; choose another --out or remove it")
-
-
-def is_early(path: Path) -> bool:
-    """Whether `path` is what a run killed in its first moment leaves."""
-    return path.name in EARLY or path.name.endswith(TEMPORARY_SUFFIX)
-
-
-def is_unfinished(folder: Path, options: TrainOptions) -> bool:
-    """Whether `folder` is a run of these options that has not ended."""
-    if (folder / FINAL_MODEL).exists() or not (folder / CONFIG).exists():
-        return False
-    return asked_of(folder) == asked(options)
+    return work_folder.choose_folder(
+        options.out,
+        Path("runs") / name,
+        asked(options),
+        before=lambda folder: work_folder.stored(folder / ASKED) if (folder / CONFIG).exists() else None,
+        finished=lambda folder: (folder / FINAL_MODEL).exists(),
+        early=EARLY,
+        resume=options.resume == "auto",
+    )
 
 
 def asked(options: TrainOptions) -> dict[str, Any]:
-    """What was asked for, as far as it decides what is computed."""
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in FREE_TO_CHANGE}
-
-
-def asked_of(folder: Path) -> dict[str, Any] | None:
-    """What was asked of the run in `folder`, from its asked.json."""
-    path = folder / ASKED
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """The options that decide what is computed: a run resumes only when they are the same."""
+    return work_folder.requested(options, FREE_TO_CHANGE)
 
 
 def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
@@ -107,50 +78,6 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
         raise InputError(
             f"cannot go on with {folder}: its {CONFIG} is unreadable ({error}); use --resume never"
         ) from None
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in `folder`, which is made. It goes away again if nothing was put into it.
-
-    Raises:
-        InputError: another process has it.
-    """
-    import filelock
-
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise InputError(
-            f"--out {folder} is in use by another process that trains there; wait for it or choose another --out"
-        ) from None
-    try:
-        for left in folder.glob(f"*{TEMPORARY_SUFFIX}"):  # of a killed process: this one is alone here
-            discard(left)
-        yield
-    finally:
-        lock.release()
-        if made and all(inner.name == LOCK for inner in folder.iterdir()):
-            (folder / LOCK).unlink(missing_ok=True)
-            folder.rmdir()
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a living process trains in `folder`."""
-    import filelock
-
-    if not (folder / LOCK).exists():
-        return False
-    lock = filelock.FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -176,8 +103,3 @@ def environment(device: str) -> dict[str, Any]:
         if commit.returncode == 0 and tracked.returncode == 0:
             found["commit"] = commit.stdout.strip()
     return found
-
-
-def say(text: str) -> None:
-    """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)

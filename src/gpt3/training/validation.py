@@ -14,6 +14,7 @@ from gpt3.corpus.sampler import Tokens
 from gpt3.errors import InputError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.device import Compute
+from gpt3.training.distributed import ALONE, World
 
 IGNORED = -100
 LEVEL = 0.95
@@ -28,32 +29,6 @@ class HeldOut(Tokens, Protocol):
 
     def document_ends(self) -> np.ndarray:
         """Where every document ends, in tokens from the split's start: (documents,) int64, rising."""
-
-
-class World(Protocol):
-    """The processes that share a validation."""
-
-    @property
-    def rank(self) -> int:
-        """This process's number, from 0."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-
-    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum of every rank's `tensor`, on every rank."""
-
-
-class Alone:
-    """One process."""
-
-    rank = 0
-    size = 1
-
-    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor`."""
-        return tensor
 
 
 @dataclass(frozen=True)
@@ -88,7 +63,7 @@ def validate(
     context: int,
     micro_batch: int,
     most_tokens: int | None = None,
-    world: World | None = None,
+    world: World = ALONE,
     mask_documents: bool = False,
 ) -> Score:
     """Score `model` on `split`: windows of `context` tokens that follow one another, each token predicted at most once.
@@ -102,7 +77,7 @@ def validate(
         split: at least two tokens. The first is not predicted: nothing stands before it.
         micro_batch: sequences a forward pass sees, at most.
         most_tokens: read about this many tokens, in windows spread evenly over the split; None reads all of it.
-        world: the processes that share the work; None: this one alone. All call this function, all get the score.
+        world: the processes that share the work; by default this one alone. All call this function, all get the score.
         mask_documents: keep packed documents from seeing one another, for models trained so.
 
     Raises:
@@ -112,7 +87,6 @@ def validate(
         raise InputError(
             f"split {split.name!r} holds no held-out text; use a larger --validation-fraction, or more data"
         )
-    world = world or Alone()
     ends = split.document_ends()
     windows = -(-(len(split) - 1) // context)
     chosen = windows if most_tokens is None else min(windows, max(1, -(-most_tokens // context)))

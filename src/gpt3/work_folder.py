@@ -1,0 +1,186 @@
+"""Work in progress that a kill does not lose: the settings it was started with, its lock, and when it may be resumed.
+
+A folder (or a file) of work remembers the settings that it was started with, as a JSON object. The same command resumes it;
+a command with other settings is refused, and the error names them. One process at a time works in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt3.durable import TEMPORARY_SUFFIX, discard
+from gpt3.errors import InputError
+from gpt3.options import flag
+from gpt3.progress import say
+
+LOCK = ".lock"
+MOST_SHOWN = 6
+"""Settings that one message names."""
+LONGEST_SHOWN = 40
+"""Characters of a setting's value in a message."""
+
+
+def requested(options: Any, free: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of an options dataclass as JSON values, without those in `free`: these may change when work is resumed."""
+    kept = {name: value for name, value in dataclasses.asdict(options).items() if name not in free}
+    return dict(json.loads(json.dumps(kept)))
+
+
+def stored(path: Path) -> dict[str, Any] | None:
+    """The settings in the JSON file `path`; None where there is no such file or it holds no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A clause for each setting that differs, such as ``--lr was 0.001, now 0.0001``. A missing setting counts as None."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{flag(name)} was {_shown(before.get(name))}, now {_shown(now.get(name))}" for name in names]
+
+
+def check_same(what: str, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
+    """Refuse to resume work that was started with other settings.
+
+    Args:
+        what: the work as an error names it, such as ``--out runs/novels``.
+        remedy: what to do, a sentence.
+
+    Raises:
+        InputError: ``WHAT was started with other options: --lr was 0.001, now 0.0001. REMEDY``
+    """
+    found = differences(before, now)
+    if found:
+        more = [f"and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
+        raise InputError(f"{what} was started with other options: {'; '.join(found[:MOST_SHOWN] + more)}. {remedy}")
+
+
+def choose_folder(
+    out: str | None,
+    default: Path,
+    now: Mapping[str, Any],
+    *,
+    before: Callable[[Path], Mapping[str, Any] | None],
+    finished: Callable[[Path], bool],
+    early: Collection[str] = (),
+    resume: bool = True,
+) -> tuple[Path, bool]:
+    """The folder to work in, and whether it holds work to resume.
+
+    Without `out`: the newest of DEFAULT, DEFAULT-2, … with unfinished work of the same settings that no process is at, else the
+    next free name.
+
+    Args:
+        out: ``--out``.
+        now: the settings asked for (`requested`).
+        before: the settings of the work in a folder; None where there is none.
+        finished: whether the work in a folder is done, so that it is not resumed.
+        early: names, besides the lock's, that work killed in its first moment leaves: a folder of no others is free.
+        resume: False: start afresh, only in a free folder.
+
+    Raises:
+        InputError: `out` holds work of other settings, finished work, or something else.
+    """
+    if out is None:
+        candidates = [default]
+        while candidates[-1].exists():
+            candidates.append(default.with_name(f"{default.name}-{len(candidates) + 1}"))
+        for folder in reversed(candidates[:-1] if resume else []):
+            there = None if finished(folder) else before(folder)
+            if there is not None and not differences(there, now) and not is_locked(folder):
+                return folder, True
+        return candidates[-1], False
+    folder, remedy = Path(out), "Choose another --out, or remove it."
+    if not folder.exists() or (folder.is_dir() and all(_is_early(path, early) for path in folder.iterdir())):
+        return folder, False
+    if finished(folder):
+        raise InputError(f"--out {folder} is finished. {remedy}")
+    there = before(folder)
+    if there is None:
+        raise InputError(f"--out {folder} holds other files. {remedy}")
+    check_same(f"--out {folder}", there, now, remedy)
+    if not resume:
+        raise InputError(f"--out {folder} holds an unfinished run, and --resume never starts afresh. {remedy}")
+    return folder, True
+
+
+@contextlib.contextmanager
+def locked(lock: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file at `lock`; the system lets go of it when its process dies.
+
+    Args:
+        busy: what to say when another process holds it.
+        wait: say so and wait for it; else refuse.
+
+    Raises:
+        InputError: another process holds it, and `wait` is False.
+    """
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise InputError(busy) from None
+        say(busy)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold `folder`, which is made, against other processes; it goes away again if nothing was put into it.
+
+    Raises:
+        InputError: another process is at work in it, or it cannot be made.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be made ({error.strerror}). Choose another --out.") from None
+    busy = f"--out {folder} is in use by another process. Wait for it, or choose another --out."
+    with locked(folder / LOCK, busy):
+        for left in folder.glob(f"*{TEMPORARY_SUFFIX}"):  # of a killed process: this one is alone here
+            discard(left)
+        try:
+            yield
+        finally:
+            unused = made and all(path.name == LOCK for path in folder.iterdir())
+            if unused and os.name != "nt":  # Windows removes no open file
+                discard(folder)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process is at work in `folder`."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with locked(folder / LOCK, ""):
+            return False
+    except InputError:
+        return True
+
+
+def _is_early(path: Path, early: Collection[str]) -> bool:
+    return path.name == LOCK or path.name in early or path.name.endswith(TEMPORARY_SUFFIX)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "unset"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
