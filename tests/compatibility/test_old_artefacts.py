@@ -7,19 +7,28 @@ fails here means that a user's files would no longer work: fix the code, not the
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from gpt3.cli import main
 
 FOLDERS = sorted(Path(__file__).parent.glob("made_by_*"))
 TOLERANCE = {"rel": 1e-4, "abs": 1e-6}
 """Another CPU takes sums in another order."""
 ONE_PROCESS = ["--nproc", "1"]
 """A run may resume with another number of processes; one does not have to be started."""
+
+
+def gpt3(*words: str) -> None:
+    """``python -m gpt3 WORDS`` in this process; it must succeed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gpt3", *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module("gpt3", run_name="__main__")
+    assert not end.value.code
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
@@ -34,7 +43,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 
 def greedy(old: dict[str, Any], model: str, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    assert main([*old["greedy"], "--model", model]) == 0
+    gpt3(*old["greedy"], "--model", model)
     return json.loads(capsys.readouterr().out)["text"]
 
 
@@ -68,7 +77,7 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(old, name, ca
     before = lines(f"{run}/metrics.jsonl")
     done = json.loads(before[-1])["step"]
     assert Path(run, "checkpoints", f"step-{done}").is_dir()
-    assert main([*old["runs"][name], *(ONE_PROCESS if name == "ranks" else [])]) == 0
+    gpt3(*old["runs"][name], *(ONE_PROCESS if name == "ranks" else []))
     assert lines(f"{run}/metrics.jsonl")[: len(before)] == before  # with their times: these steps were not taken again
     assert_same_metrics(run, old["metrics"][name])
     assert greedy(old, run, capsys) == old["resumed_texts"][name]
@@ -76,9 +85,9 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(old, name, ca
 
 def test_shards_are_found_prepared_and_the_same_text_becomes_the_same_shards(old) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("fold").rglob("*")}
-    assert main(old["fold"]) == 0
+    gpt3(*old["fold"])
     assert {path: path.stat().st_mtime_ns for path in Path("fold").rglob("*")} == before
-    assert main(old["prepare"]) == 0
+    gpt3(*old["prepare"])
     names = sorted(path.name for path in Path("shards").iterdir() if path.suffix in (".bin", ".idx"))
     assert names
     for name in names:
@@ -86,7 +95,7 @@ def test_shards_are_found_prepared_and_the_same_text_becomes_the_same_shards(old
 
 
 def test_old_shards_train_with_the_same_losses(old) -> None:
-    assert main(old["on_fold"]) == 0
+    gpt3(*old["on_fold"])
     assert_same_metrics("on-fold", old["on_fold_metrics"])
 
 
@@ -98,7 +107,7 @@ def test_an_evaluation_resumes_where_it_ended(old) -> None:
         marked = json.loads(rows[1]) | {"answer": "kept"}  # a result that is kept is not scored again
         rows[1] = json.dumps(marked, ensure_ascii=False).encode() + b"\n"
         Path(path).write_bytes(b"".join(rows[:-1]) + rows[-1][:10])
-    assert main(old["eval"]) == 0
+    gpt3(*old["eval"])
     for path, rows in files.items():
         found = lines(path)
         assert found[:-1] == rows[:-1]
@@ -110,20 +119,20 @@ def test_a_file_of_samples_continues(old) -> None:
     rows = lines("samples.jsonl")
     half = len(rows) // 2
     Path("samples.jsonl").write_bytes(b"".join(rows[:half]) + rows[half][:20])
-    assert main(old["samples"]) == 0
+    gpt3(*old["samples"])
     assert lines("samples.jsonl") == rows
 
 
 def test_a_text_has_the_same_score(old, capsys) -> None:
-    assert main(old["score"]) == 0
+    gpt3(*old["score"])
     assert_alike([json.loads(line) for line in capsys.readouterr().out.splitlines()], old["scores"])
 
 
 def test_reports_and_facts_of_old_runs(old, capsys) -> None:
-    assert main(["report", "trained/whole", "interrupted/averaged", "tuned/lora", "--out", "report.html"]) == 0
+    gpt3("report", "trained/whole", "interrupted/averaged", "tuned/lora", "--out", "report.html")
     assert "interrupted/averaged" in Path("report.html").read_text(encoding="utf-8")
-    assert main(["info", "trained/whole/model"]) == 0
-    assert main(["info", "tuned/lora/adapter"]) == 0
+    gpt3("info", "trained/whole/model")
+    gpt3("info", "tuned/lora/adapter")
 
 
 def assert_alike(here: Any, there: Any) -> None:
