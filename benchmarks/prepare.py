@@ -45,8 +45,8 @@ def gpt2_tiktoken():  # type: ignore[no-untyped-def]
     """tiktoken's gpt2 encoding with ranks from our own package data: no download."""
     import tiktoken
 
-    from gpt3.tokenizer import gpt2_tokenizer, token_bytes
-    from gpt3.tokenizer.bytelevel import SPLIT_PATTERN
+    from gpt3.tokenizer.bytelevel import SPLIT_PATTERN, token_bytes
+    from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 
     table = token_bytes(gpt2_tokenizer())
     ranks = {token: i for i, token in enumerate(table[:50256])}
@@ -223,7 +223,7 @@ def main() -> None:
             for name in ("gpt3", "nanogpt")
         }
         if arguments.datatrove:
-            from gpt3.tokenizer import gpt2_tokenizer
+            from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 
             gpt2_tokenizer().save_pretrained(work / "tokenizer")
             (work / "run_datatrove.py").write_text(DATATROVE)

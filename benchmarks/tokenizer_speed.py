@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from gpt3.corpus.sources import open_sources
-from gpt3.tokenizer import END_OF_TEXT, Encoder, load_tokenizer, token_bytes
-from gpt3.tokenizer.bytelevel import SPLIT_PATTERN
-from gpt3.tokenizer.encoder import PROBES
+from gpt3.tokenizer.bytelevel import END_OF_TEXT, SPLIT_PATTERN, token_bytes
+from gpt3.tokenizer.encoder import PROBES, Encoder
+from gpt3.tokenizer.loading import load_tokenizer
 
 Flat = tuple[np.ndarray, np.ndarray]
 Encode = Callable[[list[str]], Flat]

@@ -240,7 +240,7 @@ def test_a_run_is_known_by_the_text_it_trains_on(tmp_path, monkeypatch: pytest.M
     from gpt3.contamination.training_text import find_run, parts_of_run
     from gpt3.corpus.cache import prepare_cached
     from gpt3.corpus.shards import open_shards
-    from gpt3.tokenizer import train_tokenizer
+    from gpt3.tokenizer.train import train_tokenizer
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))

@@ -16,7 +16,7 @@ from gpt3.corpus.prepare import PrepareOptions, prepare
 from gpt3.corpus.shards import documents, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
-from gpt3.tokenizer import train_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 TEXTS = [f"{i}: all wörk and no play 🌨️" + "\n  makes Jack a dull boy" * (i % 5) for i in range(60)] + [
     "0 <|endoftext|> 1"

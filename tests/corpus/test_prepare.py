@@ -16,7 +16,8 @@ from gpt3.corpus import preparation, segments
 from gpt3.corpus.prepare import PrepareOptions, prepare, run
 from gpt3.corpus.shards import documents, open_shards
 from gpt3.errors import InputError
-from gpt3.tokenizer import load_tokenizer, train_tokenizer
+from gpt3.tokenizer.loading import load_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 TEXTS = [
     "It was the best of times, it was the worst of times.",
@@ -283,7 +284,8 @@ def test_neither_options_nor_shards_nor_workers_import_torch():
     code = (
         "import sys; from gpt3.corpus.prepare import PrepareOptions; heavy = {'numpy', 'transformers'} & set(sys.modules);"
         "import gpt3.corpus.pool, gpt3.corpus.preparation, gpt3.corpus.cache, gpt3.corpus.sampler;"
-        "from gpt3.tokenizer import Encoder, load_tokenizer; Encoder(load_tokenizer('gpt2')).encode_batch(['a']);"
+        "from gpt3.tokenizer.encoder import Encoder; from gpt3.tokenizer.loading import load_tokenizer;"
+        "Encoder(load_tokenizer('gpt2')).encode_batch(['a']);"
         "print(heavy, 'torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from gpt3.corpus import cache, preparation
 from gpt3.corpus.cache import cache_folder, prepare_cached
 from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError
-from gpt3.tokenizer import train_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 
 @pytest.fixture

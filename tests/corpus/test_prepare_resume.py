@@ -16,7 +16,7 @@ from gpt3.corpus import segments
 from gpt3.corpus.prepare import PrepareOptions, prepare
 from gpt3.corpus.shards import ShardWriter, open_shards
 from gpt3.errors import InputError
-from gpt3.tokenizer import train_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")

@@ -240,7 +240,7 @@ def test_unknown_tasks_name_their_neighbours():
 
 @pytest.mark.parametrize("name", ["reversed-words", "arithmetic-5d+"])
 def test_bytes_have_room_for_the_longest_answer(network, name):
-    from gpt3.tokenizer import train_tokenizer
+    from gpt3.tokenizer.train import train_tokenizer
 
     model = LanguageModel(network, train_tokenizer(["a"], 257))
     [asked] = select([name])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt3.model import GPT3Config, GPT3ForCausalLM
-from gpt3.tokenizer import train_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 TEXTS = [
     "Once upon a time there was a sea, and the ships on the sea were small. The captain looked at the sky. " * 20,

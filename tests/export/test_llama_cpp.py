@@ -10,7 +10,7 @@ import torch
 from gpt3.export import write_gguf
 from gpt3.export.comparison import tanh_gelu
 from gpt3.export.hard_texts import HARD_TEXTS
-from gpt3.tokenizer import gpt2_tokenizer
+from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (the extra llama-cpp)")
 

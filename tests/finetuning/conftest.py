@@ -30,7 +30,7 @@ def one_thread():
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model folder: random weights, its own tokenizer, no chat template, padding rows in the vocabulary."""
     from gpt3 import GPT3Config, GPT3ForCausalLM
-    from gpt3.tokenizer import train_tokenizer
+    from gpt3.tokenizer.train import train_tokenizer
 
     tokenizer = train_tokenizer(TEXTS, 300)
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tokenizer(base: Path):
-    from gpt3.tokenizer import load_tokenizer
+    from gpt3.tokenizer.loading import load_tokenizer
 
     return load_tokenizer(base)
 

@@ -27,7 +27,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from gpt3.tokenizer import train_tokenizer
+    from gpt3.tokenizer.train import train_tokenizer
 
     return train_tokenizer(TEXTS, 300)
 

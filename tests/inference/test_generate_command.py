@@ -25,7 +25,7 @@ from gpt3.inference.engines import make_engine
 from gpt3.inference.options import GenerateOptions
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.speed import bytes_per_step
-from gpt3.tokenizer import train_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 PROMPT = "Once upon a time"
 ANY = {"seed": 0, "max_new_tokens": 30}

@@ -319,7 +319,7 @@ def test_weights_that_are_no_numbers_are_named(new_model, tokenizer):
 
 
 def test_a_foreign_tokenizer_is_refused(model):
-    from gpt3.tokenizer import gpt2_tokenizer
+    from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 
     with pytest.raises(InputError, match=r"tokenizer has 50,257 ids, the model 300"):
         generate(model, gpt2_tokenizer(), "!")  # even where the prompt's ids happen to be in the model's range

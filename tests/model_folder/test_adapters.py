@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from gpt3.cli import main as cli
 from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.model_folder.load import load_transformers as load
-from gpt3.tokenizer import train_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (the extra finetune)")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -23,7 +23,7 @@ from gpt3.model import GPT3ForCausalLM
 from gpt3.model_folder import open_checkpoint
 from gpt3.model_folder.load import load_transformers as load
 from gpt3.model_folder.write import write_weights
-from gpt3.tokenizer import train_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from gpt3.cli import main as cli
 from gpt3.cli.import_options import ImportOptions, InfoOptions
-from gpt3.tokenizer import train_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "import.md"
 

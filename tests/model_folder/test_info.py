@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from gpt3.cli import main as cli
 from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
-from gpt3.tokenizer import tokenizer_hash, train_tokenizer
+from gpt3.tokenizer.loading import tokenizer_hash
+from gpt3.tokenizer.train import train_tokenizer
 
 
 def info(capsys: pytest.CaptureFixture[str], *words: str) -> dict:

@@ -15,7 +15,9 @@ from gpt3.cli.import_options import ImportOptions
 from gpt3.errors import InputError
 from gpt3.inference.language_model import LanguageModel
 from gpt3.model_folder import open_checkpoint
-from gpt3.tokenizer import gpt2_tokenizer, load_tokenizer, prompt_start, train_tokenizer
+from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+from gpt3.tokenizer.loading import load_tokenizer, prompt_start
+from gpt3.tokenizer.train import train_tokenizer
 
 TEXTS = [
     "The sea was calm, and the ships' sails hung still.", "  two  spaces\n\n\tand 1,234 numbers", "naïve café 你好 🎉",

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 from tricky_texts import ARTICLES, MANUAL, NASTY, TEXTS, every_character, random_strings
 
-from gpt3.tokenizer import END_OF_TEXT, Encoder, gpt2_tokenizer, load_tokenizer
 from gpt3.tokenizer import encoder as encoder_module
+from gpt3.tokenizer.bytelevel import END_OF_TEXT
+from gpt3.tokenizer.encoder import Encoder
+from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+from gpt3.tokenizer.loading import load_tokenizer
 
 
 def without_fastokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +196,8 @@ def test_a_missing_library_is_said_once(
 def test_threads_are_limited_and_the_environment_kept() -> None:
     program = (
         "import os\n"
-        "from gpt3.tokenizer import Encoder, gpt2_tokenizer\n"
+        "from gpt3.tokenizer.encoder import Encoder\n"
+        "from gpt3.tokenizer.gpt2 import gpt2_tokenizer\n"
         "tokenizer = gpt2_tokenizer()\n"
         "before = len(os.listdir('/proc/self/task'))\n"
         "encoder = Encoder(tokenizer, threads=1)\n"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 from tricky_texts import ARTICLES, MANUAL, NASTY, TEXTS, every_character
 
-from gpt3.tokenizer import END_OF_TEXT, gpt2_tokenizer, token_bytes
+from gpt3.tokenizer.bytelevel import END_OF_TEXT, token_bytes
+from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 
 
 def ids_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from tricky_texts import NASTY
 
 from gpt3.errors import InputError
-from gpt3.tokenizer import END_OF_TEXT, load_tokenizer, tokenizer_hash
+from gpt3.tokenizer.bytelevel import END_OF_TEXT
+from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
 
 
 def test_auto_tokenizer_needs_nothing_of_ours(

@@ -88,8 +88,8 @@ COMMANDS = {
     ),
     "tokenizer train": Command(
         "train a byte-level BPE of your own",
-        "gpt3.tokenizer.train:TokenizerTrainOptions",
-        "gpt3.tokenizer.train:run",
+        "gpt3.cli.tokenizer:TokenizerTrainOptions",
+        "gpt3.cli.tokenizer:run",
     ),
     "report": Command(
         "draw runs into one HTML file: curves, samples, settings, data",

@@ -83,7 +83,8 @@ def _start(
     # Ctrl-C reaches every process of the terminal; the parent answers for all of them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=die_with_parent, args=(watched,), daemon=True).start()
-    from gpt3.tokenizer import Encoder, load_tokenizer
+    from gpt3.tokenizer.encoder import Encoder
+    from gpt3.tokenizer.loading import load_tokenizer
 
     def report(size: int) -> None:
         with done.get_lock():

@@ -25,7 +25,8 @@ from gpt3.corpus.sources import Part, open_sources
 from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
 from gpt3.progress import Progress, say
-from gpt3.tokenizer import Encoder, load_tokenizer, tokenizer_hash
+from gpt3.tokenizer.encoder import Encoder
+from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
 from gpt3.version import __version__
 
 POOL_BYTES = 256 << 20

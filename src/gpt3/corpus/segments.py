@@ -22,7 +22,7 @@ from gpt3 import durable
 
 if TYPE_CHECKING:
     from gpt3.corpus.documents import Part
-    from gpt3.tokenizer import Encoder
+    from gpt3.tokenizer.encoder import Encoder
 
 SEGMENT_BYTES = 32 << 20
 """A segment is closed after this much text: what a kill costs each worker at most."""

@@ -51,7 +51,7 @@ class ShardPart(Part):
         Raises:
             InputError: the tokenizer does not give back the bytes that it was made from.
         """
-        from gpt3.tokenizer import load_tokenizer
+        from gpt3.tokenizer.loading import load_tokenizer
 
         shard = self.manifest.splits[self.split].shards[self.number]
         backend = load_tokenizer(self.folder / TOKENIZER_FOLDER).backend_tokenizer

@@ -184,7 +184,7 @@ class ShardFolder:
         Raises:
             InputError: it is missing, or not the one that made the shards.
         """
-        from gpt3.tokenizer import load_tokenizer
+        from gpt3.tokenizer.loading import load_tokenizer
 
         tokenizer = load_tokenizer(str(self.path / TOKENIZER_FOLDER))
         self.check_tokenizer(tokenizer, str(self.path / TOKENIZER_FOLDER))
@@ -199,7 +199,7 @@ class ShardFolder:
         Raises:
             InputError: its hash is not the manifest's.
         """
-        from gpt3.tokenizer import tokenizer_hash
+        from gpt3.tokenizer.loading import tokenizer_hash
 
         found = tokenizer_hash(tokenizer)
         if found != self.manifest.tokenizer_sha256:

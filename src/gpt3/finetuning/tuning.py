@@ -71,7 +71,7 @@ def run(options: FinetuneOptions) -> int:
 def show(options: FinetuneOptions) -> None:
     """Print the report of the data and its first samples as they are trained."""
     from gpt3.model_folder.locate import locate
-    from gpt3.tokenizer import load_tokenizer
+    from gpt3.tokenizer.loading import load_tokenizer
 
     place = locate(options.model)
     tokenizer = load_tokenizer(place) if isinstance(place, Path) else load(options)[1]

@@ -15,7 +15,7 @@ from gpt3.inference.generation import Generation, Job, check_stream
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.streaming import TokenBytes
-from gpt3.tokenizer import prompt_start
+from gpt3.tokenizer.loading import prompt_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

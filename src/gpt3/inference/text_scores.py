@@ -227,7 +227,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[tuple[str, 
     Raises:
         InputError: naming each with nothing in it, or with half a surrogate pair, which is no character.
     """
-    from gpt3.tokenizer import Encoder
+    from gpt3.tokenizer.encoder import Encoder
 
     faults = []
     for name, text in texts:

@@ -60,7 +60,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     from gpt3.model_folder import FAMILIES, load_converted
-    from gpt3.tokenizer import load_tokenizer
+    from gpt3.tokenizer.loading import load_tokenizer
 
     if is_adapter(folder):
         return _load_adapter(folder, dtype)

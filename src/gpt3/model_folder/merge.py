@@ -66,7 +66,7 @@ def load_merged(folder: Path) -> Merged:
     from gpt3.model_folder.convert import checkpoint_of, generation_ids
     from gpt3.model_folder.fetch import GENERATION
     from gpt3.model_folder.weights import Weights
-    from gpt3.tokenizer import load_tokenizer
+    from gpt3.tokenizer.loading import load_tokenizer
 
     settings = adapter_settings(folder)
     base = base_of(folder, settings)

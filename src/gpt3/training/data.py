@@ -18,7 +18,8 @@ from gpt3.corpus.sources import open_sources
 from gpt3.durable import replacing
 from gpt3.errors import InputError
 from gpt3.ladder.presets import GPT2_VOCABULARY, Preset
-from gpt3.tokenizer import load_tokenizer, train_tokenizer
+from gpt3.tokenizer.loading import load_tokenizer
+from gpt3.tokenizer.train import train_tokenizer
 from gpt3.training.options import TrainOptions
 
 OWN = "own:"
