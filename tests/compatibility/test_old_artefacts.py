@@ -128,9 +128,14 @@ def test_a_text_has_the_same_score(old, capsys) -> None:
     assert_alike([json.loads(line) for line in capsys.readouterr().out.splitlines()], old["scores"])
 
 
-def test_reports_and_facts_of_old_runs(old, capsys) -> None:
+def test_reports_and_facts_of_old_runs(old) -> None:
     gpt3("report", "trained/whole", "interrupted/averaged", "tuned/lora", "--out", "report.html")
-    assert "interrupted/averaged" in Path("report.html").read_text(encoding="utf-8")
+    page = Path("report.html").read_text(encoding="utf-8")
+    sample = json.loads(lines("trained/whole/samples.jsonl")[0])["text"]
+    version = json.loads(Path("trained/whole/environment.json").read_text(encoding="utf-8"))["torch"]
+    source = '"sources":[{"name":"documents.jsonl"'
+    for shown in ("interrupted/averaged", source, json.dumps(sample, ensure_ascii=False), version, "beta2"):
+        assert shown in page
     gpt3("info", "trained/whole/model")
     gpt3("info", "tuned/lora/adapter")
 
