@@ -47,7 +47,7 @@ def test_clients_time_a_live_server(model: str) -> None:
     """The very requests that are sent; half of the slots are busy while first tokens are timed."""
     import threading
 
-    from gpt3.cli.serve import address_of, assemble, listen, serve
+    from gpt3.serving.host import address_of, assemble, listen, serve
     from gpt3.serving.options import ServeOptions
 
     request = make_request(CASE, Contender("server", "fp32"), 1, 6)

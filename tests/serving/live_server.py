@@ -75,7 +75,7 @@ def slowed(engine, seconds: float):
 
 @contextlib.contextmanager
 def serving(model, **options: Any):
-    from gpt3.cli.serve import address_of, assemble, listen, serve
+    from gpt3.serving.host import address_of, assemble, listen, serve
     from gpt3.serving.options import ServeOptions
 
     chosen = ServeOptions(**{"port": 0, "slots": 4, "prompt_tokens": 16, "grace": 5, **options})

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from live_server import fixtures, serving, slowed
 
-from gpt3.cli.serve import listen, name_of, run
+from gpt3.cli.serve import run
 from gpt3.errors import InputError
+from gpt3.serving.host import listen, name_of
 from gpt3.serving.options import ServeOptions
 
 
@@ -202,7 +203,7 @@ def test_all_bad_options_are_told_at_once() -> None:
 
 
 def test_a_taken_port_is_told_before_the_model_is_loaded() -> None:
-    with listen("127.0.0.1", 0) as taken, pytest.raises(InputError, match=r"--port .* cannot be listened at"):
+    with listen("127.0.0.1", 0) as taken, pytest.raises(InputError, match=r"--port .* is not available"):
         listen("127.0.0.1", taken.getsockname()[1])
 
 
@@ -340,7 +341,7 @@ def test_several_models_take_turns(language_model, tokenizer) -> None:
 def test_names_are_as_many_as_models_and_differ(tokenizer, tmp_path) -> None:
     fixtures.make_model(tokenizer).save_pretrained(tmp_path / "same")
     tokenizer.save_pretrained(tmp_path / "same")
-    with pytest.raises(InputError, match="two models have the name same; give different ones"):
+    with pytest.raises(InputError, match=r"two models have the name same\. Give each its own"):
         run(ServeOptions(model=[str(tmp_path / "same")] * 2, port=0))
     assert ServeOptions(model=["a", "b"], name=["one", "two"])
     assert ServeOptions(name=["one"])

@@ -38,7 +38,7 @@ def load_gpt3(request: Request) -> Any:
 
 def server(request: Request) -> None:
     """`gpt3 serve`, with a slot for each client."""
-    from gpt3.cli.serve import address_of, assemble, listen, serve
+    from gpt3.serving.host import address_of, assemble, listen, serve
     from gpt3.serving.options import ServeOptions
 
     model = in_passing_thread(lambda: load_gpt3(request))
