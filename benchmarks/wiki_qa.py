@@ -24,12 +24,11 @@ from typing import Any
 
 import gpt3
 from gpt3.corpus.wiki import Article, articles, document
-from gpt3.finetuning.chat import TemplateFraming, has_template
-from gpt3.finetuning.conversations import Message
+from gpt3.finetuning.catalogue import UNCATEGORIZED, about, first_sentence, is_validation
 from gpt3.finetuning.gathering import is_held_out
-from gpt3.finetuning.wiki_qa import UNCATEGORIZED, about, first_sentence, is_validation
 from gpt3.inference.generation import Job
 from gpt3.inference.options import SamplingOptions
+from gpt3.tokenizer.chat_template import ChatTemplate, Message, has_template
 
 ASKED = {
     "title": "Which topic does {title} belong to?",
@@ -41,14 +40,14 @@ OTHER = "(no topic)"
 
 def prompts(model: Any, questions: list[str]) -> list[list[int]]:
     """As the model is asked: by its template; a base model in plain text."""
-    if not has_template(model):
+    if not has_template(model.tokenizer):
         return [model.encode_prompt(f"Q: {question}\nA:") for question in questions]
-    framing = TemplateFraming(model)
-    return [framing.prompt([Message("user", question)]) for question in questions]
+    template = ChatTemplate(model.tokenizer)
+    return [template.prompt([Message("user", question)]) for question in questions]
 
 
 def answers(model: Any, questions: list[str], most: int) -> list[Any]:
-    """Greedy answers, side by side. A text never writes beyond the context."""
+    """Greedy answers, batched. None is longer than the context allows."""
     asked = prompts(model, questions)
     room = min(most, model.engine.context - max(map(len, asked)))
     job = Job(model, asked, SamplingOptions(temperature=0, max_new_tokens=room), slots=16)

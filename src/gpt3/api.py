@@ -17,7 +17,7 @@ from gpt3.serving.options import ServeOptions
 from gpt3.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from gpt3.finetuning.tuning import TuningResult
+    from gpt3.finetuning.result import FinetuneResult
     from gpt3.training.loop import Evaluator
     from gpt3.training.run import RunResult
 
@@ -57,7 +57,7 @@ def train(options: TrainOptions, evaluators: Sequence[Evaluator] = ()) -> RunRes
 
 
 @_with_options_of(FinetuneOptions)
-def finetune(options: FinetuneOptions) -> TuningResult:
+def finetune(options: FinetuneOptions) -> FinetuneResult:
     """Fine-tune a model, as ``gpt3 finetune`` does."""
     from gpt3.finetuning.tuning import finetune as run
 

@@ -19,13 +19,13 @@ from gpt3.cli.chat import speak
 from gpt3.errors import InputError
 from gpt3.finetuning import chat as chat_module
 from gpt3.finetuning.chat import Chat
-from gpt3.finetuning.conversations import Message
-from gpt3.finetuning.template import ChatTemplate, prepare_tokenizer, read_template
-from gpt3.finetuning.tuning import add_tokens, set_ends
+from gpt3.finetuning.template import add_tokens, end_of_answers, prepare_tokenizer, read_template, set_ends
 from gpt3.inference.generation import Job
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.model_folder.load import load_transformers
+from gpt3.tokenizer import chat_template
+from gpt3.tokenizer.chat_template import ChatTemplate, Message
 
 GREEDY = SamplingOptions(temperature=0, max_new_tokens=8)
 
@@ -36,7 +36,7 @@ def tuned(base, tmp_path_factory):
     model, tokenizer = load_transformers(base)
     new = prepare_tokenizer(tokenizer, read_template("harmony", tokenizer))
     add_tokens(model, tokenizer, new)
-    set_ends(model, tokenizer, ChatTemplate(tokenizer).end)
+    set_ends(model, tokenizer, end_of_answers(ChatTemplate(tokenizer)))
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -80,12 +80,12 @@ def test_a_turn_reads_only_what_is_new(model) -> None:
     chat = Chat(model, GREEDY)
     list(chat.reply("What is the sea? What is the sky?"))
     first, written = read[0], chat.last.token_count
-    assert first == len(chat.framing.prompt(chat.messages[:1]))
+    assert first == len(chat.prompt(chat.messages[:1]))
     read.clear()
     answer = chat.messages[-1].content
     list(chat.reply("It?"))
-    whole = len(chat.framing.prompt(chat.messages[:-1]))
-    retokenized = chat.framing.template._plain.encode(answer).ids == chat.last.tokens  # seldom needed: see below
+    whole = len(chat.prompt(chat.messages[:-1]))
+    retokenized = chat._template.plain(answer) == chat.last.tokens  # seldom needed: see below
     assert read[0] < whole - first + 2 * written or not retokenized
     read.clear()
     list(chat.regenerate())
@@ -103,11 +103,11 @@ def test_the_oldest_exchanges_go_when_the_context_is_full_but_never_the_system_m
     assert len(chat.messages) == 13
     prompt = chat._fitting(chat.messages[:-1])
     kept = [chat.messages[0], *chat.messages[1 + chat.dropped : -1]]
-    assert prompt == chat.framing.prompt(kept)
-    longer = chat.framing.prompt([chat.messages[0], *chat.messages[chat.dropped - 1 : -1]])  # no more than it takes
+    assert prompt == chat.prompt(kept)
+    longer = chat.prompt([chat.messages[0], *chat.messages[chat.dropped - 1 : -1]])  # no more than it takes
     room = model.engine.context - GREEDY.max_new_tokens
     assert len(prompt) <= room < len(longer)
-    with pytest.raises(InputError, match="shorten it"):
+    with pytest.raises(InputError, match="Shorten it"):
         chat.reply("What is the sea? " * 20)
     assert len(chat.messages) == 13  # as before
     chat.reset()
@@ -118,10 +118,10 @@ def test_a_fourth_of_the_context_is_free_for_a_long_answer_and_no_answer_is_long
     context = model.engine.context
     chat = Chat(model, SamplingOptions(temperature=0, max_new_tokens=1000, min_new_tokens=500))
     text = "a"
-    while len(chat.framing.prompt([Message("user", text + " a")])) <= context - context // 4:
+    while len(chat.prompt([Message("user", text + " a")])) <= context - context // 4:
         text += " a"
     list(chat.reply(text))
-    assert chat.last.token_count == context - len(chat.framing.prompt([Message("user", text)]))
+    assert chat.last.token_count == context - len(chat.prompt([Message("user", text)]))
     with pytest.raises(InputError, match=f"the context leaves {context - context // 4}"):
         Chat(model, chat.options).reply(text + " a")
 
@@ -153,7 +153,7 @@ def test_what_nobody_heard_the_answer_to_was_not_said(model) -> None:
 
 
 def test_answers_end_where_the_template_says_even_if_the_folder_does_not(model) -> None:
-    end = ChatTemplate(model.tokenizer).end
+    end = end_of_answers(ChatTemplate(model.tokenizer))
     model.ends.clear()
     assert end in Chat(model, GREEDY).model.ends
 
@@ -197,7 +197,7 @@ def test_saved_conversations_go_on(model, tmp_path) -> None:
     mixed = '{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}'
     for content in ("nonsense", "[]", '{"messages": [{"role": "assistant", "content": "x"}]}', mixed):
         (tmp_path / "bad.json").write_text(content)
-        with pytest.raises(InputError, match="no conversation"):
+        with pytest.raises(InputError, match="not a conversation"):
             other.load(tmp_path / "bad.json")
 
 
@@ -234,12 +234,12 @@ def test_a_base_model_is_asked_with_examples(base, monkeypatch, capsys) -> None:
     pipe(monkeypatch, "Q\n")
     code = cli.main(["chat", "--model", str(base), "--max-new-tokens", "5"])
     err = capsys.readouterr().err
-    assert "this is a base model" in err
+    assert "This is a base model" in err
     assert code == 2  # the examples alone are longer than 64 positions
-    assert "shorten it" in err
+    assert "Shorten it" in err
     chat = Chat(gpt3.load(base))
     chat.model.engine.context = 1000  # the framing itself
-    text = chat.model.text_of(chat.framing.prompt([Message("user", "Why?")]))
+    text = chat.model.text_of(chat.prompt([Message("user", "Why?")]))
     assert text.startswith("Q: What is the capital of France?\nA: The capital")
     assert text.endswith("\n\nQ: Why?\nA:")
     talk = [
@@ -248,7 +248,7 @@ def test_a_base_model_is_asked_with_examples(base, monkeypatch, capsys) -> None:
         Message("assistant", "So."),
         Message("user", "Oh?"),
     ]
-    text = chat.model.text_of(chat.framing.prompt(talk))
+    text = chat.model.text_of(chat.prompt(talk))
     assert text.startswith("Be brief.\n\nQ: What is")
     assert text.endswith("\n\nQ: Why?\nA: So.\n\nQ: Oh?\nA:")
 
@@ -260,7 +260,7 @@ def test_an_answer_to_a_few_shot_prompt_ends_at_the_next_question(model, monkeyp
         "Job",
         lambda model, prompts, options, **more: asked.append(options) or Job(model, prompts, options, **more),
     )
-    monkeypatch.setattr(chat_module, "EXAMPLES", ())
+    monkeypatch.setattr(chat_template, "EXAMPLES", ())
     chat = Chat(model, SamplingOptions(stop=["END"], max_new_tokens=2), few_shot=True)
     list(chat.reply("Why?"))
     assert asked[0].stop == ["END", "\n\n", "\nQ:"]
@@ -284,7 +284,7 @@ def test_the_options_of_the_command(tuned, monkeypatch, capsys, tmp_path) -> Non
     more = json.loads(again.read_text(encoding="utf-8"))["messages"]
     assert more[:3] == talk
     assert len(more) == 11
-    dropped = re.findall(r"the context is full: the oldest (\d+) messages are not seen any more", err)
+    dropped = re.findall(r"The context is full: the model no longer sees the oldest (\d+) messages\.", err)
     assert dropped
     chat = Chat(gpt3.load(tuned), GREEDY)
     chat.load(again)
@@ -295,13 +295,13 @@ def test_the_options_of_the_command(tuned, monkeypatch, capsys, tmp_path) -> Non
     assert (
         cli.main(["chat", "--model", str(tuned), "--few-shot"]) == 2
     )  # the examples alone are longer than 64 positions
-    assert "shorten it" in capsys.readouterr().err
+    assert "Shorten it" in capsys.readouterr().err
 
 
 def test_in_a_terminal_ctrl_c_ends_an_answer_and_what_was_cut_is_said(model, capsys) -> None:
     chat = Chat(model, GREEDY)
     speak(chat, chat.reply("What is the sea?"), terminal=True)
-    assert "cut off after 8 tokens; /set max_new_tokens allows more" in capsys.readouterr().err
+    assert "Cut off after 8 tokens; /set max_new_tokens allows more" in capsys.readouterr().err
 
     def interrupted(pieces, times: int):
         """An answer's pieces, Ctrl-C so often after the first."""

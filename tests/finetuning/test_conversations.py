@@ -6,6 +6,7 @@ import csv
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -14,15 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Conversation, Message, Preference, RowError
+from gpt3.finetuning.catalogue import about
+from gpt3.finetuning.conversations import Conversation, Preference, RowError, to_conversation, to_preference
 from gpt3.finetuning.filters import FirstOfItsKind, FirstSeen, english, length, no_refusal
-from gpt3.finetuning.gathering import gather, is_held_out, parse_spec, weighted
+from gpt3.finetuning.gathering import Collection, gather, is_held_out, parse_spec, weighted
+from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.rows import file_rows
-from gpt3.finetuning.shapes import to_conversation, to_preference
+from gpt3.tokenizer.chat_template import Message
 
 text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).filter(
     lambda value: value == value.strip() and value != ""
 )
+
+
+def gathered(data: list[str], **options: Any) -> Collection:
+    return gather(FinetuneOptions(data=data, **options))
+
+
 HELD_OUT = {10, 34, 98}
 
 turns = st.lists(st.tuples(text, text), min_size=1, max_size=3)
@@ -122,7 +131,7 @@ def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
         ({"messages": [{"role": "robot", "content": "x"}]}, "'robot'"),
         ({"messages": [{"role": "user", "content": "x"}]}, "no answer"),
         ({"prompt": "x", "response": "  "}, "answer is empty"),
-        ({"prompt": "x", "response": 3}, "'response' is no text"),
+        ({"prompt": "x", "response": 3}, "'response' is not text"),
         ({"messages": ["x", "", "y", "z"]}, "turn 2, assistant's, is empty"),
         (
             {"messages": [{"role": r, "content": "x"} for r in ("user", "system", "assistant")]},
@@ -168,18 +177,18 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(tmp_path: Path) 
     for name, (content, needle) in cases.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
         with pytest.raises(InputError) as caught:
-            gather([str(tmp_path / name)])
+            gathered([str(tmp_path / name)])
         assert needle in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(
         InputError, match=r"no such file or folder \(nor a source's name: those are wiki-qa, helpsteer, .*hh-rlhf"
     ):
-        gather(["helpster"])
+        gathered(["helpster"])
     (tmp_path / "latin.jsonl").write_bytes(good.encode() + b'{"prompt": "\xe9", "response": "b"}')
     with pytest.raises(InputError, match="not UTF-8 at byte"):
-        gather([str(tmp_path / "latin.jsonl")])
+        gathered([str(tmp_path / "latin.jsonl")])
     (tmp_path / "some.jsonl").write_text(good + '{"a": 1}\n', encoding="utf-8")
-    collection = gather([str(tmp_path / "some.jsonl")], skip_malformed=True, validation_fraction=0)
+    collection = gathered([str(tmp_path / "some.jsonl")], skip_malformed=True, validation_fraction=0)
     assert len(collection.train) == 1
     assert collection.reports[0].dropped == {"malformed": 1}
 
@@ -198,7 +207,7 @@ def test_filters_drop_what_they_name_and_count_it(tmp_path: Path) -> None:
         json.dumps([{"prompt": key, "response": value} for key, value in answers.items()]), encoding="utf-8"
     )
     names = ["duplicates", "near-duplicates", "english", "refusals", "length"]
-    report = gather([str(path)], filters=names, validation_fraction=0).reports[0]
+    report = gathered([str(path)], filter=names, validation_fraction=0).reports[0]
     assert report.dropped == {"duplicates": 1, "near-duplicates": 1, "english": 1, "refusals": 1, "length": 1}
     assert report.read == report.train + sum(report.dropped.values())
 
@@ -261,14 +270,14 @@ def test_weights_caps_and_what_is_held_out(tmp_path: Path) -> None:
     rows = [{"prompt": f"question {n}", "response": f"answer {n}"} for n in range(200)]
     path.write_text(json.dumps(rows), encoding="utf-8")
     spec = parse_spec(f"{path}@0.5x@100")
-    assert (spec.name, spec.weight, spec.cap) == (str(path), 0.5, 100)
-    whole = gather([str(path)], validation_fraction=0.1)
+    assert spec == (str(path), 0.5, 100)
+    whole = gathered([str(path)], validation_fraction=0.1)
     assert len(whole.train) + len(whole.validation) == 200
     assert not {item.group for item in whole.train} & {item.group for item in whole.validation}
-    tripled = gather([f"{path}@3x"], validation_fraction=0.1)
+    tripled = gathered([f"{path}@3x"], validation_fraction=0.1)
     assert len(tripled.train) == 3 * len(whole.train)
     assert tripled.validation == whole.validation  # a weight repeats what is trained, nothing else
-    capped = gather([f"{path}@50"], validation_fraction=0)
+    capped = gathered([f"{path}@50"], validation_fraction=0)
     assert len(capped.train) == 50
     assert capped.reports[0].dropped == {"over the cap": 150}
     numbers = [int(item.question.split()[1]) for item in capped.train]
@@ -276,14 +285,13 @@ def test_weights_caps_and_what_is_held_out(tmp_path: Path) -> None:
     assert max(numbers) > 150  # a draw, not the first ones
     assert sorted(set(weighted(list(range(10)), 2.5, 0))) == list(range(10))
     assert len(weighted(list(range(10)), 2.5, 0)) == 25
-    given = gather([str(path)], val=[f"{path}@20"])  # a duplicate of what is validated on is not trained on
+    given = gathered([str(path)], val=[f"{path}@20"])  # a duplicate of what is validated on is not trained on
     assert len(given.validation) == 20
     assert len(given.train) == 180
 
 
 def test_wiki_qa_asks_what_the_articles_answer() -> None:
     from gpt3.corpus.wiki import Article
-    from gpt3.finetuning.wiki_qa import about
 
     article = Article(
         "Eiffel Tower", "Tower in Paris, France", "Arts", "The Eiffel Tower is a tower in Paris. It is tall."

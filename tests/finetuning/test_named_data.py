@@ -20,9 +20,11 @@ READER = """
 import json, sys
 from gpt3.errors import InputError
 from gpt3.finetuning.gathering import gather
+from gpt3.finetuning.options import FinetuneOptions
 for name in json.loads(sys.argv[1]):
     try:
-        found = gather([name], validation_fraction=0, preferences=name.startswith("hh-rlhf@9"))
+        method = "dpo" if name.startswith("hh-rlhf@9") else "sft"
+        found = gather(FinetuneOptions(data=[name], validation_fraction=0, method=method))
         answer = [[item.question, item.answers] for item in found.train], found.reports[0].line()
     except InputError as error:
         answer = str(error)

@@ -1,4 +1,4 @@
-"""What a run does by default before its first step: the order of its samples, its rates, the text it rehearses."""
+"""What a run does by default before its first step: the order of its samples, its rates, the text it replays."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ pytest.importorskip("peft")
 from gpt3.corpus.prepare import PrepareOptions, prepare
 from gpt3.corpus.shards import open_shards
 from gpt3.corpus.wiki import articles, document
-from gpt3.finetuning.gathering import is_held_out, rehearsal
+from gpt3.finetuning.catalogue import is_validation, wiki_questions
+from gpt3.finetuning.gathering import is_held_out, replay_texts
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.ordering import GroupedByLength
-from gpt3.finetuning.wiki_qa import conversations, is_validation
+from gpt3.finetuning.trainers import GroupedByLength
 from gpt3.training.options import TrainOptions
 
 
@@ -52,7 +52,7 @@ def test_every_epoch_and_every_seed_has_its_order() -> None:
     assert len(orders) == 9
 
 
-def test_rates_and_rehearsal_by_default() -> None:
+def test_rates_and_replay_by_default() -> None:
     """The table of docs/finetune.md."""
     rates = {10**7: (5e-4, 2e-4), 10**8: (2e-4, 1e-4), 10**9: (1e-4, 2e-5)}
     for size, (below, above) in rates.items():
@@ -60,27 +60,25 @@ def test_rates_and_rehearsal_by_default() -> None:
     assert FinetuneOptions(lora=True).rate(10**8) == pytest.approx(1e-3)
     assert FinetuneOptions(method="dpo").rate(10**8) == pytest.approx(5e-6)
     assert FinetuneOptions(lr=0.1, method="dpo", lora=True).rate(10**8) == 0.1
-    assert (
-        FinetuneOptions(data=["wiki-qa"]).rehearsed == FinetuneOptions(data=["wiki-qa@9", "wiki-qa"]).rehearsed == 0.5
-    )
+    assert FinetuneOptions(data=["wiki-qa"]).replayed == FinetuneOptions(data=["wiki-qa@9", "wiki-qa"]).replayed == 0.5
     for changes in ({"data": ["wiki-qa", "x.json"]}, {"data": ["x.json"]}, {"method": "dpo"}, {"rehearse": 0.0}):
-        assert FinetuneOptions(**changes).rehearsed == 0
-    assert FinetuneOptions(data=["x.json"], rehearse=2.0).rehearsed == 2
+        assert FinetuneOptions(**changes).replayed == 0
+    assert FinetuneOptions(data=["x.json"], rehearse=2.0).replayed == 2
 
 
-def test_rehearsed_are_articles_that_are_not_held_out() -> None:
-    found = set(rehearsal(0.3, 0))
+def test_replayed_are_articles_that_are_not_held_out() -> None:
+    found = set(replay_texts(0.3, 0))
     kept = [document(a) for a in articles() if not is_held_out(a.title, 0.3) and not is_validation(a)]
     assert found == set(kept)
-    assert rehearsal(0.3, 0) != rehearsal(0.3, 1) != kept  # shuffled
+    assert replay_texts(0.3, 0) != replay_texts(0.3, 1) != kept  # shuffled
 
 
-def test_what_a_base_is_validated_on_is_neither_rehearsed_nor_asked_about(tmp_path: Path) -> None:
+def test_what_a_base_is_validated_on_is_neither_replayed_nor_asked_about(tmp_path: Path) -> None:
     shards = open_shards(prepare(PrepareOptions(out=str(tmp_path / "shards"), workers=1)))
     held = [article for article in articles() if is_validation(article)]
     validation = shards.manifest.splits["validation"]
     assert PrepareOptions().validation_fraction == TrainOptions().validation_fraction
     assert len(held) == validation.documents
     assert sum(len(document(article).encode()) for article in held) == validation.text_bytes
-    assert not {article.title for article in held} & {conversation.group for conversation in conversations()}
-    assert not {document(article) for article in held} & set(rehearsal(0.0, 0))
+    assert not {article.title for article in held} & {conversation.group for conversation in wiki_questions()}
+    assert not {document(article) for article in held} & set(replay_texts(0.0, 0))

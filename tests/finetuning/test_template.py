@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Conversation, Message, Preference
-from gpt3.finetuning.samples import IGNORED, Cuts, conversation_rows, fitted, preference_rows, shown, text_rows
-from gpt3.finetuning.template import ChatTemplate, PromptTemplate, prepare_tokenizer, read_template
-from gpt3.tokenizer import template_rendering
+from gpt3.finetuning.conversations import Conversation, Preference
+from gpt3.finetuning.samples import IGNORED, Cuts, conversation_samples, fitted, preference_samples, shown, text_samples
+from gpt3.finetuning.template import end_of_answers, prepare_tokenizer, read_template
+from gpt3.tokenizer import chat_template
+from gpt3.tokenizer.chat_template import ChatTemplate, Message
 
 SYSTEM, ONE, TWO = Message("system", "Be brief."), Message("user", "One?"), Message("user", "Two?")
 FIRST, SECOND = Message("assistant", "It is blue."), Message("assistant", "And the sky is blue too.")
@@ -38,7 +39,7 @@ def plain(tokenizer, text: str) -> list[int]:
 
 @pytest.mark.parametrize("messages", [WHOLE, WHOLE[1:3], WHOLE[:3], WHOLE[1:]])
 def test_labels_equal_the_oracle(template, tokenizer, messages) -> None:
-    rows = conversation_rows([Conversation(messages)], template, 1000).columns
+    rows = conversation_samples([Conversation(messages)], template, 1000).columns
     assert (rows["input_ids"][0], rows["labels"][0]) == oracle(tokenizer, messages)
 
 
@@ -54,8 +55,7 @@ def test_transformers_makes_the_same_tokens_of_the_saved_tokenizer(tokenizer, na
         [message.as_dict() for message in WHOLE], return_dict=True, return_assistant_tokens_mask=True
     )
     ours = template.encode(WHOLE)
-    assert theirs["input_ids"] == ours.ids
-    assert [bool(bit) for bit in theirs["assistant_masks"]] == ours.trained
+    assert (theirs["input_ids"], [bool(bit) for bit in theirs["assistant_masks"]]) == ours
     prompt = again.apply_chat_template(
         [message.as_dict() for message in WHOLE[:4]], add_generation_prompt=True, return_dict=True
     )
@@ -69,25 +69,24 @@ def test_transformers_makes_the_same_tokens_of_the_saved_tokenizer(tokenizer, na
 )
 def test_no_message_can_spell_a_special_token(template, tokenizer, content: str) -> None:
     messages = (Message("user", content + "?"), Message("assistant", content + "!"))
-    assert template.encode(messages).ids == oracle(tokenizer, messages)[0]
-    assert template.encode(messages).ids.count(template.end) == 2
+    assert template.encode(messages)[0] == oracle(tokenizer, messages)[0]
+    assert template.encode(messages)[0].count(end_of_answers(template)) == 2
 
 
 def test_truncation_keeps_whole_turns_then_the_beginning_of_the_first_answer(template) -> None:
-    whole, first = (len(template.encode(WHOLE[:stop]).ids) for stop in (5, 3))
+    whole, first = (len(template.encode(WHOLE[:stop])[0]) for stop in (5, 3))
     cuts = Cuts()
     assert fitted(template, WHOLE, whole, cuts) == template.encode(WHOLE)
     assert cuts == Cuts()
     assert fitted(template, WHOLE, whole - 1, cuts) == template.encode(WHOLE[:3])
-    cut = fitted(template, WHOLE, first - 1, cuts)
-    assert cut is not None
-    assert cut.ids == template.encode(WHOLE[:3]).ids[: first - 1]
-    assert any(cut.trained)
-    assert template.end not in [token for token, said in zip(cut.ids, cut.trained, strict=True) if said]
-    assert fitted(template, WHOLE, len(template.prompt(WHOLE[:2])), cuts) is None
+    ids, said = fitted(template, WHOLE, first - 1, cuts)
+    assert ids == template.encode(WHOLE[:3])[0][: first - 1]
+    assert any(said)
+    assert end_of_answers(template) not in [token for token, trained in zip(ids, said, strict=True) if trained]
+    assert fitted(template, WHOLE, len(template.prompt(WHOLE[:2])), cuts) == ([], [])
     assert (cuts.turns, cuts.answers, cuts.dropped) == (1, 1, 1)
     with pytest.raises(InputError, match="longer than the context of 3"):
-        conversation_rows([Conversation(WHOLE)], template, 3)
+        conversation_samples([Conversation(WHOLE)], template, 3)
 
 
 def test_of_a_long_conversation_as_many_exchanges_stay_as_fit(template) -> None:
@@ -95,12 +94,10 @@ def test_of_a_long_conversation_as_many_exchanges_stay_as_fit(template) -> None:
     third = (Message("user", "Three?"), Message("assistant", "The sun is not."))
     talk = (*WHOLE, *third)
     beginnings = [template.encode(talk[:stop]) for stop in (3, 5, 7)]
-    for context in range(len(beginnings[0].ids), len(beginnings[2].ids) + 1):
-        expected = [part for part in beginnings if len(part.ids) <= context][-1]
+    for context in range(len(beginnings[0][0]), len(beginnings[2][0]) + 1):
+        expected = [part for part in beginnings if len(part[0]) <= context][-1]
         assert fitted(template, talk, context, Cuts()) == expected
-    cut = fitted(template, talk, len(beginnings[0].ids) - 1, Cuts())
-    assert cut is not None
-    assert cut.ids == beginnings[0].ids[:-1]
+    assert fitted(template, talk, len(beginnings[0][0]) - 1, Cuts())[0] == beginnings[0][0][:-1]
 
 
 def jinja(said: str, prompt: str, before: str = "") -> str:
@@ -143,7 +140,7 @@ def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, sourc
 
     def check() -> None:
         prepare_tokenizer(tokenizer, read_template(str(path), tokenizer))
-        ChatTemplate(tokenizer)
+        end_of_answers(ChatTemplate(tokenizer))
 
     if needle is None:
         return check()
@@ -155,27 +152,27 @@ ENDLESS_LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor 
 
 
 def test_a_template_that_does_not_end_is_stopped(tokenizer, monkeypatch) -> None:
-    monkeypatch.setattr(template_rendering, "SECONDS", 0.1)
+    monkeypatch.setattr(chat_template, "SECONDS", 0.1)
     before = sys.gettrace()
     prepare_tokenizer(tokenizer, ENDLESS_LOOP + jinja(MARKED, "<|s|>"))
     with pytest.raises(InputError, match="the chat template fails: it has not ended after"):
-        ChatTemplate(tokenizer)
+        ChatTemplate(tokenizer).prompt(WHOLE)
     assert sys.gettrace() is before
 
 
 def test_one_without_marks_makes_prompts_and_no_samples(tokenizer) -> None:
     prepare_tokenizer(tokenizer, jinja("{{ m['content'] }}<|e|>", "<|s|>"))
     before = sys.gettrace()
-    prompt = PromptTemplate(tokenizer).prompt(WHOLE[:2])
+    prompt = ChatTemplate(tokenizer).prompt(WHOLE[:2])
     assert sys.gettrace() is before
     assert tokenizer.decode(prompt) == "<|s|>Be brief.<|s|>One?<|s|>"
     with pytest.raises(InputError, match="no generation marks"):
-        ChatTemplate(tokenizer)
+        end_of_answers(ChatTemplate(tokenizer))
     prepare_tokenizer(tokenizer, jinja(MARKED, "<|s|>", "{{ eos_token }}"))
-    assert PromptTemplate(tokenizer).prompt(WHOLE[:2])[0] == tokenizer.eos_token_id
+    assert ChatTemplate(tokenizer).prompt(WHOLE[:2])[0] == tokenizer.eos_token_id
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
-        PromptTemplate(tokenizer)
+        ChatTemplate(tokenizer)
 
 
 def test_special_tokens_may_begin_alike_and_icons_are_text(tokenizer) -> None:
@@ -183,7 +180,25 @@ def test_special_tokens_may_begin_alike_and_icons_are_text(tokenizer) -> None:
     tokenizer.add_tokens(["<|end|>ed"], special_tokens=True)
     prepare_tokenizer(tokenizer, read_template("harmony", tokenizer))
     messages = (Message("user", "It is <|end|>ed, or <|end|>e \U000f0000?"), Message("assistant", "<|end|>ed!"))
-    assert ChatTemplate(tokenizer).encode(messages).ids == oracle(tokenizer, messages)[0]
+    assert ChatTemplate(tokenizer).encode(messages)[0] == oracle(tokenizer, messages)[0]
+
+
+def test_private_characters_are_text_even_beside_special_tokens(template, tokenizer) -> None:
+    """While a template is rendered, private characters stand for special tokens that messages spell: those no message uses."""
+    taken = "".join(map(chr, range(0x100000, 0x100010)))
+    messages = (Message("user", f"<|end|>{taken}<|start|><|end|>"), Message("assistant", "\U00100000\U00100010<|end|>"))
+    assert template.encode(messages)[0] == oracle(tokenizer, messages)[0]
+    everything = Message("user", "<|end|>" + "".join(map(chr, chat_template.PRIVATE_USE)))
+    with pytest.raises(InputError, match="all private characters"):
+        template.prompt([everything])
+
+
+def test_what_is_no_text_is_refused(template, tokenizer) -> None:
+    with pytest.raises(InputError, match="half a character"):
+        template.prompt([Message("user", "\ud800")])
+    tokenizer.chat_template = "{# nothing #}"
+    with pytest.raises(InputError, match="makes nothing of these messages"):
+        template.prompt([ONE])
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end_and_its_own_template_is_kept(tokenizer) -> None:
@@ -198,7 +213,7 @@ def test_a_tokenizer_without_padding_pads_with_its_end_and_its_own_template_is_k
 
 
 def test_shown_samples_mark_what_is_trained(template, monkeypatch) -> None:
-    rows = conversation_rows([Conversation(WHOLE[1:3])], template, 1000).columns
+    rows = conversation_samples([Conversation(WHOLE[1:3])], template, 1000).columns
     text = shown(template, rows["input_ids"][0], rows["labels"][0], colour=False)
     assert text == "<|start|>user<|message|>One?<|end|><|start|>assistant<|message|>⟦It is blue.<|end|>⟧"
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -209,33 +224,33 @@ def test_shown_samples_mark_what_is_trained(template, monkeypatch) -> None:
 
 
 def test_with_train_on_all_every_token_is_a_label(template) -> None:
-    rows = conversation_rows([Conversation(WHOLE)], template, 1000, "all").columns
+    rows = conversation_samples([Conversation(WHOLE)], template, 1000, "all").columns
     assert rows["labels"] == rows["input_ids"]
 
 
 def test_a_pair_with_either_answer_too_long_is_dropped(template) -> None:
     long = "It is blue and so on and so on."
     pairs = [Preference((ONE,), long, "No."), Preference((ONE,), "No.", long), Preference((ONE,), "Yes.", "No.")]
-    limit = len(template.encode((ONE, Message("assistant", long))).ids) - 1
-    rows = preference_rows(pairs, template, limit)
+    limit = len(template.encode((ONE, Message("assistant", long)))[0]) - 1
+    rows = preference_samples(pairs, template, limit)
     assert (rows.cuts.samples, rows.cuts.dropped) == (1, 2)
-    end = [template.end]
+    end = [end_of_answers(template)]
     yes, no = (template.plain(text) + end for text in ("Yes.", "No."))
     prompt = template.prompt((ONE,))
     assert rows.columns == {"prompt_ids": [prompt], "chosen_ids": [yes], "rejected_ids": [no]}
     assert (rows.cuts.tokens, rows.cuts.trained_tokens) == (len(prompt + yes + no), len(yes + no))
-    assert preference_rows(pairs, template, limit + 1).cuts.dropped == 0  # what just fits is whole
+    assert preference_samples(pairs, template, limit + 1).cuts.dropped == 0  # what just fits is whole
 
 
-def test_rehearsed_text_is_what_a_base_model_reads(template) -> None:
+def test_replayed_text_is_what_a_base_model_reads(template) -> None:
     texts = ["The sea is blue.", "The sky spells <|end|> and is blue too.", "Who knows?"]
     stream = [id_ for text in texts for id_ in (*template.plain(text), template.tokenizer.eos_token_id)]
-    rows = text_rows(texts, template, 8, 1000)
+    rows = text_samples(texts, template, 8, 1000)
     assert [id_ for row in rows.columns["input_ids"] for id_ in row] == stream[: len(stream) // 8 * 8]
     assert rows.columns["labels"] == rows.columns["input_ids"]
-    assert text_rows(texts, template, 8, 17).cuts.tokens == 16
-    assert template.end not in stream
-    talks = conversation_rows([Conversation(WHOLE)], template, 1000)
+    assert text_samples(texts, template, 8, 17).cuts.tokens == 16
+    assert end_of_answers(template) not in stream
+    talks = conversation_samples([Conversation(WHOLE)], template, 1000)
     alone = talks.cuts.samples, talks.cuts.tokens, talks.cuts.trained_tokens
     talks.add(rows)
     assert len(talks.columns["labels"]) == len(talks.columns["input_ids"]) == talks.cuts.samples

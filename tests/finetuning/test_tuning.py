@@ -19,10 +19,13 @@ pytest.importorskip("peft")
 from transformers import TrainerCallback
 
 from gpt3.finetuning import trainers, tuning
-from gpt3.finetuning.adapter import with_adapter
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.tuning import Tuning, add_tokens, choose_folder, finetune
+from gpt3.finetuning.template import add_tokens, end_of_answers
+from gpt3.finetuning.trainers import with_adapter
+from gpt3.finetuning.tuning import Tuning, choose_folder, finetune
+from gpt3.tokenizer.chat_template import ChatTemplate
 from gpt3.training.tracking import read_metrics
+from gpt3.work_folder import requested
 
 CONTEXT = 64
 """Positions of the model; see conftest.py."""
@@ -103,12 +106,11 @@ def test_on_a_cpu_only_labelled_places_go_through_the_head(tiny, tmp_path, monke
 
 def test_the_model_folder_has_what_a_run_needs(tiny, tmp_path) -> None:
     import gpt3
-    from gpt3.finetuning.template import ChatTemplate
 
     finetune(tiny())
     folder = tmp_path / "run"
     model = gpt3.load(folder)
-    end = ChatTemplate(model.tokenizer).end
+    end = end_of_answers(ChatTemplate(model.tokenizer))
     assert end in model.ends
     assert json.loads((folder / "model/generation_config.json").read_text())["eos_token_id"][0] == end
     assert {"config.yaml", "data.json", "environment.json", "metrics.jsonl", "report.html", "model"} <= {
@@ -116,7 +118,7 @@ def test_the_model_folder_has_what_a_run_needs(tiny, tmp_path) -> None:
     }
     assert not (folder / "checkpoints").exists()
     assert "| held-out loss |" in (folder / "model/README.md").read_text()
-    with pytest.raises(InputError, match="holds another run"):
+    with pytest.raises(InputError, match="is finished"):
         finetune(tiny())
 
 
@@ -229,13 +231,13 @@ def test_dpo_raises_the_margin(tiny, pairs, tmp_path, lora: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "needle"),
     [
-        ({"batch": 6, "micro_batch": 4}, "--batch 6 is no multiple of --micro-batch 4"),
-        ({"filter": ["funny"]}, "--filter funny"),
+        ({"batch": 6, "micro_batch": 4}, "--batch 6 is not a multiple of --micro-batch 4"),
+        ({"filter": ["funny"]}, "--filter 'funny'"),
         ({"chat_template": "no-such"}, "--chat-template no-such"),
         ({"context": 3}, "longer than the context of 3"),
         ({"method": "dpo"}, "chosen and rejected"),
         ({"data": ["nowhere.json"]}, "nowhere.json"),
-        ({"track": ["mlflow"]}, "--track mlflow"),
+        ({"track": ["mlflow"]}, "--track 'mlflow'"),
         ({"model": "nowhere"}, "--model nowhere"),
     ],
 )
@@ -322,24 +324,31 @@ def test_of_other_models_all_linear_layers_but_the_head_get_adapters() -> None:
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
-def test_the_folder_of_an_interrupted_run_is_gone_on_with_and_no_other(tiny, tmp_path, monkeypatch) -> None:
+def test_the_folder_of_an_interrupted_run_is_resumed_and_no_other(tiny, tmp_path, monkeypatch) -> None:
+    def interrupted(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "asked.json").write_text(json.dumps(requested(tiny(), tuning.FREE_TO_CHANGE)), encoding="utf-8")
+
     folder = tmp_path / "run"
     assert choose_folder(tiny()) == folder
     folder.mkdir()
     assert choose_folder(tiny()) == folder  # empty
-    (folder / "asked.json").write_text(json.dumps(tuning.asked(tiny())), encoding="utf-8")
+    interrupted(folder)
     assert choose_folder(tiny()) == choose_folder(tiny(track=["none"], merge=False)) == folder
-    for changes in ({"seed": 1}, {"lr": 0.1}, {"resume": "never"}, {"data": ["other.json"]}):
-        with pytest.raises(InputError, match="holds another run"):
+    for changes, needle in (
+        ({"seed": 1}, "--seed was 0, now 1"), ({"lr": 0.1}, "--lr was 0.003, now 0.1"), ({"resume": "never"}, "never"),
+        ({"data": ["other.json"]}, "--data was"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=needle):
             choose_folder(tiny(**changes))
     (folder / "adapter").mkdir()
-    with pytest.raises(InputError, match="holds another run"):
+    with pytest.raises(InputError, match="is finished"):
         choose_folder(tiny())
     monkeypatch.chdir(tmp_path)
     assert choose_folder(tiny(out=None)) == Path("runs/sft-tiny")
     for number in ("", "-2"):
         Path(f"runs/sft-tiny{number}").mkdir(parents=True)
-    Path("runs/sft-tiny-2/asked.json").write_text(json.dumps(tuning.asked(tiny())), encoding="utf-8")
+    interrupted(Path("runs/sft-tiny-2"))
     assert choose_folder(tiny(out=None)) == Path("runs/sft-tiny-2")
     assert choose_folder(tiny(out=None, seed=1)) == Path("runs/sft-tiny-3")
 
@@ -360,7 +369,7 @@ def test_a_checkpoint_and_a_model_are_whole_or_not_there(tiny, tmp_path, monkeyp
     folder = tmp_path / "run"
     assert not (folder / "checkpoints/step-2").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("gpt3.finetuning.card.model_card", dies)
+        patch.setattr("gpt3.finetuning.tuning.model_card", dies)
         with pytest.raises(DiedError):
             finetune(tiny())
     assert not (folder / "model").exists()

@@ -1,4 +1,4 @@
-"""`gpt3 chat`: a conversation in the terminal, with line editing and history; in a pipe, one message a line."""
+"""`gpt3 chat`: a conversation in the terminal, with line editing and history; in a pipe, one message per line."""
 
 from __future__ import annotations
 
@@ -6,35 +6,65 @@ import contextlib
 import dataclasses
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError
-from gpt3.finetuning.chat import Chat, has_template
-from gpt3.finetuning.options import ChatOptions
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.standard_streams import speak_utf8, write
+from gpt3.options import DType, Quantize
 from gpt3.progress import say
 
+if TYPE_CHECKING:
+    from gpt3.finetuning.chat import Chat
+
 HELP = """/reset            forget the conversation, keep the system message
-/system TEXT      begin anew with this system message (without TEXT: none)
+/system TEXT      start a new conversation with this system message (without TEXT: none)
 /regenerate       another answer to the last message
 /set NAME VALUE   a sampling option, e.g. /set temperature 0.7 (alone: show them)
 /save FILE        write the conversation as JSON
-/load FILE        go on with a saved conversation
+/load FILE        continue a saved conversation
 /help             this list
 /quit             end (as Ctrl-D); Ctrl-C ends an answer, or drops the line"""
 
 
+@dataclass(frozen=True)
+class ChatOptions(SamplingOptions):
+    """Talk with a fine-tuned model in the terminal; in a pipe, one message per line."""
+
+    temperature: float = 0.7
+    """Divides the logits: below 1 plainer text, above 1 wilder; 0 is greedy (the likeliest token), else from 1e-6."""
+    top_p: float = 0.9
+    """Choose among the fewest tokens with this much probability together; above 0, 1 is all."""
+    model: str | None = None
+    """Model folder, run folder, run in ./runs or hub id. Default: the newest run in ./runs."""
+    system: str | None = None
+    """The system message that starts the conversation."""
+    load: str | None = None
+    """A conversation to continue, saved by /save."""
+    few_shot: bool = False
+    """Ask after few-shot examples (paper App. G). Default for a model without a chat template."""
+    device: str = "auto"
+    """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
+    dtype: DType = "auto"
+    """Number format of weights and arithmetic. auto: bf16 on CUDA that has it, fp32 elsewhere."""
+    quantize: Quantize = "none"
+    """int8: weights of 8 bits, on a CPU."""
+
+
 def run(options: ChatOptions) -> int:
-    """Talk until the input ends. Answers go to standard output, all else to standard error.
+    """Talk until the input ends. Answers go to standard output, everything else to standard error.
 
     Raises:
-        InputError: see `gpt3.load`; in a pipe, also a command that cannot be followed.
+        InputError: see `gpt3.load`; in a pipe, also a command that fails.
     """
     speak_utf8(sys.stdout)
+    from gpt3.finetuning.chat import Chat
     from gpt3.inference.language_model import load
     from gpt3.model_folder.locate import locate
+    from gpt3.tokenizer.chat_template import has_template
 
     place = locate(options.model)
     model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
@@ -45,11 +75,10 @@ def run(options: ChatOptions) -> int:
         chat.load(options.load)
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if options.model is None or terminal:
-        say(f"model: {place}; /help lists the commands" if terminal else f"model: {place}")
-    if not has_template(model):
+        say(f"model: {place}" + ("; /help lists the commands" if terminal else ""))
+    if not has_template(model.tokenizer):
         say(
-            "this is a base model, not tuned to converse (gpt3 finetune does that); it is asked as GPT-3 was, after a few "
-            "questions and answers"
+            "This is a base model, not tuned to converse (gpt3 finetune does that). It is asked after few-shot examples."
         )
     for line in lines(terminal):
         try:
@@ -65,13 +94,13 @@ def run(options: ChatOptions) -> int:
 
 
 def lines(terminal: bool) -> Iterator[str]:
-    """Messages and commands as they are typed or piped in; blank lines are passed over."""
+    """Messages and commands as they are typed or piped in; blank lines are skipped."""
     if not terminal:
         for number, data in enumerate(sys.stdin.buffer, 1):
             try:
                 text = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
-                raise InputError(f"line {number} is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+                raise InputError(f"line {number} is not UTF-8 at byte {error.start}. Convert it to UTF-8.") from None
             if text:
                 yield text
         return
@@ -84,7 +113,7 @@ def lines(terminal: bool) -> Iterator[str]:
                 return
             except KeyboardInterrupt:  # perhaps meant for an answer that had just ended: the conversation is not lost
                 write("\n")
-                say("Ctrl-D or /quit ends the conversation")
+                say("Ctrl-D or /quit ends the conversation.")
                 continue
             if text:
                 yield text
@@ -112,11 +141,11 @@ def line_editing() -> Iterator[None]:
             readline.write_history_file(path)
 
 
-def obey(chat: Chat, line: str) -> Iterator[str] | None:
-    """Follow a command, or say a message; returns the answer to come, if there is one.
+def obey(chat: Chat, line: str) -> Generator[str] | None:
+    """Follow a command, or send a message; returns the answer to come, if there is one.
 
     Raises:
-        InputError: a command that is unknown or cannot be followed.
+        InputError: a command that is unknown or fails.
         SystemExit: /quit.
     """
     if not line.startswith("/"):
@@ -125,43 +154,43 @@ def obey(chat: Chat, line: str) -> Iterator[str] | None:
     rest = rest.strip()
     if command in ("/save", "/load") and not rest:
         raise InputError(f"{command} needs a file")
-    if command == "/regenerate":
-        return chat.regenerate()
-    if command == "/reset":
-        chat.reset()
-        say("a new conversation")
-    elif command == "/system":
-        chat.set_system(rest)
-        say("a new conversation" + (" with this system message" if rest else " without a system message"))
-    elif command == "/set":
-        name, _, value = rest.partition(" ")
-        if not name:
-            values = dataclasses.asdict(chat.options)
-            say(", ".join(f"{key} {values[key]}" for key in values if key not in ("num_samples", "logprobs")))
-        else:
+    match command:
+        case "/regenerate":
+            return chat.regenerate()
+        case "/reset":
+            chat.reset()
+            say("New conversation.")
+        case "/system":
+            chat.set_system(rest)
+            say(f"New conversation {'with this' if rest else 'without a'} system message.")
+        case "/set" if rest:
+            name, _, value = rest.partition(" ")
             say(f"{name} is {chat.set_option(name, value.strip())}")
-    elif command == "/save":
-        chat.save(rest)
-        say(f"saved in {rest}")
-    elif command == "/load":
-        chat.load(rest)
-        say(f"{len(chat.messages)} messages")
-    elif command == "/help":
-        say(HELP)
-    elif command in ("/quit", "/exit"):
-        raise SystemExit(0)
-    else:
-        raise InputError(f"unknown command {command}; /help lists them")
+        case "/set":
+            say(", ".join(f"{name} {getattr(chat.options, name)}" for name in chat.settable()))
+        case "/save":
+            chat.save(rest)
+            say(f"Saved to {rest}.")
+        case "/load":
+            chat.load(rest)
+            say(f"{len(chat.messages)} messages")
+        case "/help":
+            say(HELP)
+        case "/quit" | "/exit":
+            raise SystemExit(0)
+        case _:
+            raise InputError(f"unknown command {command}. /help lists them.")
     return None
 
 
-def speak(chat: Chat, pieces: Iterator[str], terminal: bool) -> None:
-    """Write an answer as it comes; in a terminal Ctrl-C ends it and the conversation goes on."""
+def speak(chat: Chat, pieces: Generator[str], terminal: bool) -> None:
+    """Print an answer as it comes; in a terminal Ctrl-C ends it and the conversation continues."""
     if chat.dropped:
-        say(f"the context is full: the oldest {chat.dropped} messages are not seen any more")
+        say(f"The context is full: the model no longer sees the oldest {chat.dropped} messages.")
     begun = False
-    noted: contextlib.AbstractContextManager[list[int]]
-    noted = first_interrupt_noted() if terminal else contextlib.nullcontext([])
+    noted: contextlib.AbstractContextManager[list[int]] = (
+        first_interrupt_noted() if terminal else contextlib.nullcontext([])
+    )
     try:
         with noted as interrupts:
             for piece in pieces:
@@ -172,18 +201,17 @@ def speak(chat: Chat, pieces: Iterator[str], terminal: bool) -> None:
                 if interrupts:
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
-        pieces.close()  # type: ignore[attr-defined]  # a generator: the answer so far is kept
+        pieces.close()  # the answer so far is kept
         if not terminal:
             raise
     write("\n")
-    last = chat.last
-    if terminal and last is not None and last.finish_reason == "length":
-        say(f"cut off after {last.token_count} tokens; /set max_new_tokens allows more")
+    if terminal and chat.last is not None and chat.last.finish_reason == "length":
+        say(f"Cut off after {chat.last.token_count} tokens; /set max_new_tokens allows more.")
 
 
 @contextlib.contextmanager
 def first_interrupt_noted() -> Iterator[list[int]]:
-    """Of Ctrl-C, the first is put into the list that is given, the second raises KeyboardInterrupt as ever.
+    """Of Ctrl-C, the first is put into the list that is given; the second raises KeyboardInterrupt as ever.
 
     So an answer ends between two tokens; an exception would strike anywhere, and may be lost in some library's finalizer.
     """

@@ -46,11 +46,11 @@ COMMANDS = {
     "finetune": Command(
         "make an assistant of a base model: conversations, then preferences (TRL)",
         "gpt3.finetuning.options:FinetuneOptions",
-        "gpt3.finetuning.tuning:run",
+        "gpt3.cli.finetune:run",
     ),
     "chat": Command(
         "talk with a fine-tuned model in the terminal",
-        "gpt3.finetuning.options:ChatOptions",
+        "gpt3.cli.chat:ChatOptions",
         "gpt3.cli.chat:run",
         positional="model",
     ),

@@ -1,99 +1,48 @@
-"""A conversation with a model: history, what of it fits the context, and answers as they are written."""
+"""A conversation with a model: its history, what of it fits the context, and answers as they are generated."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from gpt3.durable import write_text
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Message, RowError, as_messages
-from gpt3.finetuning.template import ChatTemplate, PromptTemplate, has_marks
+from gpt3.finetuning.conversations import RowError, as_messages
+from gpt3.finetuning.template import end_of_answers
 from gpt3.inference.decoding import Decoder
 from gpt3.inference.generation import Generation, Job
+from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
+from gpt3.tokenizer.chat_template import FEW_SHOT_STOPS, ChatTemplate, Message, few_shot_text, has_template
 
-if TYPE_CHECKING:
-    from gpt3.inference.language_model import LanguageModel
-
-EXAMPLES = (
-    ("What is the capital of France?", "The capital of France is Paris."),
-    ("Who wrote Romeo and Juliet?", "Romeo and Juliet was written by William Shakespeare."),
-    ("How many days are there in a week?", "There are seven days in a week."),
-)
-"""Questions and answers before those of a chat with a base model, in the form of Brown et al. 2020, appendix G."""
 ANSWER_SHARE = 4
-"""At least a context's fourth is kept free for the answer, or max_new_tokens where that is less."""
-
-
-class Framing(Protocol):
-    """How messages become a prompt."""
-
-    stops: tuple[str, ...]
-    """Texts that end an answer, beside the model's end tokens."""
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids up to where the next answer begins."""
-
-
-class TemplateFraming:
-    """As the model was fine-tuned: by its chat template. One without generation marks, as most of the hub's are, will do: then
-    what ends an answer is known from the model's generation_config alone."""
-
-    stops: tuple[str, ...] = ()
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.template = PromptTemplate(model.tokenizer)
-        if has_marks(self.template.source):
-            self.template = checked = ChatTemplate(model.tokenizer)
-            model.ends.add(checked.end)
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """As `Framing.prompt`."""
-        return self.template.prompt(messages)
-
-
-class FewShotFraming:
-    """As base models are used: questions and answers in plain text, a few before the conversation's own."""
-
-    stops: tuple[str, ...] = ("\n\n", "\nQ:")
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.model = model
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """As `Framing.prompt`."""
-        lines = [message.content for message in messages if message.role == "system"]
-        lines += [f"Q: {question}\nA: {answer}" for question, answer in EXAMPLES]
-        turns = [message for message in messages if message.role != "system"]
-        for question, answer in zip(turns[::2], [*turns[1::2], None], strict=True):
-            lines.append(f"Q: {question.content}\nA:" + (f" {answer.content}" if answer else ""))
-        return self.model.encode_prompt("\n\n".join(lines))
-
-
-def has_template(model: LanguageModel) -> bool:
-    """Whether the model was fine-tuned to converse: its tokenizer has a chat template."""
-    return bool(model.tokenizer.chat_template)
+"""At least a fourth of the context is kept free for the answer, or max_new_tokens where that is less."""
+FIXED = ("num_samples", "logprobs")
+"""Sampling options that a conversation does not take."""
 
 
 class Chat:
-    """A conversation that goes on.
+    """A conversation with a model.
 
-    Keys and values of what was read stay from turn to turn: a turn reads what is new of the prompt only.
+    The cache of keys and values is kept from turn to turn: a turn computes only what is new of the prompt.
 
     Args:
         model: what `gpt3.load` returns.
-        options: how answers are drawn; by default temperature 0.7 and top-p 0.9.
+        options: how tokens are chosen; by default temperature 0.7 and top-p 0.9.
         system: the system message.
-        few_shot: frame it as questions and answers; None: where the model has no chat template.
+        few_shot: ask as a base model is asked, after few-shot examples; None: where the model has no chat template.
 
     Attributes:
         messages: the conversation so far.
         dropped: messages that the last prompt left out, because the context was full.
         last: the last answer with its figures.
+
+    Raises:
+        InputError: a chat template whose generation marks are wrong. One without marks, as most of the hub's are, will do: then
+            what ends an answer is known from the model's generation_config alone.
 
     Example:
         >>> chat = Chat(gpt3.load("runs/sft-demo"))
@@ -111,8 +60,10 @@ class Chat:
     ) -> None:
         self.model = model
         self.options = options or SamplingOptions(temperature=0.7, top_p=0.9)
-        self.few_shot = not has_template(model) if few_shot is None else few_shot
-        self.framing: Framing = FewShotFraming(model) if self.few_shot else TemplateFraming(model)
+        self.few_shot = not has_template(model.tokenizer) if few_shot is None else few_shot
+        self._template = None if self.few_shot else ChatTemplate(model.tokenizer)
+        if self._template is not None and self._template.marked:
+            model.ends.add(end_of_answers(self._template))
         self.messages: list[Message] = []
         self.dropped = 0
         self.last: Generation | None = None
@@ -120,43 +71,48 @@ class Chat:
         self._decoder = Decoder(model.engine, 1, model.engine.context)
         self.set_system(system or "")
 
-    def reply(self, text: str) -> Iterator[str]:
-        """Say something; yields the answer in pieces. Whoever stops iterating keeps the answer so far.
+    def prompt(self, messages: list[Message]) -> list[int]:
+        """Token ids up to where the next answer begins."""
+        if self._template is None:
+            return self.model.encode_prompt(few_shot_text(messages))
+        return self._template.prompt(messages)
+
+    def reply(self, text: str) -> Generator[str]:
+        """Send a message; yields the answer in pieces. Whoever stops iterating keeps the answer so far.
 
         Raises:
             InputError: an empty message, or one that alone is longer than the context; the conversation is as before.
         """
         if not text.strip():
-            raise InputError("the message is empty; say something")
+            raise InputError("the message is empty. Type one.")
         unanswered = bool(self.messages) and self.messages[-1].role == "user"  # nobody iterated over its answer
-        asked = [*self.messages[: len(self.messages) - unanswered], Message("user", text.strip())]
-        prompt = self._fitting(asked)
-        self.messages = asked
-        return self._answer(prompt)
+        return self._answer([*self.messages[: len(self.messages) - unanswered], Message("user", text.strip())])
 
-    def regenerate(self) -> Iterator[str]:
-        """Take the last answer back and draw another.
+    def regenerate(self) -> Generator[str]:
+        """Take the last answer back and generate another.
 
         Raises:
             InputError: there is none yet.
         """
         if not self.messages or self.messages[-1].role == "system":
-            raise InputError("there is no answer yet; say something first")
-        asked = self.messages[:-1] if self.messages[-1].role == "assistant" else self.messages
-        prompt = self._fitting(asked)
-        self.messages = list(asked)
-        return self._answer(prompt)
+            raise InputError("there is no answer yet. Send a message first.")
+        return self._answer(self.messages[: len(self.messages) - (self.messages[-1].role == "assistant")])
 
-    def _answer(self, prompt: list[int]) -> Iterator[str]:
-        room = self.model.engine.context - len(prompt)
+    def _answer(self, messages: list[Message]) -> Generator[str]:
+        prompt = self._fitting(messages)
+        self.messages = messages
+        return self._pieces(prompt)
+
+    def _pieces(self, prompt: list[int]) -> Generator[str]:
+        left = self.model.engine.context - len(prompt)
         options = dataclasses.replace(
             self.options,
-            max_new_tokens=min(self.options.max_new_tokens, room),
-            min_new_tokens=min(self.options.min_new_tokens, room),
+            max_new_tokens=min(self.options.max_new_tokens, left),
+            min_new_tokens=min(self.options.min_new_tokens, left),
             seed=None
             if self.options.seed is None
-            else self.options.seed + self._drawn,  # else regenerate says the same
-            stop=[*self.options.stop, *self.framing.stops],
+            else self.options.seed + self._drawn,  # else regenerate repeats itself
+            stop=[*self.options.stop, *(FEW_SHOT_STOPS if self.few_shot else ())],
         )
         self._drawn += 1
         job = Job(self.model, [prompt], options, decoder=self._decoder)
@@ -169,18 +125,18 @@ class Chat:
             self.messages.append(Message("assistant", self.last.text.strip()))
 
     def _fitting(self, messages: list[Message]) -> list[int]:
-        """The prompt, without as many of the oldest exchanges as it takes to leave room for an answer."""
+        """The prompt, without as many of the oldest exchanges as it takes to leave space for an answer."""
         context = self.model.engine.context
         limit = context - min(self.options.max_new_tokens, max(1, context // ANSWER_SHARE))
         system = [message for message in messages[:1] if message.role == "system"]
         turns = messages[len(system) :]
         for start in range(0, len(turns), 2):
-            prompt = self.framing.prompt([*system, *turns[start:]])
+            prompt = self.prompt([*system, *turns[start:]])
             if len(prompt) <= limit:
                 self.dropped = start
                 return prompt
         raise InputError(
-            f"the message is {len(prompt):,} tokens long with what belongs before it, the context leaves {limit:,}; shorten it"
+            f"the message is {len(prompt):,} tokens long with what precedes it, and the context leaves {limit:,}. Shorten it."
         )
 
     def reset(self) -> None:
@@ -189,9 +145,13 @@ class Chat:
         self.dropped = 0
 
     def set_system(self, text: str) -> None:
-        """Begin anew with this system message; with "", with none."""
+        """Start a new conversation with this system message; with "", with none."""
         self.messages = [Message("system", text.strip())] if text.strip() else []
         self.dropped = 0
+
+    def settable(self) -> list[str]:
+        """The sampling options that `set_option` takes."""
+        return [field.name for field in dataclasses.fields(SamplingOptions) if field.name not in FIXED]
 
     def set_option(self, name: str, value: str) -> Any:
         """Change one of SamplingOptions, given as text; returns the new value.
@@ -200,11 +160,8 @@ class Chat:
             InputError: an unknown name, or a value out of its range.
         """
         key = name.replace("-", "_")
-        known = [
-            field.name for field in dataclasses.fields(SamplingOptions) if field.name not in ("num_samples", "logprobs")
-        ]
-        if key not in known:
-            raise InputError(f"unknown option {name!r}; there are {', '.join(known)}")
+        if key not in self.settable():
+            raise InputError(f"unknown option {name!r}. The options are {', '.join(self.settable())}.")
         try:
             new = json.loads(value)
         except ValueError:
@@ -218,22 +175,22 @@ class Chat:
         try:
             write_text(Path(path).expanduser(), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
         except OSError as error:
-            raise InputError(f"{path} cannot be written ({error.strerror}); choose another file") from None
+            raise InputError(f"{path} cannot be written ({error.strerror}). Choose another file.") from None
 
     def load(self, path: Path | str) -> None:
-        """Go on with a conversation that `save` wrote.
+        """Continue a conversation that `save` wrote.
 
         Raises:
-            InputError: no such file, not JSON, or no conversation.
+            InputError: no such file, not JSON, or not a conversation.
         """
         try:
             record = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             messages = list(as_messages(record["messages"]))
             turns = messages[1:] if messages[:1] and messages[0].role == "system" else messages
             if any(turn.role != ("user", "assistant")[number % 2] for number, turn in enumerate(turns)):
-                raise RowError("user and assistant do not take turns")  # an answer may be empty: models do that
+                raise RowError("user and assistant do not alternate")  # an answer may be empty: models do that
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}); name a file that /save wrote") from None
+            raise InputError(f"{path} cannot be read ({error.strerror}). Name a file that /save wrote.") from None
         except (ValueError, KeyError, TypeError, RowError) as error:
-            raise InputError(f"{path} is no conversation ({error}); name a file that /save wrote") from None
+            raise InputError(f"{path} is not a conversation ({error}). Name a file that /save wrote.") from None
         self.messages, self.dropped = messages, 0

@@ -6,8 +6,6 @@ import hashlib
 import re
 from collections.abc import Callable
 
-import numpy as np
-
 from gpt3.finetuning.conversations import Conversation, Preference
 
 Item = Conversation | Preference
@@ -65,7 +63,7 @@ class FirstSeen:
         self._seen: set[bytes] = set()
 
     def __call__(self, item: Item) -> bool:
-        """Take it in and say whether it is new."""
+        """Remember it and say whether it is new."""
         text = "\n".join([item.question, *item.answers])
         key = hashlib.sha256(" ".join(text.lower().split()).encode("utf-8", "replace")).digest()
         new = key not in self._seen
@@ -80,6 +78,8 @@ class FirstOfItsKind:
     """
 
     def __init__(self) -> None:
+        import numpy as np
+
         generator = np.random.Generator(np.random.PCG64(0))
         self._factors = generator.integers(1, 2**63, HASHES, dtype=np.uint64) | np.uint64(1)
         self._offsets = generator.integers(0, 2**63, HASHES, dtype=np.uint64)
@@ -88,7 +88,9 @@ class FirstOfItsKind:
         self._count = 0
 
     def __call__(self, item: Item) -> bool:
-        """Take it in and say whether it is new."""
+        """Remember it and say whether it is new."""
+        import numpy as np
+
         words = WORD.findall("\n".join([item.question, *item.answers]).lower())
         count = max(1, len(words) - SHINGLE + 1)
         shingles = {" ".join(words[start : start + SHINGLE]) for start in range(count)}

@@ -1,21 +1,24 @@
-"""TRL's trainers, with what this project asks of them besides: our samples, losses over tokens, metrics in the run folder.
+"""TRL's trainers with this project's samples, losses over tokens, checkpoints and metrics; and PEFT's adapters.
 
 Imported only when training: it needs the packages of the extra ``finetune``.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import trl.trainer.utils
+from peft import LoraConfig, get_peft_model
+from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import DPOTrainer, SFTTrainer
 
 from gpt3.finetuning.checkpoints import Checkpointing
-from gpt3.finetuning.ordering import GroupedByLength
+from gpt3.finetuning.options import FinetuneOptions
 from gpt3.training.signals import Interruption
 from gpt3.training.tracking import Tracker
 
@@ -25,26 +28,80 @@ NAMES = {
     "rewards/rejected": "reward_rejected",
 }  # fmt: skip
 """Trainer's names for what is logged, and ours; evaluation puts ``eval_`` before its own, we ``val/``."""
+BATCHES_SORTED = 64
+"""Samples are sorted by length within this many batches only: then which ones share a batch stays close to random."""
+LORA_LAYERS = {"gpt3": ["c_attn", "c_proj", "c_fc"], "gpt2": ["c_attn", "c_proj", "c_fc"]}
+"""The layers' matrices, which get adapters; of other models all linear layers but the head."""
 
 
-def head_for_labels_alone(fallback: Any) -> Any:
-    """TRL's rule for which devices only the places with a label go through the head, with CPUs among them.
+def with_adapter(model: Any, options: FinetuneOptions, new_ids: list[int]) -> Any:
+    """The model with LoRA or DoRA adapters; of the embeddings only new tokens' rows are trained."""
+    kind = model.config.model_type
+    name = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=options.lora_dropout,
+        use_dora=options.dora, target_modules=LORA_LAYERS.get(kind, "all-linear"), fan_in_fan_out=kind == "gpt2",
+        trainable_token_indices={name.rpartition(".")[2]: new_ids} if new_ids else None,
+    )  # fmt: skip
+    adapted = get_peft_model(model, config)
+    head = model.get_output_embeddings()
+    if not hasattr(head, "bias"):  # PEFT's wrapper around a tied head hides that it has none; TRL asks for it
+        head.bias = None
+    return adapted
 
-    TRL 1.16 has it so where Triton runs, and takes every place elsewhere, for compilers that want fixed shapes. A CPU has no such
-    compiler, and most places of a conversation have no label: with GPT-2's vocabulary a step of a 17M model takes half the time.
+
+_TRLS_RULE: Any = getattr(trl.trainer.utils, "_use_triton", None)
+
+
+def head_for_labels_alone(device: torch.device) -> bool:
+    """TRL's rule for which devices send only labelled positions through the head, with CPUs added.
+
+    TRL 1.16 does so where Triton runs, and computes every position elsewhere, for compilers that want fixed shapes. A CPU has no
+    such compiler, and most positions of a conversation have no label: with GPT-2's vocabulary a step of a 17M model takes half
+    the time.
+    """
+    return device.type == "cpu" or bool(_TRLS_RULE(device))
+
+
+if _TRLS_RULE is not None:  # private: if a later TRL drops it, training is merely slower
+    trl.trainer.utils._use_triton = head_for_labels_alone
+
+
+class GroupedByLength(Sampler[int]):
+    """Samples in an order that follows from (seed, epoch) alone, so that a resumed run finds its place.
+
+    All samples are shuffled and cut into stretches of `BATCHES_SORTED` batches; each stretch is sorted by length and cut into
+    batches, and its batches are shuffled: so batches need little padding. (Trainer's own ``group_by_length`` leaves the batches
+    in the order of their lengths, so that the loss goes up and down with them.)
 
     Args:
-        fallback: TRL's own, for the other devices.
+        lengths: of the samples, in tokens.
+        batch: samples per optimizer step.
+        seed: of the order.
     """
 
-    def rule(device: torch.device) -> bool:
-        return device.type == "cpu" or bool(fallback(device))
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
 
-    return rule
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of this epoch, from 0."""
+        self.epoch = epoch
 
+    def __len__(self) -> int:
+        return len(self.lengths)
 
-if hasattr(trl.trainer.utils, "_use_triton"):  # private: where a later TRL has it no more, it is merely slower
-    trl.trainer.utils._use_triton = head_for_labels_alone(trl.trainer.utils._use_triton)
+    def __iter__(self) -> Iterator[int]:
+        draw = random.Random(f"{self.seed} {self.epoch}")
+        order = list(range(len(self.lengths)))
+        draw.shuffle(order)
+        stretch = BATCHES_SORTED * self.batch
+        for start in range(0, len(order), stretch):
+            ordered = sorted(order[start : start + stretch], key=self.lengths.__getitem__)
+            batches = [ordered[place : place + self.batch] for place in range(0, len(ordered), self.batch)]
+            rest = batches.pop() if len(batches[-1]) < self.batch else []  # last, so that no other batch is split
+            draw.shuffle(batches)
+            for batch in (*batches, rest):
+                yield from batch
 
 
 class ConversationTrainer(Checkpointing, SFTTrainer):
@@ -85,21 +142,26 @@ class PreferenceTrainer(Checkpointing, DPOTrainer):
 
 
 class Recorder(TrainerCallback):
-    """Hands what Trainer logs to the run's trackers, under the names that `gpt3 train` uses, and says it on stderr.
+    """Hands what Trainer logs to the run's trackers, under the names that `gpt3 train` uses, and prints it.
 
     Args:
         trackers: metrics.jsonl and others.
-        say: takes lines for people.
+        say: prints a line.
         steps: of the whole run.
-        seconds: of earlier sittings.
-        interruption: after which the run saves and ends.
+        seconds: of earlier sessions.
+        interruption: once it holds a signal, the run saves and ends.
 
     Attributes:
-        interrupted: whether it ended so.
+        interrupted: whether the run ended so.
     """
 
     def __init__(
-        self, trackers: Sequence[Tracker], say: Any, steps: int, seconds: float, interruption: Interruption
+        self,
+        trackers: Sequence[Tracker],
+        say: Callable[[str], None],
+        steps: int,
+        seconds: float,
+        interruption: Interruption,
     ) -> None:
         self.trackers, self.say, self.steps, self.interruption = trackers, say, steps, interruption
         self.interrupted = False
@@ -127,7 +189,7 @@ class Recorder(TrainerCallback):
         self.say(f"step {state.global_step:,} of {self.steps:,}: {text} ({self.seconds():.0f} s)")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """After a signal: save what this step came to, and end."""
+        """After a signal: save the finished step, and end."""
         if self.interruption.number is not None and state.global_step < self.steps:
             self.interrupted = control.should_save = control.should_training_stop = True
             args.load_best_model_at_end = False

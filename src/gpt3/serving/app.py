@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException
 
 from gpt3.serving.answers import CHAT_COMPLETION, COMPLETION, HEALTH, MODEL, MODELS, answered, corrected
-from gpt3.serving.chat import Chat, has_template
+from gpt3.serving.chat import Chat
 from gpt3.serving.completions import Completion, Served
 from gpt3.serving.compute import ComputeThread
 from gpt3.serving.errors import ApiError
@@ -123,7 +123,7 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
             "owned_by": "gpt3",
             "context_length": served.context,
             "vocabulary": served.model.vocabulary,
-            "chat": has_template(served),
+            "chat": served.template is not None,
         }
 
     @app.get("/v1/models", summary="The models that are served", responses=answered(MODELS, "a list", refusals=KEPT))

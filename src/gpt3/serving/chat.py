@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from gpt3.errors import InputError
+from gpt3.serving import schema
 from gpt3.serving.completions import Served, sampling_options, seed_of, usage
 from gpt3.serving.errors import bad
-from gpt3.serving.schema import ChatBody, Message
 from gpt3.serving.texts import Piece, Text, Token
-from gpt3.tokenizer.template_rendering import TemplateError, bounded
-
-
-def has_template(served: Served) -> bool:
-    """Whether the model's tokenizer knows how conversations look."""
-    return bool(getattr(served.model.tokenizer, "chat_template", None))
+from gpt3.tokenizer.chat_template import Message
 
 
 class Chat:
@@ -30,9 +25,9 @@ class Chat:
         ApiError: 400, a request that cannot be carried out, or a model without a chat template.
     """
 
-    def __init__(self, served: Served, body: ChatBody) -> None:
+    def __init__(self, served: Served, body: schema.ChatBody) -> None:
         self.served, self.body = served, body
-        if not has_template(served):
+        if served.template is None:
             raise bad(
                 f"the model {served.name} has no chat template, it only continues text; use /v1/completions",
                 "model",
@@ -43,7 +38,10 @@ class Chat:
             raise bad("top_logprobs is given without logprobs; set logprobs to true", "top_logprobs")
         if None not in (body.max_tokens, body.max_completion_tokens):
             raise bad("max_tokens and max_completion_tokens are both given; give one", "max_tokens")
-        ids = conversation_ids(served, body.messages)
+        try:
+            ids = served.template.prompt([message(sent) for sent in body.messages])
+        except InputError as error:  # a template that fails on these messages, or a message that is no text
+            raise bad(str(error), "messages") from None
         limit = body.max_tokens or body.max_completion_tokens
         served.check_length(len(ids), 1 if limit is None else limit, "messages")
         self.n = body.n or 1
@@ -127,55 +125,14 @@ class Chat:
         return {"token": spelling[token], "logprob": logprob, "bytes": list(spelling.bytes_of(token))}
 
 
-def conversation_ids(served: Served, messages: Sequence[Message]) -> list[int]:
-    """The ids of a conversation, up to where the assistant speaks.
-
-    A message is data: where its text spells one of the tokenizer's special tokens (an end of turn, say), it is encoded as the
-    text it is, not as that token. So nobody can end his turn and speak for another.
+def message(sent: schema.Message) -> Message:
+    """A message of a request, its text parts joined.
 
     Raises:
-        ApiError: 400, the template does not take these messages.
+        ApiError: 400, a part that is no text.
     """
-    tokenizer = served.model.tokenizer
-    special = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special}, key=len)
-    spelled = re.compile("|".join(map(re.escape, reversed(special))) or r"(?!)")
-    mark = secrets.token_hex(8)  # with a number: stands for a special token's name while the template is filled in
-    names: list[str] = []
-
-    def hide(match: re.Match[str]) -> str:
-        names.append(match[0])
-        return f"\ue000{mark}:{len(names) - 1}\ue001"
-
-    turns = []
-    for message in messages:
-        role = "system" if message.role == "developer" else message.role
-        content = _content(message)
-        if re.search("[\ud800-\udfff]", content):
-            raise bad(
-                "a message holds half a character (a surrogate without its other half); send whole ones", "messages"
-            )
-        turns.append({"role": role, "content": spelled.sub(hide, content)})
-    try:
-        text = bounded(lambda: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
-        raise bad(f"the model's chat template refuses these messages: {error}", "messages") from None
-    ids: list[int] = []
-    for place, part in enumerate(re.split(f"\ue000{mark}:(\\d+)\ue001", str(text))):
-        if place % 2:
-            ids += served.encode_part(names[int(part)], literal=True)
-        elif part:
-            ids += served.encode_part(part)
-    if not ids:
-        raise bad("the model's chat template makes nothing of these messages; send others", "messages")
-    return ids
-
-
-def _content(message: Message) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    texts = []
-    for part in message.content:
+    parts = [{"type": "text", "text": sent.content}] if isinstance(sent.content, str) else sent.content
+    for part in parts:
         if part.get("type") != "text" or set(part) != {"type", "text"}:
             raise bad('a message has a part that is no text; give {"type": "text", "text": …}', "messages")
-        texts.append(part["text"])
-    return "".join(texts)
+    return Message("system" if sent.role == "developer" else sent.role, "".join(part["text"] for part in parts))

@@ -13,6 +13,7 @@ from gpt3.inference.options import SMALLEST_TEMPERATURE, SamplingOptions
 from gpt3.serving.errors import bad
 from gpt3.serving.schema import Body, CompletionBody
 from gpt3.serving.texts import Piece, Spelling, Text, Token
+from gpt3.tokenizer.chat_template import ChatTemplate, has_template
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
@@ -34,6 +35,7 @@ class Served:
     def __init__(self, model: LanguageModel, name: str, max_samples: int) -> None:
         self.model, self.name, self.max_samples = model, name, max_samples
         self.spelling = Spelling(model)
+        self.template = ChatTemplate(model.tokenizer) if has_template(model.tokenizer) else None
         self.created = int(time.time())
         self._tokenizing = threading.Lock()  # the tokenizer is not made for several threads
 
@@ -55,13 +57,6 @@ class Served:
                 return self.model.encode_prompt(prompt)
         except InputError as error:
             raise bad(str(error), param) from None
-
-    def encode_part(self, text: str, literal: bool = False) -> list[int]:
-        """Ids of a part of a prompt, with nothing put before it. `literal`: the name of a special token is text in it."""
-        how = {"split_special_tokens": True} if literal else {}
-        with self._tokenizing:
-            ids: list[int] = self.model.tokenizer(text, add_special_tokens=False, verbose=False, **how)["input_ids"]
-        return ids
 
     def check_length(self, prompt: int, completion: int, param: str) -> None:
         """Prompt and completion must fit the context.

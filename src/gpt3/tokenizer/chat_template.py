@@ -1,0 +1,196 @@
+"""From messages to a prompt's token ids: by the tokenizer's chat template, or as few-shot text for base models.
+
+Template and messages are both untrusted. A template is a program that comes with a model folder: it may fail in any way, or
+never end. A message is data: where it spells a special token it stays text, so that nobody can end a turn by typing
+``<|end|>`` and speak for another. Fine-tuning, ``gpt3 chat`` and the server all build their ids here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from gpt3.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SECONDS = 2.0
+"""CPU time allowed for rendering one conversation; a thousand turns take a few hundredths of it."""
+TEMPLATE_FILE = "<template>"
+"""What Jinja calls the file of a template's compiled code."""
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+SURROGATE = re.compile("[\ud800-\udfff]")
+PRIVATE_USE = range(0x100000, 0x10FFFE)
+"""Code points of Unicode's last plane. While a template is rendered, one that no message uses stands for a special token that a
+message spells."""
+EXAMPLES = (
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("Who wrote Romeo and Juliet?", "Romeo and Juliet was written by William Shakespeare."),
+    ("How many days are there in a week?", "There are seven days in a week."),
+)
+"""Few-shot examples before the conversation with a base model, in the form of Brown et al. 2020, appendix G."""
+FEW_SHOT_STOPS = ("\n\n", "\nQ:")
+"""Texts that end an answer to `few_shot_text`."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    """system, user or assistant."""
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """As chat templates and JSON files have it."""
+        return {"role": self.role, "content": self.content}
+
+
+def has_template(tokenizer: Any) -> bool:
+    """Whether the model was tuned to converse: its tokenizer has a chat template."""
+    own: str | dict[str, str] = getattr(tokenizer, "chat_template", None) or ""
+    return "default" in own if isinstance(own, dict) else own != ""
+
+
+def few_shot_text(messages: Sequence[Message]) -> str:
+    """A conversation as a base model is asked: `EXAMPLES` in plain text, then the turns; it ends where the answer begins."""
+    lines = [message.content for message in messages if message.role == "system"]
+    lines += [f"Q: {question}\nA: {answer}" for question, answer in EXAMPLES]
+    turns = [message.content for message in messages if message.role != "system"]
+    lines += [f"Q: {question}\nA: {answer}" for question, answer in zip(turns[:-1:2], turns[1::2], strict=True)]
+    return "\n\n".join([*lines, f"Q: {turns[-1]}\nA:"])
+
+
+class ChatTemplate:
+    """A tokenizer's chat template.
+
+    Args:
+        tokenizer: with a chat template and the special tokens it uses. It may change its template later.
+
+    Raises:
+        InputError: there is no template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        from tokenizers import Tokenizer
+
+        if not has_template(tokenizer):
+            raise InputError("the model has no chat template. Make one with gpt3 finetune.")
+        self.tokenizer = tokenizer
+        text = tokenizer.backend_tokenizer.to_str()
+        self._marked, self._plain = Tokenizer.from_str(text), Tokenizer.from_str(text)
+        self._plain.encode_special_tokens = True
+        specials = sorted(
+            (t.content for t in tokenizer.added_tokens_decoder.values() if t.special), key=len, reverse=True
+        )
+        self._spelled = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
+
+    @property
+    def marked(self) -> bool:
+        """Whether the template marks what the assistant says (``{% generation %}``), as training needs it."""
+        return GENERATION.search(self.tokenizer.get_chat_template()) is not None
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids up to where the assistant begins its next answer.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        return self.encode(messages, prompt=True)[0]
+
+    def plain(self, text: str) -> list[int]:
+        """A text's ids, without the template; a special token that it spells stays text."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def encode(self, messages: Sequence[Message], prompt: bool = False) -> tuple[list[int], list[bool]]:
+        """A conversation's ids, and for each whether the assistant says it.
+
+        The text is cut at the template's generation marks and each piece is encoded by itself, as at inference, where the
+        prompt ends at a mark. So ids and marks come from the same pass.
+
+        Args:
+            prompt: end where the assistant begins its next answer; nothing is marked then.
+
+        Raises:
+            InputError: the template fails, takes longer than `SECONDS` or gives no text; a message is not valid Unicode.
+        """
+        if any(SURROGATE.search(message.content) for message in messages):
+            raise InputError("a message holds half a character (a surrogate without its other half). Send whole ones.")
+        used: set[str] = set().union(*(message.content for message in messages))
+        unused = (character for character in map(chr, PRIVATE_USE) if character not in used)
+        hidden: dict[str, str] = {}  # special tokens that messages spell, by the character that stands for each
+
+        def hide(match: re.Match[str]) -> str:
+            found = next((character for character, token in hidden.items() if token == match[0]), next(unused, ""))
+            if not found:
+                raise InputError("the messages use all private characters of Unicode. Leave some out.")
+            hidden[found] = match[0]
+            return found
+
+        turns = [{"role": turn.role, "content": self._spelled.sub(hide, turn.content)} for turn in messages]
+        text, spans = self._render(turns, prompt)
+        ids: list[int] = []
+        said: list[bool] = []
+        place = 0
+        for start, stop in [*spans, (len(text), len(text))]:
+            for piece, by_assistant in ((text[place:start], False), (text[start:stop], True)):
+                found = self._encode(piece, hidden)
+                ids += found
+                said += [by_assistant] * len(found)
+            place = stop
+        if not ids:
+            raise InputError("the chat template makes nothing of these messages. Send others.")
+        return ids, said
+
+    def _encode(self, text: str, hidden: dict[str, str]) -> list[int]:
+        """Ids of a piece of the rendered text, with what messages spell put back as plain text."""
+        ids: list[int] = []
+        for piece in re.split(f"([{''.join(hidden)}])", text) if hidden else [text]:
+            if piece in hidden:
+                ids += self.plain(hidden[piece])
+            else:
+                ids += self._marked.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    def _render(self, turns: list[dict[str, str]], prompt: bool) -> tuple[str, list[tuple[int, int]]]:
+        """The text, and where in it the assistant speaks.
+
+        transformers' sandbox keeps a template from files and the network, and a ``range`` below 100,000; nested loops are
+        allowed. So every line of the template looks at the clock.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        last = time.thread_time() + SECONDS
+
+        def at_line(frame: FrameType, event: str, argument: Any) -> Any:
+            if time.thread_time() > last:
+                raise TimeoutError(f"it has not ended after {SECONDS:g} seconds of computing")
+            return at_line
+
+        def at_call(frame: FrameType, event: str, argument: Any) -> Any:
+            return at_line if frame.f_code.co_filename == TEMPLATE_FILE else None
+
+        names: dict[str, Any] = dict(self.tokenizer.special_tokens_map)  # templates may use {{ bos_token }}
+        before = sys.gettrace()
+        sys.settrace(at_call)
+        try:
+            rendered: Any = render_jinja_template(
+                conversations=[turns],
+                chat_template=self.tokenizer.get_chat_template(),
+                return_assistant_tokens_mask=not prompt,
+                add_generation_prompt=prompt,
+                **names,
+            )
+        except Exception as error:  # it is the template's code: it may raise anything
+            reason = one_line(error).rstrip(".")
+            raise InputError(f"the chat template fails: {reason}. Fix it, or send messages that it takes.") from None
+        finally:
+            sys.settrace(before)
+        texts, spans = rendered
+        return texts[0], [] if prompt else spans[0]
