@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from gpt3.cli.chat import ChatOptions
 from gpt3.finetuning.catalogue import CATALOGUE
-from gpt3.finetuning.options import ChatOptions, FinetuneOptions
+from gpt3.finetuning.options import FinetuneOptions
 from gpt3.inference.options import SamplingOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
