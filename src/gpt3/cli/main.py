@@ -56,7 +56,7 @@ COMMANDS = {
     ),
     "score": Command(
         "how well a model predicts texts: loss, perplexity, bits per byte, token by token",
-        "gpt3.cli.score_options:ScoreOptions",
+        "gpt3.cli.score:ScoreOptions",
         "gpt3.cli.score:run",
         positional="files",
     ),

@@ -20,7 +20,7 @@ from gpt3.tokenizer.loading import prompt_start
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from gpt3.inference.text_scores import TextScore
+    from gpt3.inference.scoring import TextScore
 
 
 def load(
@@ -186,7 +186,7 @@ class LanguageModel:
         Raises:
             InputError: an empty text, one that is no text, or windows out of range.
         """
-        from gpt3.inference.text_scores import score_text
+        from gpt3.inference.scoring import score_text
 
         return score_text(self.engine, self.tokenizer, text, context=context, stride=stride, tokens=tokens, top=top)
 
