@@ -208,7 +208,7 @@ def behind_an_article(out: Path) -> str:
     """
     from gpt3.corpus.wiki import articles
     from gpt3.evaluation.results import mean
-    from gpt3.inference.generation import Job
+    from gpt3.inference.generation import GenerationRequest
     from gpt3.inference.language_model import load
     from gpt3.inference.options import SamplingOptions
 
@@ -222,10 +222,8 @@ def behind_an_article(out: Path) -> str:
                 [*model.encode_prompt(text), model.tokenizer.eos_token_id, *model.encode_prompt(item.context)]
                 for text, item in zip(texts, items, strict=True)
             ]
-            job = Job(model, prompts, SamplingOptions(temperature=0, max_new_tokens=20, stop=["\n"]), slots=32)
-            for _ in job:
-                pass
-            answers = zip(job.results(), items, strict=True)
+            options = SamplingOptions(temperature=0, max_new_tokens=20, stop=["\n"])
+            answers = zip(GenerationRequest(model, prompts, options, slots=32).complete(), items, strict=True)
             right = mean([float(made.text.strip() == item.completions[0].strip()) for made, item in answers])
             lines.append(f"| {task.name} | {stage.name} | {100 * right.value:.1f} ± {100 * right.error:.1f} |")
     return "\n".join(lines)

@@ -26,7 +26,7 @@ import gpt3
 from gpt3.corpus.wiki import Article, articles, document
 from gpt3.finetuning.catalogue import UNCATEGORIZED, about, first_sentence, is_validation
 from gpt3.finetuning.gathering import is_held_out
-from gpt3.inference.generation import Job
+from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.options import SamplingOptions
 from gpt3.tokenizer.chat_template import ChatTemplate, Message, has_template
 
@@ -50,10 +50,8 @@ def answers(model: Any, questions: list[str], most: int) -> list[Any]:
     """Greedy answers, batched. None is longer than the context allows."""
     asked = prompts(model, questions)
     room = min(most, model.engine.context - max(map(len, asked)))
-    job = Job(model, asked, SamplingOptions(temperature=0, max_new_tokens=room), slots=16)
-    for _ in job:
-        pass
-    return job.results()
+    options = SamplingOptions(temperature=0, max_new_tokens=room)
+    return GenerationRequest(model, asked, options, slots=16).complete()
 
 
 def topics(model: Any, asked: list[Article], form: str) -> list[str]:

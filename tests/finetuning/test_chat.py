@@ -20,7 +20,7 @@ from gpt3.errors import InputError
 from gpt3.finetuning import chat as chat_module
 from gpt3.finetuning.chat import Chat
 from gpt3.finetuning.template import add_tokens, end_of_answers, prepare_tokenizer, read_template, set_ends
-from gpt3.inference.generation import Job
+from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.model_folder.load import load_transformers
@@ -257,8 +257,10 @@ def test_an_answer_to_a_few_shot_prompt_ends_at_the_next_question(model, monkeyp
     asked = []
     monkeypatch.setattr(
         chat_module,
-        "Job",
-        lambda model, prompts, options, **more: asked.append(options) or Job(model, prompts, options, **more),
+        "GenerationRequest",
+        lambda model, prompts, options, **more: (
+            asked.append(options) or GenerationRequest(model, prompts, options, **more)
+        ),
     )
     monkeypatch.setattr(chat_template, "EXAMPLES", ())
     chat = Chat(model, SamplingOptions(stop=["END"], max_new_tokens=2), few_shot=True)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Conversation, to_preference
+from gpt3.finetuning.conversations import Conversation, Preference
 from gpt3.finetuning.samples import IGNORED, Cuts, conversation_samples, fitted, preference_samples, shown, text_samples
 from gpt3.finetuning.template import end_of_answers, prepare_tokenizer, read_template
 from gpt3.tokenizer import chat_template
@@ -230,8 +230,7 @@ def test_with_train_on_all_every_token_is_a_label(template) -> None:
 
 def test_a_pair_with_either_answer_too_long_is_dropped(template) -> None:
     long = "It is blue and so on and so on."
-    answers = [(long, "No."), ("No.", long), ("Yes.", "No.")]
-    pairs = [to_preference({"prompt": ONE.content, "chosen": good, "rejected": bad}) for good, bad in answers]
+    pairs = [Preference((ONE,), long, "No."), Preference((ONE,), "No.", long), Preference((ONE,), "Yes.", "No.")]
     limit = len(template.encode((ONE, Message("assistant", long)))[0]) - 1
     rows = preference_samples(pairs, template, limit)
     assert (rows.cuts.samples, rows.cuts.dropped) == (1, 2)

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3.inference import SamplingOptions
 from gpt3.inference.cpu_engine import CpuEngine
-from gpt3.inference.decoding import WORTH_SHARING, Decoder, Row, common
-from gpt3.inference.sampler import Sampler
+from gpt3.inference.decoding import WORTH_SHARING, Decoder, common
+from gpt3.inference.options import SamplingOptions
+from gpt3.inference.row import Row
 from gpt3.inference.speculation import ModelDraft, PromptLookup
 
 CONTEXT = 120
@@ -38,7 +38,7 @@ OPTIONS = SamplingOptions(temperature=0.8, top_k=20, repetition_penalty=1.2, max
 
 
 def new_row(prompt, number=0, options=OPTIONS, vocabulary=300):
-    return Row(prompt, Sampler(options, prompt, seed=1, row=number, ends=set(), vocabulary=vocabulary))
+    return Row(prompt, options, seed=1, number=number, ends=set(), vocabulary=vocabulary)
 
 
 def prompts(count, shared=0, seed=0):

@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from gpt3.cli.generate import run
 from gpt3.cli.main import main
 from gpt3.errors import InputError
-from gpt3.inference import Job, compilation, load
+from gpt3.inference import compilation
 from gpt3.inference.engines import make_engine
+from gpt3.inference.generation import GenerationRequest
+from gpt3.inference.language_model import load
 from gpt3.inference.options import GenerateOptions
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.speed import bytes_per_step
@@ -157,14 +159,14 @@ def test_the_model_is_checked_before_anything_is_loaded(tmp_path, monkeypatch, c
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_interruption_leaves_the_text_so_far(home, capfd, monkeypatch, as_json):
     """Ctrl-C while the twelfth piece is computed, of two samples."""
-    steps = Job.__iter__
+    steps = GenerationRequest.__iter__
 
     def interrupted(job):
         yield from itertools.islice(steps(job), 11)
         raise KeyboardInterrupt
 
     whole = [result.text for result in expected(home, PROMPT, num_samples=2)]
-    monkeypatch.setattr(Job, "__iter__", interrupted)
+    monkeypatch.setattr(GenerationRequest, "__iter__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(GenerateOptions(prompt=PROMPT, json=as_json, num_samples=2, **ANY))
     out = capfd.readouterr().out

@@ -13,7 +13,8 @@ import pytest
 
 from gpt3.cli.generate import run
 from gpt3.errors import InputError
-from gpt3.inference import Job, load
+from gpt3.inference.generation import GenerationRequest
+from gpt3.inference.language_model import load
 from gpt3.inference.options import GenerateOptions
 from gpt3.inference.prompt_list import Prompt, read_prompts
 
@@ -110,7 +111,7 @@ def test_killed_in_the_middle_and_started_again(home, capfd):
 
 def test_an_interruption_keeps_what_is_complete(home, prompts, capfd, monkeypatch):
     options = GenerateOptions(input="prompts.jsonl", output="out.jsonl", **FEW)
-    steps = Job.__iter__
+    steps = GenerationRequest.__iter__
 
     def interrupted(job):
         for taken, step in enumerate(steps(job)):
@@ -118,7 +119,7 @@ def test_an_interruption_keeps_what_is_complete(home, prompts, capfd, monkeypatc
                 raise KeyboardInterrupt
             yield step
 
-    monkeypatch.setattr(Job, "__iter__", interrupted)
+    monkeypatch.setattr(GenerationRequest, "__iter__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(options)
     count = len(lines_of("out.jsonl"))

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from gpt3.errors import InputError
-from gpt3.inference import Generation, LanguageModel, SamplingOptions, sampling
 from gpt3.inference.engines import make_engine
-from gpt3.inference.generation import Job
+from gpt3.inference.generation import Generation, GenerationRequest
+from gpt3.inference.language_model import LanguageModel
+from gpt3.inference.options import SamplingOptions
+from gpt3.inference.row import Row
+from gpt3.inference.sampling import NOTHING_LEFT, Rows, choose
 from gpt3.inference.streaming import TokenBytes
 
 PROMPT = "Once upon a time there was"
@@ -46,13 +49,14 @@ def plain_loop(model, ids, options, seed, row, ends, vocabulary):
     """The reference: every token by a forward pass over all the model sees, alone in its batch."""
     context = model.config.max_position_embeddings
     seen, history = list(ids), list(ids)
-    for step in range(options.max_new_tokens):
+    for _ in range(options.max_new_tokens):
         with torch.no_grad():
             logits = model(torch.tensor([seen]), use_cache=False).logits[:, -1]
-        logits = sampling.process(logits, torch.tensor([history]), options, vocabulary)
-        uniforms = [] if options.temperature == 0 else [sampling.uniform(seed, row, step)]
-        token = sampling.choose(logits, options.temperature == 0, uniforms)[0]
-        if token in ends:
+        sequence = Row(ids, options, seed=seed, number=row, ends=ends, vocabulary=vocabulary)
+        for token in history[len(ids) :]:
+            sequence.push(token)
+        token = choose(logits[0].float().numpy(), Rows([sequence]))
+        if token in ends or token == NOTHING_LEFT:
             break
         history.append(token)
         seen = [*seen, token] if len(seen) < context else history[-(context // 2) :]
@@ -138,9 +142,9 @@ def test_sampling_follows_the_models_distribution(model, tokenizer):
     ids = ids_of(tokenizer, PROMPT)
     options = {"top_k": k, "temperature": 3.0}
     whole = SamplingOptions(num_samples=N, max_new_tokens=2, seed=3, **options)
-    job = Job(language_model(model, tokenizer), [PROMPT], whole, slots=200)
-    list(job)
-    results = job.results()
+    request = GenerationRequest(language_model(model, tokenizer), [PROMPT], whole, slots=200)
+    list(request)
+    results = request.results()
     counts: dict[tuple[int, ...], int] = {}
     for result in results:
         counts[tuple(result.tokens)] = counts.get(tuple(result.tokens), 0) + 1
@@ -235,9 +239,9 @@ def test_a_row_with_no_token_left_stops(model, tokenizer):
     lm = language_model(model, tokenizer)
     lm.vocabulary = 20
     assert ids_of(tokenizer, "!") == [0]
-    job = Job(lm, ["!"], SamplingOptions(no_repeat_ngram=1, max_new_tokens=40, seed=0))
-    list(job)
-    result = job.results()[0]
+    request = GenerationRequest(lm, ["!"], SamplingOptions(no_repeat_ngram=1, max_new_tokens=40, seed=0))
+    list(request)
+    result = request.results()[0]
     assert sorted(result.tokens) == list(range(1, 20))
     assert result.finish_reason == "stop"
 
@@ -273,12 +277,12 @@ def test_stream_yields_as_it_goes(model, tokenizer):
 
 def test_results_may_be_asked_at_any_time(model, tokenizer):
     options = SamplingOptions(num_samples=2, max_new_tokens=30, seed=1)
-    job = Job(language_model(model, tokenizer), [PROMPT], options)
+    request = GenerationRequest(language_model(model, tokenizer), [PROMPT], options)
     whole = generate(model, tokenizer, PROMPT, num_samples=2, max_new_tokens=30, seed=1)
     shown = ["", ""]
-    for sample, piece in itertools.islice(job, 12):
+    for sample, piece in itertools.islice(request, 12):
         shown[sample] += piece
-    for part, complete in zip(job.results(), whole, strict=True):
+    for part, complete in zip(request.results(), whole, strict=True):
         assert part.finish_reason == "interrupted"
         assert part.text == shown[part.index]
         assert complete.text.startswith(part.text)
@@ -331,7 +335,7 @@ def test_half_a_character_is_no_prompt(model, tokenizer):
 
 
 def test_errors_of_a_stream_come_at_the_call(model, tokenizer):
-    with pytest.raises(InputError, match=r"--top-p is 3"):
+    with pytest.raises(InputError, match=r"--top-p 3 must be"):
         stream(model, tokenizer, PROMPT, top_p=3)
     with pytest.raises(InputError, match="a stream is one text"):
         stream(model, tokenizer, PROMPT, num_samples=2)

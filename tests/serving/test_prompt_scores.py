@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gpt3.inference.decoding import Decoder, Row
+from gpt3.inference.decoding import Decoder
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.sampler import Sampler
+from gpt3.inference.row import Row
 from gpt3.inference.scoring import Scores, score_tokens
 
 
@@ -18,8 +18,7 @@ def test_scores_are_those_of_scoring_and_texts_those_of_writing(language_model, 
 
     def row(number: int, score: int | None) -> Row:
         options = SamplingOptions(logprobs=1)
-        sampler = Sampler(options, prompts[number], seed=1, row=number, ends=set(), vocabulary=300)
-        return Row(prompts[number], sampler, score)
+        return Row(prompts[number], options, seed=1, number=number, ends=set(), vocabulary=300, score=score)
 
     def write(scores: list[int | None]) -> list[Row]:
         decoder = Decoder(engine, slots=3, room=128, prompt_tokens=prompt_tokens)

@@ -55,9 +55,9 @@ def bench_formats(options: BenchFormatsOptions) -> list[FormatResult]:
     Raises:
         InputError: texts that cannot be read or are too short to cut prompts from; what `gpt3.load` raises.
     """
-    from gpt3.inference.standard_streams import read_text
+    from gpt3.cli.score import read_source
 
-    texts = [read_text(name) for name in options.text]
+    texts = [read_source(name).text for name in options.text]
     results: list[FormatResult] = []
     prompts: list[list[int]] = []
     plain: list[list[int]] = []
@@ -137,13 +137,11 @@ def continue_greedily(
     model: LanguageModel, prompts: Sequence[list[int]], count: int
 ) -> tuple[list[list[int]], list[list[float]]]:
     """The likeliest continuations, and at each token how much likelier it was than the next one, in nats."""
-    from gpt3.inference.generation import Job
+    from gpt3.inference.generation import GenerationRequest
     from gpt3.inference.options import SamplingOptions
 
-    job = Job(model, list(prompts), SamplingOptions(max_new_tokens=count, temperature=0.0, logprobs=2, seed=0))
-    for _ in job:
-        pass
-    done = job.results()
+    options = SamplingOptions(max_new_tokens=count, temperature=0.0, logprobs=2, seed=0)
+    done = GenerationRequest(model, list(prompts), options).complete()
     gaps = [[token.top[0][1] - token.top[1][1] for token in one.logprobs or []] for one in done]
     return [one.tokens for one in done], gaps
 

@@ -44,7 +44,7 @@ Writer = Callable[[list[list[int]], int], Written]
 def gpt3(request: Request) -> Writer:
     """This package, as `gpt3 generate` runs it: text decoded as it is written."""
     from gpt3 import load
-    from gpt3.inference.generation import Job
+    from gpt3.inference.generation import GenerationRequest
     from gpt3.inference.options import SamplingOptions
 
     weights = request["weights"]
@@ -55,10 +55,7 @@ def gpt3(request: Request) -> Writer:
 
     def write(prompts: list[list[int]], count: int) -> Written:
         options = SamplingOptions(max_new_tokens=count, seed=request["seed"], **how)
-        job = Job(model, prompts, options, slots=len(prompts))
-        for _ in job:
-            pass
-        done = job.results()
+        done = GenerationRequest(model, prompts, options, slots=len(prompts)).complete()
         first, total = max(one.first_token_seconds for one in done), max(one.seconds for one in done)
         return Written([one.tokens for one in done], first, total)
 

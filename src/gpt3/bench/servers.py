@@ -73,9 +73,9 @@ def llama_server(request: Request) -> None:
 
 def engine(request: Request) -> dict[str, Any]:
     """The decode loop with the same texts and no server around it; `one-at-a-time`: in one slot."""
-    from gpt3.inference.decoding import Decoder, Row
+    from gpt3.inference.decoding import Decoder
     from gpt3.inference.options import SamplingOptions
-    from gpt3.inference.sampler import Sampler
+    from gpt3.inference.row import Row
     from gpt3.serving.options import ServeOptions
 
     model = load_gpt3(request)
@@ -88,8 +88,7 @@ def engine(request: Request) -> dict[str, Any]:
         firsts: dict[Row, float] = {}
         rows = []
         for number, ids in enumerate(prompts):
-            sampler = Sampler(options, ids, seed=0, row=number, ends=set(), vocabulary=model.vocabulary)
-            rows.append(Row(ids, sampler))
+            rows.append(Row(ids, options, seed=0, number=number, ends=set(), vocabulary=model.vocabulary))
         began, spent = time.perf_counter(), time.process_time()
         for row in rows:
             decoder.join(row)

@@ -18,7 +18,7 @@ from gpt3.progress import say
 
 if TYPE_CHECKING:
     from gpt3.inference.decoding import Draft
-    from gpt3.inference.generation import Job
+    from gpt3.inference.generation import GenerationRequest
     from gpt3.inference.language_model import LanguageModel
     from gpt3.inference.many_prompts import Tally
     from gpt3.inference.prompt_list import PromptList
@@ -53,10 +53,10 @@ def continue_one(options: GenerateOptions) -> None:
     prompt = read_prompt(options)  # before the model, whose loading takes seconds
 
     from gpt3.inference.compilation import told_when_compiling
-    from gpt3.inference.generation import Job
+    from gpt3.inference.generation import GenerationRequest
 
     model, draft_model = open_models(options)
-    job = Job(model, [prompt], options, options.batch, new_draft(options, model, draft_model))
+    job = GenerationRequest(model, [prompt], options, options.batch, new_draft(options, model, draft_model))
     if not prompt:
         say("the prompt is empty: a new document begins")
     kept, dropped = job.prompt_tokens[0], job.dropped[0]
@@ -229,7 +229,7 @@ def read_prompt(options: GenerateOptions) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def summary(job: Job) -> str:
+def summary(job: GenerationRequest) -> str:
     """The closing note: how much, how fast, why it ended, and the seed that gives it again."""
     results = job.results()
     tokens = sum(result.token_count for result in results)

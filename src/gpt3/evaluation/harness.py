@@ -16,7 +16,7 @@ from gpt3.errors import require
 from gpt3.evaluation.protocol import encode_pair
 from gpt3.inference.beam import beam_search
 from gpt3.inference.continuations import Request, score_requests
-from gpt3.inference.generation import Job
+from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.scoring import score_tokens
 
@@ -90,10 +90,7 @@ class HarnessModel(LM):
         ids = ids[-room:]
         if int(wishes.get("num_beams", 1)) > 1:
             return self._search(ids, options, int(wishes["num_beams"]), float(wishes.get("length_penalty", 1)))
-        job = Job(self.model, [ids], options, self.batch)
-        for _ in job:
-            pass
-        return job.results()[0].text
+        return GenerationRequest(self.model, [ids], options, self.batch).complete()[0].text
 
     def _search(self, ids: list[int], options: SamplingOptions, beams: int, length_penalty: float) -> str:
         best, _ = beam_search(

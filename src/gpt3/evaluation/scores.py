@@ -15,7 +15,7 @@ from gpt3.evaluation.protocol import Question, encode_pair, texts_of
 from gpt3.inference.beam import beam_search
 from gpt3.inference.continuations import ContinuationScore, Request, score_requests
 from gpt3.inference.decoding import common
-from gpt3.inference.generation import Job
+from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.options import SamplingOptions
 
 if TYPE_CHECKING:
@@ -196,10 +196,8 @@ def _greedy(model: LanguageModel, task: Task, asked: Sequence[Question], batch: 
     for begin in range(0, len(asked), GROUP):
         group = asked[begin : begin + GROUP]
         prompts = [_fitting(model, question.context, task.max_new_tokens) for question in group]
-        job = Job(model, [ids for ids, _ in prompts], options, batch)
-        for _ in job:
-            pass
-        for question, (_, dropped), made in zip(group, prompts, job.results(), strict=True):
+        done = GenerationRequest(model, [ids for ids, _ in prompts], options, batch).complete()
+        for question, (_, dropped), made in zip(group, prompts, done, strict=True):
             yield judge_text(task, question, made.text, dropped)
 
 

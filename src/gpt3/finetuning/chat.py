@@ -13,7 +13,7 @@ from gpt3.errors import InputError
 from gpt3.finetuning.conversations import RowError, as_messages
 from gpt3.finetuning.template import end_of_answers
 from gpt3.inference.decoding import Decoder
-from gpt3.inference.generation import Generation, Job
+from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.tokenizer.chat_template import FEW_SHOT_STOPS, ChatTemplate, Message, few_shot_text, has_template
@@ -115,13 +115,13 @@ class Chat:
             stop=[*self.options.stop, *(FEW_SHOT_STOPS if self.few_shot else ())],
         )
         self._drawn += 1
-        job = Job(self.model, [prompt], options, decoder=self._decoder)
+        request = GenerationRequest(self.model, [prompt], options, decoder=self._decoder)
         try:
-            for _, piece in job:
+            for _, piece in request:
                 yield piece
         finally:
-            job.close()
-            self.last = job.result(0)
+            request.close()
+            self.last = request.result(0)
             self.messages.append(Message("assistant", self.last.text.strip()))
 
     def _fitting(self, messages: list[Message]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Checkpoints of TRL's trainers in this project's form: complete or absent, of safetensors and JSON, and exact to the bit.
+"""Checkpoints of TRL's trainers in this project's form: whole or not there, of safetensors and JSON, bit for bit to go on from.
 
 Trainer's own are pickles written in place. Ours are folders as `gpt3 train` writes them (gpt3.training.checkpoint): the
 weights, ``optimizer.safetensors``, ``random.safetensors``, ``state.json``, Trainer's ``trainer_state.json``, and
@@ -23,6 +23,7 @@ from gpt3.training.checkpoint import (
     checkpoints,
     load_optimizer_state,
     manifest_text,
+    newest_whole,
     optimizer_state,
     retained,
     step_of,
@@ -32,11 +33,14 @@ from gpt3.training.tensor_files import entries_of
 CHECKPOINT = "step-{}"
 OPTIMIZER, RANDOM = "optimizer", "random.safetensors"
 KEPT = 2
-"""Newest checkpoints that are kept, with the best one."""
+"""Newest checkpoints that stay, beside the best one."""
 
 
 class Checkpointing:
-    """A mix-in before a Trainer: how it saves and resumes, by methods of Trainer's own names. For one process."""
+    """A mix-in before a Trainer: how it saves and goes on. For one process.
+
+    The names are those of Trainer's own methods, which these take the place of.
+    """
 
     args: Any
     model: Any
@@ -50,7 +54,7 @@ class Checkpointing:
     """TRL's count of what was read."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write ``step-N`` under a temporary name, make it durable, rename it; then remove old ones."""
+        """Write ``step-N`` under a temporary name, make it durable, rename it; then let old ones go."""
         folder, step, best = Path(self.args.output_dir), self.state.global_step, self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(folder / CHECKPOINT.format(best))
@@ -105,3 +109,9 @@ class Checkpointing:
 def plain(optimizer: Any) -> Any:
     """torch's optimizer, out of accelerate's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint in `folder`, and a line on each damaged one that was passed over."""
+    found, damaged = newest_whole(folder)
+    return found, [f"passed over {path}: {reason}" for path, reason in damaged]

@@ -6,9 +6,10 @@ import hashlib
 import re
 from collections.abc import Callable
 
-from gpt3.finetuning.conversations import Conversation
+from gpt3.finetuning.conversations import Conversation, Preference
 
-Filter = Callable[[Conversation], bool]
+Item = Conversation | Preference
+Filter = Callable[[Item], bool]
 
 WORD = re.compile(r"\w+")
 FUNCTION_WORDS = frozenset(  # the commonest of English prose
@@ -32,7 +33,7 @@ NEAR = 0.8
 near duplicates."""
 
 
-def english(item: Conversation) -> bool:
+def english(item: Item) -> bool:
     """Whether question and answers are English, by script and function words; short texts by their script alone."""
     text = " ".join([item.question, *item.answers]).lower()
     letters = [character for character in text if character.isalpha()]
@@ -44,14 +45,14 @@ def english(item: Conversation) -> bool:
     return len(words) < 20 or sum(word in FUNCTION_WORDS for word in words) >= ENGLISH_SHARE * len(words)
 
 
-def length(item: Conversation) -> bool:
+def length(item: Item) -> bool:
     """Whether every answer has a word, and at most LONGEST_WORDS."""
     return all(0 < len(answer.split()) <= LONGEST_WORDS for answer in item.answers)
 
 
-def no_refusal(item: Conversation) -> bool:
+def no_refusal(item: Item) -> bool:
     """Whether no answer begins by declining (its first 200 characters are looked at); of two, whether the chosen one does not."""
-    answers = item.answers if item.rejected is None else item.answers[:1]
+    answers = item.answers if isinstance(item, Conversation) else [item.chosen]
     return not any(REFUSAL.search(answer[:200]) for answer in answers)
 
 
@@ -61,7 +62,7 @@ class FirstSeen:
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
 
-    def __call__(self, item: Conversation) -> bool:
+    def __call__(self, item: Item) -> bool:
         """Remember it and say whether it is new."""
         text = "\n".join([item.question, *item.answers])
         key = hashlib.sha256(" ".join(text.lower().split()).encode("utf-8", "replace")).digest()
@@ -86,7 +87,7 @@ class FirstOfItsKind:
         self._signatures = np.empty((1024, HASHES), np.uint64)
         self._count = 0
 
-    def __call__(self, item: Conversation) -> bool:
+    def __call__(self, item: Item) -> bool:
         """Remember it and say whether it is new."""
         import numpy as np
 

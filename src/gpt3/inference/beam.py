@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt3.inference import drawing
 from gpt3.inference.engine import Cache, Engine, Run
-from gpt3.inference.sampler import NotNumbersError, to_numpy
+from gpt3.inference.sampling import NotNumbersError, to_numpy
+from gpt3.inference.selection import largest
 
 Penalty = Literal["wu", "power"]
 
@@ -121,7 +121,7 @@ def _continuations(beams: Sequence[_Beam], logprobs: NDArray[np.float32], count:
     """The `count` likeliest continuations by one token, likeliest first: (place of the beam, token, log-probability)."""
     found = []
     for place, (beam, row) in enumerate(zip(beams, logprobs, strict=True)):
-        for token in drawing.likeliest(row, min(count, len(row))).tolist():
+        for token in largest(row, min(count, len(row))).tolist():
             found.append((place, token, beam.logprob + float(row[token])))
     return heapq.nlargest(count, found, key=lambda candidate: candidate[2])
 

@@ -13,12 +13,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from gpt3.inference.engine import Engine, Run
-from gpt3.inference.sampler import Choice, NotNumbersError, Sampler, sample_rows
-from gpt3.inference.scoring import Scores, judge
+from gpt3.inference.row import Row
+from gpt3.inference.sampling import NotNumbersError, Token, sample
 
 WORTH_SHARING = 16
 """Tokens that two texts must have in common for one to take them from the other."""
@@ -26,42 +25,6 @@ DRAFT_TOKENS = 8
 """Tokens that are drafted at a time, at most."""
 SHORT_PROMPT = 4
 """A prompt is short if it has fewer tokens than so many for each text that is being written."""
-
-
-class Row:
-    """A text being written.
-
-    Args:
-        prompt: ids, at least one and at most the context.
-        sampler: chooses its tokens.
-        score: score the prompt, too, with as many of the likeliest tokens at each place; None: don't. Such a text is read whole,
-            whatever others have read of it.
-
-    Attributes:
-        tokens: prompt and what was written.
-        scores: of the prompt's tokens from the second on, as far as it was read, in parts.
-        unscored: tokens of the prompt that are still to be scored.
-        restarts: how often the context was full and its last half was read anew.
-        drafted, accepted: tokens that were proposed by a draft, and those of them that were what the model chose.
-    """
-
-    def __init__(self, prompt: Sequence[int], sampler: Sampler, score: int | None = None) -> None:
-        self.tokens = list(prompt)
-        self.sampler, self.score = sampler, score
-        self.scores: list[Scores] = []
-        self.unscored = 0 if score is None else len(self.tokens) - 1
-        self.slot: int | None = None
-        self.unread = list(prompt)
-        self.restarts = 0
-        self.drafted = self.accepted = 0
-
-    def take_scores(self, logits: Tensor, read: int) -> int:
-        """Score what follows the `read` tokens that gave these logits, (read, V); return how many of these rows that took."""
-        first = len(self.tokens) - self.unscored
-        ids = self.tokens[first : first + read]
-        self.scores.append(judge(logits[: len(ids)], torch.tensor(ids), self.score or 0))
-        self.unscored -= len(ids)
-        return len(ids)
 
 
 class Draft(Protocol):
@@ -110,7 +73,7 @@ class Decoder:
             self._free.append(row.slot)
             row.slot = None
 
-    def step(self) -> list[tuple[Row, list[Choice]]]:
+    def step(self) -> list[tuple[Row, list[Token]]]:
         """One forward. Texts that have read all they have get a token (with a draft, one or more), in the order of `rows`.
 
         Raises:
@@ -143,46 +106,44 @@ class Decoder:
             self._held[run.slot] += run.tokens
             del row.unread[: len(run.tokens)]
         chosen = self._choose(rows_of_logits, starts, drafts)
-        for row, choices in chosen.items():
-            self._settle(row, [choice.token for choice in choices], drafts[row])
+        for row, found in chosen.items():
+            self._settle(row, found[-1].id, drafts[row], accepted=len(found) - 1)
         return list(chosen.items())
 
-    def _choose(self, logits: Tensor, starts: dict[Row, int], drafts: dict[Row, list[int]]) -> dict[Row, list[Choice]]:
+    def _choose(self, logits: Tensor, starts: dict[Row, int], drafts: dict[Row, list[int]]) -> dict[Row, list[Token]]:
         """Each text's tokens: the first, and one more for each of its draft that has been right.
 
         Args:
             logits: (M, V); a text's begin at `starts`, one row more than its draft has tokens.
         """
-        chosen: dict[Row, list[Choice]] = {row: [] for row in starts}
+        chosen: dict[Row, list[Token]] = {row: [] for row in starts}
         going = list(starts)  # rows whose draft has been right so far
         while going:
             places = [starts[row] + len(chosen[row]) for row in going]
             whole = places == list(range(len(logits)))
             try:
-                choices = sample_rows(logits if whole else logits[places], [row.sampler for row in going])
+                tokens = sample(logits if whole else logits[places], going)
             except NotNumbersError:
                 raise self.engine.complaint() from None
             still = []
-            for row, choice in zip(going, choices, strict=True):
+            for row, token in zip(going, tokens, strict=True):
                 done = chosen[row]
-                done.append(choice)
-                if len(done) <= len(drafts[row]) and drafts[row][len(done) - 1] == choice.token:
+                done.append(token)
+                if len(done) <= len(drafts[row]) and drafts[row][len(done) - 1] == token.id:
                     still.append(row)
             going = still
         return chosen
 
-    def _settle(self, row: Row, tokens: list[int], draft: list[int]) -> None:
-        """Take what was chosen, and back what was drafted in vain."""
+    def _settle(self, row: Row, newest: int, draft: list[int], accepted: int) -> None:
+        """Take back what was drafted in vain; the newest token is to be read next."""
         assert row.slot is not None
-        wrong = len(draft) - (len(tokens) - 1)
-        if wrong:
+        if wrong := len(draft) - accepted:
             held = self._held[row.slot]
             del held[len(held) - wrong :]
             self.cache.truncate(row.slot, len(held))
-        row.tokens += tokens
-        row.unread = tokens[-1:]
+        row.unread = [newest]
         row.drafted += len(draft)
-        row.accepted += len(tokens) - 1
+        row.accepted += accepted
 
     def _propose(self) -> list[list[int]]:
         """A draft for each row that is writing; none for those that still read their prompt."""

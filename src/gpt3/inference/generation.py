@@ -1,4 +1,4 @@
-"""Prompts continued by a model, piece by piece: a `Job` of one or many prompts, several samples each."""
+"""Prompts continued by a model, in pieces of text as they are generated: one prompt or many, several samples of each."""
 
 from __future__ import annotations
 
@@ -6,34 +6,17 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from gpt3.errors import InputError
-from gpt3.inference.decoding import Decoder, Draft, Row
+from gpt3.inference.decoding import Decoder, Draft
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.sampler import Choice, Sampler, bad_word_ids
-from gpt3.inference.sampling import NOTHING_LEFT
-from gpt3.inference.streaming import TextStream
+from gpt3.inference.sampling import Token
+from gpt3.inference.sequence import RunningSequence
+from gpt3.inference.text_model import TextModel
 
-if TYPE_CHECKING:
-    from gpt3.inference.language_model import LanguageModel
-
-SIDE_BY_SIDE = 8
-"""Texts that are written at a time unless another number is asked for: each has a cache."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token that was written, with its place in the model's own distribution: no penalties, no temperature."""
-
-    id: int
-    text: str
-    """Its bytes as text; U+FFFD where they are part of a character."""
-    logprob: float
-    """Natural logarithm of its probability."""
-    top: list[tuple[int, float]]
-    """The likeliest ids and their log-probabilities, likeliest first, as many as were asked for."""
+PARALLEL = 8
+"""Sequences generated at a time unless another number is given: each has a cache."""
 
 
 @dataclass(frozen=True)
@@ -50,38 +33,38 @@ class Generation:
     """What was continued."""
 
     text: str
-    """The continuation, without the prompt, up to end-of-text or a stop string (neither is in it)."""
+    """The continuation, without the prompt, up to EOS or a stop string (neither is in it)."""
 
     tokens: list[int]
-    """The ids that were chosen, end-of-text left out; those that spelled a stop string are in it."""
+    """The ids that were chosen, EOS left out; those that spelled a stop string are in it."""
 
     finish_reason: str
-    """"stop": end-of-text, a stop string, or no token left to choose; "length": max_new_tokens; "interrupted"."""
+    """"stop": EOS, a stop string, or no token left to choose; "length": max_new_tokens; "interrupted"."""
 
     prompt_tokens: int
-    """Tokens of the prompt that the model saw (end-of-text where the prompt is empty)."""
+    """Tokens of the prompt that the model saw (EOS where the prompt is empty)."""
 
     dropped_prompt_tokens: int
     """The oldest tokens of a prompt longer than the context, which the model did not see."""
 
     restarts: int
-    """How often the context was full, and writing went on from its last half."""
+    """How often the context was full and generation continued from its last half."""
 
     seed: int
     """The seed that gives this text again."""
 
     seconds: float
-    """From the start of the job to the sample's last token; samples are written side by side."""
+    """From the start of the request to the sample's last token; samples are generated in parallel."""
 
     first_token_seconds: float
-    """From the start of the job to the sample's first token."""
+    """From the start of the request to the sample's first token."""
 
     logprobs: list[Token] | None = None
     """Of each of `tokens`, where they were asked for."""
 
     @property
     def token_count(self) -> int:
-        """Tokens written."""
+        """Tokens generated."""
         return len(self.tokens)
 
     @property
@@ -91,9 +74,12 @@ class Generation:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it for JSON, the two computed values included; `logprobs` only where they were asked for."""
-        values = dataclasses.asdict(self)
-        if self.logprobs is None:
-            del values["logprobs"]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        details = values.pop("logprobs")
+        if details is not None:
+            values["logprobs"] = [
+                {"id": token.id, "text": token.text, "logprob": token.logprob, "top": token.top} for token in details
+            ]
         return {
             **values,
             "seconds": round(self.seconds, 4),
@@ -103,23 +89,8 @@ class Generation:
         }
 
 
-@dataclass
-class _Sample:
-    """A continuation while it is written."""
-
-    prompt_index: int
-    index: int
-    row: Row
-    stream: TextStream
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[Token] = field(default_factory=list)
-    finish_reason: str | None = None
-    first: float = 0.0
-    seconds: float = 0.0
-
-
-class Job:
-    """Prompts being continued, side by side.
+class GenerationRequest:
+    """Prompts to continue in parallel.
 
     Iterate over it once for (number of the sample, piece of text) as they are made; `results` may be asked at any time. Sample s
     of prompt p has the number p x num_samples + s. What it becomes depends on the seed and that number only; where the prompts
@@ -129,11 +100,11 @@ class Job:
         model: what `gpt3.load` returns.
         prompts: texts to continue, "" begins a new document; or lists of ids.
         options: how tokens are chosen and when a text ends.
-        slots: texts written at a time; None: SIDE_BY_SIDE or as many as there are.
+        slots: sequences at a time; None: PARALLEL or as many as there are.
         draft: proposes tokens ahead (speculative decoding).
         first: place of the first of `prompts` in the whole list, added to their numbers.
-        decoder: one that goes on from job to job, so that prompts which begin like an earlier text read the rest only; it
-            brings its own slots, room and draft.
+        decoder: one that serves several requests, so that prompts which begin like an earlier text read the rest only; it
+            brings its own slots, capacity and draft.
 
     Attributes:
         prompt_tokens: how many tokens of each prompt the model sees.
@@ -146,7 +117,7 @@ class Job:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: TextModel,
         prompts: Sequence[str | Sequence[int]],
         options: SamplingOptions,
         slots: int | None = None,
@@ -154,120 +125,81 @@ class Job:
         first: int = 0,
         decoder: Decoder | None = None,
     ) -> None:
-        self.model, self.options, self._first = model, options, first
+        self.options, self._first = options, first
         self.prompts = [prompt if isinstance(prompt, str) else model.text_of(prompt) for prompt in prompts]
         self.seed = secrets.randbits(31) if options.seed is None else options.seed
-        bad_words = bad_word_ids(options.bad_words, model.encode_word)
-        self._samples: list[_Sample] = []
-        self.prompt_tokens: list[int] = []
-        self.dropped: list[int] = []
+        encoded = [
+            model.encode_prompt(prompt) if isinstance(prompt, str) else model.check_ids(prompt) for prompt in prompts
+        ]
         context, count = model.engine.context, options.num_samples
-        for number, prompt in enumerate(prompts):
-            ids = model.encode_prompt(prompt) if isinstance(prompt, str) else model.check_ids(prompt)
-            self.dropped.append(max(0, len(ids) - context))
-            ids = ids[self.dropped[-1] :]
-            self.prompt_tokens.append(len(ids))
-            for index in range(count):
-                sampler = Sampler(
-                    options,
-                    ids,
-                    seed=self.seed,
-                    row=(first + number) * count + index,
-                    ends=model.ends,
-                    vocabulary=model.vocabulary,
-                    bad_words_ids=bad_words,
-                )
-                stream = TextStream(model.token_bytes, options.stop)
-                self._samples.append(_Sample(number, index, Row(ids, sampler), stream))
-        slots = min(slots or SIDE_BY_SIDE, len(self._samples))
-        room = min(context, max(self.prompt_tokens, default=1) + options.max_new_tokens)
-        self._decoder = decoder or Decoder(model.engine, max(slots, 1), room, draft=draft)
-        self._numbers = {sample.row: number for number, sample in enumerate(self._samples)}
-        for sample in self._samples:
-            self._decoder.join(sample.row)
+        self.dropped = [max(0, len(ids) - context) for ids in encoded]
+        seen = [ids[-context:] for ids in encoded]
+        self.prompt_tokens = [len(ids) for ids in seen]
+        self._sequences = [
+            RunningSequence(model, ids, options, seed=self.seed, number=(first + number) * count + index)
+            for number, ids in enumerate(seen)
+            for index in range(count)
+        ]
+        slots = max(1, min(slots or PARALLEL, len(self._sequences)))
+        capacity = min(context, max(self.prompt_tokens, default=1) + options.max_new_tokens)
+        self._decoder = decoder or Decoder(model.engine, slots, capacity, draft=draft)
+        for sequence in self._sequences:
+            self._decoder.join(sequence.row)
         self._began = time.perf_counter()
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         self._began = time.perf_counter()
-        decoder = self._decoder
-        while decoder.rows or decoder.waiting:
-            for row, choices in decoder.step():
-                number = self._numbers[row]
-                piece = self._take(self._samples[number], choices)
-                if self._samples[number].finish_reason is not None:
-                    decoder.leave(row)
+        numbers = {sequence.row: number for number, sequence in enumerate(self._sequences)}
+        while self._decoder.rows or self._decoder.waiting:
+            for row, tokens in self._decoder.step():
+                number = numbers[row]
+                piece = self._sequences[number].take(tokens)
+                if self.finished(number):
+                    self._decoder.leave(row)
                 if piece:
                     yield number, piece
 
-    def _take(self, sample: _Sample, choices: list[Choice]) -> str:
-        """Give a sample its next tokens; return the text that can be shown."""
-        pieces = []
-        sample.seconds = time.perf_counter() - self._began
-        if not sample.tokens:
-            sample.first = sample.seconds
-        for choice in choices:
-            if choice.token == NOTHING_LEFT or choice.token in self.model.ends:
-                sample.finish_reason = "stop"
-                break
-            sample.tokens.append(choice.token)
-            if self.options.logprobs is not None:
-                text = self.model.token_bytes[choice.token].decode("utf-8", "replace")
-                sample.logprobs.append(Token(choice.token, text, choice.logprob or 0.0, list(choice.top)))
-            pieces.append(sample.stream.push(choice.token))
-            if sample.stream.stopped:
-                sample.finish_reason = "stop"
-            elif len(sample.tokens) == self.options.max_new_tokens:
-                sample.finish_reason = "length"
-            if sample.finish_reason is not None:
-                break
-        if sample.finish_reason is not None:
-            pieces.append(sample.stream.finish())
-            if sample.stream.stopped:  # the last, incomplete character became U+FFFD and completed a stop string
-                sample.finish_reason = "stop"
-        return "".join(pieces)
+    def complete(self) -> list[Generation]:
+        """Generate all samples to their ends."""
+        for _ in self:
+            pass
+        return self.results()
 
     def close(self) -> None:
-        """Write no further: what is not complete stays as it is, and a decoder that goes on has its slots back."""
-        for sample in self._samples:
-            if sample.finish_reason is None and (
-                sample.row in self._decoder.rows or sample.row in self._decoder.waiting
-            ):
-                self._decoder.leave(sample.row)
+        """Stop: what is not complete stays as it is, and a decoder of several requests has its slots back."""
+        for sequence in self._sequences:
+            if sequence.row in self._decoder.rows or sequence.row in self._decoder.waiting:
+                self._decoder.leave(sequence.row)
 
     def finished(self, number: int) -> bool:
         """Whether a sample is complete."""
-        return self._samples[number].finish_reason is not None
+        return self._sequences[number].finish_reason is not None
 
     def result(self, number: int) -> Generation:
-        """A sample as far as it is written; "interrupted" is the finish reason of one that is not complete."""
-        sample = self._samples[number]
+        """A sample as far as it is; "interrupted" is the finish reason of one that is not complete."""
+        sequence = self._sequences[number]
+        prompt, index = divmod(number, self.options.num_samples)
         return Generation(
-            index=sample.index,
-            prompt_index=self._first + sample.prompt_index,
-            prompt=self.prompts[sample.prompt_index],
-            text=sample.stream.text,
-            tokens=list(sample.tokens),
-            finish_reason=sample.finish_reason or "interrupted",
-            prompt_tokens=self.prompt_tokens[sample.prompt_index],
-            dropped_prompt_tokens=self.dropped[sample.prompt_index],
-            restarts=sample.row.restarts,
+            index=index,
+            prompt_index=self._first + prompt,
+            prompt=self.prompts[prompt],
+            text=sequence.text,
+            tokens=list(sequence.tokens),
+            finish_reason=sequence.finish_reason or "interrupted",
+            prompt_tokens=self.prompt_tokens[prompt],
+            dropped_prompt_tokens=self.dropped[prompt],
+            restarts=sequence.row.restarts,
             seed=self.seed,
-            seconds=sample.seconds,
-            first_token_seconds=sample.first,
-            logprobs=None if self.options.logprobs is None else list(sample.logprobs),
+            seconds=max(0.0, sequence.last_at - self._began),
+            first_token_seconds=max(0.0, sequence.first_at - self._began),
+            logprobs=None if self.options.logprobs is None else list(sequence.details),
         )
 
     def results(self) -> list[Generation]:
         """Every sample, as `result` gives it."""
-        return [self.result(number) for number in range(len(self._samples))]
+        return [self.result(number) for number in range(len(self._sequences))]
 
     def accepted(self) -> tuple[int, int]:
         """Tokens that a draft proposed so far, and those of them that were right."""
-        rows = [sample.row for sample in self._samples]
+        rows = [sequence.row for sequence in self._sequences]
         return sum(row.drafted for row in rows), sum(row.accepted for row in rows)
-
-
-def check_stream(options: SamplingOptions) -> None:
-    """Raise InputError unless one text is asked for."""
-    if options.num_samples != 1:
-        raise InputError(f"num_samples is {options.num_samples}; a stream is one text: give 1, or use complete")

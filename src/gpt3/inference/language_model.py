@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 from gpt3.errors import InputError
 from gpt3.inference.decoding import Draft
-from gpt3.inference.engine import Engine
 from gpt3.inference.engines import make_engine
-from gpt3.inference.generation import Generation, Job, check_stream
+from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.reference_engine import ReferenceEngine
-from gpt3.inference.streaming import TokenBytes
-from gpt3.tokenizer.loading import prompt_start
+from gpt3.inference.text_model import TextModel
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-    from gpt3.inference.scoring import TextScore
+    from gpt3.inference.text_scores import TextScore
 
 
 def load(
@@ -65,37 +60,8 @@ def load(
     return LanguageModel(model, tokenizer, make_engine(model, weight_format, take=True))
 
 
-class LanguageModel:
-    """A model, its tokenizer, and an engine that runs it.
-
-    Args:
-        model: a causal language model of transformers.
-        tokenizer: its byte-level BPE.
-        engine: None: the model's own forward, which follows the weights as they are trained.
-
-    Attributes:
-        ends: ids that end a text: generation_config.json's, and the tokenizer's end-of-text.
-        vocabulary: ids from here on are never chosen.
-
-    Raises:
-        InputError: the tokenizer does not belong to the model, or is no byte-level BPE.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, engine: Engine | None = None
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.engine = ReferenceEngine(model) if engine is None else engine
-        self.config = model.config
-        self.token_bytes = TokenBytes(tokenizer)
-        if len(tokenizer) > self.engine.vocabulary:
-            raise InputError(
-                f"the tokenizer has {len(tokenizer):,} ids, the model {self.engine.vocabulary:,}; use the model's own tokenizer"
-            )
-        self.vocabulary = min(self.engine.vocabulary, self.token_bytes.size)
-        configured = getattr(model.generation_config, "eos_token_id", None)
-        ends = set(configured) if isinstance(configured, (list, tuple)) else {configured}
-        self.ends = {int(token) for token in (*ends, tokenizer.eos_token_id) if token is not None}
+class LanguageModel(TextModel):
+    """A model one can talk to; arguments and attributes are TextModel's."""
 
     @overload
     def complete(
@@ -144,10 +110,8 @@ class LanguageModel:
         if n is not None:
             changes["num_samples"] = n
         options = with_changes(options, changes)
-        job = Job(self, [prompts] if isinstance(prompts, str) else list(prompts), options, draft=draft)
-        for _ in job:
-            pass
-        results, count = job.results(), options.num_samples
+        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        results, count = GenerationRequest(self, asked, options, draft=draft).complete(), options.num_samples
         if isinstance(prompts, str):
             return results
         return [results[start : start + count] for start in range(0, len(results), count)]
@@ -163,9 +127,9 @@ class LanguageModel:
             InputError: as `complete`; at the call, not at the first piece.
         """
         options = with_changes(options, changes)
-        check_stream(options)
-        job = Job(self, [prompt], options, draft=draft)
-        return (piece for _, piece in job)
+        if options.num_samples != 1:
+            raise InputError(f"num_samples is {options.num_samples}, but a stream is one text. Use 1, or `complete`.")
+        return (piece for _, piece in GenerationRequest(self, [prompt], options, draft=draft))
 
     def score(
         self,
@@ -186,56 +150,9 @@ class LanguageModel:
         Raises:
             InputError: an empty text, one that is no text, or windows out of range.
         """
-        from gpt3.inference.scoring import score_text
+        from gpt3.inference.text_scores import score_text
 
         return score_text(self.engine, self.tokenizer, text, context=context, stride=stride, tokens=tokens, top=top)
-
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of a prompt; end-of-text, where documents begin, for an empty one.
-
-        What the tokenizer itself puts before texts, as OPT's does with ``</s>``, stands before the prompt.
-
-        Raises:
-            InputError: the prompt holds half a surrogate pair, which is no character.
-        """
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"the prompt is no text at character {error.start} ({error.reason}); give it in UTF-8"
-            ) from None
-        ids: list[int] = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] if prompt else []
-        ids = prompt_start(self.tokenizer) + ids
-        if ids:
-            return self.check_ids(ids)
-        start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
-        if start is None:
-            raise InputError("the prompt is empty and the tokenizer has no end-of-text to begin from; give a --prompt")
-        return [start]
-
-    def encode_word(self, word: str) -> list[int]:
-        """Token ids of a text that is not to be written."""
-        ids: list[int] = self.tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
-
-    def check_ids(self, ids: Sequence[int]) -> list[int]:
-        """A prompt of ids, which the model must know.
-
-        Raises:
-            InputError: none, or one outside the vocabulary.
-        """
-        if not ids:
-            raise InputError("the prompt has no ids; give at least one")
-        if not 0 <= min(ids) <= max(ids) < self.vocabulary:
-            wrong = next(token for token in ids if not 0 <= token < self.vocabulary)
-            raise InputError(
-                f"the prompt has the id {wrong}, the model and its tokenizer {self.vocabulary:,} ids from 0"
-            )
-        return list(ids)
-
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text that ids spell."""
-        return b"".join(self.token_bytes[token] for token in ids).decode("utf-8", "replace")
 
 
 def with_changes(options: SamplingOptions | None, changes: dict[str, Any]) -> SamplingOptions:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpt3.inference.generation import Job
+from gpt3.inference.generation import GenerationRequest
 from gpt3.progress import Progress
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def continue_all(
         for start in range(written // (group * count) * group, len(prompts), group):
             part = prompts[start : start + group]
             new_job()
-            job = Job(model, [prompt.text for prompt in part], options, batch, new_draft(), first=start)
+            job = GenerationRequest(model, [prompt.text for prompt in part], options, batch, new_draft(), first=start)
             missing = iter(range(max(0, written - start * count), len(part) * count))
             for samples in _in_order(job, missing, first_token):
                 write([record(sample, part[sample.prompt_index - start].id) for sample in samples])
@@ -102,7 +102,9 @@ def record(sample: Generation, name: str | int | None) -> dict[str, Any]:
     return values if name is None else {"id": name, **values}
 
 
-def _in_order(job: Job, missing: Iterator[int], first_token: Callable[[], None]) -> Iterator[list[Generation]]:
+def _in_order(
+    job: GenerationRequest, missing: Iterator[int], first_token: Callable[[], None]
+) -> Iterator[list[Generation]]:
     """Samples as they become complete, each once, by number; several at a time where they waited for one before them."""
     waited_for = next(missing, None)
 

@@ -1,205 +1,157 @@
-"""What a user may ask of text generation: names, units, ranges, defaults. Nothing heavy is imported here."""
+"""Options of text generation: names, units, ranges and defaults. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
 
-from gpt3.errors import InputError
+from gpt3.options import DType, Options, Quantize, flag, option
 
-DType = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES: tuple[str, ...] = get_args(DType)
-Quantize = Literal["none", "int8"]
 QUANTIZE: tuple[str, ...] = get_args(Quantize)
-SMALLEST_PENALTY = 0.01  # a logit divided by a smaller one may overflow
 SMALLEST_TEMPERATURE = 1e-6  # below it a float32 logit divided by the temperature may overflow
 
 
 @dataclass(frozen=True)
-class SamplingOptions:
+class SamplingOptions(Options):
     """How the next token is chosen and when the text ends. The defaults are the model's own distribution, untouched.
 
     Raises:
-        InputError: on creation, one line naming every value out of its range and what it may be.
+        InputError: on creation; names every value out of its range and what it may be.
     """
 
-    max_new_tokens: int = 200
-    """Tokens to write at most, per sample; 1 and up."""
-    temperature: float = 1.0
-    """Divides the logits: below 1 plainer text, above 1 wilder; 0 is greedy (the likeliest token), else from 1e-6."""
-    top_k: int = 0
-    """Choose among the k likeliest tokens only (Fan et al. 2018); 0 is all."""
-    top_p: float = 1.0
-    """Choose among the fewest tokens with this much probability together (Holtzman et al. 2019); above 0, 1 is all."""
-    min_p: float = 0.0
-    """Choose among tokens at least this many times as likely as the likeliest (Nguyen et al. 2024); 0 is all, up to 1."""
-    typical_p: float = 1.0
-    """Choose among the tokens nearest to the expected surprise that have this much probability together (Meister et al. 2022);
-    above 0, 1 is all."""
-    logit_bias: dict[int, float] = field(default_factory=dict)
-    """What is added to the logits of single tokens, -100 to 100, by id: {"50256": -100} keeps end-of-text away."""
-    repetition_penalty: float = 1.0
-    """Above 1, makes tokens already in prompt or text less likely (Keskar et al. 2019); from 0.01, 1 is none."""
-    presence_penalty: float = 0.0
-    """Taken from the logit of every token already in the text, not the prompt (OpenAI's definition); -2 to 2, 0 is none."""
-    frequency_penalty: float = 0.0
-    """Taken from a token's logit once for each time it is in the text, not the prompt (OpenAI's); -2 to 2, 0 is none."""
-    no_repeat_ngram: int = 0
-    """Let no run of this many tokens come twice in prompt and text (Paulus et al. 2017); 0 is no limit."""
-    bad_words: list[str] = field(default_factory=list)
-    """Words that are not written, as the tokenizer spells them, alone or after a space; may be given several times."""
-    min_new_tokens: int = 0
-    """End-of-text is not chosen before so many tokens are written (stop strings still end a text); 0 is no limit."""
-    stop: list[str] = field(default_factory=list)
-    """Texts that end a sample, neither they nor what follows being shown; may be given several times."""
-    seed: int | None = None
-    """The same seed gives the same text; 0 and up. Default: another one every time, which is reported."""
-    num_samples: int = 1
-    """Continuations to write side by side; sample i depends on seed and i only."""
-    logprobs: int | None = None
-    """Log-probabilities of each chosen token and of this many likeliest, by the model itself before any option here; 0: the
-    chosen alone. Default: none."""
+    max_new_tokens: int = option(200, least=1, group="Length", common=True)
+    """Tokens to generate at most for each sample."""
+    min_new_tokens: int = option(0, least=0)
+    """Prevent EOS tokens until a sample has this many tokens; stop strings still end it; 0 is no limit."""
+    stop: list[str] = option([], common=True)
+    """Strings that end a sample; neither they nor what follows is shown. May be given several times."""
+    temperature: float = option(1.0, least=0, group="Sampling", common=True)
+    """Divides the logits: below 1 plainer text, above 1 more varied; 0 is greedy, else from 1e-6."""
+    top_k: int = option(0, least=0, common=True)
+    """Sample among the k likeliest tokens only (Fan et al. 2018); 0 keeps all."""
+    top_p: float = option(1.0, above=0, most=1, common=True)
+    """Sample among the fewest tokens with this total probability (Holtzman et al. 2019); 1 keeps all."""
+    min_p: float = option(0.0, least=0, most=1)
+    """Drop tokens less than this many times as likely as the likeliest (Nguyen et al. 2024); 0 keeps all."""
+    typical_p: float = option(1.0, above=0, most=1)
+    """Keep the tokens of nearest to typical surprise with this total probability (Meister et al. 2022); 1 keeps all."""
+    repetition_penalty: float = option(1.0, least=0.01)
+    """Above 1, makes tokens already in prompt or text less likely (Keskar et al. 2019); 1 is none."""
+    presence_penalty: float = option(0.0, least=-2, most=2)
+    """Subtracted from the logit of every token already in the text, not the prompt (OpenAI's); 0 is none."""
+    frequency_penalty: float = option(0.0, least=-2, most=2)
+    """Subtracted from a token's logit once for each time it is in the text, not the prompt (OpenAI's); 0 is none."""
+    no_repeat_ngram: int = option(0, least=0)
+    """Let no run of this many tokens occur twice in prompt and text (Paulus et al. 2017); 0 is no limit."""
+    logit_bias: dict[int, float] = option({}, least=-100, most=100)
+    """Added to the logits of single tokens, by id: {"50256": -100} prevents EOS."""
+    bad_words: list[str] = option([])
+    """Words to prevent, as the tokenizer spells them, alone or after a space. May be given several times."""
+    seed: int | None = option(None, least=0, common=True)
+    """The same seed gives the same text. Default: a random one, which is reported."""
+    num_samples: int = option(1, least=1, common=True)
+    """Continuations of each prompt; sample i depends on the seed and i only."""
+    logprobs: int | None = option(None, least=0)
+    """Log-probabilities by the model itself, of the chosen token and this many of the likeliest. Default: none."""
 
     def __post_init__(self) -> None:
         for name in ("stop", "bad_words"):  # a single text is the common case
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, [getattr(self, name)])
-        errors = self.errors()
-        if errors:
-            raise InputError("; ".join(errors))
+        super().__post_init__()
 
-    def errors(self) -> list[str]:
-        """Every value out of its range, one clause each: name, value, remedy."""
-        found: list[str] = []
-        fine: set[str] = set()
+    @cached_property
+    def changed(self) -> frozenset[str]:
+        """The options here that are not at their defaults."""
+        neutral = SamplingOptions()
+        names = [field.name for field in dataclasses.fields(SamplingOptions)]
+        return frozenset(name for name in names if getattr(self, name) != getattr(neutral, name))
 
-        def check(name: str, holds: bool, remedy: str) -> None:
-            if holds:
-                fine.add(name)
-            else:
-                found.append(f"--{name.replace('_', '-')} is {getattr(self, name)!r}; {remedy}")
-
-        check("max_new_tokens", _whole(self.max_new_tokens, 1), "give a whole number from 1")
-        check(
-            "temperature",
-            _number(self.temperature) and (self.temperature == 0 or self.temperature >= SMALLEST_TEMPERATURE),
-            f"give 0 (greedy) or a number from {SMALLEST_TEMPERATURE:g}",
-        )
-        check("top_k", _whole(self.top_k, 0), "give a whole number from 1, or 0 for all tokens")
-        check("top_p", _number(self.top_p) and 0 < self.top_p <= 1, "give a number above 0 and up to 1")
-        check("min_p", _number(self.min_p) and 0 <= self.min_p <= 1, "give a number from 0 to 1")
-        check("typical_p", _number(self.typical_p) and 0 < self.typical_p <= 1, "give a number above 0 and up to 1")
-        check("logit_bias", _biases(self.logit_bias), 'give numbers from -100 to 100 by token id, as {"50256": -100}')
-        check(
-            "repetition_penalty",
-            _number(self.repetition_penalty) and self.repetition_penalty >= SMALLEST_PENALTY,
-            f"give a number from {SMALLEST_PENALTY:g} (1 is no penalty)",
-        )
-        for name in ("presence_penalty", "frequency_penalty"):
-            value = getattr(self, name)
-            check(name, _number(value) and abs(value) <= 2, "give a number from -2 to 2 (0 is no penalty)")
-        check("no_repeat_ngram", _whole(self.no_repeat_ngram, 0), "give a whole number from 1, or 0 for no limit")
-        check("bad_words", _texts(self.bad_words), "give texts of at least one character")
-        check("min_new_tokens", _whole(self.min_new_tokens, 0), "give a whole number from 0")
-        check("stop", _texts(self.stop), "give texts of at least one character")
-        check("seed", self.seed is None or _whole(self.seed, 0), "give a whole number from 0")
-        check("num_samples", _whole(self.num_samples, 1), "give a whole number from 1")
-        check("logprobs", self.logprobs is None or _whole(self.logprobs, 0), "give a whole number from 0")
-
-        if {"num_samples", "temperature"} <= fine and self.temperature == 0 and self.num_samples > 1:
-            found.append(
-                f"--num-samples is {self.num_samples} with --temperature 0, which writes the same text every time; "
-                "give --num-samples 1 or a temperature above 0"
+    def errors(self) -> Iterator[str]:
+        """As Options': contradictions, and what the ranges do not say."""
+        if _numbers(self.temperature) and 0 < self.temperature < SMALLEST_TEMPERATURE:
+            yield f"--temperature {self.temperature!r} must be 0 (greedy) or at least {SMALLEST_TEMPERATURE:g}"
+        for name in ("stop", "bad_words"):
+            if "" in _items(getattr(self, name)):
+                yield f"{flag(name)} {getattr(self, name)!r} must be texts of at least one character"
+        if isinstance(self.logit_bias, dict):
+            for token in self.logit_bias:
+                if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+                    yield f"--logit-bias {token!r} must be a token id, a whole number from 0"
+        if _numbers(self.num_samples, self.temperature) and self.temperature == 0 and self.num_samples > 1:
+            yield (
+                f"--num-samples {self.num_samples} with --temperature 0 gives the same text every time. "
+                "Use --num-samples 1 or a temperature above 0"
             )
-        if {"min_new_tokens", "max_new_tokens"} <= fine and self.min_new_tokens > self.max_new_tokens:
-            found.append(
-                f"--min-new-tokens is {self.min_new_tokens} with --max-new-tokens {self.max_new_tokens}; "
-                "give a minimum up to the maximum"
-            )
-        if {"stop", "bad_words"} <= fine and (both := [text for text in self.stop if text in self.bad_words]):
-            found.append(
-                f"--stop and --bad-words both have {both[0]!r}, which then ends no text; give it to one of them"
-            )
-        return found
+        if _numbers(self.min_new_tokens, self.max_new_tokens) and self.min_new_tokens > self.max_new_tokens >= 1:
+            yield f"--min-new-tokens {self.min_new_tokens} exceeds --max-new-tokens {self.max_new_tokens}. Use fewer"
+        if both := [text for text in _items(self.stop) if text in _items(self.bad_words)]:
+            yield f"--stop and --bad-words both have {both[0]!r}, which then ends no text. Give it to one of them"
 
 
 @dataclass(frozen=True)
 class GenerateOptions(SamplingOptions):
-    """Continue a text with a trained model: streams to standard output as it is written."""
+    """Continue a text with a trained model; it appears on standard output as it is generated."""
 
-    top_p: float = 0.9
-    """Choose among the fewest tokens with this much probability together; above 0, 1 is all. Default: the paper's (App. F)."""
-    model: str | None = None
+    top_p: float = option(0.9, above=0, most=1, common=True)
+    """Sample among the fewest tokens with this total probability; 1 keeps all. Default: 0.9, the paper's (App. F)."""
+    model: str | None = option(None, group="Model", common=True)
     """A model folder, a run folder, a run's name in ./runs, or a hub id. Default: the newest run in ./runs."""
-    prompt: str | None = None
-    """The text to continue; "-" reads standard input. Default: what is piped in, else the beginning of a document."""
-    prompt_file: str | None = None
+    draft: str | None = option(None)
+    """A smaller model with the same tokenizer that guesses tokens ahead; the model checks several at once."""
+    lookup: bool = option(False)
+    """Guess tokens ahead from what followed the same words in prompt and text (prompt lookup, Saxena 2023)."""
+    prompt: str | None = option(None, group="Input and output", common=True)
+    """The text to continue; "-" reads standard input. Default: piped input, else the start of a document."""
+    prompt_file: str | None = option(None)
     """A UTF-8 text file to continue, in place of --prompt; "-" is standard input."""
-    input: str | None = None
-    """A file of many prompts, one a line: .jsonl with {"prompt": "...", "id": ...}, else plain text; "-" is standard input."""
-    output: str | None = None
-    """Where the samples of --input go, one JSON object a line; started again, it goes on. Default: standard output."""
-    overwrite: bool = False
-    """Begin --output anew whatever is in it."""
-    batch: int = 8
-    """Samples that are written side by side; each has a cache of its own."""
-    json: bool = False
-    """Print one JSON object a line and sample, when it is complete, in place of text."""
-    stats: bool = False
-    """Tell the time to the first token, tokens/s, GB/s of weights read and their share of what the memory gives."""
-    device: str = "auto"
+    input: str | None = option(None, common=True)
+    """A file of prompts, one per line: .jsonl with {"prompt": "...", "id": ...}, or text; "-" is standard input."""
+    output: str | None = option(None, common=True)
+    """File for the samples of --input, one JSON object per line; run again to resume. Default: standard output."""
+    overwrite: bool = option(False)
+    """Replace --output even if it has content."""
+    json: bool = option(False)
+    """Print each finished sample as one JSON object per line, in place of text."""
+    stats: bool = option(False)
+    """Print the time to the first token, tokens/s, and the memory bandwidth used."""
+    batch: int = option(8, least=1, group="Hardware")
+    """Samples generated in parallel; each has its own cache."""
+    device: str = option("auto", common=True)
     """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
-    dtype: DType = "auto"
-    """Number format of the weights; a CPU computes in fp32 with all. auto: bf16 on CUDA that has it, fp32 elsewhere."""
-    quantize: Quantize = "none"
-    """none, or int8: weights of 8 bits, one scale an output channel, made at load; on a CPU."""
-    draft: str | None = None
-    """A smaller model of the same tokenizer, named as --model, which guesses tokens ahead; the model checks several at once."""
-    lookup: bool = False
-    """Guess tokens ahead from what followed the same words before in prompt and text (prompt lookup, Saxena 2023)."""
+    dtype: DType = option("auto")
+    """Number format of the weights; auto is bf16 on CUDA that supports it, else fp32. A CPU computes in fp32."""
+    quantize: Quantize = option("none")
+    """none, or int8: 8-bit weights with one scale per output channel, made at load; for CPUs."""
 
-    def errors(self) -> list[str]:
-        """As SamplingOptions', and what is wrong in the rest."""
-        found = super().errors()
+    def errors(self) -> Iterator[str]:
+        """As SamplingOptions', and contradictions in the rest."""
+        yield from super().errors()
         prompts = {"--prompt": self.prompt, "--prompt-file": self.prompt_file, "--input": self.input}
         given = [name for name, value in prompts.items() if value is not None]
         if len(given) > 1:
-            found.append(f"{' and '.join(given)} are given together; give one of them")
+            yield f"{' and '.join(given)} are given together. Use one of them"
         if self.input is None:
             for name in ("output", "overwrite"):
                 if getattr(self, name):
-                    found.append(f"--{name} is for the prompts of --input; give it, too, or redirect standard output")
+                    yield f"--{name} needs --input. Add it, or redirect standard output"
         elif self.overwrite and self.output is None:
-            found.append("--overwrite is for --output; give it, too, or leave --overwrite out")
+            yield "--overwrite needs --output. Add it, or leave --overwrite out"
         if self.logprobs is not None and not self.json and self.input is None:
-            found.append(f"--logprobs {self.logprobs} are not shown in text; add --json")
-        if not _whole(self.batch, 1):
-            found.append(f"--batch is {self.batch!r}; give a whole number from 1")
-        if self.dtype not in DTYPES:
-            found.append(f"--dtype is {self.dtype!r}; give one of {', '.join(DTYPES)}")
-        if self.quantize not in QUANTIZE:
-            found.append(f"--quantize is {self.quantize!r}; give one of {', '.join(QUANTIZE)}")
-        elif self.quantize != "none" and self.dtype not in ("auto", "fp32"):
-            found.append(f"--quantize {self.quantize} and --dtype {self.dtype} are two formats; give one of them")
+            yield f"--logprobs {self.logprobs} is not shown in text. Add --json"
+        if self.quantize != "none" and self.dtype not in ("auto", "fp32"):
+            yield f"--quantize {self.quantize} and --dtype {self.dtype} are two formats. Use one of them"
         if self.draft is not None and self.lookup:
-            found.append("--draft and --lookup both guess ahead; give one of them")
-        return found
+            yield "--draft and --lookup both guess ahead. Use one of them"
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _numbers(*values: object) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(text, str) and text for text in value)
-
-
-def _biases(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        _whole(token, 0) and _number(bias) and abs(bias) <= 100 for token, bias in value.items()
-    )
+def _items(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else []

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from gpt3.inference.standard_streams import write
 
 if TYPE_CHECKING:
-    from gpt3.inference.generation import Job
+    from gpt3.inference.generation import GenerationRequest
 
 
 class TextPrinter:
     """Samples as plain text, in order: one is written live, the others wait for their turn."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: GenerationRequest) -> None:
         self._job = job
         self._count = job.options.num_samples
         self._waiting: list[list[str]] = [[] for _ in range(self._count)]
@@ -67,7 +67,7 @@ class TextPrinter:
 class JsonPrinter:
     """Samples as JSON objects, one a line in order, each as soon as it and those before it are complete."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: GenerationRequest) -> None:
         self._job = job
         self._printed = 0
 

@@ -1,282 +1,329 @@
-"""From logits to the next token: small pure functions on (B, V) logits, chained in a fixed order.
+"""From logits to the next token: one chain of small pure functions, for NumPy and torch alike.
 
-The order, transformers' own: padding vocabulary, logit bias, repetition penalty, presence and frequency penalty, no-repeat
-n-gram, bad words, minimum of new tokens, temperature, top-k, top-p, min-p, typical-p, draw. Each function returns new logits
-in which what is ruled out is -inf, checks the bounds of its argument (ValueError), and is the identity at its neutral value.
-At temperature 0 the chain ends before the temperature: argmax.
+    CHAIN, in order:  edits (bias, penalties, what must not come) ─ temperature ─ cuts (top-k, top-p, min-p, typical-p) ─ draw
 
-This is the definition, and what runs on a GPU; on the CPU `gpt3.inference.drawing` finds the same without a pass too many.
+The order is transformers' own. On a CPU each row goes through in NumPy, (V,); on a GPU all rows of equal options go through
+together, (B, V), and the host waits for the chosen tokens alone. A sampler option is a field of SamplingOptions, a function here
+and its line in CHAIN.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpt3.inference.options import SamplingOptions
+from gpt3.inference.row import Row
+from gpt3.inference.selection import Floats, draw, first, largest
 
-NOTHING_LEFT = -1  # `choose` answers it for a row in which every token is ruled out
-NUCLEUS_GUESS = 1024  # the nucleus is looked for among so many tokens before the whole vocabulary is sorted
+NOTHING_LEFT = -1
+"""In place of a token's id where every token is ruled out."""
 
 
-def limit_vocabulary(logits: Tensor, size: int) -> Tensor:
-    """Rule out ids from `size` on: rows of the embedding that only pad it, or that the tokenizer does not know.
+class NotNumbersError(ArithmeticError):
+    """Logits that are NaN or +inf: weights that are not finite, or an overflow.
+
+    Attributes:
+        places: the rows of the batch that have them.
+    """
+
+    def __init__(self, places: Sequence[int]) -> None:
+        super().__init__(f"the logits of rows {list(places)} are not numbers")
+        self.places = list(places)
+
+
+@dataclass
+class Token:
+    """A chosen token, with its place in the model's own distribution: before bias, penalties, temperature and cuts."""
+
+    id: int
+    """NOTHING_LEFT where every token is ruled out."""
+    logprob: float | None = None
+    """Natural logarithm of its probability. None unless `options.logprobs` is set, or where no token is left."""
+    top: list[tuple[int, float]] = field(default_factory=list)
+    """The `options.logprobs` likeliest ids and their log-probabilities, likeliest first."""
+    text: str = ""
+    """Its bytes as text, U+FFFD where they are part of a character; set with `offset` where there is a log-probability."""
+    offset: int = 0
+    """Characters of the sequence's text before it."""
+
+
+class Rows:
+    """Rows of equal options, one in NumPy or several in torch, as the edits see them.
 
     Args:
-        logits: (B, V) float.
-        size: 1 ≤ size; sizes from V on change nothing.
+        rows: one or several.
+        device: where their logits are; None: NumPy.
     """
-    _require(size >= 1, "vocabulary size", size, "at least 1")
-    if size >= logits.shape[-1]:
-        return logits
-    limited = logits.clone()
-    limited[:, size:] = -torch.inf
-    return limited
+
+    def __init__(self, rows: Sequence[Row], device: torch.device | None = None) -> None:
+        self.rows, self.device = rows, device
+
+    def places(self, ids_of: Callable[[Row], Iterable[int]]) -> Any:
+        """An index into the logits of these ids of each row."""
+        ids = [np.fromiter(ids_of(row), dtype=np.int64) for row in self.rows]
+        if self.device is None:
+            return ids[0]
+        numbers = np.repeat(np.arange(len(ids)), [len(one) for one in ids])
+        return self.array(numbers), self.array(np.concatenate(ids))
+
+    def numbers(self, numbers_of: Callable[[Row], Iterable[float]]) -> Any:
+        """A float32 number for each place."""
+        return self.array(np.concatenate([np.fromiter(numbers_of(row), dtype=np.float32) for row in self.rows]))
+
+    def array(self, values: Any) -> Any:
+        """NumPy values where the logits are, without waiting for the device."""
+        if self.device is None:
+            return values
+        tensor = torch.from_numpy(values)
+        return (
+            tensor.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else tensor.to(self.device)
+        )
 
 
-def add_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
-    """Add to the logits of single tokens.
-
-    Args:
-        logits: (B, V) float.
-        bias: what is added, by token id.
-    """
-    if not bias:
-        return logits
-    ids = torch.tensor(list(bias), device=logits.device)
-    _require(bool((ids < logits.shape[-1]).all()), "biased token", int(ids.max()), f"below {logits.shape[-1]}")
-    biased = logits.clone()
-    biased[:, ids] += torch.tensor(list(bias.values()), dtype=logits.dtype, device=logits.device)
-    return biased
+def add_bias(logits: Any, bias: dict[int, float], rows: Rows) -> Any:
+    """Add to the logits of single tokens."""
+    logits[rows.places(lambda row: bias)] += rows.numbers(lambda row: bias.values())
+    return logits
 
 
-def penalise_repetition(logits: Tensor, history: Tensor, penalty: float) -> Tensor:
-    """Make tokens that came before less likely (CTRL, Keskar et al. 2019, section 4.1; sign-aware as in transformers).
-
-    Args:
-        logits: (B, V) float.
-        history: (B, T) int64, prompt and text so far.
-        penalty: above 0; divides positive logits of the tokens in history, multiplies negative ones. 1 is none.
-    """
-    _require(penalty > 0, "repetition penalty", penalty, "above 0")
-    if penalty == 1 or history.shape[-1] == 0:
-        return logits
-    seen = logits.gather(-1, history)  # (B, T)
-    return logits.scatter(-1, history, torch.where(seen < 0, seen * penalty, seen / penalty))
+def penalise_repetition(logits: Any, penalty: float, rows: Rows) -> Any:
+    """Make tokens of prompt and text less likely (CTRL, Keskar et al. 2019, section 4.1; sign-aware as in transformers)."""
+    places = rows.places(lambda row: row.counts)
+    seen = logits[places]
+    logits[places] = _xp(logits).where(seen < 0, seen * penalty, seen / penalty)
+    return logits
 
 
-def penalise_counts(logits: Tensor, text: Tensor, presence: float, frequency: float) -> Tensor:
+def penalise_counts(logits: Any, presence: float, frequency: float, rows: Rows) -> Any:
     """OpenAI's penalties (API reference, "Frequency and presence penalties"): logit - count · frequency - (count > 0) · presence.
 
-    Args:
-        logits: (B, V) float.
-        text: (B, T) int64, what was written so far; the prompt is not in it ("how often sampled prior to the current position").
-        presence, frequency: from -2 to 2; 0 is none.
+    Tokens of the text count, not those of the prompt ("how often sampled prior to the current position").
     """
-    _require(-2 <= presence <= 2, "presence penalty", presence, "from -2 to 2")
-    _require(-2 <= frequency <= 2, "frequency penalty", frequency, "from -2 to 2")
-    if presence == frequency == 0 or text.shape[-1] == 0:
-        return logits
-    counts = torch.zeros_like(logits).scatter_add(-1, text, torch.ones_like(text, dtype=logits.dtype))
-    return logits - counts * frequency - (counts > 0) * presence
+    counts = rows.numbers(lambda row: row.text_counts.values())
+    logits[rows.places(lambda row: row.text_counts)] -= counts * frequency + presence
+    return logits
 
 
-def forbid_repeated_ngrams(logits: Tensor, history: Tensor, size: int) -> Tensor:
-    """Rule out every token that would complete an n-gram found in the row's history.
-
-    Args:
-        logits: (B, V) float.
-        history: (B, T) int64, prompt and text so far.
-        size: tokens in an n-gram, at least 0; 0 is no limit; 1 lets every token come once.
-    """
-    _require(size >= 0, "n-gram size", size, "at least 0")
-    length = history.shape[-1]
-    if size == 0 or length < size:
-        return logits
-    ngrams = history.unfold(-1, size, 1)  # (B, T - size + 1, size)
-    tail = history[:, None, length - size + 1 :]  # (B, 1, size - 1), what the next token would complete
-    row, place = (ngrams[..., :-1] == tail).all(-1).nonzero(as_tuple=True)
-    allowed = logits.clone()
-    allowed[row, ngrams[row, place, -1]] = -torch.inf
-    return allowed
+def forbid_repeated_ngrams(logits: Any, size: int, rows: Rows) -> Any:
+    """Rule out tokens that would complete a run of `size` tokens that prompt and text have already (Paulus et al. 2017)."""
+    logits[rows.places(lambda row: row.followers())] = -math.inf
+    return logits
 
 
-def forbid_sequences(logits: Tensor, history: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Rule out every token that would complete one of these sequences (transformers' NoBadWordsLogitsProcessor).
-
-    Args:
-        logits: (B, V) float.
-        history: (B, T) int64, prompt and text so far.
-        sequences: of at least one id each; of one: the token is never chosen.
-    """
-    allowed = logits.clone() if sequences else logits
-    for sequence in sequences:
-        before = len(sequence) - 1
-        _require(before >= 0, "sequence length", before + 1, "at least 1")
-        if before <= history.shape[-1]:
-            tail = history[:, history.shape[-1] - before :]  # (B, before)
-            completed = (tail == torch.tensor(sequence[:-1], device=history.device, dtype=history.dtype)).all(-1)
-            allowed[completed, sequence[-1]] = -torch.inf
-    return allowed
+def forbid_bad_words(logits: Any, words: list[str], rows: Rows) -> Any:
+    """Rule out tokens that would complete a bad word (transformers' NoBadWordsLogitsProcessor)."""
+    logits[rows.places(lambda row: row.last_of_bad_words())] = -math.inf
+    return logits
 
 
-def hold_back(logits: Tensor, ends: Sequence[int]) -> Tensor:
-    """Rule out the tokens that end a text (before it has its minimum of tokens)."""
-    held = logits.clone()
-    held[:, list(ends)] = -torch.inf
-    return held
+def hold_back_ends(logits: Any, least: int, rows: Rows) -> Any:
+    """Rule out EOS tokens until the text has `least` tokens."""
+    logits[rows.places(lambda row: row.ends if row.written < least else ())] = -math.inf
+    return logits
 
 
-def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Divide by the temperature, which is above 0 (greedy decoding does not come here)."""
-    _require(temperature > 0, "temperature", temperature, "above 0")
-    return logits if temperature == 1 else logits / temperature
+def divide_by_temperature(logits: Any, temperature: float) -> Any:
+    """Below 1 the likely tokens become likelier still, above 1 less so. 0 is greedy: then the chain ends before this step."""
+    return logits / temperature
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep the k largest logits of each row, and those equal to the k-th. k is at least 0; 0 keeps all."""
-    _require(k >= 0, "top-k", k, "at least 0")
-    if k == 0 or k >= logits.shape[-1]:
-        return logits
-    smallest = logits.topk(k).values[:, -1:]  # (B, 1)
-    return logits.masked_fill(logits < smallest, -torch.inf)
+def keep_top_k(logits: Any, k: int) -> Any:
+    """The k largest, and those equal to the k-th (Fan et al. 2018)."""
+    return largest(logits, min(k, logits.shape[-1]))
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the nucleus: the fewest tokens, likeliest first, whose probabilities sum to p or more; at least one.
-
-    Args:
-        logits: (B, V) float.
-        p: above 0, up to 1; 1 keeps all (Holtzman et al. 2019).
-    """
-    _require(0 < p <= 1, "top-p", p, "above 0 and at most 1")
-    if p == 1:
-        return logits
-    probabilities = logits.softmax(-1)
-    vocabulary = logits.shape[-1]
-    for width in sorted({min(NUCLEUS_GUESS, vocabulary), vocabulary}):  # a full sort only where the nucleus is wide
-        likeliest, ids = probabilities.topk(width)  # (B, width), descending
-        mass_before = likeliest.cumsum(-1) - likeliest  # of all likelier tokens; 0 for the first
-        if bool((mass_before[:, -1] >= p).all()):
-            break
-    kept = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, ids, mass_before < p)
-    return logits.masked_fill(~kept, -torch.inf)
+def keep_top_p(weights: Any, p: float) -> Any:
+    """The nucleus: the fewest tokens, likeliest first, that have probability p or more together (Holtzman et al. 2019)."""
+    return first(weights, weights, p * _total(weights))
 
 
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Keep tokens at least p times as likely as the row's likeliest. p in [0, 1]; 0 keeps all (Nguyen et al. 2024)."""
-    _require(0 <= p <= 1, "min-p", p, "from 0 to 1")
-    if p == 0:
-        return logits
-    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), -torch.inf)
+def keep_min_p(weights: Any, p: float) -> Any:
+    """Tokens at least p times as likely as the likeliest (Nguyen et al. 2024)."""
+    return weights >= p
 
 
-def keep_typical(logits: Tensor, p: float) -> Tensor:
-    """Keep the tokens whose surprise is nearest to the entropy, until they have probability p (Meister et al. 2022).
+def keep_typical(weights: Any, p: float) -> Any:
+    """Tokens whose surprise is nearest to the entropy, until they have probability p together (Meister et al. 2022)."""
+    xp = _xp(weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        probabilities = weights / _total(weights)
+        surprise = -xp.log(probabilities)
+        distance = xp.abs(surprise - xp.nansum(surprise * probabilities, -1, keepdims=True))
+    kept = first(distance, probabilities, p, ascending=True)
+    return distance <= xp.amax(xp.where(kept, distance, 0), -1, keepdims=True)  # those as near as the last one, too
+
+
+class Step(NamedTuple):
+    """A line of the chain. It is left out where its options have their neutral values, which are SamplingOptions' defaults."""
+
+    options: tuple[str, ...]
+    """Fields of SamplingOptions, whose values the function is given after the array."""
+    kind: Literal["edit", "scale", "rank", "cut"]
+    """edit: takes logits and, last, `Rows`; changes the logits in place. scale: takes and returns logits. rank: takes logits, of
+    which the order counts, and returns what is kept: a mask, or for NumPy ascending places. cut: the same with weights, which are
+    probabilities times a factor; the likeliest token has 1."""
+    function: Callable[..., Any]
+
+
+CHAIN = (
+    Step(("logit_bias",), "edit", add_bias),
+    Step(("repetition_penalty",), "edit", penalise_repetition),
+    Step(("presence_penalty", "frequency_penalty"), "edit", penalise_counts),
+    Step(("no_repeat_ngram",), "edit", forbid_repeated_ngrams),
+    Step(("bad_words",), "edit", forbid_bad_words),
+    Step(("min_new_tokens",), "edit", hold_back_ends),
+    Step(("temperature",), "scale", divide_by_temperature),
+    Step(("top_k",), "rank", keep_top_k),
+    Step(("top_p",), "cut", keep_top_p),
+    Step(("min_p",), "cut", keep_min_p),
+    Step(("typical_p",), "cut", keep_typical),
+)
+
+
+def edited(logits: Any, rows: Rows) -> Any:
+    """Logits of the vocabulary after the edits, a copy where there are any."""
+    logits = logits[..., : rows.rows[0].vocabulary]
+    steps = [(step, values) for step, values in _active(rows.rows[0].options) if step.kind == "edit"]
+    if steps:
+        logits = logits.clone() if rows.device is not None else logits.copy()
+    for step, values in steps:
+        step.function(logits, *values, rows)
+    return logits
+
+
+def candidates(logits: Any, options: SamplingOptions) -> tuple[Any, Any]:
+    """What may be drawn after temperature (above 0) and cuts.
 
     Args:
-        logits: (B, V) float.
-        p: above 0, up to 1; 1 keeps all.
-    """
-    _require(0 < p <= 1, "typical-p", p, "above 0 and at most 1")
-    if p == 1:
-        return logits
-    surprise = -logits.log_softmax(-1)
-    probabilities = (-surprise).exp()
-    entropy = (surprise * probabilities).nansum(-1, keepdim=True)
-    distance, ids = (surprise - entropy).abs().sort(-1)
-    below = (probabilities.gather(-1, ids).cumsum(-1) < p).sum(-1, keepdim=True)
-    farthest = distance.gather(-1, below.clamp(max=logits.shape[-1] - 1))
-    return logits.masked_fill((surprise - entropy).abs() > farthest, -torch.inf)
-
-
-def process(
-    logits: Tensor,
-    history: Tensor,
-    options: SamplingOptions,
-    vocabulary: int,
-    *,
-    written: int = 0,
-    ends: Sequence[int] = (),
-    bad_words: Sequence[Sequence[int]] = (),
-) -> Tensor:
-    """The whole chain, in its order.
-
-    Args:
-        logits: (B, V) of any float type; what comes back is float32.
-        history: (B, T) int64, prompt and text so far.
-        vocabulary: ids from here on are never chosen.
-        written: how many of the last tokens of `history` are text; the others are prompt.
-        ends: tokens that end a text.
-        bad_words: `options.bad_words` as ids.
-    """
-    logits = limit_vocabulary(logits.float(), vocabulary)
-    logits = add_bias(logits, options.logit_bias)
-    logits = penalise_repetition(logits, history, options.repetition_penalty)
-    text = history[:, history.shape[-1] - written :]
-    logits = penalise_counts(logits, text, options.presence_penalty, options.frequency_penalty)
-    logits = forbid_repeated_ngrams(logits, history, options.no_repeat_ngram)
-    logits = forbid_sequences(logits, history, bad_words)
-    if written < options.min_new_tokens and ends:
-        logits = hold_back(logits, ends)
-    return shape(logits, options)
-
-
-def shape(logits: Tensor, options: SamplingOptions) -> Tensor:
-    """The part of the chain that no history enters: temperature, top-k, top-p, min-p, typical-p."""
-    if options.temperature == 0:
-        return logits
-    logits = apply_temperature(logits, options.temperature)
-    logits = keep_top_k(logits, options.top_k)
-    logits = keep_top_p(logits, options.top_p)
-    logits = keep_min_p(logits, options.min_p)
-    return keep_typical(logits, options.typical_p)
-
-
-def uniform(seed: int, row: int, step: int, purpose: str = "") -> float:
-    """A number in [0, 1), 53 bits, that is a function of (seed, row, step, purpose) and of nothing else.
-
-    Having no generator state, a row's draws stay the same whatever batch the row is in and whenever others end.
-    """
-    digest = hashlib.blake2b(f"{seed}:{row}:{step}{purpose}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
-
-
-def draw(logits: Tensor, uniforms: Sequence[float]) -> Tensor:
-    """One token a row from softmax(logits), by inverting the cumulative distribution at `uniforms`.
-
-    Args:
-        logits: (B, V) float; at least one finite logit in each row. A token at -inf is never drawn.
-        uniforms: B numbers in [0, 1).
+        logits: (V,) float32 in NumPy or (B, V) in torch, edited; in each row at least one is finite, none NaN or +inf.
 
     Returns:
-        (B,) int64 on the device of logits.
+        ids, ascending, in NumPy where few are left, else None for all of the vocabulary; and their weights, float32 in NumPy and
+        float64 in torch (so that sums do not depend on the batch). A weight of 0 is ruled out.
     """
-    device = logits.device
-    if device.type == "mps":  # which has no float64
-        logits = logits.cpu()
-    cumulative = logits.double().softmax(-1).cumsum(-1)  # (B, V)
-    point = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
-    # the first token whose sum is above the point: such a token has added to the sum, so its probability is not 0
-    return torch.searchsorted(cumulative, point, right=True)[:, 0].to(device)
+    ids, values, weighed = None, logits, False
+    for step, arguments in _active(options):
+        if step.kind == "edit":
+            continue
+        if step.kind == "cut" and not weighed:
+            values, weighed = _weights(values), True
+        result = step.function(values, *arguments)
+        if step.kind == "scale":
+            values = result
+        elif isinstance(values, Tensor) or (ids is None and result.dtype == bool):
+            values = values * result if weighed else _xp(values).where(result, values, -math.inf)
+        else:
+            ids, values = result if ids is None else ids[result], values[result]
+    return ids, values if weighed else _weights(values)
 
 
-def choose(logits: Tensor, greedy: bool, uniforms: Sequence[float]) -> list[int]:
-    """The next token of each row: argmax or a draw; NOTHING_LEFT where every token is ruled out.
+def choose(logits: Any, rows: Rows) -> Any:
+    """The next token of each row, whose tokens stay as they are: an id in NumPy, (B,) ids in torch; or NOTHING_LEFT."""
+    logits = edited(logits, rows)
+    tokens = logits.argmax(-1)
+    options = rows.rows[0].options
+    if rows.device is None and logits[tokens] == -math.inf:
+        return NOTHING_LEFT
+    if options.temperature > 0:
+        ids, weights = candidates(logits, options)
+        tokens = draw(weights, rows.array(np.array([row.uniform() for row in rows.rows])))
+        tokens = tokens if ids is None else ids[tokens]
+    return int(tokens) if rows.device is None else torch.where(logits.amax(-1) > -math.inf, tokens, NOTHING_LEFT)
+
+
+def choose_together(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """The next token of rows of any options, (B,) ids on the device of the logits, (B, V); rows of equal options in one go."""
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(repr((row.vocabulary, _active(row.options))), []).append(place)
+    whole = Rows(rows, logits.device)
+    if len(groups) == 1:
+        return choose(logits, whole)
+    tokens = torch.empty(len(rows), dtype=torch.long, device=logits.device)
+    for group in groups.values():
+        places = whole.array(np.array(group))
+        tokens[places] = choose(logits[places], Rows([rows[place] for place in group], logits.device))
+    return tokens
+
+
+def sample(logits: Tensor, rows: Sequence[Row]) -> list[Token]:
+    """The next token of every row, which each row takes.
 
     Args:
-        logits: (B, V) as `process` leaves them.
-        uniforms: B numbers in [0, 1); not looked at when greedy.
+        logits: (B, V) float32 on any device, as the model gives them.
+        rows: B of them.
+
+    Raises:
+        NotNumbersError: logits are NaN or +inf. No row has taken a token then.
     """
-    left = (logits.amax(-1) > -torch.inf).tolist()
-    tokens = (logits.argmax(-1) if greedy else draw(logits, uniforms)).tolist()
-    return [token if some else NOTHING_LEFT for token, some in zip(tokens, left, strict=True)]
+    if len(rows) != len(logits):
+        raise ValueError(f"there are {len(logits)} rows of logits for {len(rows)} rows")
+    if logits.is_cuda:
+        tops, ids = torch.stack([logits.amax(-1).double(), choose_together(logits, rows).double()]).tolist()
+        _check(tops)
+    else:
+        lines = to_numpy(logits)
+        _check([float(line.max()) for line in lines])
+        ids = [choose(line, Rows([row])) for line, row in zip(lines, rows, strict=True)]
+    tokens = []
+    for place, (row, id_) in enumerate(zip(rows, map(int, ids), strict=True)):
+        count = row.options.logprobs
+        tokens.append(Token(id_) if count is None else _with_logprobs(id_, to_numpy(logits[place]), count))
+        if id_ != NOTHING_LEFT:
+            row.push(id_)
+    return tokens
 
 
-def _require(fine: bool, name: str, value: float, bounds: str) -> None:
-    if not fine:
-        raise ValueError(f"{name} is {value}, but must be {bounds}")
+def to_numpy(logits: Tensor) -> Floats:
+    """As float32 on the host; no copy where it is there already."""
+    array: Floats = logits.detach().float().cpu().numpy()
+    return array
+
+
+def _check(tops: Sequence[float]) -> None:
+    if wrong := [place for place, value in enumerate(tops) if not value < math.inf]:
+        raise NotNumbersError(wrong)
+
+
+def _active(options: SamplingOptions) -> list[tuple[Step, list[Any]]]:
+    """The steps that change something, and their values."""
+    changed = options.changed
+    return [
+        (step, [getattr(options, name) for name in step.options])
+        for step in CHAIN
+        if not changed.isdisjoint(step.options)
+    ]
+
+
+def _weights(logits: Any) -> Any:
+    if isinstance(logits, Tensor):
+        return (logits - logits.amax(-1, keepdim=True)).double().exp()
+    return np.exp(logits - logits.max())
+
+
+def _total(weights: Any) -> Any:
+    return weights.sum(-1, keepdim=True) if isinstance(weights, Tensor) else float(weights.sum())
+
+
+def _xp(array: Any) -> Any:
+    return torch if isinstance(array, Tensor) else np
+
+
+def _with_logprobs(token: int, logits: Floats, count: int) -> Token:
+    top = logits.max()
+    total = float(top) + math.log(float(np.exp(logits - top).sum()))
+    likeliest: list[tuple[int, float]] = []
+    if count > 0:
+        ids = largest(logits, min(count, len(logits)))
+        order = np.argsort(-logits[ids], kind="stable")[:count]
+        likeliest = [(int(id_), float(logits[id_]) - total) for id_ in ids[order]]
+    return Token(token, None if token == NOTHING_LEFT else float(logits[token]) - total, likeliest)

@@ -8,17 +8,14 @@ et al. 2023 accept by a coin of its own instead, which keeps the distribution bu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from gpt3.errors import InputError
-from gpt3.inference.decoding import DRAFT_TOKENS, Row, common
+from gpt3.inference.decoding import DRAFT_TOKENS, common
 from gpt3.inference.engine import Engine, Run
-from gpt3.inference.sampler import to_numpy
-from gpt3.inference.sampling import NOTHING_LEFT
-
-if TYPE_CHECKING:
-    from gpt3.inference.language_model import LanguageModel
+from gpt3.inference.row import Row
+from gpt3.inference.sampling import NOTHING_LEFT, Rows, choose, to_numpy
+from gpt3.inference.text_model import TextModel
 
 
 class PromptLookup:
@@ -84,17 +81,17 @@ class ModelDraft:
             still = []
             for (place, row, length), run, line in zip(going, runs, logits, strict=True):
                 self._held[run.slot] += run.tokens
-                token = row.sampler.choose(line)
+                token = choose(line, Rows([row]))
                 if token == NOTHING_LEFT:
                     continue
-                row.sampler.push(token)
+                row.push(token)
                 drafts[place].append(token)
                 new[place] = [token]
                 if len(drafts[place]) < length:
                     still.append((place, row, length))
             going = still
         for row, draft in zip(rows, drafts, strict=True):
-            row.sampler.take_back(len(draft))
+            row.take_back(len(draft))
         return drafts
 
     def _seat(self, slots: int) -> None:
@@ -114,7 +111,7 @@ class ModelDraft:
         return row.tokens[length:]
 
 
-def model_draft(model: LanguageModel, draft: LanguageModel, tokens: int = 4) -> ModelDraft:
+def model_draft(model: TextModel, draft: TextModel, tokens: int = 4) -> ModelDraft:
     """A draft of another model, whose tokenizer must be the same.
 
     Raises:

@@ -127,7 +127,7 @@ def report(meter: Meter, first_token: float, drafted: int = 0, accepted: int = 0
 
     Args:
         first_token: seconds from the start to the first token.
-        drafted, accepted: `Job.accepted`.
+        drafted, accepted: `GenerationRequest.accepted`.
     """
     memory = peak_memory(meter.device)  # before the measurement below adds to it
     lines = [f"first token after {1000 * first_token:,.0f} ms"]

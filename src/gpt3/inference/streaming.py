@@ -108,6 +108,8 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop_finder = StopFinder(stops)
         self._shown: list[str] = []
+        self.decoded = 0
+        """Whole characters so far, those of a stop string included."""
 
     @property
     def stopped(self) -> bool:
@@ -121,7 +123,9 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """Take the next token; return the text that can be shown now, "" where a character or a stop is incomplete."""
-        return self._show(self._stop_finder.push(self._decoder.decode(self._token_bytes[token])))
+        text = self._decoder.decode(self._token_bytes[token])
+        self.decoded += len(text)
+        return self._show(self._stop_finder.push(text))
 
     def finish(self) -> str:
         """No more tokens come: return what was held back, an incomplete character as U+FFFD."""

@@ -83,7 +83,7 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
         stream = bool(work.body.stream)
         if not (stream or any(text.needs_engine for text in work.texts)):  # it only counts tokens: no reason to wait
             for text in work.texts:
-                text.take([])
+                text.take_piece([])
             return JSONResponse(work.answer())
         ticket = Ticket(work.texts, stream, options.timeout)
         worker.submit(ticket)

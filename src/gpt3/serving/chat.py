@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpt3.errors import InputError
+from gpt3.inference.sampling import Token
 from gpt3.serving import schema
 from gpt3.serving.completions import Served, sampling_options, seed_of, usage
 from gpt3.serving.errors import bad
-from gpt3.serving.texts import Piece, Text, Token
+from gpt3.serving.texts import Piece, Text
 from gpt3.tokenizer.chat_template import Message
 
 
@@ -57,7 +58,7 @@ class Chat:
                 options,
                 seed=seed,
                 number=number,
-                max_tokens=limit or served.context - len(ids),
+                limit=limit or served.context - len(ids),
             )
             for number in range(self.n)
         ]
@@ -70,7 +71,7 @@ class Chat:
             {
                 "index": text.number,
                 "message": {"role": "assistant", "content": text.text, "refusal": None},
-                "logprobs": self._logprobs(text.infos),
+                "logprobs": self._logprobs(text.given),
                 "finish_reason": text.finish_reason,
             }
             for text in self.texts
@@ -113,7 +114,7 @@ class Chat:
         content = [
             {
                 **self._entry(token.id, token.logprob or 0.0),
-                "top_logprobs": [self._entry(id_, logprob) for id_, logprob in token.top or []],
+                "top_logprobs": [self._entry(id_, logprob) for id_, logprob in token.top],
             }
             for token in tokens
             if token.id not in self.served.model.ends

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
 from gpt3.inference.options import SMALLEST_TEMPERATURE, SamplingOptions
+from gpt3.inference.sampling import Token
 from gpt3.serving.errors import bad
 from gpt3.serving.schema import Body, CompletionBody
-from gpt3.serving.texts import Piece, Spelling, Text, Token
+from gpt3.serving.texts import Piece, Spelling, Text
 from gpt3.tokenizer.chat_template import ChatTemplate, has_template
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Completion:
                         options,
                         seed=seed,
                         number=number * self.best_of + sample,
-                        max_tokens=self.max_tokens,
+                        limit=self.max_tokens,
                         echo=echo,
                         base=len(spelled),
                         score_prompt=bool(echo) and body.logprobs is not None,
@@ -175,7 +176,7 @@ class Completion:
             if self.best_of > self.n:
                 texts = sorted(texts, key=lambda text: -text.mean_logprob)[: self.n]
             for text in texts:
-                choices.append(self._choice(len(choices), text.text, text.infos, text.finish_reason))
+                choices.append(self._choice(len(choices), text.text, text.given, text.finish_reason))
         return self._response(choices, usage=self._usage())
 
     def chunks(self, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
@@ -203,7 +204,7 @@ class Completion:
         spelling = self.served.spelling
         top: list[dict[str, float] | None] = []
         for token in tokens:
-            if token.top is None or token.logprob is None:
+            if token.logprob is None:
                 top.append(None)
                 continue
             entries = {spelling[id_]: logprob for id_, logprob in token.top}

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from gpt3.inference.decoding import Row
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.sampler import Choice, Sampler
-from gpt3.inference.sampling import NOTHING_LEFT
-from gpt3.inference.streaming import TextStream
-
-if TYPE_CHECKING:
-    from gpt3.inference.language_model import LanguageModel
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token, its place in the text, and its place in the model's own distribution."""
-
-    id: int
-    offset: int
-    """Characters before it, from the start of prompt and completion."""
-    logprob: float | None
-    """None for the first token of a text: nothing precedes it."""
-    top: list[tuple[int, float]] | None
-    """The likeliest ids and their log-probabilities, likeliest first."""
+from gpt3.inference.sampling import Token
+from gpt3.inference.sequence import RunningSequence
+from gpt3.inference.text_model import TextModel
 
 
 @dataclass(frozen=True)
@@ -46,7 +29,7 @@ class Piece:
 class Spelling:
     """What ids look like as text: special tokens by their names, parts of characters as OpenAI writes them."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: TextModel) -> None:
         self._bytes = model.token_bytes
         self._special = {number: token.content for number, token in model.tokenizer.added_tokens_decoder.items()}
 
@@ -75,146 +58,79 @@ class Spelling:
         return result
 
 
-class Text:
+class Text(RunningSequence):
     """A completion of one prompt.
 
     Args:
-        model: that writes it.
         spelling: of the model's ids.
-        ids: the prompt.
-        options: how tokens are chosen; `options.max_new_tokens` is not looked at.
-        seed, number: of the draws; `number` is also that of the text in its request.
-        max_tokens: to write at most, from 0.
         echo: the prompt as text, shown before the completion; None: not shown.
         base: characters of the prompt, which offsets count.
         score_prompt: whether an echoed prompt has log-probabilities, too.
+        model, prompt, options, seed, number, limit: see RunningSequence; `number` is also that of the text in its request.
 
     Attributes:
-        tokens: written so far, end-of-text left out.
-        finish_reason: None while it is written.
-        row: in the decoder, once it has begun.
+        given: the tokens of `text`, with log-probabilities where they were asked for.
     """
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: TextModel,
         spelling: Spelling,
-        ids: list[int],
+        prompt: list[int],
         options: SamplingOptions,
         *,
         seed: int,
         number: int,
-        max_tokens: int,
+        limit: int,
         echo: str | None = None,
         base: int = 0,
         score_prompt: bool = False,
     ) -> None:
-        self.model, self.spelling, self.ids, self.options = model, spelling, ids, options
-        self.seed, self.number, self.max_tokens, self.base = seed, number, max_tokens, base
-        self.echo, self.score_prompt = echo, score_prompt
-        self.tokens: list[int] = []
-        self.finish_reason: str | None = None
-        self.row: Row | None = None
-        self._stream = TextStream(model.token_bytes, options.stop)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._characters = 0  # of whole characters written, stop strings included
-        self._infos: list[Token] = []  # with log-probabilities, those not given yet
-        self._given: list[Token] = []
-        self._ending: Token | None = None  # end-of-text: nothing is shown of it
+        score = options.logprobs if score_prompt else None
+        super().__init__(model, prompt, options, seed=seed, number=number, limit=limit, score=score)
+        self.spelling, self.echo, self.base = spelling, echo, base
+        self.given: list[Token] = []
         self._begun = False
-        self._logprob, self._chosen = 0.0, 0
+        self._passed_on = 0  # of `details`
 
     @property
     def needs_engine(self) -> bool:
         """Whether there is anything to compute."""
-        return self.max_tokens > 0 or self.score_prompt
+        return self.limit > 0 or self.score is not None
 
     @property
     def text(self) -> str:
         """All that may be shown so far."""
-        return (self.echo or "") + self._stream.text
+        return (self.echo or "") + super().text
 
-    @property
-    def infos(self) -> list[Token]:
-        """Tokens of `text`, with log-probabilities where they were asked for."""
-        return self._given
-
-    @property
-    def mean_logprob(self) -> float:
-        """Log-probability per token, of end-of-text, too: what best_of compares."""
-        return self._logprob / self._chosen if self._chosen else 0.0
-
-    def begin(self) -> Row:
-        """The row that writes it."""
-        sampler = Sampler(
-            self.options,
-            self.ids,
-            seed=self.seed,
-            row=self.number,
-            ends=self.model.ends,
-            vocabulary=self.model.vocabulary,
-        )
-        self.row = Row(self.ids, sampler, score=self.options.logprobs if self.score_prompt else None)
-        return self.row
-
-    def take(self, choices: Sequence[Choice]) -> Piece:
+    def take_piece(self, tokens: Sequence[Token]) -> Piece:
         """Take the next tokens."""
-        shown = []
-        if not self._begun:
-            self._begun = True
-            shown.append(self.echo or "")
-            if self.score_prompt:
-                self._take_prompt()
-        if len(self.tokens) == self.max_tokens:
-            self.finish_reason = "length"
-        for choice in choices if self.finish_reason is None else ():
-            if choice.token != NOTHING_LEFT and choice.logprob is not None:
-                self._logprob, self._chosen = self._logprob + choice.logprob, self._chosen + 1
-            if choice.token == NOTHING_LEFT or choice.token in self.model.ends:
-                self.finish_reason = "stop"
-                if choice.token != NOTHING_LEFT and self.options.logprobs is not None:
-                    self._ending = Token(choice.token, self.base + self._characters, choice.logprob, list(choice.top))
-                break
-            self.tokens.append(choice.token)
-            if self.options.logprobs is not None:
-                top = list(choice.top)
-                self._infos.append(Token(choice.token, self.base + self._characters, choice.logprob, top))
-            self._characters += len(self._decoder.decode(self.model.token_bytes[choice.token]))
-            shown.append(self._stream.push(choice.token))
-            if self._stream.stopped:
-                self.finish_reason = "stop"
-            elif len(self.tokens) == self.max_tokens:
-                self.finish_reason = "length"
-            if self.finish_reason is not None:
-                break
-        if self.finish_reason is not None:
-            shown.append(self._stream.finish())
-            if self._stream.stopped:  # the last, incomplete character completed a stop string
-                self.finish_reason = "stop"
-        return Piece(self.number, "".join(shown), self._give(), self.finish_reason)
+        given = [] if self._begun or self.score is None else self._prompt_tokens()
+        shown = "" if self._begun else self.echo or ""
+        self._begun = True
+        shown += self.take(tokens)
+        end = len(super().text)
+        while self._passed_on < len(self.details) and self.details[self._passed_on].offset < end:
+            given.append(self._placed(self.details[self._passed_on]))
+            self._passed_on += 1
+        if self.ending is not None and not self.stopped:
+            given.append(self._placed(self.ending))
+        self.given += given
+        return Piece(self.number, shown, given, self.finish_reason)
 
-    def _take_prompt(self) -> None:
-        assert self.row is not None
-        offsets = self.spelling.offsets(self.ids)
-        self._infos.append(Token(self.ids[0], 0, None, None))
-        place = 1
+    def _placed(self, token: Token) -> Token:
+        """With its place in prompt and completion."""
+        return dataclasses.replace(token, offset=self.base + token.offset)
+
+    def _prompt_tokens(self) -> list[Token]:
+        offsets = self.spelling.offsets(self.prompt)
+        found = [Token(self.prompt[0])]
         for scores in self.row.scores:
             for logprob, ids, values in zip(
                 scores.logprobs.tolist(), scores.top_ids.tolist(), scores.top_logprobs.tolist(), strict=True
             ):
+                place = len(found)
                 top = list(zip(ids, values, strict=True))
-                self._infos.append(Token(self.ids[place], offsets[place], logprob, top))
-                place += 1
+                found.append(Token(self.prompt[place], logprob, top, offset=offsets[place]))
         self.row.scores.clear()
-
-    def _give(self) -> list[Token]:
-        """Those that begin in what is shown."""
-        end = self.base + len(self._stream.text)
-        count = 0
-        while count < len(self._infos) and self._infos[count].offset < end:
-            count += 1
-        given, self._infos = self._infos[:count], self._infos[count:]
-        if self._ending is not None and not self._stream.stopped:
-            given.append(self._ending)
-        self._given += given
-        return given
+        return found

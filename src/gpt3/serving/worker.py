@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError, RunError
-from gpt3.inference.decoding import Decoder, Row
+from gpt3.inference.decoding import Decoder
+from gpt3.inference.row import Row
 from gpt3.serving.errors import ApiError
 from gpt3.serving.metrics import Metrics
 from gpt3.serving.outbox import Event, Outbox
@@ -212,23 +213,22 @@ class Worker:
                 ticket.begun += 1
                 if ticket.begun < len(ticket.texts):
                     self._turns.append(ticket)
-            self.metrics.add("gpt3_prompt_tokens_total", len(text.ids))
+            self.metrics.add("gpt3_prompt_tokens_total", len(text.prompt))
             if text.needs_engine:
-                row = text.begin()
-                self._running[row] = ticket, text
-                self._decoder.join(row)
+                self._running[text.row] = ticket, text
+                self._decoder.join(text.row)
             else:
-                self._note(ticket, text.take([]))
+                self._note(ticket, text.take_piece([]))
 
     def _step(self) -> None:
         """One forward; pieces to the requests that got some."""
         began = time.monotonic()
         self.metrics.add("gpt3_steps_total")
         written = 0
-        for row, choices in self._decoder.step():
+        for row, tokens in self._decoder.step():
             ticket, text = self._running[row]
             before = len(text.tokens)
-            piece = text.take(choices)
+            piece = text.take_piece(tokens)
             written += len(text.tokens) - before
             if not ticket.spoke:
                 ticket.spoke = True

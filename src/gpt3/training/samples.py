@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError, RunError
-from gpt3.inference import LanguageModel
+from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.standard_streams import speak_utf8
 from gpt3.training.options import TrainOptions
