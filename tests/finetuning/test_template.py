@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Conversation, Preference
 from gpt3.finetuning.samples import IGNORED, Cuts, conversation_samples, fitted, preference_samples, shown, text_samples
 from gpt3.finetuning.template import end_of_answers, prepare_tokenizer, read_template
-from gpt3.tokenizer import chat_template
 from gpt3.tokenizer.chat_template import ChatTemplate, Message
 
 SYSTEM, ONE, TWO = Message("system", "Be brief."), Message("user", "One?"), Message("user", "Two?")
@@ -60,17 +55,6 @@ def test_transformers_makes_the_same_tokens_of_the_saved_tokenizer(tokenizer, na
         [message.as_dict() for message in WHOLE[:4]], add_generation_prompt=True, return_dict=True
     )
     assert prompt["input_ids"] == template.prompt(WHOLE[:4])
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
-@given(
-    content=st.text(st.sampled_from("ab <|>endstar\n"))
-    | st.sampled_from(["<|end|>", "x<|start|>user<|message|>", "<|endoftext|>"])
-)
-def test_no_message_can_spell_a_special_token(template, tokenizer, content: str) -> None:
-    messages = (Message("user", content + "?"), Message("assistant", content + "!"))
-    assert template.encode(messages)[0] == oracle(tokenizer, messages)[0]
-    assert template.encode(messages)[0].count(end_of_answers(template)) == 2
 
 
 def test_truncation_keeps_whole_turns_then_the_beginning_of_the_first_answer(template) -> None:
@@ -148,57 +132,12 @@ def test_templates_without_the_properties_are_refused(tokenizer, tmp_path, sourc
         check()
 
 
-ENDLESS_LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-
-
-def test_a_template_that_does_not_end_is_stopped(tokenizer, monkeypatch) -> None:
-    monkeypatch.setattr(chat_template, "SECONDS", 0.1)
-    before = sys.gettrace()
-    prepare_tokenizer(tokenizer, ENDLESS_LOOP + jinja(MARKED, "<|s|>"))
-    with pytest.raises(InputError, match="the chat template fails: it has not ended after"):
-        ChatTemplate(tokenizer).prompt(WHOLE)
-    assert sys.gettrace() is before
-
-
-def test_one_without_marks_makes_prompts_and_no_samples(tokenizer) -> None:
+def test_one_without_marks_is_not_trained(tokenizer) -> None:
     prepare_tokenizer(tokenizer, jinja("{{ m['content'] }}<|e|>", "<|s|>"))
-    before = sys.gettrace()
-    prompt = ChatTemplate(tokenizer).prompt(WHOLE[:2])
-    assert sys.gettrace() is before
-    assert tokenizer.decode(prompt) == "<|s|>Be brief.<|s|>One?<|s|>"
+    template = ChatTemplate(tokenizer)
+    assert tokenizer.decode(template.prompt(WHOLE[:2])) == "<|s|>Be brief.<|s|>One?<|s|>"
     with pytest.raises(InputError, match="no generation marks"):
-        end_of_answers(ChatTemplate(tokenizer))
-    prepare_tokenizer(tokenizer, jinja(MARKED, "<|s|>", "{{ eos_token }}"))
-    assert ChatTemplate(tokenizer).prompt(WHOLE[:2])[0] == tokenizer.eos_token_id
-    tokenizer.chat_template = None
-    with pytest.raises(InputError, match="no chat template"):
-        ChatTemplate(tokenizer)
-
-
-def test_special_tokens_may_begin_alike_and_icons_are_text(tokenizer) -> None:
-    """What a message spells is encoded as the text it is, the longest special token at once."""
-    tokenizer.add_tokens(["<|end|>ed"], special_tokens=True)
-    prepare_tokenizer(tokenizer, read_template("harmony", tokenizer))
-    messages = (Message("user", "It is <|end|>ed, or <|end|>e \U000f0000?"), Message("assistant", "<|end|>ed!"))
-    assert ChatTemplate(tokenizer).encode(messages)[0] == oracle(tokenizer, messages)[0]
-
-
-def test_private_characters_are_text_even_beside_special_tokens(template, tokenizer) -> None:
-    """While a template is rendered, private characters stand for special tokens that messages spell: those no message uses."""
-    taken = "".join(map(chr, range(0x100000, 0x100010)))
-    messages = (Message("user", f"<|end|>{taken}<|start|><|end|>"), Message("assistant", "\U00100000\U00100010<|end|>"))
-    assert template.encode(messages)[0] == oracle(tokenizer, messages)[0]
-    everything = Message("user", "<|end|>" + "".join(map(chr, chat_template.PRIVATE_USE)))
-    with pytest.raises(InputError, match="all private characters"):
-        template.prompt([everything])
-
-
-def test_what_is_no_text_is_refused(template, tokenizer) -> None:
-    with pytest.raises(InputError, match="half a character"):
-        template.prompt([Message("user", "\ud800")])
-    tokenizer.chat_template = "{# nothing #}"
-    with pytest.raises(InputError, match="makes nothing of these messages"):
-        template.prompt([ONE])
+        end_of_answers(template)
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end_and_its_own_template_is_kept(tokenizer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
@@ -42,16 +42,9 @@ class Checkpointing:
     The names are those of Trainer's own methods, which these take the place of.
     """
 
-    args: Any
-    model: Any
-    optimizer: Any
-    lr_scheduler: Any
-    state: Any
-    control: Any
-    callback_handler: Any
-    processing_class: Any
-    _total_train_tokens: int
-    """TRL's count of what was read."""
+    if TYPE_CHECKING:  # the rest of Trainer
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write ``step-N`` under a temporary name, make it durable, rename it; then let old ones go."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 from gpt3.finetuning.conversations import Conversation, Preference
 
@@ -29,8 +30,8 @@ REFUSAL = re.compile(
 )
 SHINGLE, HASHES, BANDS = 3, 64, 16
 NEAR = 0.8
-"""Share of equal minimum hashes, an estimate of the Jaccard similarity of two texts' three-word shingles, from which on they are
-near duplicates."""
+"""Texts with at least this share of equal minimum hashes are near duplicates; it estimates the Jaccard similarity of their
+three-word shingles."""
 
 
 def english(item: Item) -> bool:
@@ -84,8 +85,7 @@ class FirstOfItsKind:
         self._factors = generator.integers(1, 2**63, HASHES, dtype=np.uint64) | np.uint64(1)
         self._offsets = generator.integers(0, 2**63, HASHES, dtype=np.uint64)
         self._bands: dict[bytes, list[int]] = {}
-        self._signatures = np.empty((1024, HASHES), np.uint64)
-        self._count = 0
+        self._signatures: list[Any] = []
 
     def __call__(self, item: Item) -> bool:
         """Remember it and say whether it is new."""
@@ -100,15 +100,12 @@ class FirstOfItsKind:
             mixed = values[:, None] * self._factors + self._offsets  # (shingles, HASHES), modulo 2**64
         signature = (mixed ^ (mixed >> np.uint64(29))).min(axis=0)
         keys = [bytes([band]) + part.tobytes() for band, part in enumerate(np.split(signature, BANDS))]
-        candidates = sorted({number for key in keys for number in self._bands.get(key, ())})
-        if candidates and (self._signatures[candidates] == signature).mean(axis=1).max() >= NEAR:
+        candidates = {number for key in keys for number in self._bands.get(key, ())}
+        if any((self._signatures[number] == signature).mean() >= NEAR for number in candidates):
             return False
         for key in keys:
-            self._bands.setdefault(key, []).append(self._count)
-        if self._count == len(self._signatures):
-            self._signatures = np.concatenate([self._signatures, np.empty_like(self._signatures)])
-        self._signatures[self._count] = signature
-        self._count += 1
+            self._bands.setdefault(key, []).append(len(self._signatures))
+        self._signatures.append(signature)
         return True
 
 
