@@ -143,6 +143,30 @@ def documentation(options: type[Any]) -> dict[str, str]:
     return texts
 
 
+def is_required(field: dataclasses.Field[Any]) -> bool:
+    """Whether a dataclass field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a dataclass field that has one."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def is_a(kind: type, hint: Any) -> bool:
+    """Whether a type hint is `kind`, or `kind` or None."""
+    inner = without_none(hint)
+    return (typing.get_origin(inner) or inner) is kind
+
+
+def without_none(hint: Any) -> Any:
+    """``X`` of the hint ``X | None``; other hints as they are."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
+        return parts[0] if len(parts) == 1 else hint
+    return hint
+
+
 def _shown(value: Any) -> str:
     """A value as a person typed it; texts that could be misread are quoted."""
     return value if isinstance(value, str) and value.split() == [value] else repr(value)

@@ -49,7 +49,7 @@ def test_prompts_are_pieces_of_the_texts(folder: Path) -> None:
     assert len(prompts) == 40
     assert all(prompt in pieces for prompt in prompts)
     alone = model.score(TEXTS[0])
-    assert bits_per_byte(model, TEXTS[:1]) == pytest.approx(alone.summary.bits_per_byte, rel=1e-6)
+    assert bits_per_byte(model, TEXTS[:1]) == pytest.approx(alone.bits_per_byte, rel=1e-6)
     with pytest.raises(InputError, match="none of the texts has 90 tokens"):
         cut_prompts(model, TEXTS, BenchFormatsOptions(["-"], prompt_tokens=90, new_tokens=9))
     with pytest.raises(InputError, match="context of 128"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gpt3.errors import InputError
 from gpt3.finetuning.catalogue import about
-from gpt3.finetuning.conversations import Conversation, Preference, RowError, to_conversation, to_preference
+from gpt3.finetuning.conversations import Conversation, RowError, to_conversation, to_preference
 from gpt3.finetuning.filters import FirstOfItsKind, FirstSeen, english, length, no_refusal
 from gpt3.finetuning.gathering import Collection, gather, is_held_out, parse_spec, weighted
 from gpt3.finetuning.options import FinetuneOptions
@@ -83,8 +83,8 @@ def test_shapes_of_one_preference_agree(question: str, more: str, good: str) -> 
             "rejected": [*head, {"role": "assistant", "content": bad}],
         },
     ]
-    found = {(pair.prompt, pair.chosen, pair.rejected) for pair in map(to_preference, rows)}
-    assert found == {((Message("user", question),), good, bad)}
+    found = {(pair.messages, pair.rejected) for pair in map(to_preference, rows)}
+    assert found == {((Message("user", question), Message("assistant", good)), bad)}
 
 
 @given(question=text, extra=text, answer=text)
@@ -111,12 +111,12 @@ def test_what_is_held_out_together() -> None:
 def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
     head = "\n\nHuman: Hello\n\nAssistant: Hi, I said:\n\nnothing\n\nHuman: Why?\n\nAssistant:"
     pair = to_preference({"chosen": f"{head} Because.", "rejected": f"{head} No."})
-    assert [turn.content for turn in pair.prompt] == ["Hello", "Hi, I said:\n\nnothing", "Why?"]
-    assert (pair.chosen, pair.rejected) == ("Because.", "No.")
+    assert [turn.content for turn in pair.messages] == ["Hello", "Hi, I said:\n\nnothing", "Why?", "Because."]
+    assert pair.rejected == "No."
     quoting = "One\nHuman: said.\n\nHuman: again?"  # speakers begin a text, and stand after an empty line
-    assert to_preference({"prompt": "Q", "chosen": quoting, "rejected": "x"}).chosen == quoting
+    assert to_preference({"prompt": "Q", "chosen": quoting, "rejected": "x"}).answers == [quoting, "x"]
     whole = "\n\nHuman: Q\n\nAssistant: x\nHuman: "
-    assert to_preference({"chosen": whole + "y", "rejected": whole + "z"}).chosen == "x\nHuman: y"
+    assert to_preference({"chosen": whole + "y", "rejected": whole + "z"}).answers[0] == "x\nHuman: y"
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,9 @@ def test_each_filter_at_its_edge() -> None:
     late = "The sea is blue. " * 20 + "As an AI language model, I have no colours."
     assert no_refusal(question_and("It is blue.", late))
     assert not no_refusal(question_and("It is blue.", "I'm sorry, but I cannot."))
-    assert no_refusal(Preference((Message("user", "Q?"),), "Blue.", "As an AI, I cannot help."))
-    assert not no_refusal(Preference((Message("user", "Q?"),), "As an AI, I cannot help.", "Blue."))
+    refused = "As an AI, I cannot help."
+    assert no_refusal(to_preference({"prompt": "Q?", "chosen": "Blue.", "rejected": refused}))
+    assert not no_refusal(to_preference({"prompt": "Q?", "chosen": refused, "rejected": "Blue."}))
     french = "le chat dort sur la grande table et le petit chien regarde par la fenetre sans rien dire du tout pendant une heure"
     assert not english(question_and(french))
     assert english(question_and("le chat dort"))  # too short to tell

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Conversation, Preference
+from gpt3.finetuning.conversations import Conversation, to_preference
 from gpt3.finetuning.samples import IGNORED, Cuts, conversation_samples, fitted, preference_samples, shown, text_samples
 from gpt3.finetuning.template import end_of_answers, prepare_tokenizer, read_template
 from gpt3.tokenizer.chat_template import ChatTemplate, Message
@@ -169,7 +169,8 @@ def test_with_train_on_all_every_token_is_a_label(template) -> None:
 
 def test_a_pair_with_either_answer_too_long_is_dropped(template) -> None:
     long = "It is blue and so on and so on."
-    pairs = [Preference((ONE,), long, "No."), Preference((ONE,), "No.", long), Preference((ONE,), "Yes.", "No.")]
+    answers = [(long, "No."), ("No.", long), ("Yes.", "No.")]
+    pairs = [to_preference({"prompt": ONE.content, "chosen": good, "rejected": bad}) for good, bad in answers]
     limit = len(template.encode((ONE, Message("assistant", long)))[0]) - 1
     rows = preference_samples(pairs, template, limit)
     assert (rows.cuts.samples, rows.cuts.dropped) == (1, 2)

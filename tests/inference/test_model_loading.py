@@ -80,11 +80,11 @@ def test_a_hub_id_is_left_to_the_hub(runs):
     ("name", "message"),
     [
         ("runs/typo", "no such folder"),
-        ("typo", r"no such folder, nor a run in ./runs; .*train one first: gpt3 train"),
+        ("typo", r"no such folder, and no run of that name in ./runs. .*train one first: gpt3 train"),
         ("./typo/model", "no such folder"),
         ("/no/such/folder", "no such folder"),
-        ("125M", "is a shape, not a trained model; train one first: gpt3 train --model 125M"),
-        ("runs/notes.txt", "is a file; give the folder it is in: runs"),
+        ("125M", "is a model size, not a trained model. Train one first: gpt3 train --model 125M"),
+        ("runs/notes.txt", "is a file. Give the folder that holds it: runs"),
         ("runs/begun", r"it is no model \(it holds checkpoints\)"),
         ("runs/begun/checkpoints", "it is empty"),
     ],
@@ -97,7 +97,9 @@ def test_what_is_not_there(runs, name, message):
 
 def test_nothing_trained_yet(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"no trained model is in ./runs; train one first: gpt3 train"):
+    with pytest.raises(
+        InputError, match=r"no trained model is in ./runs. Give a model folder, or train one first: gpt3 train"
+    ):
         load()
 
 
@@ -147,8 +149,8 @@ def cut_weights(folder):
         ),
         (lambda f: edit_config(f, intermediate_size=64), "does not load"),
         (lambda f: (f / "model.safetensors").unlink(), "no weights"),
-        (only_pickle, "pytorch_model.bin is a pickle and never read"),
-        (shard_missing, r"weights are missing \(model-00002-of-00002.safetensors\)"),
+        (only_pickle, "pytorch_model.bin is a pickle, which can hold code"),
+        (shard_missing, r"1 of 2 weight files are missing \(model-00002-of-00002.safetensors\)"),
         (drop_tensor, r"1 tensors are missing from the weights \(transformer.h.1.mlp.c_fc.weight\)"),
         (cut_weights, "does not load"),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer"),
@@ -231,7 +233,7 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def test_a_hub_model(saved, tmp_path, tokenizer):
-    """Loaded through transformers from a hub on 127.0.0.1; an id that the hub does not have is the user's mistake."""
+    """From a hub on 127.0.0.1; an id that the hub does not have is the user's mistake."""
     (tmp_path / "hub").mkdir()
     Hub.folder = copy_folder(saved, tmp_path / "hub" / "model")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -261,8 +263,8 @@ except InputError as error:
     assert done.returncode == 0, done.stderr
     tokens, message = done.stdout.splitlines()
     assert tokens == str(generate(saved, "The sea", temperature=0, max_new_tokens=10)[0].tokens)
-    tried = f"no folder or run of that name is here, and {environment['HF_ENDPOINT']} did not give it"
-    assert message.startswith(f"--model nobody/nothing: {tried}")
+    tried = f"no such folder or run, and {environment['HF_ENDPOINT']} did not give it"
+    assert message.startswith(f"nobody/nothing: {tried}")
 
 
 def test_a_hub_that_is_not_reached_is_told_in_one_line(tmp_path):

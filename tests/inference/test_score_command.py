@@ -14,15 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
-from gpt3.inference import score_page, score_view
+from gpt3.inference import score_view, scoring
 from gpt3.inference.language_model import load
 from gpt3.inference.reference_engine import ReferenceEngine
-from gpt3.inference.score_page import Page, span
-from gpt3.inference.scoring import score_tokens
-from gpt3.inference.text_scores import Alternative, Summary, TokenScore, encode_texts, score_text
+from gpt3.inference.score_view import page, span
+from gpt3.inference.scoring import Alternative, TextScore, TokenScore, encode_texts, score_text, score_tokens
 from gpt3.model_folder.load import load_transformers
 
-ASSETS = Path(score_page.__file__).parent / "assets"
+ASSETS = Path(score_view.__file__).parent / "assets"
 TEXT = "The captain looked at the sky.\n你好，世界 🎉 <b>naïve</b> & café\n"
 
 
@@ -123,6 +122,9 @@ def test_in_python(home):
     assert "".join(token.text for token in found.tokens) == TEXT
     assert found.loss == pytest.approx(-sum(token.logprob for token in found.tokens) / len(found.tokens), rel=1e-6)
     assert reference.tokens == []
+    assert repr(reference).startswith(f"TextScore({reference.count} tokens, {len(TEXT.encode())} bytes: loss ")
+    assert f"perplexity {reference.perplexity:,.2f}, {reference.bits_per_byte:.4f} bits per byte" in repr(reference)
+    assert repr(TextScore()) == "TextScore(no tokens)"
 
 
 @pytest.mark.parametrize(
@@ -132,9 +134,9 @@ def test_in_python(home):
         (["latin.txt", "none.txt"], ["latin.txt is not UTF-8 at byte 4", "none.txt cannot be read"]),
         (["marked.txt"], ["marked.txt is not UTF-8 at byte 6"]),
         (["--text", ""], ["--text is empty"]),
-        (["a.txt", "--context", "257"], ["--context 257", "1 to 256"]),
-        (["a.txt", "--stride", "257"], ["--stride 257", "1 to 256"]),
-        (["a.txt", "--stride", "0", "--context", "0"], ["--stride is 0", "--context is 0"]),
+        (["a.txt", "--context", "257"], ["--context 257", "256"]),
+        (["a.txt", "--stride", "257"], ["--stride 257", "256"]),
+        (["a.txt", "--stride", "0", "--context", "0"], ["--stride 0 must be", "--context 0 must be"]),
         (["a.txt", "--tokens"], ["--tokens", "--json"]),
         (["a.txt", "--html", "runs"], ["--html runs"]),
         (["a.txt", "-", "-"], ["standard input", "twice"]),
@@ -155,16 +157,14 @@ def test_bad_input_is_one_line(files, capfd, words, needles):
 
 
 def test_figures_of_texts_done_before_an_interrupt(files, capfd, monkeypatch):
-    from gpt3.inference import text_scores
-
-    whole = text_scores.score_chunks
+    whole = scoring.score_chunks
 
     def interrupted(engine, ids, *arguments, **keywords):
         if len(ids) > 100:
             raise KeyboardInterrupt
         return whole(engine, ids, *arguments, **keywords)
 
-    monkeypatch.setattr(text_scores, "score_chunks", interrupted)
+    monkeypatch.setattr(scoring, "score_chunks", interrupted)
     assert cli.main(["score", "a.txt", "b.txt"]) == 130
     assert capfd.readouterr().out.splitlines()[-1].startswith("a.txt ")
     assert cli.main(["score", "a.txt", "b.txt", "--json", "--tokens"]) == 130
@@ -261,19 +261,16 @@ def test_the_page_holds_the_text_and_loads_nothing(files, capfd):
 @settings(max_examples=40, deadline=None)
 @given(text=st.text(max_size=20), name=st.text(min_size=1, max_size=8))
 def test_no_text_escapes_into_the_page(text, name):
-    page = Page(name, 8, 4)
     tokens = [TokenScore(text, 3, 0, 1, -0.5, 1, 0.2, (Alternative(4, text, -0.2),))]
-    page.begin(name, 1)(tokens)
-    page.end(Summary(1, 1, 1, 0.5, 1))
     reader = Reader()
-    reader.feed(page.render())
+    reader.feed(page(name, [(name, TextScore(1, 1, 1, 0.5, 1, tokens))]))
     assert reader.boxes == [score_view.visible(text)]
     assert reader.tags.count("script") == 2
     assert json.loads(reader.scripts[0])["names"] == {"4": score_view.visible(text)}
 
 
 def test_a_long_text_is_drawn_in_part_and_says_so(files, capfd, monkeypatch):
-    monkeypatch.setattr(score_page, "MOST_TOKENS", 50)
+    monkeypatch.setattr(score_view, "MOST_TOKENS", 50)
     said(capfd, "a.txt", "b.txt", "--html", "score.html")
     page = (files / "score.html").read_text(encoding="utf-8")
     assert page.count('<span class="t s') == 50 + len(score_view.LEGEND)

@@ -90,12 +90,12 @@ def test_beyond_the_context_it_is_the_strided_perplexity_of_transformers(engine,
 def test_every_token_is_scored_once_after_enough_context(tokens, context, data):
     stride = data.draw(st.integers(1, context))
     scored = []
-    for number, window in enumerate(windows(tokens, context, stride)):
-        assert 0 < window.scored <= window.end - window.begin <= context
-        assert window.begin == number * stride
-        for at in range(window.end - window.scored, window.end):
+    for number, (begin, end, counted) in enumerate(windows(tokens, context, stride)):
+        assert 0 < counted <= end - begin <= context
+        assert begin == number * stride
+        for at in range(end - counted, end):
             scored.append(at)
-            assert number == 0 or at - window.begin + 1 >= context - stride + 1
+            assert number == 0 or at - begin + 1 >= context - stride + 1
     assert scored == list(range(tokens))
 
 
@@ -111,9 +111,9 @@ def test_windows_are_independent_forwards_whatever_the_chunk(engine, draw, forwa
     scores = score_tokens(engine, ids, context, stride, top=3, chunk=chunk)
     assert scores.total == pytest.approx(sum(piece.total for piece in pieces), rel=1e-9)
     assert scores.ids.tolist() == ids[1:]
-    for window in windows(len(ids) - 1, context, stride):
-        truth = forward(ids[window.begin : window.end])[-window.scored :]
-        part = scores[window.end - window.scored : window.end]
+    for begin, end, counted in windows(len(ids) - 1, context, stride):
+        truth = forward(ids[begin:end])[-counted:]
+        part = scores[end - counted : end]
         torch.testing.assert_close(part.logprobs, truth.gather(1, part.ids[:, None])[:, 0], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(part.entropies, -(truth.exp() * truth).sum(-1), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(part.top_logprobs, truth.topk(3).values, rtol=1e-4, atol=1e-4)
@@ -314,7 +314,7 @@ def test_only_the_context_is_truncated_and_only_on_the_left(engine, draw, forwar
         truth = forward(joined[:-1])[-len(continuation) :]
         expected = truth.gather(1, torch.tensor(continuation)[:, None])[:, 0].tolist()
         assert score.logprobs == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    with pytest.raises(InputError, match=r"49 tokens, the model 48 positions; it would be cut"):
+    with pytest.raises(InputError, match="49 tokens exceeds the model's 48 positions"):
         continuation_logprobs(engine, context, [short, draw(CONTEXT + 1)])
     with pytest.raises(ValueError, match="at least one token"):
         continuation_logprobs(engine, [], [short])
@@ -323,10 +323,10 @@ def test_only_the_context_is_truncated_and_only_on_the_left(engine, draw, forwar
 @pytest.mark.parametrize(
     ("context", "stride", "message"),
     [
-        (49, None, "--context 49 is outside 1 to 48, the positions of the model"),
-        (0, None, "--context 0 is outside"),
-        (20, 21, "--stride 21 is outside 1 to 20, the context"),
-        (60, 0, "--context 60 is outside .*; --stride 0 is outside"),
+        (49, None, "--context 49 is not between 1 and the model's 48 positions"),
+        (0, None, "--context 0 is not between"),
+        (20, 21, "--stride 21 is not between 1 and the context of 20"),
+        (60, 0, "--context 60 is not between .*; --stride 0 is not between"),
     ],
 )
 def test_windows_out_of_range_are_refused(engine, draw, context, stride, message):

@@ -178,7 +178,7 @@ def test_gathered_blocks_are_those_of_fsdp2(dtype: str) -> None:
 RANK = """
 import sys, json, torch, torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
-from tests.test_memory import SMALL
+from tests.ladder.test_memory import SMALL
 from gpt3.model import GPT3ForCausalLM
 rank, meeting = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
@@ -200,7 +200,7 @@ dist.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_hold_half_each(tmp_path: Path) -> None:
     """Weights, gradients and moments of a real step on gloo, byte for byte on the fuller rank, never more on the other."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]), "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(

@@ -14,7 +14,7 @@ from gpt3.cli import main as cli
 from gpt3.ladder.cluster import make_cluster, plan_rows
 from gpt3.ladder.presets import PRESETS, three_digits
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CLUSTERS = [(8, "80"), (64, "80"), (1024, "80"), (8, "141")]
 
 

@@ -162,15 +162,15 @@ def test_the_base_gets_the_rows_it_was_trained_with(
     tokens: int, trained: list[int], saved: dict[str, tuple[int, int]], rows: int | None, bases, tmp_path: Path
 ) -> None:
     """290 ids and five rows of padding below; new rows are the mean of those of the base's ids."""
-    from gpt3.model_folder.merge import fit_vocabulary
-    from gpt3.model_folder.weights import Weights
+    from gpt3.model_folder.adapter import fit_vocabulary
+    from gpt3.model_folder.weights import mapped
 
     model = GPT3ForCausalLM.from_pretrained(bases("gpt3"))
     before = model.get_input_embeddings().weight.detach().clone()
     tokenizer = train_tokenizer(TEXTS, IDS)
     tokenizer.add_tokens([f"<|{number}|>" for number in range(tokens)])
     save_file({name: torch.zeros(shape) for name, shape in saved.items()}, tmp_path / "adapter_model.safetensors")
-    weights = Weights(tmp_path, file="adapter_model.safetensors")
+    weights = mapped(tmp_path / "adapter_model.safetensors")
     fit_vocabulary(model, tokenizer, weights, {"trainable_token_indices": {"wte": trained} if trained else None})
     after = model.get_input_embeddings().weight
     if rows is None:
@@ -290,7 +290,7 @@ def test_info(placed: Path, capsys) -> None:
     assert "base: runs/demo/model" in capsys.readouterr().out
     shutil.rmtree(placed.parents[1] / "demo")
     assert cli.main(["info", str(placed)]) == 0
-    assert "does not run here: " in capsys.readouterr().out
+    assert "cannot run here: " in capsys.readouterr().out
 
 
 def change(folder: Path, **values: Any) -> None:
@@ -306,18 +306,18 @@ def retensor(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) ->
 
 FIRST = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no base": (lambda f: change(f, base_model_name_or_path="../gone"), "its base model ../gone is not here; write the path"),
+    "no base": (lambda f: change(f, base_model_name_or_path="../gone"), "its base model ../gone is not here. Write the path"),
     "base unnamed": (lambda f: change(f, base_model_name_or_path=None), "names no base model"),
-    "base is itself": (lambda f: change(f, base_model_name_or_path="."), "is an adapter itself; merge that first"),
-    "another kind": (lambda f: change(f, peft_type="IA3"), "is a IA3 adapter, and LoRA and DoRA are read"),
+    "base is itself": (lambda f: change(f, base_model_name_or_path="."), "is an adapter itself. Merge that first"),
+    "another kind": (lambda f: change(f, peft_type="IA3"), "only LoRA and DoRA adapters can be read"),
     "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "cannot be read as JSON"),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "its weights are missing"),
     "a pickle": (
         lambda f: (f / "adapter_model.safetensors").rename(f / "adapter_model.bin"), "adapter_model.bin is a pickle",
     ),
-    "half a file": (lambda f: (f / "adapter_model.safetensors").write_bytes(b"1234"), "is no whole safetensors file"),
+    "half a file": (lambda f: (f / "adapter_model.safetensors").write_bytes(b"1234"), "is not a complete safetensors file"),
     "a tensor missing": (lambda f: retensor(f, lambda t: t.pop(FIRST)), f"1 missing ({FIRST})"),
-    "a tensor too many": (lambda f: retensor(f, lambda t: t.update(more=torch.ones(1))), "1 left over (more)"),
+    "a tensor too many": (lambda f: retensor(f, lambda t: t.update(more=torch.ones(1))), "1 extra (more)"),
     "misshapen": (lambda f: retensor(f, lambda t: t.update({FIRST: torch.ones(4, 5)})), f"1 misshapen ({FIRST})"),
     "other layers": (lambda f: change(f, target_modules=["nothing"]), "PEFT cannot apply it to its base model"),
 }  # fmt: skip
@@ -337,9 +337,9 @@ def test_what_is_wrong_is_one_line(fault: str, placed: Path, capsys) -> None:
 
 
 def test_a_merge_that_changes_the_logits_is_not_handed_on(placed: Path, capsys, monkeypatch) -> None:
-    from gpt3.model_folder import merge as adapter_loading
+    from gpt3.model_folder import adapter as adapters
 
-    monkeypatch.setattr(adapter_loading, "merge", lambda adapted: adapted.unload())
+    monkeypatch.setattr(adapters, "merge", lambda adapted: adapted.unload())
     assert cli.main(["generate", "x", "--model", str(placed)]) == 1
     error = capsys.readouterr().err
     assert "merging changed a logit by" in error

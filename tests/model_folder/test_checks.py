@@ -14,7 +14,7 @@ from foreign_models import gpt2, gpt_neo, logits, opt, random_ids, saved
 from safetensors.torch import load_file, save_file
 
 from gpt3.errors import InputError
-from gpt3.model_folder import open_checkpoint
+from gpt3.model_folder.load import open_checkpoint
 
 
 @pytest.fixture
@@ -53,16 +53,16 @@ def test_all_faults_are_told_together(folder: Path) -> None:
 
     edit(folder, change)
     message = refusal(folder)
-    assert "7 tensors of its weights are not what config.json asks for" in message
+    assert "7 of its tensors are not what config.json asks for" in message
     assert "4 missing (h.0.mlp.c_fc.weight, h.1.mlp.c_fc.weight, h.2.mlp.c_fc.weight, …)" in message
-    assert "1 left over (classifier.weight)" in message
+    assert "1 extra (classifier.weight)" in message
     assert "1 misshapen (transformer.h.0.attn.c_attn.weight is 72 x 24, not 24 x 72)" in message
-    assert "1 no floats (transformer.h.1.attn.c_attn.bias is I64)" in message
+    assert "1 not floats (transformer.h.1.attn.c_attn.bias is I64)" in message
 
 
 def test_a_configuration_of_another_depth_or_width_is_refused(folder: Path) -> None:
     edit_config(folder, n_layer=2)
-    assert "12 left over (transformer.h.2." in refusal(folder)
+    assert "12 extra (transformer.h.2." in refusal(folder)
     edit_config(folder, n_layer=3, n_inner=50)
     assert "9 misshapen" in refusal(folder)
     edit_config(folder, n_inner=None, n_head=5)
@@ -133,7 +133,7 @@ def test_a_head_of_its_own_is_kept_whatever_the_configuration_says(folder: Path)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama', which is not read; read are GPT3-dev, GPT-2, Cerebras-GPT"),
+        ({"model_type": "llama"}, "model_type 'llama'; known families: gpt2, gpt_neo, opt"),
         ({"model_type": "gpt3"}, "is a gpt3 model already"),
         ({"model_type": None}, "model_type None"),
         ({"add_cross_attention": True}, "cross-attention"),
@@ -169,7 +169,7 @@ def test_shards_are_read_and_must_be_whole(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(open_checkpoint(folder).model(), ids), logits(model, ids))
     content = shards[1].read_bytes()
     shards[1].write_bytes(content[:-8])
-    assert f"{shards[1].name} is no whole safetensors file" in refusal_of(folder, shards[1])
+    assert f"{shards[1].name} is not a complete safetensors file" in refusal_of(folder, shards[1])
     save_file({}, shards[1], metadata={"format": "pt"})
     assert "missing (" in refusal(folder)
     shards[1].unlink()
@@ -208,7 +208,7 @@ def test_pickles_are_read_only_where_allowed_and_never_run(folder: Path, legacy:
         path.write_bytes(pickle.dumps(Malicious(), protocol=2))
     else:
         torch.save({"transformer.wte.weight": Malicious()}, path)
-    assert "is not read as weights alone" in refusal(folder, allow_pickle=True)
+    assert "cannot be read as tensors only" in refusal(folder, allow_pickle=True)
     assert "this must not run" not in capsys.readouterr().out
     torch.save({"model": {"a": torch.zeros(1)}}, path)
     assert "does not hold tensors by name" in refusal(folder, allow_pickle=True)
@@ -232,13 +232,16 @@ def test_damaged_safetensors(folder: Path, damage: str) -> None:
     path = folder / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"version https://git-lfs"}[damage])
-    assert "is no whole safetensors file" in refusal(folder)
+    assert "is not a complete safetensors file" in refusal(folder)
 
 
 def test_what_is_no_model_folder(tmp_path: Path, folder: Path) -> None:
     assert "no such folder" in refusal(tmp_path / "nowhere")
     assert "is a file" in refusal(folder / "config.json")
-    assert "no config.json in it (it holds model)" in refusal(tmp_path)
+    (tmp_path / "notes").mkdir()
+    assert "it is empty" in refusal(tmp_path / "notes")
+    (tmp_path / "notes" / "todo.txt").touch()
+    assert "it is no model (it holds todo.txt)" in refusal(tmp_path / "notes")
     (folder / "config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="not a JSON object"):
         open_checkpoint(folder)

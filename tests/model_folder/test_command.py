@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from gpt3.cli import main as cli
 from gpt3.model import GPT3ForCausalLM
-from gpt3.model_folder import open_checkpoint
 from gpt3.model_folder.load import load_transformers as load
+from gpt3.model_folder.load import open_checkpoint
 from gpt3.model_folder.write import write_weights
 from gpt3.tokenizer.train import train_tokenizer
 
@@ -96,7 +96,7 @@ def test_pickles_need_a_word_and_a_folder_without_tokenizer_says_so(
     assert cli.main(["import", str(folder), "--out", str(out)]) == 2
     assert "--allow-pickle" in capsys.readouterr().err
     assert cli.main(["import", str(folder), "--out", str(out), "--allow-pickle"]) == 0
-    assert "tokenizer: none: there are no tokenizer files beside the weights" in capsys.readouterr().out
+    assert "tokenizer: none: there are no tokenizer files next to the weights" in capsys.readouterr().out
     ids = random_ids(20)
     again = GPT3ForCausalLM.from_pretrained(out).eval()
     torch.testing.assert_close(logits(again, ids), logits(model, ids), atol=1e-5, rtol=0)
@@ -123,7 +123,7 @@ def test_a_model_without_tokenizer_cannot_generate(tmp_path: Path, capsys: pytes
 def test_weights_are_split_into_files_that_transformers_reads(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(saved(gpt2(), tmp_path / "source"))
     checkpoint.empty_model().config.save_pretrained(tmp_path / "out")
-    write_weights(tmp_path / "out", checkpoint.tensors(), shard_bytes=20_000)
+    write_weights(checkpoint, tmp_path / "out", shard_bytes=20_000)
     names = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert len(names) > 2
     assert names == [f"model-{n:05}-of-{len(names):05}.safetensors" for n in range(1, len(names) + 1)]
@@ -171,7 +171,7 @@ def test_from_a_hub(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
-    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
+    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[2])
     code = """
 import os, sys
 from gpt3.cli import main as cli
@@ -192,7 +192,7 @@ print([cli.main(["import", name, "--out", out]) for name, out in names.items()])
         server.server_close()
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("[0, 0, 2]\n"), done.stderr
-    assert f"nobody/nothing: no such folder, and {address} did not give it" in done.stderr
+    assert f"nobody/nothing: no such folder or run, and {address} did not give it" in done.stderr
     assert "give its folder" in done.stderr
     ids = random_ids(20, vocabulary=290)
     ours, tokenizer = load(tmp_path / "out")

@@ -13,7 +13,7 @@ from foreign_models import cached_logits, gpt2, gpt_neo, largest_difference, log
 from safetensors.numpy import save_file
 
 from gpt3.model import GPT3ForCausalLM
-from gpt3.model_folder import convert, open_checkpoint
+from gpt3.model_folder.load import open_checkpoint
 
 BOUND = 1e-5
 
@@ -124,9 +124,9 @@ def test_the_oracle_tells_a_window_from_one_a_key_wider(tmp_path: Path) -> None:
     for window in (7, 9):
         other = gpt3dev_reference.logits(raw | {"window_size": window}, weights, ids.numpy())
         assert abs(other - expected).max() > 1000 * BOUND
-    config, tensors, *_ = convert(tmp_path)
-    config.activation_function = "gelu_new"
-    other = GPT3ForCausalLM.from_pretrained(None, config=config, state_dict=tensors)
+    checkpoint = open_checkpoint(tmp_path)
+    checkpoint.config.activation_function = "gelu_new"
+    other = checkpoint.model()
     assert float((logits(other, ids) - torch.from_numpy(expected)).abs().max()) > 10 * BOUND
 
 
@@ -134,19 +134,21 @@ def test_the_oracle_tells_a_window_from_one_a_key_wider(tmp_path: Path) -> None:
 def test_half_precision_stays_what_it_is_and_widens_before_it_is_scaled(dtype: torch.dtype, tmp_path: Path) -> None:
     theirs, ids = gpt_neo().to(dtype), random_ids(60)
     checkpoint = open_checkpoint(saved(theirs, tmp_path))
-    assert {tensor.dtype for _, tensor in checkpoint.tensors()} == {dtype}
+    assert {checkpoint.tensor(name).dtype for name, _ in checkpoint.empty_model().named_parameters()} == {dtype}
     assert checkpoint.model().dtype == dtype
     assert largest_difference(checkpoint.model(torch.float32), logits(theirs.float(), ids), ids) <= BOUND
 
 
-def test_convert_gives_configuration_weights_tokenizer_and_notes(tmp_path: Path) -> None:
+def test_a_checkpoint_has_configuration_weights_tokenizer_and_notes(tmp_path: Path) -> None:
     theirs, ids = gpt_neo(), random_ids(60)
-    config, weights, tokenizer, notes = convert(saved(theirs, tmp_path))
+    checkpoint = open_checkpoint(saved(theirs, tmp_path))
+    config = checkpoint.config
     ours = GPT3ForCausalLM(config).eval()
+    weights = {name: checkpoint.tensor(name) for name, _ in ours.named_parameters()}
     missing, left_over = ours.load_state_dict(weights, strict=False)
     assert (missing, left_over) == (["lm_head.weight"], [])  # which is tied
     assert largest_difference(ours, logits(theirs, ids), ids) <= BOUND
-    assert tokenizer is None
-    assert any("without" in note for note in notes)
+    assert checkpoint.tokenizer is None
+    assert any("without" in note for note in checkpoint.notes)
     assert config.layer_types == ["full_attention", "sliding_attention"] * 2
     assert config.sliding_window == 8

@@ -14,7 +14,9 @@ from foreign_models import gpt_neo, opt, saved
 from safetensors.torch import load_file
 
 from gpt3.cli import main as cli
-from gpt3.cli.import_options import ImportOptions, InfoOptions
+from gpt3.cli.import_model import ImportOptions
+from gpt3.cli.info import InfoOptions
+from gpt3.model_folder.families import table
 from gpt3.tokenizer.train import train_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "import.md"
@@ -57,6 +59,10 @@ def test_the_python_example(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     (code,) = blocks("python")
     exec(compile(code, str(PAGE), "exec"), {})
     assert capsys.readouterr().out.startswith("['full_attention', 'sliding_attention'] 8 ")
+
+
+def test_the_table_is_of_the_families_that_are_known() -> None:
+    assert table() in PAGE.read_text(encoding="utf-8")
 
 
 def test_every_option_is_on_the_page() -> None:

@@ -76,7 +76,7 @@ def test_what_does_not_run_here_is_told_and_the_rest_shown(tmp_path: Path, capsy
     assert found["model_type"] == "opt"
     assert found["dtypes"]["F32"] > 10
     assert cli.main(["info", str(tmp_path)]) == 0
-    assert "does not run here: " in capsys.readouterr().out
+    assert "cannot run here: " in capsys.readouterr().out
 
 
 def test_a_gguf_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def test_a_gguf_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "shape: layers 3, width 24, context 64\nparameters: 96\n" in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:100])
     assert cli.main(["info", str(path)]) == 2
-    assert "is no whole GGUF file" in capsys.readouterr().err
+    assert "is not a complete GGUF file" in capsys.readouterr().err
 
 
 def test_what_is_no_model_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

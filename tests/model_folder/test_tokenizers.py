@@ -10,11 +10,10 @@ import pytest
 from foreign_models import gpt2, opt, saved
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gpt3.cli.import_model import run
-from gpt3.cli.import_options import ImportOptions
+from gpt3.cli.import_model import ImportOptions, run
 from gpt3.errors import InputError
 from gpt3.inference.language_model import LanguageModel
-from gpt3.model_folder import open_checkpoint
+from gpt3.model_folder.load import open_checkpoint
 from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 from gpt3.tokenizer.loading import load_tokenizer, prompt_start
 from gpt3.tokenizer.train import train_tokenizer

@@ -55,9 +55,9 @@ def bench_formats(options: BenchFormatsOptions) -> list[FormatResult]:
     Raises:
         InputError: texts that cannot be read or are too short to cut prompts from; what `gpt3.load` raises.
     """
-    from gpt3.cli.score import read_source
+    from gpt3.inference.standard_streams import read_text
 
-    texts = [read_source(name).text for name in options.text]
+    texts = [read_text(name) for name in options.text]
     results: list[FormatResult] = []
     prompts: list[list[int]] = []
     plain: list[list[int]] = []

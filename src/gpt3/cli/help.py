@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import textwrap
-import types
 import typing
+from collections.abc import Collection
 from typing import Any
 
-from gpt3.cli.parsing import SHORT, default_of, is_a, is_required
-from gpt3.options import documentation, flag, option_of
+from gpt3.options import default_of, documentation, flag, is_a, is_required, option_of, without_none
 
+SHORT = {
+    "m": ("model",),
+    "o": ("out", "output"),
+    "n": ("max_new_tokens", "new_tokens", "steps"),
+    "p": ("prompt", "port"),
+}
+"""Short flags: the first of these options that a command has."""
 WIDTH = 80
 INDENT = 26
 FEW = 20
@@ -78,7 +83,7 @@ def _entry(field: dataclasses.Field[Any], hint: Any, text: str) -> list[str]:
     if is_a(bool, hint):
         name = name if field.default is False else f"{name}, {negative}"
     else:
-        name += f" {_value_name(field.name, hint)}"
+        name += f" {_value_name(field.name, hint, option_of(field).choices)}"
     short = next((letter for letter, names in SHORT.items() if field.name in names), None)
     text = " ".join(text.split())
     if not is_required(field) and "default:" not in text.lower():
@@ -91,21 +96,19 @@ def _entry(field: dataclasses.Field[Any], hint: Any, text: str) -> list[str]:
     return _two_columns(f"-{short}, {name}" if short else name, text)
 
 
-def _value_name(name: str, hint: Any) -> str:
+def _value_name(name: str, hint: Any, choices: Collection[str] | None) -> str:
     """What stands for an option's value in the help: its choices, N for a whole number, X for a number, else its name."""
-    inner = (
-        [one for one in typing.get_args(hint) if one is not types.NoneType]
-        if type(None) in typing.get_args(hint)
-        else [hint]
-    )
-    origin, arguments = typing.get_origin(inner[0]), typing.get_args(inner[0])
+    inner = without_none(hint)
+    origin, arguments = typing.get_origin(inner), typing.get_args(inner)
+    if choices is not None:
+        origin, arguments = typing.Literal, tuple(choices)
     if origin is list and typing.get_origin(arguments[0]) is typing.Literal:
         origin, arguments = typing.Literal, typing.get_args(arguments[0])
     if origin is typing.Literal:
         return "{" + ",".join(map(str, arguments)) + "}"
     if origin is list:
         return f"{name.upper()} ..."
-    return {int: "N", float: "X"}.get(inner[0], name.upper())
+    return {int: "N", float: "X"}.get(inner, name.upper())
 
 
 def _two_columns(left: str, right: str) -> list[str]:
@@ -115,8 +118,3 @@ def _two_columns(left: str, right: str) -> list[str]:
     if len(head) + 2 > INDENT:
         return [head, *(" " * INDENT + line for line in body)]
     return [f"{head:<{INDENT}}{body[0]}", *(" " * INDENT + line for line in body[1:])]
-
-
-def first_sentence(text: str) -> str:
-    """A help text up to its first full stop, for tables."""
-    return re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]

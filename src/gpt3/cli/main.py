@@ -56,7 +56,7 @@ COMMANDS = {
     ),
     "score": Command(
         "how well a model predicts texts: loss, perplexity, bits per byte, token by token",
-        "gpt3.cli.score_options:ScoreOptions",
+        "gpt3.cli.score:ScoreOptions",
         "gpt3.cli.score:run",
         positional="files",
     ),
@@ -99,14 +99,14 @@ COMMANDS = {
     ),
     "import": Command(
         "turn a checkpoint of GPT-2, GPT-Neo, OPT, … into a gpt3 model folder",
-        "gpt3.cli.import_options:ImportOptions",
+        "gpt3.cli.import_model:ImportOptions",
         "gpt3.cli.import_model:run",
         positional="source",
     ),
     "info": Command(
         "say what a model folder is: shape, parameters, tokenizer, files, origin",
-        "gpt3.cli.import_options:InfoOptions",
-        "gpt3.model_folder.info:run",
+        "gpt3.cli.info:InfoOptions",
+        "gpt3.cli.info:run",
         positional="path",
     ),
     "ladder": Command(

@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import json
 import re
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +17,12 @@ from typing import Any, TypeVar
 
 import yaml
 
+from gpt3.cli.help import SHORT, command_help
 from gpt3.errors import InputError, one_line
-from gpt3.options import flag, value_errors
+from gpt3.options import default_of, flag, is_a, is_required, value_errors, without_none
 
 T = TypeVar("T")
 
-SHORT = {
-    "m": ("model",),
-    "o": ("out", "output"),
-    "n": ("max_new_tokens", "new_tokens", "steps"),
-    "p": ("prompt", "port"),
-}
-"""Short flags: the first of these options that a command has."""
 OWN = ("config", "print_config", "help", "help_all")
 """Options that every command has."""
 
@@ -66,8 +59,6 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
     while rest:
         given.take(rest)
     if given.asked_help is not None:
-        from gpt3.cli.help import command_help
-
         print(command_help(options, command, positional, everything=given.asked_help == "help_all"))
         raise SystemExit(0)
     fields = dataclasses.fields(options)  # type: ignore[arg-type]
@@ -88,16 +79,6 @@ def _make(options: type[T], values: dict[str, Any]) -> T:
     if found := value_errors(options, values, ranges=False):
         raise InputError("; ".join(found))
     return options(**values)
-
-
-def is_required(field: dataclasses.Field[Any]) -> bool:
-    """Whether a dataclass field has no default."""
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The default of a dataclass field that has one."""
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
 class _Given:
@@ -170,7 +151,7 @@ class _Given:
             if name not in self.lists:
                 self.lists.add(name)
                 self.values[name] = []
-            self.values[name] += [converted(item, typing.get_args(_without_none(hint))[0]) for item in _items(text)]
+            self.values[name] += [converted(item, typing.get_args(without_none(hint))[0]) for item in _items(text)]
         else:
             self.values[name] = converted(text, hint)
 
@@ -212,7 +193,7 @@ class _Given:
 
 def converted(value: Any, hint: Any) -> Any:
     """`value`, a text or what YAML read, as `hint` asks for; unchanged where it cannot be."""
-    inner = _without_none(hint)
+    inner = without_none(hint)
     if isinstance(value, str):
         if inner is not hint and value == "null":
             return None
@@ -260,20 +241,6 @@ def _value_of(written: str, rest: list[str]) -> str:
     if not rest or re.match(r"--.|-[a-z]$", rest[0]):
         raise InputError(f"{written} needs a value")
     return rest.pop(0)
-
-
-def is_a(kind: type, hint: Any) -> bool:
-    """Whether a type hint is `kind`, or `kind` or None."""
-    inner = _without_none(hint)
-    return (typing.get_origin(inner) or inner) is kind
-
-
-def _without_none(hint: Any) -> Any:
-    """``X`` of the hint ``X | None``; other hints as they are."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
-        return parts[0] if len(parts) == 1 else hint
-    return hint
 
 
 def _unknown(name: str, hints: dict[str, Any]) -> str:

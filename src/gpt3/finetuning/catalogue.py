@@ -92,7 +92,7 @@ def ask(kind: str, article: Article, answer: str, turn: int = 0) -> Conversation
     question = wordings[(digest[0] + turn) % len(wordings)].format(
         title=article.title, description=article.description.rstrip("."), sentence=first_sentence(article.text)
     )
-    return Conversation((Message("user", question), Message("assistant", answer)), article.title)
+    return Conversation((Message("user", question), Message("assistant", answer)), group=article.title)
 
 
 def first_sentence(text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Checkpoints of TRL's trainers in this project's form: whole or not there, of safetensors and JSON, bit for bit to go on from.
+"""Checkpoints of TRL's trainers in this project's form: complete or absent, of safetensors and JSON, and exact to the bit.
 
 Trainer's own are pickles written in place. Ours are folders as `gpt3 train` writes them (gpt3.training.checkpoint): the
 weights, ``optimizer.safetensors``, ``random.safetensors``, ``state.json``, Trainer's ``trainer_state.json``, and
@@ -23,7 +23,6 @@ from gpt3.training.checkpoint import (
     checkpoints,
     load_optimizer_state,
     manifest_text,
-    newest_whole,
     optimizer_state,
     retained,
     step_of,
@@ -33,21 +32,18 @@ from gpt3.training.tensor_files import entries_of
 CHECKPOINT = "step-{}"
 OPTIMIZER, RANDOM = "optimizer", "random.safetensors"
 KEPT = 2
-"""Newest checkpoints that stay, beside the best one."""
+"""Newest checkpoints that are kept, with the best one."""
 
 
 class Checkpointing:
-    """A mix-in before a Trainer: how it saves and goes on. For one process.
-
-    The names are those of Trainer's own methods, which these take the place of.
-    """
+    """A mix-in before a Trainer: how it saves and resumes, by methods of Trainer's own names. For one process."""
 
     if TYPE_CHECKING:  # the rest of Trainer
 
         def __getattr__(self, name: str) -> Any: ...
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write ``step-N`` under a temporary name, make it durable, rename it; then let old ones go."""
+        """Write ``step-N`` under a temporary name, make it durable, rename it; then remove old ones."""
         folder, step, best = Path(self.args.output_dir), self.state.global_step, self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(folder / CHECKPOINT.format(best))
@@ -102,9 +98,3 @@ class Checkpointing:
 def plain(optimizer: Any) -> Any:
     """torch's optimizer, out of accelerate's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)
-
-
-def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint in `folder`, and a line on each damaged one that was passed over."""
-    found, damaged = newest_whole(folder)
-    return found, [f"passed over {path}: {reason}" for path, reason in damaged]

@@ -1,4 +1,4 @@
-"""What fine-tuning reads: a `Conversation` of messages, or a `Preference` between two answers; made from rows of data sets.
+"""What fine-tuning reads: a `Conversation` of messages, made from a row of a data set.
 
 ======================  =========================================================================
 messages                ``messages`` or ``conversation(s)``: turns with role and content, from and value, or plain texts
@@ -41,16 +41,13 @@ class RowError(Exception):
     """A row that is not a conversation; the message says why."""
 
 
-def first_question(messages: Sequence[Message]) -> str:
-    """The first user message."""
-    return next(message.content for message in messages if message.role == "user")
-
-
 @dataclass(frozen=True)
 class Conversation:
-    """A system message or none, then user and assistant in turn, an answer last."""
+    """A system message or none, then user and assistant in turn, an answer last; for DPO with a second, worse last answer."""
 
     messages: tuple[Message, ...]
+    rejected: str | None = None
+    """The last answer that people liked less; None: this is no preference."""
     group: str = ""
     """Conversations of one group are held out together, or not at all. Default: the first question."""
 
@@ -60,33 +57,14 @@ class Conversation:
     @property
     def question(self) -> str:
         """The first user message."""
-        return first_question(self.messages)
+        return next(message.content for message in self.messages if message.role == "user")
 
     @property
     def answers(self) -> list[str]:
-        """What the assistant says."""
+        """What the assistant says; of a preference the two last answers, the better one first."""
+        if self.rejected is not None:
+            return [self.messages[-1].content, self.rejected]
         return [message.content for message in self.messages if message.role == "assistant"]
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Two answers to one prompt, the first of which people liked better."""
-
-    prompt: tuple[Message, ...]
-    chosen: str
-    rejected: str
-
-    @property
-    def question(self) -> str:
-        """The first user message."""
-        return first_question(self.prompt)
-
-    group = question
-
-    @property
-    def answers(self) -> list[str]:
-        """Both, the better one first."""
-        return [self.chosen, self.rejected]
 
 
 def as_messages(turns: Sequence[Any]) -> tuple[Message, ...]:
@@ -120,7 +98,7 @@ def to_conversation(row: Mapping[str, Any]) -> Conversation:
     Raises:
         RowError: no known shape (the message says which are known and what was found), roles out of order, empty messages.
     """
-    messages = [*_all_messages(row)]
+    messages = list(_all_messages(row))
     while messages and messages[-1].role != "assistant":
         messages.pop()
     if not messages:
@@ -130,38 +108,34 @@ def to_conversation(row: Mapping[str, Any]) -> Conversation:
     return Conversation((*_checked_prompt(messages[:-1]), messages[-1]))
 
 
-def to_preference(row: Mapping[str, Any]) -> Preference:
-    """The preference in a row.
+def to_preference(row: Mapping[str, Any]) -> Conversation:
+    """The preference in a row: a conversation with the chosen answer last, and the rejected one.
 
     Raises:
         RowError: no known shape, roles out of order, an empty answer, or twice the same one.
     """
-    if "chosen" not in row or "rejected" not in row:
-        raise _unknown(row, "chosen and rejected answers to a prompt, or whole conversations")
     prompt = _prompt(row)
-    chosen, rejected = (_turns(row[name]) for name in ("chosen", "rejected"))
+    chosen, rejected = (_turns(row.get(name)) for name in ("chosen", "rejected"))
     if len(chosen) > 1 or len(rejected) > 1:  # whole conversations: what they begin with is the prompt
         if chosen[:-1] != rejected[:-1]:
             raise RowError("chosen and rejected part before their last answer")
         prompt = [*_system(row), *chosen[:-1]]
-    if not prompt:
+    if "chosen" not in row or "rejected" not in row or not prompt:
         raise _unknown(row, "chosen and rejected answers to a prompt, or whole conversations")
     if not chosen or not rejected:
         raise RowError("chosen or rejected is empty")
-    checked, answers = _checked_prompt(prompt), (chosen[-1].content, rejected[-1].content)
-    for name, answer in zip(("chosen", "rejected"), answers, strict=True):
-        if not answer:
-            raise RowError(f"the {name} answer is empty")
-    if answers[0] == answers[1]:
+    checked, better, worse = _checked_prompt(prompt), chosen[-1].content, rejected[-1].content
+    if not better or not worse:
+        raise RowError(f"the {'rejected' if better else 'chosen'} answer is empty")
+    if better == worse:
         raise RowError("chosen and rejected are the same answer")
-    return Preference(checked, *answers)
+    return Conversation((*checked, Message("assistant", better)), worse)
 
 
 def _all_messages(row: Mapping[str, Any]) -> Sequence[Message]:
     """Question and answer of a row, whatever its shape."""
     if "chosen" in row and "rejected" in row:
-        pair = to_preference(row)
-        return (*pair.prompt, Message("assistant", pair.chosen))
+        return to_preference(row).messages
     for name in TURNS:
         if isinstance(row.get(name), Sequence) and not isinstance(row[name], str):
             return (*_system(row), *as_messages(row[name]))

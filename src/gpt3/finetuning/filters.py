@@ -7,10 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from gpt3.finetuning.conversations import Conversation, Preference
+from gpt3.finetuning.conversations import Conversation
 
-Item = Conversation | Preference
-Filter = Callable[[Item], bool]
+Filter = Callable[[Conversation], bool]
 
 WORD = re.compile(r"\w+")
 FUNCTION_WORDS = frozenset(  # the commonest of English prose
@@ -34,7 +33,7 @@ NEAR = 0.8
 three-word shingles."""
 
 
-def english(item: Item) -> bool:
+def english(item: Conversation) -> bool:
     """Whether question and answers are English, by script and function words; short texts by their script alone."""
     text = " ".join([item.question, *item.answers]).lower()
     letters = [character for character in text if character.isalpha()]
@@ -46,14 +45,14 @@ def english(item: Item) -> bool:
     return len(words) < 20 or sum(word in FUNCTION_WORDS for word in words) >= ENGLISH_SHARE * len(words)
 
 
-def length(item: Item) -> bool:
+def length(item: Conversation) -> bool:
     """Whether every answer has a word, and at most LONGEST_WORDS."""
     return all(0 < len(answer.split()) <= LONGEST_WORDS for answer in item.answers)
 
 
-def no_refusal(item: Item) -> bool:
+def no_refusal(item: Conversation) -> bool:
     """Whether no answer begins by declining (its first 200 characters are looked at); of two, whether the chosen one does not."""
-    answers = item.answers if isinstance(item, Conversation) else [item.chosen]
+    answers = item.answers if item.rejected is None else item.answers[:1]
     return not any(REFUSAL.search(answer[:200]) for answer in answers)
 
 
@@ -63,7 +62,7 @@ class FirstSeen:
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
 
-    def __call__(self, item: Item) -> bool:
+    def __call__(self, item: Conversation) -> bool:
         """Remember it and say whether it is new."""
         text = "\n".join([item.question, *item.answers])
         key = hashlib.sha256(" ".join(text.lower().split()).encode("utf-8", "replace")).digest()
@@ -87,7 +86,7 @@ class FirstOfItsKind:
         self._bands: dict[bytes, list[int]] = {}
         self._signatures: list[Any] = []
 
-    def __call__(self, item: Item) -> bool:
+    def __call__(self, item: Conversation) -> bool:
         """Remember it and say whether it is new."""
         import numpy as np
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from gpt3.corpus.wiki import articles, document
 from gpt3.errors import InputError
 from gpt3.finetuning.catalogue import CATALOGUE, WIKI_QA, WIKI_QA_LICENCE, is_validation, wiki_questions
-from gpt3.finetuning.conversations import Conversation, Preference, RowError, to_conversation, to_preference
-from gpt3.finetuning.filters import FILTERS
+from gpt3.finetuning.conversations import Conversation, RowError, to_conversation, to_preference
+from gpt3.finetuning.filters import FILTERS, Filter
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.rows import file_rows, hub_rows
 
+T = TypeVar("T")
 AMOUNT = re.compile(r"(?P<name>.+)@(?:(?P<weight>\d+(?:\.\d+)?)x|(?P<cap>\d+))")
 
 
@@ -50,10 +51,10 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class Collection:
-    """What a run reads: Conversations, or for DPO Preferences."""
+    """What a run reads."""
 
-    train: list[Any]
-    validation: list[Any]
+    train: list[Conversation]
+    validation: list[Conversation]
     reports: list[SourceReport]
 
 
@@ -106,18 +107,18 @@ def gather(options: FinetuneOptions) -> Collection:
 
 
 def read(
-    report: SourceReport, cap: int | None, tests: dict[str, Callable[[Any], bool]], options: FinetuneOptions
-) -> list[Any]:
+    report: SourceReport, cap: int | None, tests: dict[str, Filter], options: FinetuneOptions
+) -> list[Conversation]:
     """A source's conversations that pass the tests; the others are counted in `report`."""
     known = report.name in CATALOGUE
     from_hub = known or report.name.startswith("hf:")
-    found: Iterable[Any] = convert(report, options.method == "dpo", options.skip_malformed or known)
+    found: Iterable[Conversation] = convert(report, options.method == "dpo", options.skip_malformed or known)
     if cap is not None and not from_hub:  # drawn before the tests, which then know of no more than what is read
         found = list(found)
         if len(found) > cap:
             report.drop("over the cap", len(found) - cap)
             found = draw(found, cap, options.seed)
-    items: list[Any] = []
+    items: list[Conversation] = []
     for item in found:
         failed = next((name for name, passes in tests.items() if not passes(item)), None)
         if failed is not None:
@@ -129,7 +130,7 @@ def read(
     return items
 
 
-def convert(report: SourceReport, preferences: bool, skip_malformed: bool) -> Iterator[Conversation | Preference]:
+def convert(report: SourceReport, preferences: bool, skip_malformed: bool) -> Iterator[Conversation]:
     """A source's rows as conversations or preferences; counted in `report`."""
     if report.name == WIKI_QA:
         if preferences:
@@ -139,7 +140,7 @@ def convert(report: SourceReport, preferences: bool, skip_malformed: bool) -> It
             report.read += 1
             yield item
         return
-    make: Callable[..., Conversation | Preference] = to_preference if preferences else to_conversation
+    make = to_preference if preferences else to_conversation
     for place, row in open_rows(report):
         report.read += 1
         try:
@@ -176,12 +177,12 @@ def replay_texts(validation_fraction: float, seed: int) -> list[str]:
     return texts
 
 
-def weighted(items: list[Any], weight: float, seed: int) -> list[Any]:
+def weighted(items: list[T], weight: float, seed: int) -> list[T]:
     """Each item floor(weight) times, and a draw of them once more for the rest of the weight."""
     whole = int(weight)
     return items * whole + draw(items, round((weight - whole) * len(items)), seed)
 
 
-def draw(items: list[Any], count: int, seed: int) -> list[Any]:
+def draw(items: list[T], count: int, seed: int) -> list[T]:
     """`count` of the items by chance, in their order."""
     return [items[number] for number in sorted(random.Random(seed).sample(range(len(items)), count))]

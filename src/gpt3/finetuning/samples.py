@@ -7,10 +7,9 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gpt3.errors import InputError
-from gpt3.finetuning.conversations import Conversation, Preference
+from gpt3.finetuning.conversations import Conversation
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.tokenizer.chat_template import ChatTemplate, Message
 
@@ -67,7 +66,7 @@ class Samples:
         self.cuts.trained_tokens += other.cuts.trained_tokens
 
 
-def samples_for(options: FinetuneOptions, items: list[Any], template: ChatTemplate, context: int) -> Samples:
+def samples_for(options: FinetuneOptions, items: list[Conversation], template: ChatTemplate, context: int) -> Samples:
     """Conversations, or for DPO preferences, as the options' method trains them."""
     if options.method == "dpo":
         return preference_samples(items, template, context)
@@ -116,7 +115,7 @@ def text_samples(texts: Iterable[str], template: ChatTemplate, context: int, tok
     return Samples({"input_ids": ids, "labels": [list(one) for one in ids]}, Cuts(len(ids), total, total))
 
 
-def preference_samples(preferences: Iterable[Preference], template: ChatTemplate, context: int) -> Samples:
+def preference_samples(preferences: Iterable[Conversation], template: ChatTemplate, context: int) -> Samples:
     """Columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``. A pair with an answer that does not fit is dropped, not cut:
     a cut answer is another answer.
 
@@ -126,8 +125,9 @@ def preference_samples(preferences: Iterable[Preference], template: ChatTemplate
     columns: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
     cuts = Cuts()
     for pair in preferences:
-        prompt = template.prompt(pair.prompt)
-        wholes = [template.encode((*pair.prompt, Message("assistant", answer)))[0] for answer in pair.answers]
+        before = pair.messages[:-1]
+        prompt = template.prompt(before)
+        wholes = [template.encode((*before, Message("assistant", answer)))[0] for answer in pair.answers]
         if max(map(len, wholes)) > context:
             cuts.dropped += 1
             continue

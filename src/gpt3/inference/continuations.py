@@ -1,18 +1,19 @@
-"""How probable a model finds continuations of contexts: which of several endings is likelier, for one question or for many.
+"""Log-probabilities of continuations of contexts: which of several endings is likelier, for one question or for many.
 
-    continuation_logprobs(engine, context, [yes, no])     one context, read once
-    score_requests(engine, requests, batch=8)             many; what they share is read once, too
+    continuation_logprobs(engine, context, [yes, no])     several continuations of one context
+    score_requests(engine, requests, batch=8)             continuations of many contexts
 
-The context of a request is read in one run, or in two: what it may share with others (the instruction and the solved examples
-of a few-shot question) and the rest. The tokens with which all its continuations begin are read with it, once. Where it is cut
-depends on the request alone, and an engine's numbers for a run do not depend on the runs beside it; so no score depends on
-what else is asked, or on how much of it at a time.
+The engine reads a context in one run, or in two: the prefix that it may share with other requests (the instruction and the
+few-shot examples), and the rest. It reads the tokens with which all continuations begin together with the context, once. The
+split depends on the request alone, and an engine's numbers for a run do not depend on the runs computed with it. So no score
+depends on the other requests or on the batch size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,16 +22,17 @@ from gpt3.errors import InputError
 from gpt3.inference.decoding import common
 from gpt3.inference.engine import Cache, Engine, Run
 from gpt3.inference.reference_engine import ReferenceEngine
-from gpt3.inference.scoring import CHUNK, DEVICE_CHUNK, Scores, judge
+from gpt3.inference.scoring import Scores, judge, logit_rows
 
 SPARE = 15
-"""Slots for continuations, whose keys and values are a copy of their context's and a few more."""
+"""Slots for continuations; each holds a copy of its context's keys and values."""
 WORTH_SHARING = 16
-"""Tokens that a shared beginning must have to be read apart from the rest."""
+"""A shared prefix of fewer tokens is not read separately."""
 PACK_TOKENS = 512
 """Tokens of short contexts and their continuations that a transformers model reads in one forward."""
 BATCH_TOKENS = 2048
-"""Tokens of contexts that are held at a time, at most, but for one context: long ones keep the machine busy by themselves."""
+"""Tokens of contexts held at a time, if there is more than one: long contexts fill the machine by themselves."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,13 @@ class Request:
     """A context and its continuations."""
 
     context: Sequence[int]
-    """At least one token; a document that begins has end-of-text here."""
+    """At least one token; at the beginning of a document, the EOS token."""
     continuations: Sequence[Sequence[int]]
     """Each at least one token."""
     shared: int = 0
     """Tokens at the context's beginning that other requests may have in common with it."""
     scored: Sequence[int] | None = None
-    """Of each continuation, how many of its last tokens are scored; None: all of them. The rest only stand before these."""
+    """How many of each continuation's last tokens are scored; the others only precede them. None: all."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class ContinuationScore:
     logprobs: tuple[float, ...]
     """Natural log-probability of each of its (scored) tokens."""
     is_greedy: bool
-    """Whether greedy decoding would have said it, token for token."""
+    """Whether greedy decoding would produce it, token for token."""
     dropped: int
-    """Tokens of the context, the oldest, that did not fit the model's positions beside it."""
+    """The oldest tokens of the context, left out because they do not fit the model's positions with the continuation."""
 
     @property
     def total(self) -> float:
@@ -65,9 +67,7 @@ class ContinuationScore:
 
 
 @dataclass(eq=False)
-class _Asked:
-    """A continuation of a request."""
-
+class _Continuation:
     request: int
     tokens: list[int]
     """Without those that its stem has."""
@@ -82,26 +82,26 @@ class _Asked:
 
 @dataclass(eq=False)
 class _Stem:
-    """A context, as much of it as fits, with what all that is asked after it begins with."""
+    """A context, as much of it as fits, with the tokens with which all its continuations begin."""
 
     ids: tuple[int, ...]
     cut: int
-    """Where its shared beginning ends; 0: it is read in one."""
+    """Length of the shared prefix, which is read separately; 0: the stem is read at once."""
     alike: int
-    """How many of the last ids are not the context's but the first of each continuation."""
-    asked: list[_Asked] = field(default_factory=list)
+    """How many of the last ids are the first of each continuation rather than the context's."""
+    continuations: list[_Continuation] = field(default_factory=list)
 
     def judge_firsts(self, logits: Tensor, rows: int) -> None:
         """Score the continuations' first tokens, those alike and one more, by the logits before these: (alike + 1, V)."""
         if self.alike:
             same = judge(logits[:-1], torch.tensor(self.ids[-self.alike :]))
-            for asked in self.asked:
-                asked.parts.append(same)
-        for begin in range(0, len(self.asked), rows):
-            some = self.asked[begin : begin + rows]
-            scores = judge(logits[-1].expand(len(some), -1), torch.tensor([asked.tokens[0] for asked in some]))
-            for place, asked in enumerate(some):
-                asked.parts.append(scores[place : place + 1])
+            for continuation in self.continuations:
+                continuation.parts.append(same)
+        for begin in range(0, len(self.continuations), rows):
+            some = self.continuations[begin : begin + rows]
+            scores = judge(logits[-1].expand(len(some), -1), torch.tensor([one.tokens[0] for one in some]))
+            for place, continuation in enumerate(some):
+                continuation.parts.append(scores[place : place + 1])
 
 
 def continuation_logprobs(
@@ -110,7 +110,7 @@ def continuation_logprobs(
     """Score several continuations of one context, which is read once; see `score_requests`.
 
     Returns:
-        One score a continuation, in order.
+        One score per continuation, in order.
     """
     return score_requests(engine, [Request(context_ids, continuations)], chunk=chunk)[0]
 
@@ -118,113 +118,126 @@ def continuation_logprobs(
 def score_requests(
     engine: Engine, requests: Sequence[Request], *, batch: int = 8, chunk: int | None = None
 ) -> list[list[ContinuationScore]]:
-    """Score the continuations of many contexts. Equal contexts, and equal beginnings of them, are read once, but
-    for contexts of requests whose continuations begin with other tokens alike.
+    """Score the continuations of many contexts. Equal contexts and equal shared prefixes are read once, except for contexts
+    of requests whose continuations begin with different common tokens.
 
     A context too long for the model's positions loses its oldest tokens, as many as each continuation needs; a continuation
     is never cut. The last token of a continuation predicts nothing that is asked for, so it needs no position.
 
     Args:
-        batch: contexts held side by side, where the engine gathers runs; no score depends on it.
+        batch: contexts held in parallel, where the engine gathers runs; no score depends on it.
         chunk: rows of logits held at a time; more need more memory. Default: as `score_tokens`.
 
     Returns:
-        For each request one score a continuation, in order.
+        For each request, one score per continuation, in order.
 
     Raises:
         InputError: a continuation with more tokens than the model has positions.
         ValueError: an empty context or continuation, or an id the model does not have.
     """
-    rows = chunk or (CHUNK if engine.device.type == "cpu" else DEVICE_CHUNK)
+    rows = logit_rows(engine, chunk)
     stems: dict[tuple[int, int, tuple[int, ...]], _Stem] = {}
-    found: list[list[_Asked]] = [[] for _ in requests]
+    found: list[list[_Continuation]] = [[] for _ in requests]
     for number, request in enumerate(requests):
-        _check(engine, request)
-        alike = _alike(request)[: rows - 1]
-        for place, continuation in enumerate(request.continuations):
-            dropped = max(0, len(request.context) + len(continuation) - 1 - engine.context)
+        if not request.context or not all(map(len, request.continuations)):
+            raise ValueError("context and continuations need at least one token each")
+        alike = _common_beginning(request.continuations)[: rows - 1]
+        for place, tokens in enumerate(request.continuations):
+            if len(tokens) > engine.context:
+                raise InputError(
+                    f"a continuation of {len(tokens)} tokens exceeds the model's {engine.context} positions"
+                )
+            dropped = max(0, len(request.context) + len(tokens) - 1 - engine.context)
             ids = tuple(request.context[dropped:])
             cut = min(request.shared - dropped, len(ids) - 1)
-            cut = cut if cut >= WORTH_SHARING else 0
-            scored = len(continuation) if request.scored is None else request.scored[place]
-            asked = _Asked(number, list(continuation[len(alike) :]), scored, dropped)
-            stem = _Stem((*ids, *alike), cut, len(alike))
-            stems.setdefault((cut, stem.alike, stem.ids), stem).asked.append(asked)
-            found[number].append(asked)
-    if stems:
-        ordered = sorted(stems.values(), key=lambda stem: (stem.ids[: stem.cut], len(stem.ids)))
-        if isinstance(engine, ReferenceEngine) and engine.packs:
-            ordered = _read_packed(engine, ordered, rows)
-        if ordered:
-            _read(engine, ordered, batch, rows)
-    return [[asked.score() for asked in some] for some in found]
+            stem = _Stem((*ids, *alike), cut if cut >= WORTH_SHARING else 0, len(alike))
+            scored = len(tokens) if request.scored is None else request.scored[place]
+            continuation = _Continuation(number, list(tokens[len(alike) :]), scored, dropped)
+            stems.setdefault((stem.cut, stem.alike, stem.ids), stem).continuations.append(continuation)
+            found[number].append(continuation)
+    ordered = sorted(stems.values(), key=lambda stem: (stem.ids[: stem.cut], len(stem.ids)))
+    if isinstance(engine, ReferenceEngine) and engine.packs:
+        ordered = _read_packed(engine, ordered, rows)
+    if ordered:
+        _read(engine, ordered, batch, rows)
+    return [[continuation.score() for continuation in some] for some in found]
 
 
-def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list[_Stem]:
-    """Score what is asked after short stems, many in one forward whatever the batch; return those that are not short."""
-    rest: list[_Stem] = []
-    packs: list[list[_Stem]] = []
-    tokens = filled = 0
-    for stem in stems:
-        heads = 1 + stem.alike + sum(len(asked.tokens) - 1 for asked in stem.asked)
-        size = len(stem.ids) - 1 - stem.alike + heads
-        if stem.cut or size > PACK_TOKENS or heads > rows:
-            rest.append(stem)
-            continue
-        if not packs or tokens + size > PACK_TOKENS or filled + heads > rows:
-            packs.append([])
-            tokens = filled = 0
-        packs[-1].append(stem)
-        tokens, filled = tokens + size, filled + heads
-    for pack in packs:
-        trees = [(stem.ids, 1 + stem.alike, [asked.tokens[:-1] for asked in stem.asked]) for stem in pack]
-        logits = engine.tree_logits(trees)
-        row = 0
-        for stem in pack:
-            stem.judge_firsts(logits[row : row + 1 + stem.alike], rows)
-            row += 1 + stem.alike
-            for asked in stem.asked:
-                if len(asked.tokens) > 1:
-                    end = row + len(asked.tokens) - 1
-                    asked.parts.append(judge(logits[row:end], torch.tensor(asked.tokens[1:])))
-                    row = end
-    return rest
-
-
-def _alike(request: Request) -> Sequence[int]:
+def _common_beginning(continuations: Sequence[Sequence[int]]) -> Sequence[int]:
     """The tokens with which several continuations all begin, but the last of the shortest."""
-    some = sorted(request.continuations, key=len)
+    some = sorted(continuations, key=len)
     if len(some) < 2:
         return []
     return some[0][: min(common(some[0][:-1], other) for other in some[1:])]
 
 
-def _check(engine: Engine, request: Request) -> None:
-    if not request.context or not all(len(continuation) for continuation in request.continuations):
-        raise ValueError("context and continuations need at least one token each")
-    longest = max(map(len, request.continuations), default=0)
-    if longest > engine.context:
-        raise InputError(
-            f"a continuation has {longest} tokens, the model {engine.context} positions; it would be cut, give a shorter one"
-        )
+def _filled(
+    items: Sequence[T],
+    sizes: Callable[[T], Sequence[int]],
+    limits: Sequence[int],
+    key: Callable[[T], Any] | None = None,
+) -> Iterator[list[T]]:
+    """Consecutive items in groups as large as the limits allow, at least one; with `key`, only items of equal keys."""
+    group: list[T] = []
+    total: list[int] = []
+    for item in items:
+        size = sizes(item)
+        grown = [before + more for before, more in zip(total, size, strict=True)] if group else [*size]
+        if group and (
+            any(count > limit for count, limit in zip(grown, limits, strict=True))
+            or (key is not None and key(item) != key(group[-1]))
+        ):
+            yield group
+            group, grown = [], [*size]
+        group.append(item)
+        total = grown
+    if group:
+        yield group
+
+
+def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list[_Stem]:
+    """Score the continuations of short stems, many in one forward whatever the batch; return the other stems."""
+
+    def sizes(stem: _Stem) -> tuple[int, int]:
+        """Tokens, and rows of logits."""
+        heads = 1 + stem.alike + sum(len(one.tokens) - 1 for one in stem.continuations)
+        return len(stem.ids) - 1 - stem.alike + heads, heads
+
+    def short(stem: _Stem) -> bool:
+        tokens, heads = sizes(stem)
+        return not stem.cut and tokens <= PACK_TOKENS and heads <= rows
+
+    for pack in _filled([stem for stem in stems if short(stem)], sizes, (PACK_TOKENS, rows)):
+        trees = [(stem.ids, 1 + stem.alike, [one.tokens[:-1] for one in stem.continuations]) for stem in pack]
+        logits = engine.tree_logits(trees)
+        row = 0
+        for stem in pack:
+            stem.judge_firsts(logits[row : row + 1 + stem.alike], rows)
+            row += 1 + stem.alike
+            for one in stem.continuations:
+                if len(one.tokens) > 1:
+                    end = row + len(one.tokens) - 1
+                    one.parts.append(judge(logits[row:end], torch.tensor(one.tokens[1:])))
+                    row = end
+    return [stem for stem in stems if not short(stem)]
 
 
 def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
-    """Score all that is asked after the stems; those with an equal beginning are neighbours, and of these equal lengths."""
-    beside = min(batch, len(stems)) if engine.gathers else 1
-    room = max(len(stem.ids) + len(asked.tokens) - 1 for stem in stems for asked in stem.asked)
-    cache = engine.new_cache(beside + 1 + SPARE, room)
-    beginning, spare = beside, range(beside + 1, beside + 1 + SPARE)
-    held: tuple[int, ...] = ()  # in the slot `beginning`
-    for group in _groups(stems, beside, rows):
+    """Score all continuations of the stems; those with an equal shared prefix are neighbours, ordered by length."""
+    parallel = min(batch, len(stems)) if engine.gathers else 1
+    longest = max(len(stem.ids) + len(one.tokens) - 1 for stem in stems for one in stem.continuations)
+    cache = engine.new_cache(parallel + 1 + SPARE, longest)
+    prefix_slot, spare = parallel, range(parallel + 1, parallel + 1 + SPARE)
+    held: tuple[int, ...] = ()  # in the prefix slot
+    for group in _filled(stems, lambda s: (1, len(s.ids), 1 + s.alike), (parallel, BATCH_TOKENS, rows)):
         runs = []
         for slot, stem in enumerate(group):
             if stem.cut and stem.ids[: stem.cut] != held:
                 held = stem.ids[: stem.cut]
-                cache.truncate(beginning, 0)
-                engine.forward(cache, [Run(beginning, held, 0)])
+                cache.truncate(prefix_slot, 0)
+                engine.forward(cache, [Run(prefix_slot, held, 0)])
             if stem.cut:
-                cache.copy(beginning, slot)
+                cache.copy(prefix_slot, slot)
             else:
                 cache.truncate(slot, 0)
             runs.append(Run(slot, stem.ids[stem.cut :], 1 + stem.alike))
@@ -232,45 +245,16 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
         for stem, lines in zip(group, logits.split([run.logits for run in runs]), strict=True):
             stem.judge_firsts(lines, rows)
         del logits, lines  # before the next ones
-        longer = [(slot, asked) for slot, stem in enumerate(group) for asked in stem.asked if len(asked.tokens) > 1]
-        for pack in _packs(longer, rows, apart=not engine.gathers):
+        longer = [(slot, one) for slot, stem in enumerate(group) for one in stem.continuations if len(one.tokens) > 1]
+        # where an engine's numbers depend on what is computed together, only continuations of one request are
+        key = None if engine.gathers else lambda pair: (pair[0], pair[1].request)
+        for pack in _filled(longer, lambda pair: (1, len(pair[1].tokens) - 1), (SPARE, rows), key):
             _score_pack(engine, cache, pack, spare, rows)
 
 
-def _groups(stems: list[_Stem], beside: int, rows: int) -> Iterator[list[_Stem]]:
-    """Stems whose contexts are held side by side; what their continuations have alike needs rows of logits, too."""
-    group: list[_Stem] = []
-    tokens = filled = 0
-    for stem in stems:
-        full = len(group) == beside or tokens + len(stem.ids) > BATCH_TOKENS or filled + 1 + stem.alike > rows
-        if group and full:
-            yield group
-            group, tokens, filled = [], 0, 0
-        group.append(stem)
-        tokens, filled = tokens + len(stem.ids), filled + 1 + stem.alike
-    yield group
-
-
-def _packs(longer: list[tuple[int, _Asked]], rows: int, apart: bool) -> Iterator[list[tuple[int, _Asked]]]:
-    """Continuations that go through one forward: as many as there are spare slots and rows of logits, at least one.
-
-    Args:
-        apart: only those of one request, on engines whose numbers depend on what is computed together.
-    """
-    pack: list[tuple[int, _Asked]] = []
-    free = rows
-    for slot, asked in longer:
-        other = apart and pack and (pack[-1][0], pack[-1][1].request) != (slot, asked.request)
-        if pack and (other or len(pack) == SPARE or len(asked.tokens) - 1 > free):
-            yield pack
-            pack, free = [], rows
-        pack.append((slot, asked))
-        free -= len(asked.tokens) - 1
-    if pack:
-        yield pack
-
-
-def _score_pack(engine: Engine, cache: Cache, pack: list[tuple[int, _Asked]], spare: Sequence[int], rows: int) -> None:
+def _score_pack(
+    engine: Engine, cache: Cache, pack: list[tuple[int, _Continuation]], spare: Sequence[int], rows: int
+) -> None:
     """The tokens of continuations from the second on: each token read predicts the one after it."""
     [(slot, first), *rest] = pack
     if not rest and len(first.tokens) - 1 > rows:  # in pieces
@@ -280,9 +264,9 @@ def _score_pack(engine: Engine, cache: Cache, pack: list[tuple[int, _Asked]], sp
             logits = engine.forward(cache, [Run(spare[0], tokens[:-1], len(tokens) - 1)])
             first.parts.append(judge(logits, torch.tensor(tokens[1:])))
         return
-    logits = engine.look_ahead(cache, [(slot, asked.tokens[:-1]) for slot, asked in pack], spare)
-    scores = judge(logits, torch.tensor([token for _, asked in pack for token in asked.tokens[1:]]))
+    logits = engine.look_ahead(cache, [(slot, one.tokens[:-1]) for slot, one in pack], spare)
+    scores = judge(logits, torch.tensor([token for _, one in pack for token in one.tokens[1:]]))
     done = 0
-    for _, asked in pack:
-        asked.parts.append(scores[done : done + len(asked.tokens) - 1])
-        done += len(asked.tokens) - 1
+    for _, one in pack:
+        one.parts.append(scores[done : done + len(one.tokens) - 1])
+        done += len(one.tokens) - 1

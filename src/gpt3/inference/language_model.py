@@ -15,7 +15,7 @@ from gpt3.inference.options import SamplingOptions
 from gpt3.inference.text_model import TextModel
 
 if TYPE_CHECKING:
-    from gpt3.inference.text_scores import TextScore
+    from gpt3.inference.scoring import TextScore
 
 
 def load(
@@ -150,7 +150,7 @@ class LanguageModel(TextModel):
         Raises:
             InputError: an empty text, one that is no text, or windows out of range.
         """
-        from gpt3.inference.text_scores import score_text
+        from gpt3.inference.scoring import score_text
 
         return score_text(self.engine, self.tokenizer, text, context=context, stride=stride, tokens=tokens, top=top)
 

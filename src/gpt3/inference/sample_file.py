@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from gpt3 import durable
 from gpt3.errors import InputError
-from gpt3.model_folder.adapter import ADAPTER_CONFIG, adapter_settings, base_of, is_adapter
+from gpt3.model_folder.locate import ADAPTER_CONFIG, adapter_settings, base_of, is_adapter
 
 SETTINGS_SUFFIX = ".settings.json"
 SYNC_SECONDS = 5.0

@@ -1,36 +1,34 @@
-"""How scored texts look: shades by probability, the coloured view in a terminal, the table of figures."""
+"""How scored texts are shown: colored by probability in a terminal or on an HTML page; figures as a table or as JSON."""
 
 from __future__ import annotations
 
+import html
+import json
 import math
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from gpt3.inference.text_scores import Summary, TokenScore
+from gpt3.inference.scoring import TextScore, TokenScore
+from gpt3.inference.standard_streams import write
+from gpt3.report.page import fill_page
+from gpt3.tables import aligned
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 SHADES = (0.5, 0.2, 0.05, 0.01, 0.001, 0.0)
-"""Least probability of each shade, from tokens that were expected to those nobody expects."""
+"""Lowest probability of each shade, from tokens that were expected to those nobody expects."""
 LEGEND = ("50% and more", "20 to 50%", "5 to 20%", "1 to 5%", "0.1 to 1%", "less")
 BACKGROUNDS = ("#f7f7f7", "#fdf0c8", "#fbd58a", "#f8ac6b", "#ec7a5f", "#b3263f")
-"""One hue family growing darker, so that it reads without colour vision."""
+"""One hue family growing darker, so that it reads without color vision."""
 INKS = ("#171a21",) * 5 + ("#ffffff",)
 PARTIAL = "·"
-"""Stands for a token that ends within a character; the token that completes it shows the character."""
-
-
-def shade(probability: float) -> int:
-    """Index in SHADES; 0 is the likeliest."""
-    return next(index for index, least in enumerate(SHADES) if probability >= least)
-
-
-def visible(text: str) -> str:
-    """`text` with control characters as pictures (U+2400 and up): they could move the cursor or end a page."""
-    return text.translate(PICTURES)
-
-
+"""Shown for a token that ends within a character; the token that completes it shows the character."""
+MOST_TOKENS = 50_000
+"""Tokens drawn on a page, of all texts together: about 10 MB. The figures are those of all tokens."""
+COLUMNS = ("tokens", "bytes", "characters", "loss", "perplexity", "bits/byte", "bits/token")
 PICTURES = {
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: "\u2421",
@@ -40,14 +38,29 @@ PICTURES = {
 }
 
 
+def shade(token: TokenScore) -> int:
+    """Index in SHADES; 0 is the likeliest."""
+    probability = math.exp(token.logprob)
+    return next(index for index, least in enumerate(SHADES) if probability >= least)
+
+
+def visible(text: str) -> str:
+    """`text` with control characters as pictures (U+2400 and up): they could move the cursor or end a page."""
+    return text.translate(PICTURES)
+
+
+def printable(name: str) -> str:
+    """A file's name on one line and in characters that every stream takes."""
+    return visible(name).replace("\n", "␊").encode("utf-8", "replace").decode()
+
+
 def colored(tokens: Sequence[TokenScore]) -> Text:
     """Tokens as text for a terminal, each on the shade of its probability."""
     from rich.text import Text
 
     text = Text(end="")
     for token in tokens:
-        index = shade(math.exp(token.logprob))
-        style = f"{INKS[index]} on {BACKGROUNDS[index]}"
+        style = f"{INKS[shade(token)]} on {BACKGROUNDS[shade(token)]}"
         lines = (visible(token.text) or PARTIAL).split("\n")
         for number, line in enumerate(lines):
             if number:
@@ -67,36 +80,145 @@ def legend() -> Text:
     return text
 
 
-COLUMNS = ("tokens", "bytes", "characters", "loss", "perplexity", "bits/byte", "bits/token")
+def terminal() -> Console:
+    """Standard output for colored texts, below a legend.
 
+    With --color always, colors go into files and pagers, too; the terminal breaks the lines.
+    """
+    from rich.console import Console
 
-def table(rows: Sequence[tuple[str, Summary]]) -> str:
-    """A line a text and, of several, a line of their total."""
-    if len(rows) > 1:
-        rows = [*rows, ("total", sum((summary for _, summary in rows), Summary()))]
-    lines = [("", *COLUMNS)] + [(printable(name), *figures(summary)) for name, summary in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
+    color_system: Literal["auto", "truecolor"] = "auto" if sys.stdout.isatty() else "truecolor"
+    console = Console(
+        file=sys.stdout,
+        force_terminal=True,
+        no_color=False,
+        color_system=color_system,
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
+    console.print(legend())
+    console.print()
+    return console
 
 
-def figures(summary: Summary) -> tuple[str, ...]:
+def with_total(rows: Sequence[tuple[str, TextScore]]) -> list[tuple[str, TextScore]]:
+    """The rows and, if there are several, their total."""
+    return [*rows, ("total", sum((score for _, score in rows), TextScore()))] if len(rows) > 1 else [*rows]
+
+
+def table(rows: Sequence[tuple[str, TextScore]]) -> str:
+    """One line per text, and one for their total if there are several."""
+    lines = [(printable(name), *figures(score)) for name, score in with_total(rows)]
+    return "\n".join(aligned([("", *COLUMNS), *lines]))
+
+
+def figures(score: TextScore) -> tuple[str, ...]:
     """The cells of COLUMNS."""
     return (
-        f"{summary.tokens:,}",
-        f"{summary.bytes:,}",
-        f"{summary.characters:,}",
-        f"{summary.loss:.4f}",
-        f"{summary.perplexity:,.2f}" if summary.perplexity < 1e9 else f"{summary.perplexity:.2e}",
-        f"{summary.bits_per_byte:.4f}",
-        f"{summary.bits_per_token:.4f}",
+        f"{score.count:,}",
+        f"{score.bytes:,}",
+        f"{score.characters:,}",
+        f"{score.loss:.4f}",
+        f"{score.perplexity:,.2f}" if score.perplexity < 1e9 else f"{score.perplexity:.2e}",
+        f"{score.bits_per_byte:.4f}",
+        f"{score.bits_per_token:.4f}",
     )
 
 
-def printable(name: str) -> str:
-    """A file's name on one line and in characters that every stream takes."""
-    return visible(name).replace("\n", "␊").encode("utf-8", "replace").decode()
+def page(about: str, texts: Sequence[tuple[str, TextScore]]) -> str:
+    """The HTML page of scored texts: one file that loads nothing; hover or arrow keys show each token's figures.
+
+    Args:
+        about: the model and how it read the texts.
+        texts: name and score of each, with the tokens to draw.
+    """
+    names = [printable(name) for name, _ in texts]
+    head = "".join(f'<th scope="col">{column}</th>' for column in ("text", *COLUMNS))
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(printable(name))}</th>'
+        + "".join(f"<td>{cell}</td>" for cell in figures(score))
+        + "</tr>"
+        for name, score in with_total(texts)
+    )
+    likely = {each.id: visible(each.text) for _, score in texts for token in score.tokens for each in token.top}
+    return fill_page(
+        "gpt3.inference",
+        "score",
+        {"texts": [[_row(token) for token in score.tokens] for _, score in texts], "names": likely},
+        TITLE=html.escape("gpt3 score · " + " · ".join(names[:3]) + (" · …" if len(names) > 3 else "")),
+        ABOUT=html.escape(printable(about)),
+        TABLE=f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>",
+        LEGEND="".join(f'<li><span class="t s{i}">{label}</span></li>' for i, label in enumerate(LEGEND)),
+        TEXTS="".join(_section(html.escape(name), score) for name, (_, score) in zip(names, texts, strict=True)),
+    )
+
+
+def _row(token: TokenScore) -> list[object]:
+    figures = (token.id, token.start, token.end, round(token.logprob, 4), token.rank, round(token.entropy, 4))
+    return [*figures, [each.id for each in token.top], [round(each.logprob, 4) for each in token.top]]
+
+
+def _section(name: str, score: TextScore) -> str:
+    drawn = len(score.tokens)
+    rest = (
+        f'<p class="soft">The first {drawn:,} of {score.count:,} tokens are drawn.</p>' if drawn < score.count else ""
+    )
+    body = "".join(map(span, score.tokens))
+    return f'<section><h2>{name}</h2><div class="text" role="group" aria-label="{name}">{body}</div>{rest}</section>'
+
+
+def span(token: TokenScore) -> str:
+    """A token as HTML. Marks for line ends and parts of characters come from the style, so that a copy is the text."""
+    text = html.escape(visible(token.text)).replace("\n", '<i class="n"></i>\n') or '<i class="p"></i>'
+    return f'<span class="t s{shade(token)}">{text}</span>'
+
+
+class Reports:
+    """Figures to standard output: JSON lines as each text is finished, or a table at the end, also after an interrupt.
+
+    Args:
+        as_json: JSON instead of the table.
+        tokens: with every token.
+    """
+
+    def __init__(self, as_json: bool, tokens: bool) -> None:
+        self._json, self._tokens = as_json, tokens
+        self._rows: list[tuple[str, TextScore]] = []
+        self._open = False  # a text's tokens are being written
+        self._separator = ""
+
+    def __enter__(self) -> Reports:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is BrokenPipeError:  # nobody reads on
+            return
+        if self._open:
+            write("]}\n")  # what there is of an interrupted text
+        if not self._json and self._rows:
+            write(table(self._rows) + "\n")
+        elif self._json and len(self._rows) > 1 and kind is None:
+            write(json.dumps({"files": len(self._rows), **with_total(self._rows)[-1][1].as_dict()}) + "\n")
+
+    def begin(self, name: str) -> None:
+        """Begin a text's JSON object, whose tokens are written as they come and need not be kept."""
+        if self._tokens:
+            write(f'{{"file": {json.dumps(name, ensure_ascii=False)}, "per_token": [')
+            self._open, self._separator = True, ""
+
+    def add_tokens(self, tokens: list[TokenScore]) -> None:
+        """Write the text's next tokens."""
+        if self._tokens:
+            write(self._separator + ", ".join(json.dumps(vars(t), default=vars, ensure_ascii=False) for t in tokens))
+            self._separator = ", "
+
+    def end(self, name: str, score: TextScore) -> None:
+        """A text is finished."""
+        self._rows.append((name, score))
+        if self._tokens:
+            self._open = False
+            write("], " + json.dumps(score.as_dict())[1:] + "\n")
+        elif self._json:
+            write(json.dumps({"file": name, **score.as_dict()}, ensure_ascii=False) + "\n")

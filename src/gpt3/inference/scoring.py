@@ -1,50 +1,58 @@
-"""How probable a model finds given tokens: whole texts over sliding windows (continuations.py: endings of given contexts).
+"""Log-probabilities of the tokens of whole texts, in windows: loss, perplexity and bits per byte (endings: continuations.py).
 
-    score_tokens(engine, ids, start=eos)               every token of a text, given those before it
+    score_tokens(engine, ids, start=eos)               every token of a text, given the tokens before it
+    score_text(engine, tokenizer, "The sea was calm.") the same with its figures and each token's characters
 
-A text longer than the model's positions is read in windows. Each reads `context` tokens and begins `stride` after the one
-before; it scores the tokens that no window before it did. The smaller the stride, the more every token has seen, and the
-more there is to compute:
+A text longer than the model's positions is read in windows of `context` tokens. Each begins `stride` tokens after the one before
+and scores the tokens that no earlier window did. A smaller stride gives every token more context, and takes longer:
 
-    context 4, stride 2      the text, after end-of-text:   <eot> a b c d e f g h
-    window 1 reads <eot> a b c, scores a b c d
-    window 2 reads b c d e, scores e f                      (at least context - stride + 1 = 3 tokens before each)
+    context 4, stride 2      the text after the EOS token:   <eos> a b c d e f g h
+    window 1 reads <eos> a b c, scores a b c d
+    window 2 reads b c d e, scores e f                       (at least context - stride + 1 = 3 tokens before each)
     window 3 reads d e f g, scores g h
 
-These are the windows of transformers' strided perplexity and, with stride = context, those of lm-eval's rolling likelihood.
+These are the windows of transformers' strided perplexity and, with stride = context, of lm-eval's rolling likelihood.
 """
 
 from __future__ import annotations
 
+import codecs
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gpt3.errors import InputError, RunError
-from gpt3.inference.engine import Cache, Engine, Run
+from gpt3.inference.engine import Engine, Run
+from gpt3.inference.streaming import TokenBytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 
 CHUNK = 256
-"""Rows of logits held at a time on a CPU: 51 MB of GPT-2's vocabulary."""
+"""Rows of logits held at a time on a CPU: 51 MB with GPT-2's vocabulary."""
 DEVICE_CHUNK = 2048
 """The same on a GPU, which needs more rows to be busy."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model made of each of T tokens in a row. Tensors are on the CPU; logarithms are natural."""
+    """A model's view of each of T consecutive tokens. Tensors are on the CPU; logarithms are natural."""
 
     ids: Tensor
     """(T,) int64: the tokens."""
     logprobs: Tensor
-    """(T,) float32: log-probability of each, given what its window holds before it."""
+    """(T,) float32: log-probability of each, given the tokens before it in its window."""
     ranks: Tensor
-    """(T,) int64: its place among all tokens by probability; 1 is what greedy decoding says (equals: the lower id first)."""
+    """(T,) int64: its rank among all tokens by probability; 1 is the greedy choice (of equals, the lower id comes first)."""
     entropies: Tensor
-    """(T,) float32, nats: of the distribution it was drawn from."""
+    """(T,) float32, nats: of the predicted distribution."""
     top_ids: Tensor
-    """(T, n) int64: the likeliest tokens there, likeliest first."""
+    """(T, n) int64: the n likeliest tokens, likeliest first."""
     top_logprobs: Tensor
     """(T, n) float32: their log-probabilities."""
 
@@ -53,7 +61,7 @@ class Scores:
 
     @property
     def total(self) -> float:
-        """Log-probability of all of it: the sum, in float64."""
+        """Log-probability of all tokens: the sum, in float64."""
         return float(self.logprobs.double().sum())
 
     def __getitem__(self, part: slice) -> Scores:
@@ -61,58 +69,76 @@ class Scores:
 
     @staticmethod
     def joined(parts: Sequence[Scores]) -> Scores:
-        """Several in a row as one."""
+        """The scores of consecutive parts as one."""
         return Scores(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Scores)))
 
 
-@dataclass(frozen=True)
-class Window:
-    """Tokens `begin` to `end` of a text are read at once; the logits of the last `scored` of them count."""
+def judge(logits: Tensor, ids: Tensor, top: int = 0) -> Scores:
+    """Scores of `ids` under the distributions that `logits` give.
 
-    begin: int
-    end: int
-    scored: int
+    Args:
+        logits: (T, V) float32 on any device; left unchanged.
+        ids: (T,) int64.
+        top: number of likeliest tokens to return per position.
+
+    Raises:
+        RunError: logits that are NaN or infinite.
+    """
+    with torch.no_grad():
+        targets = ids.to(logits.device)[:, None]  # (T, 1)
+        chosen = logits.gather(1, targets)
+        highest = logits.max(dim=1, keepdim=True).values
+        shifted = logits - highest
+        weights = shifted.exp()
+        sums = weights.sum(dim=1)
+        normalizer = sums.log()  # log-probability = shifted logit - normalizer
+        entropies = normalizer - torch.linalg.vecdot(weights, shifted) / sums
+        if not torch.isfinite(entropies).all():
+            raise RunError("the model's logits are NaN or infinite; its weights are damaged")
+        places = torch.arange(logits.shape[1], device=logits.device)
+        ahead = (logits > chosen) | ((logits == chosen) & (places < targets))
+        best = logits.topk(min(top, logits.shape[1]), dim=1)
+        return Scores(
+            ids=ids,
+            logprobs=((chosen - highest)[:, 0] - normalizer).cpu(),
+            ranks=(ahead.sum(dim=1) + 1).cpu(),
+            entropies=entropies.cpu(),
+            top_ids=best.indices.cpu(),
+            top_logprobs=(best.values - highest - normalizer[:, None]).cpu(),
+        )
 
 
-def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
-    """The windows over `tokens` inputs, each of which predicts the one after it; every input's logits count once."""
+def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Windows over `tokens` inputs as (begin, end, scored): the logits of the last `scored` inputs count, each input's once."""
     begin = done = 0
     while done < tokens:
         end = min(begin + context, tokens)
-        yield Window(begin, end, end - done)
+        yield begin, end, end - done
         begin, done = begin + stride, end
 
 
-def score_tokens(
-    engine: Engine,
-    ids: Sequence[int],
-    context: int | None = None,
-    stride: int | None = None,
-    *,
-    start: int | None = None,
-    top: int = 0,
-    chunk: int | None = None,
-) -> Scores:
-    """Score each token of a text, given those before it.
-
-    Args:
-        ids: the text.
-        context: tokens read at a time; 1 up to the engine's, the default.
-        stride: tokens from one window's begin to the next; 1 up to `context`, default half of it.
-        start: read before the text: the id that begins a document (end-of-text, as in training). With None the first
-            token has nothing before it and is not scored.
-        top: as many of the likeliest tokens at each place; 0 is none.
-        chunk: rows of logits held at a time; more need more memory. Default: CHUNK on a CPU, else DEVICE_CHUNK.
-
-    Returns:
-        Scores of len(ids) tokens; without `start` of one less.
+def check_windows(engine: Engine, context: int | None, stride: int | None) -> tuple[int, int]:
+    """Context and stride with their defaults.
 
     Raises:
-        InputError: a context or a stride out of its range.
-        ValueError: an id the model does not have; no token to score.
-        RunError: the model gives numbers that are none (NaN).
+        InputError: out of range; one message names both.
     """
-    return Scores.joined(list(score_chunks(engine, ids, context, stride, start=start, top=top, chunk=chunk)))
+    found = []
+    size = engine.context if context is None else context
+    if not 1 <= size <= engine.context:
+        found.append(f"--context {size} is not between 1 and the model's {engine.context} positions")
+        size = engine.context
+    step = max(1, size // 2) if stride is None else stride
+    if not 1 <= step <= size:
+        found.append(f"--stride {step} is not between 1 and the context of {size}. Leave it out for half the context")
+    if found:
+        raise InputError("; ".join(found))
+    return size, step
+
+
+def logit_rows(engine: Engine, chunk: int | None) -> int:
+    """Rows of logits to hold at a time: `chunk`, or the device's default."""
+    return chunk or (CHUNK if engine.device.type == "cpu" else DEVICE_CHUNK)
 
 
 def score_chunks(
@@ -132,73 +158,243 @@ def score_chunks(
         raise ValueError("no token to score")
     if not 0 <= min(text) <= max(text) < engine.vocabulary:
         raise ValueError(f"an id of the text is not among the {engine.vocabulary} the model has")
-    rows = chunk or (CHUNK if engine.device.type == "cpu" else DEVICE_CHUNK)
+    rows = logit_rows(engine, chunk)
     cache = engine.new_cache(1, min(context, len(text) - 1))
-    return _score_windows(engine, cache, text, windows(len(text) - 1, context, stride), top, rows)
-
-
-def check_windows(engine: Engine, context: int | None, stride: int | None) -> tuple[int, int]:
-    """Context and stride with their defaults.
-
-    Raises:
-        InputError: out of range; one line names each.
-    """
-    found = []
-    size = engine.context if context is None else context
-    if not 1 <= size <= engine.context:
-        found.append(f"--context {size} is outside 1 to {engine.context}, the positions of the model")
-        size = engine.context
-    step = max(1, size // 2) if stride is None else stride
-    if not 1 <= step <= size:
-        found.append(f"--stride {step} is outside 1 to {size}, the context; leave it out for half the context")
-    if found:
-        raise InputError("; ".join(found))
-    return size, step
-
-
-def _score_windows(
-    engine: Engine, cache: Cache, text: list[int], parts: Iterator[Window], top: int, rows: int
-) -> Iterator[Scores]:
-    for window in parts:
+    for read, window_end, scored in windows(len(text) - 1, context, stride):
         cache.truncate(0, 0)
-        read = window.begin
-        first = window.end - window.scored  # logits count from this input on
-        for begin in range(first, window.end, rows):
-            end = min(begin + rows, window.end)
+        for begin in range(window_end - scored, window_end, rows):
+            end = min(begin + rows, window_end)
             logits = engine.forward(cache, [Run(0, text[read:end], end - begin)])
             yield judge(logits, torch.tensor(text[begin + 1 : end + 1]), top)
             read = end
 
 
-def judge(logits: Tensor, ids: Tensor, top: int = 0) -> Scores:
-    """Scores of `ids` under the distributions that `logits` give.
+def score_tokens(
+    engine: Engine,
+    ids: Sequence[int],
+    context: int | None = None,
+    stride: int | None = None,
+    *,
+    start: int | None = None,
+    top: int = 0,
+    chunk: int | None = None,
+) -> Scores:
+    """Score each token of a text, given the tokens before it.
 
     Args:
-        logits: (T, V) float32, any device; not changed.
-        ids: (T,) int64.
+        ids: the text.
+        context: tokens read at a time; 1 up to the engine's, the default.
+        stride: tokens from one window's begin to the next; 1 up to `context`, default half of it.
+        start: a token read before the text: the one that begins a document (the EOS token, as in training). With None the
+            first token has no context and is not scored.
+        top: number of likeliest tokens to return per position.
+        chunk: rows of logits held at a time; more need more memory. Default: CHUNK on a CPU, else DEVICE_CHUNK.
+
+    Returns:
+        Scores of len(ids) tokens; without `start` of one less.
 
     Raises:
-        RunError: a distribution that is none.
+        InputError: a context or a stride out of its range.
+        ValueError: an id the model does not have; no token to score.
+        RunError: NaN logits.
     """
-    with torch.no_grad():
-        targets = ids.to(logits.device)[:, None]  # (T, 1)
-        chosen = logits.gather(1, targets)
-        highest = logits.max(dim=1, keepdim=True).values
-        shifted = logits - highest
-        weights = shifted.exp()
-        sums = weights.sum(dim=1)
-        normalizer = sums.log()  # log-probability = shifted logit - normalizer
-        entropies = normalizer - torch.linalg.vecdot(weights, shifted) / sums
-        if not torch.isfinite(entropies).all():
-            raise RunError("the model gives logits that are no numbers (NaN or infinite); its weights are damaged")
-        places = torch.arange(logits.shape[1], device=logits.device)
-        ahead = (logits > chosen) | ((logits == chosen) & (places < targets))
-        best = logits.topk(min(top, logits.shape[1]), dim=1)
-        return Scores(
-            ids=ids,
-            logprobs=((chosen - highest)[:, 0] - normalizer).cpu(),
-            ranks=(ahead.sum(dim=1) + 1).cpu(),
-            entropies=entropies.cpu(),
-            top_ids=best.indices.cpu(),
-            top_logprobs=(best.values - highest - normalizer[:, None]).cpu(),
+    return Scores.joined(list(score_chunks(engine, ids, context, stride, start=start, top=top, chunk=chunk)))
+
+
+# ---- texts
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that is likely in some position."""
+
+    id: int
+    text: str
+    """Its bytes as text; bytes of a part of a character as ``\\xe4``; a special token by its name."""
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A token of a text."""
+
+    text: str
+    """The characters it completes; "" where it ends within a character. Joined, these are the text."""
+    id: int
+    start: int
+    """Where its bytes begin in the text's UTF-8."""
+    end: int
+    """Where they end."""
+    logprob: float
+    """Natural log-probability, given the text before it."""
+    rank: int
+    """Its rank among all tokens; 1 is the likeliest."""
+    entropy: float
+    """Of the predicted distribution, in nats."""
+    top: tuple[Alternative, ...] = ()
+    """The likeliest tokens in its position."""
+
+
+@dataclass(repr=False)
+class TextScore:
+    """How probable a model finds a text. Scores of several texts add up to the score of all of them."""
+
+    count: int = 0
+    """Tokens scored: every token of the text."""
+    bytes: int = 0
+    """Of the text in UTF-8."""
+    characters: int = 0
+    """Unicode code points."""
+    nats: float = 0.0
+    """Minus the natural log-probability of the whole text."""
+    greedy: int = 0
+    """Tokens that were the model's first choice."""
+    tokens: list[TokenScore] = field(default_factory=list)
+    """Each token's score, if requested."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nats / self.count
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss); capped at exp(700), which float64 still holds."""
+        return math.exp(min(self.loss, 700.0))
+
+    @property
+    def bits_per_token(self) -> float:
+        """The loss in bits."""
+        return self.loss / math.log(2)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """All bits over all bytes: comparable between tokenizers."""
+        return self.nats / math.log(2) / self.bytes
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tokens that were the model's first choice."""
+        return self.greedy / self.count
+
+    def add(self, scores: Scores) -> None:
+        """Count the next tokens of the text."""
+        self.count += len(scores)
+        self.nats -= scores.total
+        self.greedy += int((scores.ranks == 1).sum())
+
+    def __add__(self, other: TextScore) -> TextScore:
+        return TextScore(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(TextScore)))
+
+    def __repr__(self) -> str:
+        if not self.count:
+            return "TextScore(no tokens)"
+        figures = (
+            f"loss {self.loss:.4f} nats, perplexity {self.perplexity:,.2f}, {self.bits_per_byte:.4f} bits per byte"
         )
+        return f"TextScore({self.count:,} tokens, {self.bytes:,} bytes: {figures})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, for JSON."""
+        names = ("bytes", "characters", "nats", "loss", "perplexity", "bits_per_byte", "bits_per_token", "accuracy")
+        return {"tokens": self.count} | {name: getattr(self, name) for name in names}
+
+
+class TokenReader:
+    """Turns the scores of a text, piece by piece, into its tokens with their characters and byte positions.
+
+    Args:
+        tokenizer: a byte-level BPE.
+
+    Raises:
+        InputError: it is not one.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._bytes = TokenBytes(tokenizer)
+        self._names = {
+            number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._at = 0
+
+    def _name(self, token: int) -> str:
+        if token not in self._names:
+            self._names[token] = self._bytes[token].decode("utf-8", "backslashreplace")
+        return self._names[token]
+
+    def read(self, scores: Scores) -> Iterator[TokenScore]:
+        """The next tokens of the text."""
+        columns = (scores.ids, scores.logprobs, scores.ranks, scores.entropies, scores.top_ids, scores.top_logprobs)
+        for token, logprob, rank, entropy, ids, logprobs in zip(*(each.tolist() for each in columns), strict=True):
+            content = self._bytes[token]
+            start, self._at = self._at, self._at + len(content)
+            top = tuple(Alternative(i, self._name(i), value) for i, value in zip(ids, logprobs, strict=True))
+            yield TokenScore(self._decoder.decode(content), token, start, self._at, logprob, rank, entropy, top)
+
+
+def score_text(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerFast,
+    text: str,
+    *,
+    context: int | None = None,
+    stride: int | None = None,
+    tokens: bool = False,
+    top: int = 0,
+) -> TextScore:
+    """How probable a model finds a text that begins a document.
+
+    Args:
+        context, stride: windows, see `score_tokens`.
+        tokens: return every token's score, too.
+        top: with each token, this many of the likeliest in its position.
+
+    Raises:
+        InputError: an empty text, or what `encode_texts` and `score_tokens` raise.
+
+    Example:
+        >>> score_text(engine, tokenizer, "The sea was calm.").bits_per_byte
+    """
+    (ids,) = encode_texts(tokenizer, [("the text", text)])
+    reader = TokenReader(tokenizer) if tokens or top else None
+    found = TextScore(bytes=len(text.encode("utf-8")), characters=len(text))
+    for scores in score_chunks(engine, ids, context, stride, start=first_token(tokenizer), top=top):
+        found.add(scores)
+        found.tokens += reader.read(scores) if reader else ()
+    return found
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+    """The ids of texts, given as name and text. The spelling of a special token inside a text stays text.
+
+    Raises:
+        InputError: naming each text that is empty or contains half a surrogate pair, which is not a character.
+    """
+    from gpt3.tokenizer.encoder import Encoder
+
+    faults = []
+    for name, text in texts:
+        if not text:
+            faults.append(f"{name} is empty. Give a text to score")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            faults.append(f"{name} is not text at character {error.start} ({error.reason}). Give it in UTF-8")
+    if faults:
+        raise InputError("; ".join(faults))
+    ids, lengths = Encoder(tokenizer).encode_batch([text for _, text in texts])
+    ends = lengths.cumsum().tolist()
+    return [ids[end - length : end].tolist() for end, length in zip(ends, lengths.tolist(), strict=True)]
+
+
+def first_token(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id before a document in training: the BOS token if there is one, else the EOS token.
+
+    Raises:
+        InputError: the tokenizer has neither.
+    """
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise InputError("the tokenizer has no EOS token, which precedes a text that is scored. Set its eos_token")
+    return int(start)

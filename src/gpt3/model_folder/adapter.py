@@ -1,103 +1,41 @@
-"""A PEFT adapter's folder (``adapter_config.json``, ``adapter_model.safetensors``), as fine-tuning writes it and all read it.
+"""A PEFT adapter: written by fine-tuning, and merged into its base with every tensor checked and the logits compared.
 
-It holds what was learned on top of a base model, which it names in ``base_model_name_or_path``. Nothing heavy is imported
-here.
+Its folder holds ``adapter_config.json``, which names the base, and ``adapter_model.safetensors`` (gpt3.model_folder.locate).
 """
 
 from __future__ import annotations
 
-import json
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpt3.errors import InputError
+import torch
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-BASE = "base_model_name_or_path"
-OLD_IDS = {
-    "gpt2": "openai-community/gpt2",
-    "gpt2-medium": "openai-community/gpt2-medium",
-    "gpt2-large": "openai-community/gpt2-large",
-    "gpt2-xl": "openai-community/gpt2-xl",
-    "distilgpt2": "distilbert/distilgpt2",
-}
-"""Hub ids from before they had owners, which many adapters name."""
-AROUND = 3
-"""Folders around an adapter's own where a relative path to its base may begin: of runs/NAME/adapter, the one that holds runs."""
+from gpt3.errors import InputError, RunError, one_line
+from gpt3.model.vocabulary import resize_vocabulary
+from gpt3.model_folder.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, some
+from gpt3.model_folder.weights import Stored, mapped
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder is an adapter's, and not a whole model's that one was left in."""
-    whole = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
-    return (folder / ADAPTER_CONFIG).is_file() and not whole
+INSIDE = "base_model.model."
+"""PEFT's prefix of every name in an adapter's file."""
+TIED_TOKENS = ".token_adapter.trainable_tokens_delta"
+"""New tokens' rows, which PEFT writes twice where the head is tied, and reads once."""
+PROBE_TOKENS = 16
+LARGEST = 1e-3
+"""Change of a logit, as a share of the largest, that merging may make in float32."""
 
 
-def adapter_settings(folder: Path) -> dict[str, Any]:
-    """What adapter_config.json says.
-
-    Raises:
-        InputError: it is not JSON, its adapter is none that is merged here, or its weights are missing.
-    """
-    path = folder / ADAPTER_CONFIG
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); save the adapter again") from None
-    if not isinstance(settings, dict) or not isinstance(settings.get("peft_type"), str):
-        raise InputError(f"{path} names no kind of adapter (peft_type); save the adapter again")
-    if settings["peft_type"] != "LORA":
-        raise InputError(
-            f"{folder} is a {settings['peft_type']} adapter, and LoRA and DoRA are read; merge it with PEFT "
-            "(merge_and_unload) and give that model's folder"
-        )
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        pickles = sorted(each.name for each in folder.glob("*.bin"))
-        what = f"{pickles[0]} is a pickle and never read here" if pickles else "its weights are missing"
-        raise InputError(f"{folder}: {what}; save the adapter again as {ADAPTER_WEIGHTS}")
-    return settings
-
-
-def kind_of(settings: dict[str, Any]) -> str:
-    """An adapter's kind in words: LoRA of rank 16."""
+def kind_of(settings: Mapping[str, Any]) -> str:
+    """An adapter's kind in words, from its adapter_config.json: LoRA of rank 16."""
     return f"{'DoRA' if settings.get('use_dora') else 'LoRA'} of rank {settings.get('r')}"
 
 
-def base_of(folder: Path, settings: dict[str, Any]) -> Path | str:
-    """The base model's folder, checked; or a hub id, where no folder of that name is here.
-
-    A relative path begins in the working directory, in the adapter's folder, or in one of the `AROUND` around that.
-
-    Raises:
-        InputError: no base is named, it is not here and no hub id, it is no whole model, or an adapter itself.
-    """
-    from gpt3.model_folder.locate import HUB_ID, check, model_folder
-
-    name = settings.get(BASE)
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{folder}: {ADAPTER_CONFIG} names no base model ({BASE}); write the path of its folder there")
-    absolute = folder.absolute()
-    for start in (Path(), absolute, *absolute.parents[:AROUND]):
-        place = start / Path(name).expanduser()
-        found = model_folder(place) if place.is_dir() else None
-        if found is None:
-            continue
-        if is_adapter(found):
-            raise InputError(
-                f"{folder}: its base model {name} is an adapter itself; merge that first: gpt3 import {found} --out DIR"
-            )
-        try:
-            return check(found)
-        except InputError as error:
-            raise InputError(f"{folder}: its base model, {str(error).removeprefix('--model ')}") from None
-    if HUB_ID.fullmatch(name) or name in OLD_IDS:
-        return OLD_IDS.get(name, name)
-    raise InputError(
-        f"{folder}: its base model {name} is not here; write the path of its folder into {ADAPTER_CONFIG} ({BASE})"
-    )
-
-
 def save_adapter(adapted: Any, tokenizer: Any, folder: Path, base: str) -> None:
-    """Write a PEFT model's adapter, its tokenizer and where its texts end; `base` is the path or id of the model below it.
+    """Write a PEFT model's adapter, its tokenizer and its EOS ids; `base` is the path or id of the model below it.
 
     New tokens have deltas of their own in it, so the embeddings are not written; nor is DPO's reference adapter.
     """
@@ -114,7 +52,6 @@ def merge(adapted: Any) -> Any:
     Raises:
         ValueError: the merged weights are not finite.
     """
-    import torch
     from peft.tuners.lora import LoraLayer
 
     base = adapted.get_base_model()
@@ -128,3 +65,120 @@ def merge(adapted: Any) -> Any:
     weights = [each.weight for each in (merged.get_input_embeddings(), merged.get_output_embeddings())]
     merged.config.tie_word_embeddings = weights[0] is weights[1]
     return merged
+
+
+def merged(folder: Path, settings: Mapping[str, Any], base: PreTrainedModel, tokenizer: Any) -> PreTrainedModel:
+    """The model `base` with the adapter in `folder` merged into its weights, in evaluation mode.
+
+    The embeddings of `base` are resized as the adapter was trained.
+
+    Args:
+        settings: the adapter's adapter_config.json.
+        base: its base model, in float32 on the CPU, as the adapter's names ask.
+        tokenizer: the adapter's, or else the base's.
+
+    Raises:
+        InputError: PEFT cannot apply it to that base; tensors of the adapter are missing, extra or misshapen (all of them in
+            one line).
+        RunError: merging changed the logits.
+    """
+    import peft
+
+    weights = mapped(folder / ADAPTER_WEIGHTS)
+    fit_vocabulary(base, tokenizer, weights, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's advice to whoever trains
+        try:
+            config = peft.PeftConfig.from_pretrained(str(folder))
+            config.inference_mode = True
+            adapted = peft.get_peft_model(base, config)
+            _check(folder, weights, adapted, peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+            extra = adapted.load_adapter(str(folder), "default").unexpected_keys
+            if extra := [name for name in extra if not name.endswith(TIED_TOKENS)]:
+                raise ValueError(f"{len(extra)} tensors have no place, such as {extra[0]}")
+            return _merged(folder, adapted.eval())
+        except InputError:
+            raise
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RuntimeError,
+        ) as error:  # PEFT's, of what it cannot apply
+            if isinstance(error, RunError):
+                raise
+            raise InputError(
+                f"{folder}: PEFT cannot apply it to its base model ({one_line(error)}). Use the base it was trained on"
+            ) from error
+
+
+def fit_vocabulary(model: Any, tokenizer: Any, weights: Mapping[str, Stored], settings: Mapping[str, Any]) -> None:
+    """Give the base as many rows as it had when the adapter was trained.
+
+    That is what embeddings in the adapter have; without any, room for all of the tokenizer's and of the trained ids.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    real = getattr(model.config, "real_vocab_size", None) or rows
+    ends = _ends(model)
+    sizes = []
+    for name, (shape, _, _) in weights.items():
+        if name.startswith(ends) and name.endswith(".lora_embedding_A"):
+            sizes.append(shape[1])
+        elif name.startswith(ends) and name.endswith(".weight") and not name.endswith(".lora_A.weight"):
+            sizes.append(shape[0])  # saved whole, or LoRA's B of the head
+    if sizes:
+        size, unchanged = max(sizes), rows
+    else:
+        indices = settings.get("trainable_token_indices") or []
+        trained = [i for group in (indices.values() if isinstance(indices, dict) else [indices]) for i in group]
+        size, unchanged = max([real, *(number + 1 for number in (*trained, *tokenizer.get_vocab().values()))]), real
+    if size != unchanged:
+        resize_vocabulary(model, size, range(min(real, size), size))
+
+
+def _ends(model: Any) -> tuple[str, ...]:
+    """What the names of embedding and head begin with in an adapter."""
+    both = (model.get_input_embeddings(), model.get_output_embeddings())
+    return tuple(f"{INSIDE}{name}." for name, module in model.named_modules() if any(module is each for each in both))
+
+
+def _check(folder: Path, weights: Mapping[str, Stored], adapted: Any, wanted: Mapping[str, torch.Tensor]) -> None:
+    """Compare an adapter's file with what its configuration asks for.
+
+    Raises:
+        InputError: naming the first few of all tensors that are missing, extra or misshapen.
+    """
+    ends = _ends(adapted.get_base_model())  # PEFT may save the embeddings along
+    kinds = {
+        "missing": [name for name in wanted if name not in weights],
+        "extra": [name for name in weights if name not in wanted and not name.startswith(ends)],
+        "misshapen": [n for n, t in wanted.items() if n in weights and weights[n].shape != tuple(t.shape)],
+    }
+    if faults := [f"{len(found)} {kind} ({some(found)})" for kind, found in kinds.items() if found]:
+        raise InputError(
+            f"{folder}: its tensors are not what {ADAPTER_CONFIG} asks for on that base: {', '.join(faults)}. "
+            "Save it again, or name the base it was trained on"
+        )
+
+
+def _merged(folder: Path, adapted: Any) -> Any:
+    """The base with the adapter in its weights.
+
+    Raises:
+        RunError: its logits are not what they were.
+    """
+    config = adapted.get_base_model().config
+    length = min(PROBE_TOKENS, getattr(config, "max_position_embeddings", PROBE_TOKENS))
+    rows = getattr(config, "real_vocab_size", None) or config.vocab_size
+    ids = torch.randint(rows, (1, length), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        before = adapted(input_ids=ids).logits[..., :rows]
+        model = merge(adapted).eval()
+        change = float((model(input_ids=ids).logits[..., :rows] - before).abs().max())
+    largest = float(before.abs().max())
+    if not change <= LARGEST * max(1.0, largest):
+        raise RunError(
+            f"{folder}: merging changed a logit by {change:.2g}, of at most {largest:.2g}. Use it with PEFT itself"
+        )
+    return model

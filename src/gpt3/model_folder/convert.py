@@ -1,141 +1,129 @@
-"""A foreign checkpoint, checked before anything is read, as a model of ours: `convert`, `load_converted`, `Checkpoint`."""
+"""A checkpoint of any known family, checked from its headers before anything is read, as a model of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gpt3.errors import InputError
-from gpt3.model_folder.adapter import is_adapter
-from gpt3.model_folder.families.blueprint import HEAD, Blueprint, Shape
-from gpt3.model_folder.families.registry import blueprint_of
-from gpt3.model_folder.fetch import CONFIG, GENERATION, local_folder
-from gpt3.model_folder.locate import read_json
+from gpt3.model import GPT3Config, GPT3ForCausalLM
+from gpt3.model_folder.families import HEAD, PREFIX, Conversion, conversion_of
+from gpt3.model_folder.locate import CONFIG, GENERATION, read_json, some, weight_files
 from gpt3.model_folder.tokenizer import read_tokenizer
-from gpt3.model_folder.weights import FORMATS, HeldWeights, Weights, some
+from gpt3.model_folder.weights import FORMATS, Stored, held, stored_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from gpt3.model import GPT3Config, GPT3ForCausalLM
-
-PREFIX = "transformer."
-"""Before every name of ours but the head's."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-
-class Converted(NamedTuple):
-    """What `convert` returns."""
-
-    config: GPT3Config
-    """The configuration, with the source's number format in `dtype`."""
-    state_dict: dict[str, Tensor]
-    """Our model's weights by name, in the source's number format; without a tied head."""
-    tokenizer: PreTrainedTokenizerFast | None
-    """Its tokenizer, None where none lies beside it."""
-    notes: list[str]
-    """What a user should know, a line each."""
 
 
 @dataclass
 class Checkpoint:
     """A checkpoint whose every tensor is there, in the right shape; nothing is read yet."""
 
-    place: str
-    """The folder or hub id that was asked for."""
     folder: Path
     """Where its files are."""
-    blueprint: Blueprint
-    """What becomes of its tensors."""
-    weights: Weights | HeldWeights
-    """Its tensors."""
-    names: dict[str, str]
-    """The blueprint's names to those in the files, which may have a prefix."""
-    dtype: torch.dtype
-    """Its number format; of several the one that holds all of them."""
-    tokenizer: PreTrainedTokenizerFast | None
-    """Its tokenizer, None where none lies beside it."""
     files: list[Path]
-    """Configuration and weights on the disk."""
+    """The files with its configuration and weights."""
+    conversion: Conversion
+    """What becomes of its tensors."""
+    stored: dict[str, Stored]
+    """Its tensors, by the conversion's names."""
+    tokenizer: PreTrainedTokenizerFast | None
+    """Its tokenizer, None if its folder has none."""
     generation: dict[str, Any]
-    """Ids that begin and end texts; other settings of generation are a way of sampling, not the model's."""
+    """Ids that begin and end texts; other generation settings are a way of sampling, not the model's."""
+    dtype: torch.dtype
+    """Its number format; of several, the one that holds all of them."""
 
     @property
     def config(self) -> GPT3Config:
         """Our configuration of it."""
-        return self.blueprint.config
+        return self.conversion.config
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know, a line each."""
+        """What a user should know, one line each."""
         missing = [] if self.tokenizer else ["no tokenizer files lie beside it: the model is imported without"]
-        return self.blueprint.notes + missing
+        return self.conversion.notes + missing
 
-    def tensors(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of each of our tensors, made one at a time, in the wider of `dtype` and the source's number format."""
-        wide = torch.promote_types(dtype or self.dtype, self.dtype)  # so that nothing is rounded before it must be
-        for ours, source in self.blueprint.sources.items():
-            value = source.make(*(self.weights[self.names[name]].to(wide) for name in source.shapes))
-            yield PREFIX + ours, value.to(wide)
-        if not self.config.tie_word_embeddings:
-            yield HEAD, self.weights[self.names[HEAD]].to(wide)
+    def tensor(self, ours: str, dtype: torch.dtype | None = None) -> Tensor:
+        """One of our tensors, in the wider of `dtype` and the checkpoint's number format, so that nothing is rounded early."""
+        wide = torch.promote_types(dtype or self.dtype, self.dtype)
+        if ours == HEAD:
+            return self.stored[HEAD].read().to(wide)
+        source = self.conversion.sources[ours.removeprefix(PREFIX)]
+        return source.make(*(self.stored[name].read().to(wide) for name in source.shapes)).to(wide)
 
     def empty_model(self) -> GPT3ForCausalLM:
-        """Our model without weights (on torch's meta device), its generation settings the source's token ids."""
-        from gpt3.model import GPT3ForCausalLM
-
+        """Our model without weights (on torch's meta device), its generation settings the checkpoint's token ids."""
         with torch.device("meta"):
             model: Any = GPT3ForCausalLM(self.config)
-        model = model.to(self.dtype)
-        for name, value in self.generation.items():
-            setattr(model.generation_config, name, value)
-        empty: GPT3ForCausalLM = model
-        return empty
+        return with_ids(model.to(self.dtype), self.generation)
 
     def model(self, dtype: torch.dtype | None = None) -> GPT3ForCausalLM:
-        """Our model with its weights, in evaluation mode on the CPU, in `dtype` or the source's number format."""
-        from gpt3.model import GPT3ForCausalLM
-
-        weights, dtype = dict(self.tensors(dtype)), dtype or self.dtype
-        loaded: Any = GPT3ForCausalLM.from_pretrained(None, config=self.config, state_dict=weights, dtype=dtype)
-        for name, value in self.generation.items():
-            setattr(loaded.generation_config, name, value)
-        model: GPT3ForCausalLM = loaded.eval()
-        return model
+        """Our model with its weights, in evaluation mode on the CPU, in `dtype` or the checkpoint's number format."""
+        weights = {name: self.tensor(name, dtype) for name, _ in self.empty_model().named_parameters()}
+        model: Any = GPT3ForCausalLM.from_pretrained(
+            None, config=self.config, state_dict=weights, dtype=dtype or self.dtype
+        )
+        return with_ids(model, self.generation).eval()
 
 
-def open_checkpoint(source: str | Path, *, allow_pickle: bool = False, allow_ours: bool = False) -> Checkpoint:
-    """Find a checkpoint and compare what it holds with what its configuration asks for.
+def with_ids(model: Any, generation: Mapping[str, Any]) -> Any:
+    """The model, with the ids that begin and end texts in its generation settings."""
+    for name, value in generation.items():
+        setattr(model.generation_config, name, value)
+    return model
+
+
+def read_checkpoint(
+    folder: Path, place: str | None = None, *, allow_pickle: bool = False, allow_ours: bool = False
+) -> Checkpoint:
+    """Compare what a model folder holds with what its configuration asks for.
 
     Args:
-        source: a folder, or a hub id (owner/name), whose files are downloaded.
+        place: what to call it in messages. Default: its folder.
         allow_pickle: read .bin files, with `weights_only=True`, where there is no safetensors file.
         allow_ours: take a model that is of this package already, too.
 
     Raises:
-        InputError: no such model; a family that is not read, or a model that ours cannot be; damaged weights, or pickles;
-            all missing, left-over and misshapen tensors together; a tokenizer that is not the model's.
+        InputError: an unknown family, or a model that ours cannot be; damaged weights, or pickles; all missing, extra and
+            misshapen tensors together; a tokenizer that is not the model's.
     """
-    place = str(source)
-    folder = local_folder(source, allow_pickle=allow_pickle)
-    if is_adapter(folder):
-        return _merged_checkpoint(folder, place)
-    blueprint = blueprint_of(read_json(folder / CONFIG), place, allow_ours=allow_ours)
-    weights = Weights(folder, allow_pickle=allow_pickle)
-    names = _checked(blueprint, weights, place)
-    dtype = reduce(torch.promote_types, {FORMATS[weights.dtypes[name]] for name in names.values()})
-    blueprint.config.dtype = dtype
-    tokenizer = read_tokenizer(folder, blueprint.config, starts_with_bos=blueprint.starts_with_bos)
-    files = [folder / CONFIG, *weights.files]
-    return Checkpoint(
-        place, folder, blueprint, weights, names, dtype, tokenizer, files, generation_ids(folder / GENERATION)
-    )
+    place = place or str(folder)
+    conversion = conversion_of(read_json(folder / CONFIG), place, allow_ours=allow_ours)
+    weights, faults = stored_weights(folder, allow_pickle=allow_pickle)
+    stored = _checked(conversion, weights, faults, place)
+    dtype = reduce(torch.promote_types, {FORMATS[tensor.dtype] for tensor in stored.values()})
+    conversion.config.dtype = dtype
+    tokenizer = read_tokenizer(folder, conversion.config, starts_with_bos=conversion.starts_with_bos)
+    files = [folder / CONFIG, *weight_files(folder, allow_pickle=allow_pickle)[0]]
+    return Checkpoint(folder, files, conversion, stored, tokenizer, generation_ids(folder / GENERATION), dtype)
+
+
+def checkpoint_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, folder: Path, files: list[Path]
+) -> Checkpoint:
+    """A model in memory, of ours or of a known family, that was made from `files` in `folder`.
+
+    Raises:
+        InputError: it is of another family.
+    """
+    conversion = conversion_of(model.config.to_dict(), str(folder), allow_ours=True)
+    stored = _checked(conversion, held(model.state_dict()), [], str(folder))
+    conversion.config.dtype = model.dtype
+    settings = model.generation_config
+    generation = {name: value for name in TOKEN_IDS if (value := getattr(settings, name, None)) is not None}
+    return Checkpoint(folder, files, conversion, stored, tokenizer, generation, model.dtype)
 
 
 def generation_ids(path: Path) -> dict[str, Any]:
@@ -144,104 +132,50 @@ def generation_ids(path: Path) -> dict[str, Any]:
     return {name: settings[name] for name in TOKEN_IDS if settings.get(name) is not None}
 
 
-def checkpoint_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, folder: Path) -> Checkpoint:
-    """A model in memory, of ours or of a family that is read; `folder` is what it was made from.
+def _checked(conversion: Conversion, weights: dict[str, Stored], faults: list[str], place: str) -> dict[str, Stored]:
+    """The tensors that a conversion needs, by its names, all there and in shape. Decides whether the head is tied.
+
+    Args:
+        weights: all tensors, by name with or without the prefix.
+        faults: what is wrong with where they are.
 
     Raises:
-        InputError: it is of another family.
+        InputError: naming the first few of all tensors that are missing, extra, misshapen, misplaced or no floats.
     """
-    place = str(folder)
-    blueprint = blueprint_of(model.config.to_dict(), place, allow_ours=True)
-    weights = HeldWeights(model.state_dict())
-    names = _checked(blueprint, weights, place)
-    settings = model.generation_config
-    generation = {name: value for name in TOKEN_IDS if (value := getattr(settings, name, None)) is not None}
-    blueprint.config.dtype = model.dtype
-    return Checkpoint(place, folder, blueprint, weights, names, model.dtype, tokenizer, [], generation)
-
-
-def _merged_checkpoint(folder: Path, place: str) -> Checkpoint:
-    """An adapter merged into its base, in the base's number format."""
-    from gpt3.model_folder.merge import load_merged
-
-    merged = load_merged(folder)
-    checkpoint = checkpoint_of(merged.model.to(merged.dtype), merged.tokenizer, folder)
-    checkpoint.place, checkpoint.files = place, merged.files
-    checkpoint.blueprint.family = merged.family
-    checkpoint.blueprint.notes += merged.notes
-    return checkpoint
-
-
-def convert(source: str | Path, *, allow_pickle: bool = False) -> Converted:
-    """A checkpoint of another family as ours: configuration, weights, tokenizer, notes. See `open_checkpoint`.
-
-    Example:
-        >>> config, weights, tokenizer, notes = convert("path/of/a/gpt2/folder")
-    """
-    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
-    return Converted(checkpoint.config, dict(checkpoint.tensors()), checkpoint.tokenizer, checkpoint.notes)
-
-
-def load_converted(source: str | Path, dtype: torch.dtype) -> tuple[GPT3ForCausalLM, PreTrainedTokenizerFast]:
-    """What ``--model`` takes: a foreign checkpoint's model and tokenizer, converted in memory.
-
-    Raises:
-        InputError: as `open_checkpoint`; and where there is no tokenizer, without which no text can be made.
-    """
-    try:
-        checkpoint = open_checkpoint(source)
-    except InputError as error:
-        raise InputError(f"--model {error}") from None
-    if checkpoint.tokenizer is None:
-        raise InputError(f"--model {source}: no tokenizer (tokenizer.json) in it; put the model's tokenizer there")
-    return checkpoint.model(dtype), checkpoint.tokenizer
-
-
-def _checked(blueprint: Blueprint, weights: Weights | HeldWeights, place: str) -> dict[str, str]:
-    """The blueprint's names to the files' names, every tensor there and in shape. Settles whether the head is tied.
-
-    Raises:
-        InputError: naming the first few of all tensors that are missing, left over, misshapen or of a strange number format.
-    """
-    names: dict[str, str] = {}
-    twice = list(weights.index_faults)
+    full: dict[str, str] = {}  # names without the prefix to those in the files
+    misplaced = list(faults)
     for name in weights:
-        plain = name.removeprefix(blueprint.prefix)
-        if plain in names:
-            twice.append(f"{name} is also there as {names[plain]}")
-        names[plain] = name
-    wanted: dict[str, Shape] = {}
-    for source in blueprint.sources.values():
-        wanted |= source.shapes
-    head_shape = wanted[blueprint.embedding]
-    if HEAD in names or not blueprint.config.tie_word_embeddings:
-        wanted[HEAD] = head_shape
-
-    missing = [name for name in wanted if name not in names]
-    extra = [names[n] for n in names if n not in wanted and not blueprint.passed_over.fullmatch(n)]
-    there = {name: shape for name, shape in wanted.items() if name in names}
-    misshapen = [
-        f"{names[name]} is {_shown(weights.shapes[names[name]])}, not {_shown(shape)}"
-        for name, shape in there.items()
-        if weights.shapes[names[name]] != shape
-    ]
-    strange = [f"{names[n]} is {weights.dtypes[names[n]]}" for n in there if weights.dtypes[names[n]] not in FORMATS]
-    kinds = {"missing": missing, "left over": extra, "misshapen": misshapen, "no floats": strange, "misplaced": twice}
-    if faults := [f"{len(found)} {kind} ({some(found)})" for kind, found in kinds.items() if found]:
+        plain = name.removeprefix(conversion.prefix)
+        if plain in full:
+            misplaced.append(f"{name} is also there as {full[plain]}")
+        full[plain] = name
+    wanted = {name: shape for source in conversion.sources.values() for name, shape in source.shapes.items()}
+    if HEAD in full or not conversion.config.tie_word_embeddings:
+        wanted[HEAD] = wanted[conversion.embedding]
+    there = {name: weights[full[name]] for name in wanted if name in full}
+    kinds = {
+        "missing": [name for name in wanted if name not in full],
+        "extra": [full[n] for n in full if n not in wanted and not re.fullmatch(conversion.ignored, n)],
+        "misshapen": [
+            f"{full[name]} is {_shown(tensor.shape)}, not {_shown(wanted[name])}"
+            for name, tensor in there.items()
+            if tensor.shape != wanted[name]
+        ],
+        "not floats": [f"{full[n]} is {tensor.dtype}" for n, tensor in there.items() if tensor.dtype not in FORMATS],
+        "misplaced": misplaced,
+    }
+    if found := [f"{len(names)} {kind} ({some(names)})" for kind, names in kinds.items() if names]:
         count = sum(map(len, kinds.values()))
         raise InputError(
-            f"{place}: {count} tensor{'s' if count > 1 else ''} of its weights "
-            f"{'are' if count > 1 else 'is'} not what config.json asks for: {', '.join(faults)}; copy or save it again"
+            f"{place}: {count} of its tensors {'are' if count > 1 else 'is'} not what config.json asks for: {', '.join(found)}. "
+            "Copy or save it again"
         )
-    if HEAD in there and blueprint.config.tie_word_embeddings and not _head_is_tied(blueprint, weights, names):
-        blueprint.config.tie_word_embeddings = False
-        blueprint.notes.append("its output head differs from its token embedding: both are kept, untied")
-    return {name: names[name] for name in there}
+    tied = conversion.config.tie_word_embeddings
+    if tied and HEAD in there and not torch.equal(there[HEAD].read(), there[conversion.embedding].read()):
+        conversion.config.tie_word_embeddings = False
+        conversion.notes.append("its output head differs from its token embedding: both are kept, untied")
+    return there
 
 
-def _head_is_tied(blueprint: Blueprint, weights: Weights | HeldWeights, names: dict[str, str]) -> bool:
-    return torch.equal(weights[names[HEAD]], weights[names[blueprint.embedding]])
-
-
-def _shown(shape: Shape) -> str:
+def _shown(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "a single number"

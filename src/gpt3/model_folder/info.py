@@ -1,19 +1,31 @@
-"""``gpt3 info``: what a model folder is, without reading its weights into memory."""
+"""What a model folder, an adapter or a GGUF file is, without reading its weights into memory."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gpt3.cli.import_model import ORIGIN
-from gpt3.cli.import_options import InfoOptions
 from gpt3.durable import sha256_of
-from gpt3.errors import InputError
-from gpt3.model_folder.adapter import ADAPTER_WEIGHTS, is_adapter
-from gpt3.model_folder.locate import RUNS, TRAIN_FIRST, model_folder, newest_run, read_json
+from gpt3.errors import InputError, one_line, require
+from gpt3.model_folder.adapter import kind_of
+from gpt3.model_folder.convert import read_checkpoint
+from gpt3.model_folder.locate import (
+    ADAPTER_WEIGHTS,
+    BASE,
+    CONFIG,
+    ORIGIN,
+    adapter_settings,
+    base_of,
+    is_adapter,
+    read_json,
+)
+from gpt3.model_folder.tokenizer import tokenizer_line
+from gpt3.model_folder.weights import Stored, mapped, stored_weights
+from gpt3.tokenizer.loading import prompt_start, tokenizer_hash
 
 PARTS = {
     "token embedding": ("transformer.wte",),
@@ -25,121 +37,54 @@ PARTS = {
 }
 """Parts of a model, and what the names of their parameters hold."""
 KINDS = {"full_attention": "dense", "sliding_attention": "banded"}
+GGUF_SHAPE = {
+    "layers": "block_count",
+    "width": "embedding_length",
+    "heads": "attention.head_count",
+    "mlp_width": "feed_forward_length",
+    "context": "context_length",
+}
+"""Our names of the shape's parts, and GGUF's after the architecture's name."""
 
 
-def run(options: InfoOptions) -> None:
-    """Print what the folder is, as text or JSON.
-
-    Raises:
-        InputError: no model folder there.
-    """
-    path = Path(options.path).expanduser() if options.path is not None else None
-    found = (
-        describe_file(path) if path and path.suffix == ".gguf" and path.is_file() else describe(folder_of(options.path))
-    )
-    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else text(found))
-
-
-def folder_of(path: str | None) -> Path:
-    """The folder to describe: a model folder, a run's, the newest run's; or a hub id's, downloaded.
-
-    Raises:
-        InputError: there is none.
-    """
-    if path is None:
-        folder = newest_run(RUNS)
-        if folder is None:
-            raise InputError(
-                f"no path is given and no trained model is in ./{RUNS}; give a model folder, or {TRAIN_FIRST}"
-            )
-        return folder
-    for place in (Path(path).expanduser(), RUNS / path):
-        if place.is_dir() and (folder := model_folder(place) or newest_run(place)) is not None:
-            return folder
-    from gpt3.model_folder.fetch import local_folder
-
-    return local_folder(path)
-
-
-def describe(folder: Path) -> dict[str, Any]:
-    """What is known of a model folder, for JSON: shape, parameters, tokenizer, files, origin.
+def describe(path: Path) -> dict[str, Any]:
+    """What is known of a model folder, an adapter or a GGUF file, for JSON: shape, parameters, tokenizer, files, origin.
 
     Of a model that cannot run here, `problem` says why, and the rest is what its files show.
     """
-    from gpt3.model_folder.weights import Weights
+    if path.is_file():
+        files, found = [path], _gguf(path)
+    else:
+        files = sorted(each for each in path.iterdir() if each.is_file())
+        found = _adapter(path) if is_adapter(path) else _model(path)
+    sizes = [{"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files]
+    return {"folder": str(path), **found, "files": sizes}
 
-    if is_adapter(folder):
-        return describe_adapter(folder)
-    raw = read_json(folder / "config.json")
-    found: dict[str, Any] = {"folder": str(folder), "model_type": raw.get("model_type")}
+
+def _model(folder: Path) -> dict[str, Any]:
+    raw = read_json(folder / CONFIG)
+    found: dict[str, Any] = {"model_type": raw.get("model_type")}
     try:
-        found |= _as_model(folder, raw)
+        found |= _checked_model(folder)
     except InputError as error:
         found["problem"] = str(error)
-        try:
-            weights = Weights(folder)
-            found["dtypes"] = dict(Counter(weights.dtypes.values()))
-        except InputError:
-            pass
-    found["origin"] = _origin(folder, raw)
-    found["files"] = _files(folder)
-    return found
+        with suppress(InputError):
+            found["dtypes"] = _dtypes(stored_weights(folder)[0])
+    return {**found, "origin": _origin(folder, raw.get("_name_or_path"))}
 
 
-def describe_adapter(folder: Path) -> dict[str, Any]:
-    """The same of an adapter: its kind, the base it names, the layers it changes; `problem`, where the base is not here."""
-    from gpt3.model_folder.adapter import BASE, adapter_settings, base_of, kind_of
-    from gpt3.model_folder.weights import Weights
-
-    settings = adapter_settings(folder)
-    weights = Weights(folder, file=ADAPTER_WEIGHTS)
-    layers = settings.get("target_modules") or []
-    found: dict[str, Any] = {
-        "folder": str(folder),
-        "model_type": "adapter",
-        "family": f"PEFT adapter, {kind_of(settings)}",
-        "base": settings.get(BASE),
-        "layers": [layers] if isinstance(layers, str) else sorted(layers),
-        "parameters": {"total": sum(map(math.prod, weights.shapes.values()))},
-        "dtypes": dict(Counter(weights.dtypes.values())),
-        "origin": _origin(folder, {}),
-        "files": _files(folder),
-    }
-    try:
-        base_of(folder, settings)
-    except InputError as error:
-        found["problem"] = str(error)
-    return found
-
-
-def describe_file(path: Path) -> dict[str, Any]:
-    """The same of a GGUF file, as far as it says."""
-    from gpt3.model_folder.gguf_info import describe_gguf
-
-    found = {"folder": str(path), "model_type": "gguf", **describe_gguf(path), "origin": None}
-    return {**found, "files": [_file(path)]}
-
-
-def _files(folder: Path) -> list[dict[str, Any]]:
-    return [_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def _as_model(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """Shape, parameters and tokenizer of a model that is whole."""
-    from gpt3.model_folder.convert import open_checkpoint
-    from gpt3.model_folder.tokenizer import tokenizer_line
-    from gpt3.tokenizer.loading import prompt_start, tokenizer_hash
-
-    checkpoint = open_checkpoint(folder, allow_ours=True)
+def _checked_model(folder: Path) -> dict[str, Any]:
+    """Family, shape, parameters and tokenizer of a model whose every tensor is there."""
+    checkpoint = read_checkpoint(folder, allow_ours=True)
     config, tokenizer = checkpoint.config, checkpoint.tokenizer
     parameters = {name: p.numel() for name, p in checkpoint.empty_model().named_parameters()}
-    banded = "sliding_attention" in config.layer_types
+    kinds = [KINDS[kind] for kind in config.layer_types or ()]
+    parts = {
+        part: sum(count for name, count in parameters.items() if any(mark in f".{name}" for mark in marks))
+        for part, marks in PARTS.items()
+    }
     return {
-        "family": checkpoint.blueprint.family,
+        "family": checkpoint.conversion.family,
         "shape": {
             "layers": config.num_hidden_layers,
             "width": config.hidden_size,
@@ -151,19 +96,12 @@ def _as_model(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
             "context": config.max_position_embeddings,
             "vocabulary": config.vocab_size,
             "padding_ids": config.vocab_size - (config.real_vocab_size or config.vocab_size),
-            "layer_types": [KINDS[kind] for kind in config.layer_types],
-            "window": config.sliding_window if banded else None,
+            "layer_types": kinds,
+            "window": config.sliding_window if "banded" in kinds else None,
             "tied_head": config.tie_word_embeddings,
         },
-        "parameters": {
-            "total": sum(parameters.values()),
-            **{
-                part: count
-                for part, marks in PARTS.items()
-                if (count := sum(n for name, n in parameters.items() if any(mark in f".{name}" for mark in marks)))
-            },
-        },
-        "dtypes": dict(Counter(checkpoint.weights.dtypes[name] for name in checkpoint.names.values())),
+        "parameters": {"total": sum(parameters.values()), **{part: count for part, count in parts.items() if count}},
+        "dtypes": _dtypes(checkpoint.stored),
         "tokenizer": tokenizer
         and {
             "summary": tokenizer_line(tokenizer),
@@ -177,29 +115,83 @@ def _as_model(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _origin(folder: Path, raw: dict[str, Any]) -> dict[str, Any] | None:
-    """Where the model came from, as far as its folder says."""
+def _adapter(folder: Path) -> dict[str, Any]:
+    """The kind of an adapter, the base it names, the layers it changes; `problem`, if the base is not here."""
+    settings, weights = adapter_settings(folder), mapped(folder / ADAPTER_WEIGHTS)
+    layers = settings.get("target_modules") or []
+    found = {
+        "model_type": "adapter",
+        "family": f"PEFT adapter, {kind_of(settings)}",
+        "base": settings.get(BASE),
+        "layers": [layers] if isinstance(layers, str) else sorted(layers),
+        "parameters": {"total": sum(math.prod(tensor.shape) for tensor in weights.values())},
+        "dtypes": _dtypes(weights),
+        "origin": _origin(folder),
+    }
+    try:
+        base_of(folder, settings)
+    except InputError as error:
+        found["problem"] = str(error)
+    return found
+
+
+def _gguf(path: Path) -> dict[str, Any]:
+    """Architecture, shape, parameters, number formats and tokenizer of a GGUF file, from its header.
+
+    Raises:
+        InputError: the gguf package is not installed, or the file is damaged.
+    """
+    gguf = require("gguf", extra="export", purpose="reading a GGUF file")
+    try:
+        reader = gguf.GGUFReader(path)
+
+        def value(name: str) -> Any:
+            return reader.fields[name].contents() if name in reader.fields else None
+
+        architecture, tokens = value("general.architecture"), reader.fields.get("tokenizer.ggml.tokens")
+        return {
+            "model_type": "gguf",
+            "family": f"GGUF, architecture {architecture}",
+            "name": value("general.name"),
+            "shape": {ours: value(f"{architecture}.{theirs}") for ours, theirs in GGUF_SHAPE.items()},
+            "parameters": {"total": sum(math.prod(map(int, tensor.shape)) for tensor in reader.tensors)},
+            "dtypes": dict(Counter(tensor.tensor_type.name for tensor in reader.tensors)),
+            "tokenizer": None
+            if tokens is None
+            else {
+                "summary": f"{value('tokenizer.ggml.model')} of {len(tokens.data):,} ids",
+                "ids": len(tokens.data),
+                "chat_template": value("tokenizer.chat_template") is not None,
+            },
+            "origin": None,
+        }
+    except (ValueError, KeyError, IndexError, OSError, OverflowError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a complete GGUF file ({one_line(error)}). Copy it again") from error
+
+
+def _dtypes(weights: Mapping[str, Stored]) -> dict[str, int]:
+    return dict(Counter(tensor.dtype for tensor in weights.values()))
+
+
+def _origin(folder: Path, name: str | None = None) -> dict[str, Any] | None:
+    """Where a model came from, as far as its folder says; `name` is what its config.json says."""
     if (folder / ORIGIN).is_file():
         return read_json(folder / ORIGIN)
     for parent in folder.absolute().parents[:2]:  # runs/NAME/model, runs/NAME/checkpoints/step-N
         if (parent / "metrics.jsonl").is_file() and (parent / "config.yaml").is_file():
             return {"run": parent.name}
-    name = raw.get("_name_or_path")
     return {"source": name} if name else None
 
 
-def text(found: dict[str, Any]) -> str:
-    """`describe`'s finding for people."""
+def text(found: Mapping[str, Any]) -> str:
+    """What `describe` found, for people."""
     lines = [f"{found['folder']}: {found.get('family') or 'model_type ' + repr(found['model_type'])}"]
     if "problem" in found:
-        lines.append(f"does not run here: {found['problem']}")
-    if found["model_type"] == "adapter":
+        lines.append(f"cannot run here: {found['problem']}")
+    if "base" in found:
         lines += [f"base: {found['base']}", f"layers: {', '.join(found['layers'])}"]
-        lines.append(f"parameters: {found['parameters']['total']:,}")
-    elif found["model_type"] == "gguf":
-        said = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in found["shape"].items() if value)
-        lines += [f"shape: {said}", f"parameters: {found['parameters']['total']:,}"]
-    elif shape := found.get("shape"):
+    shape = found.get("shape", {})
+    if "layer_types" in shape:
         kinds = Counter(shape["layer_types"])
         layers = " and ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), reverse=True))
         order = ", ".join(shape["layer_types"][:4]) + (", …" if shape["layers"] > 4 else "")
@@ -211,22 +203,20 @@ def text(found: dict[str, Any]) -> str:
             f"context: {shape['context']:,} positions; vocabulary: {shape['vocabulary']:,} ids"
             + (f", {shape['padding_ids']} of them padding" if shape["padding_ids"] else ""),
         ]
-        parts = {part: count for part, count in found["parameters"].items() if part != "total"}
-        total = found["parameters"]["total"]
-        lines.append(f"parameters: {total:,}{' (output head tied)' if shape['tied_head'] else ''}")
-        lines += [f"  {part:<19}{count:>15,}  {count / total:6.1%}" for part, count in parts.items()]
-    if found.get("dtypes"):
-        lines.append(
-            "number format: " + ", ".join(f"{name} ({count} tensors)" for name, count in found["dtypes"].items())
-        )
+    elif shape:
+        known = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in shape.items() if value)
+        lines.append(f"shape: {known}")
+    if parameters := found.get("parameters"):
+        total = parameters["total"]
+        lines.append(f"parameters: {total:,}{' (output head tied)' if shape.get('tied_head') else ''}")
+        parts = [(part, count) for part, count in parameters.items() if part != "total"]
+        lines += [f"  {part:<19}{count:>15,}  {count / total:6.1%}" for part, count in parts]
+    if dtypes := found.get("dtypes"):
+        lines.append("number format: " + ", ".join(f"{name} ({count} tensors)" for name, count in dtypes.items()))
     if "tokenizer" in found:
-        summary = found["tokenizer"]["summary"] if found["tokenizer"] else "none"
-        lines.append(f"tokenizer: {summary}")
+        lines.append(f"tokenizer: {found['tokenizer']['summary'] if found['tokenizer'] else 'none'}")
     lines += [f"note: {note}" for note in found.get("notes", ())]
-    origin = found["origin"] or {}
-    lines.append(
-        "origin: " + (", ".join(f"{k} {v}" for k, v in origin.items() if isinstance(v, str)) or "not recorded")
-    )
-    lines.append("files:")
+    origin = ", ".join(f"{key} {value}" for key, value in (found["origin"] or {}).items() if isinstance(value, str))
+    lines += [f"origin: {origin or 'not recorded'}", "files:"]
     lines += [f"  {file['sha256']}  {file['bytes']:>13,}  {file['name']}" for file in found["files"]]
     return "\n".join(lines)

@@ -1,149 +1,74 @@
-"""A transformers model and its tokenizer, from a folder or (through transformers) from the hub."""
+"""A model and its tokenizer from whatever `--model` names. This file alone tells an adapter, a known family's model, a gpt3
+model and other transformers models apart.
+
+    adapter        its base, loaded as its names ask ─▶ merged ─▶ ours, if it is of a known family
+    known family   checked and converted (convert.py)
+    gpt3, others   loaded by transformers, without remote code and without pickles
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 
 from gpt3.device import choose_device
-from gpt3.errors import InputError, one_line
-from gpt3.model_folder.adapter import is_adapter
-from gpt3.model_folder.locate import TRAIN_FIRST, locate, read_json
+from gpt3.errors import InputError, one_line, require
+from gpt3.model_folder.adapter import INSIDE, kind_of, merged
+from gpt3.model_folder.convert import Checkpoint, checkpoint_of, generation_ids, read_checkpoint, with_ids
+from gpt3.model_folder.families import FAMILIES, OURS
+from gpt3.model_folder.fetch import fetch
+from gpt3.model_folder.locate import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    GENERATION,
+    TOKENIZER,
+    adapter_settings,
+    base_of,
+    find,
+    is_adapter,
+    locate,
+    read_json,
+    some,
+)
+from gpt3.model_folder.weights import mapped
 from gpt3.options import DType
+from gpt3.tokenizer.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OUR_NAMES = re.compile(
+    r"(transformer\.(wte|wpe|ln_f|h\.\d+\.(ln_1|ln_2|attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj))|lm_head)\..*"
+)
+"""Names in an adapter that was trained on a model of ours."""
 
 
-def load_transformers(
-    path: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A model in evaluation mode and its tokenizer.
+class Loaded(NamedTuple):
+    """A model in memory."""
 
-    Args:
-        path: a model folder, a run folder, a run's name under ./runs, or a hub id; None: the newest run under ./runs.
-        device: cpu, cuda, cuda:N, mps, or auto (cuda, then mps, then cpu).
-        dtype: fp32, bf16, fp16, or auto (bf16 on cuda that has it, fp32 elsewhere).
-
-    Raises:
-        InputError: nothing there, an incomplete or damaged folder, an unknown model type, a device that is not here.
-
-    Example:
-        >>> model, tokenizer = load_transformers("runs/demo")
-    """
-    where = choose_device(device)
-    number_format = choose_dtype(dtype, where)
-    place = locate(path)
-    with quiet_transformers():
-        if isinstance(place, str):
-            model, tokenizer = _load_hub(place, number_format)
-        else:
-            model, tokenizer = _load_folder(place, number_format)
-    return model.to(where), tokenizer
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format called `name`; "auto" is bf16 on cuda devices that compute in it, fp32 elsewhere."""
-    if name == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if bf16 else torch.float32
-    if name not in TORCH_DTYPES:
-        raise InputError(f"--dtype is {name!r}; give one of {', '.join(get_args(DType))}")
-    return TORCH_DTYPES[name]
-
-
-def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from gpt3.model_folder import FAMILIES, load_converted
-    from gpt3.tokenizer.loading import load_tokenizer
-
-    if is_adapter(folder):
-        return _load_adapter(folder, dtype)
-    model_type = read_json(folder / "config.json")["model_type"]
-    if model_type in FAMILIES:
-        return load_converted(folder, dtype)
-    tokenizer = load_tokenizer(folder)
-    try:
-        model = from_pretrained(folder, model_type, dtype=dtype, local_files_only=True)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a damaged folder makes transformers, safetensors or the configuration raise
-        raise InputError(f"--model {folder} does not load ({one_line(error)}); copy or save it again") from error
-    return model, tokenizer
-
-
-def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from gpt3.model_folder.merge import load_merged
-
-    try:
-        merged = load_merged(folder)
-    except InputError as error:
-        raise InputError(f"--model {error}") from None
-    return merged.model.to(dtype), merged.tokenizer
-
-
-def _load_hub(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    from huggingface_hub import constants
-    from transformers import AutoTokenizer, PreTrainedConfig
-
-    from gpt3.model_folder import FAMILIES, load_converted
-    from gpt3.model_folder.fetch import adapter_from_hub
-
-    try:
-        if (adapter := adapter_from_hub(name)) is not None:
-            return _load_adapter(adapter, dtype)
-        model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
-        if model_type in FAMILIES:
-            return load_converted(name, dtype)
-        model = from_pretrained(name, model_type, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:  # what transformers raises for an unknown id, no network, unsafe files
-        raise InputError(
-            f"--model {name}: no folder or run of that name is here, and {constants.ENDPOINT} "
-            f"did not give it ({one_line(error)}); give a model or run folder, or {TRAIN_FIRST}"
-        ) from error
-    return model, tokenizer
-
-
-def from_pretrained(place: Path | str, model_type: str | None, **options: Any) -> Any:
-    """The model, no code of its own run, no pickle read, no tensor left to chance.
-
-    Raises:
-        InputError: unknown model type, tensors missing (transformers would fill in random numbers) or left over.
-    """
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
-    import gpt3.model  # noqa: F401  # registers gpt3 with transformers
-
-    if model_type not in CONFIG_MAPPING:
-        raise InputError(
-            f"--model {place}: config.json has model_type {model_type!r}, which neither gpt3 nor transformers knows "
-            "(code that comes with a model is not run); use a gpt3, gpt2, gpt_neo or opt model"
-        )
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        place, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
-    )
-    model, report = loaded
-    missing = report["missing_keys"]
-    # in other models transformers itself passes over tensors of no use, such as GPT-2's mask buffers
-    unexpected = report["unexpected_keys"] if model_type == "gpt3" else ()
-    for names, fault in ((missing, "are missing from the weights"), (unexpected, "have no place in that model")):
-        if names:
-            shown = ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
-            raise InputError(f"--model {place}: {len(names)} tensors {fault} ({shown}); copy or save it again")
-    return model
+    model: Any
+    """In evaluation mode, on the CPU."""
+    tokenizer: PreTrainedTokenizerFast
+    family: str
+    """What it is: gpt3, GPT-2, LoRA of rank 8 merged into gpt3, …"""
+    dtype: torch.dtype
+    """The number format in its files."""
+    files: list[Path]
+    """The files that it is made of."""
+    notes: list[str]
+    """What a user should know of its conversion, one line each."""
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no advice from transformers while it loads: ours are the messages that name the remedy."""
+    """No progress bars and no advice from transformers while it loads: ours are the messages that name the fix."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -155,3 +80,161 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def load_transformers(
+    path: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A model in evaluation mode and its tokenizer.
+
+    Args:
+        path: a model folder, a run folder, a run's name under ./runs, or a hub id; None: the newest run under ./runs.
+        device: cpu, cuda, cuda:N, mps, or auto (cuda, then mps, then cpu).
+        dtype: fp32, bf16, fp16, or auto (bf16 on a CUDA device that has it, fp32 elsewhere).
+
+    Raises:
+        InputError: nothing there, an incomplete or damaged folder, an unknown model type, a device that is not available.
+
+    Example:
+        >>> model, tokenizer = load_transformers("runs/demo")
+    """
+    where = choose_device(device)
+    number_format = choose_dtype(dtype, where)
+    place = locate(path)
+    loaded = load_folder(place if isinstance(place, Path) else fetch(place), number_format)
+    return loaded.model.to(where), loaded.tokenizer
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format called `name`; "auto" is bf16 on CUDA devices that compute in it, fp32 elsewhere."""
+    if name == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if bf16 else torch.float32
+    if name not in TORCH_DTYPES:
+        raise InputError(f"--dtype {name!r} must be one of {', '.join(get_args(DType))}")
+    return TORCH_DTYPES[name]
+
+
+@quiet_transformers()
+def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
+    """The model in a folder, in `dtype` on the CPU.
+
+    Raises:
+        InputError: the folder is not a complete model of a kind that runs here.
+    """
+    if is_adapter(folder):
+        loaded = _load_adapter(folder)
+        return loaded._replace(model=loaded.model.to(dtype))
+    model_type = read_json(folder / CONFIG).get("model_type")
+    if model_type in FAMILIES:
+        return _converted(read_checkpoint(folder), dtype)
+    tokenizer = load_tokenizer(folder)
+    try:
+        model = from_pretrained(folder, model_type, dtype)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged folder makes transformers, safetensors or the configuration raise
+        raise InputError(f"{folder} does not load ({one_line(error)}). Copy or save it again") from error
+    return Loaded(model, tokenizer, str(model_type), dtype, [], [])
+
+
+@quiet_transformers()
+def open_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+    """The model of another family, or the adapter, that `source` names: a folder, a run, a hub id. Checked, ready to convert.
+
+    Args:
+        allow_pickle: read .bin files, with `weights_only=True`, where there is no safetensors file.
+
+    Raises:
+        InputError: no such model; see `gpt3.model_folder.convert.read_checkpoint` and `gpt3.model_folder.adapter.merged`.
+
+    Example:
+        >>> checkpoint = open_checkpoint("path/of/a/gpt2/folder")
+        >>> model, tokenizer, notes = checkpoint.model(), checkpoint.tokenizer, checkpoint.notes
+    """
+    place = find(source)
+    folder = place if isinstance(place, Path) else fetch(place, allow_pickle=allow_pickle)
+    if not is_adapter(folder):
+        return read_checkpoint(folder, str(place), allow_pickle=allow_pickle)
+    loaded = _load_adapter(folder)
+    checkpoint = checkpoint_of(loaded.model.to(loaded.dtype), loaded.tokenizer, folder, loaded.files)
+    checkpoint.conversion.family = loaded.family
+    checkpoint.conversion.notes += loaded.notes
+    return checkpoint
+
+
+def _converted(checkpoint: Checkpoint, dtype: torch.dtype, their_class: str | None = None) -> Loaded:
+    """A checkpoint's model: ours, or that of transformers' class for the model type `their_class`."""
+    if checkpoint.tokenizer is None:
+        raise InputError(f"{checkpoint.folder}: no tokenizer ({TOKENIZER}) in it. Put the model's tokenizer there")
+    model = from_pretrained(checkpoint.folder, their_class, dtype) if their_class else checkpoint.model(dtype)
+    family, notes = checkpoint.conversion.family, checkpoint.conversion.notes
+    return Loaded(model, checkpoint.tokenizer, family, checkpoint.dtype, checkpoint.files, notes)
+
+
+def _load_adapter(folder: Path) -> Loaded:
+    """An adapter's model in float32: its base with the adapter merged into it, ours if it is of a known family."""
+    settings = adapter_settings(folder)
+    require("peft", extra="finetune", purpose="reading a PEFT adapter")
+    place = base_of(folder, settings)
+    names = mapped(folder / ADAPTER_WEIGHTS)
+    try:
+        base = _load_base(place if isinstance(place, Path) else fetch(place), settings, names)
+    except InputError as error:
+        raise InputError(f"{folder}: its base model {error}") from None
+    tokenizer = load_tokenizer(folder) if (folder / TOKENIZER).is_file() else base.tokenizer
+    model: Any = merged(folder, settings, base.model, tokenizer)
+    with_ids(model, generation_ids(folder / GENERATION))
+    notes = base.notes
+    if model.config.model_type in FAMILIES:
+        converted = checkpoint_of(model, tokenizer, folder, [])
+        model, notes = converted.model(torch.float32), converted.conversion.notes
+    files = [folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS, *base.files]
+    family = f"{kind_of(settings)} merged into {base.family}"
+    return Loaded(model.eval(), tokenizer, family, base.dtype, files, notes)
+
+
+def _load_base(folder: Path, settings: Mapping[str, Any], names: Mapping[str, Any]) -> Loaded:
+    """An adapter's base in float32, as the adapter knew it: our model, or transformers' own class of another family."""
+    from transformers import CONFIG_MAPPING
+
+    model_type = read_json(folder / CONFIG).get("model_type")
+    if model_type not in FAMILIES and model_type != OURS:
+        return load_folder(folder, torch.float32)
+    ours = not settings.get("fan_in_fan_out") and all(OUR_NAMES.fullmatch(name.removeprefix(INSIDE)) for name in names)
+    theirs = None if ours or model_type == OURS or model_type not in CONFIG_MAPPING else model_type
+    return _converted(read_checkpoint(folder, allow_ours=True), torch.float32, theirs)
+
+
+def from_pretrained(folder: Path, model_type: str | None, dtype: torch.dtype) -> Any:
+    """The model of transformers' class for `model_type`: no code of its own run, no pickle read, no tensor left to chance.
+
+    Raises:
+        InputError: unknown model type, tensors missing (transformers would fill in random numbers) or extra.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    if model_type not in CONFIG_MAPPING:
+        raise InputError(
+            f"{folder}: config.json has model_type {model_type!r}, which neither gpt3 nor transformers knows "
+            "(code that comes with a model is not run). Use a gpt3 model, or one of the known families: "
+            f"{', '.join(FAMILIES)}"
+        )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+        dtype=dtype,
+        local_files_only=True,
+    )
+    model, report = loaded
+    # in other models transformers itself ignores tensors of no use, such as GPT-2's mask buffers
+    extra = report["unexpected_keys"] if model_type == OURS else ()
+    for names, fault in (
+        (report["missing_keys"], "are missing from the weights"),
+        (extra, "have no place in the model"),
+    ):
+        if names:
+            raise InputError(f"{folder}: {len(names)} tensors {fault} ({some(sorted(names))}). Copy or save it again")
+    return model

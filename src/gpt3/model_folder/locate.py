@@ -1,141 +1,248 @@
-"""Which model `--model` means: a model folder, a run, the newest run, or a hub id; and whether the folder is whole.
+"""Which model folder `--model` names (a folder, a run, the newest run, a hub id), and whether all of its files are there.
 
-Nothing heavy is imported, so that a wrong path is answered at once.
+Nothing heavy is imported, so that a wrong path is reported at once.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from gpt3.errors import InputError
-from gpt3.model_folder.adapter import ADAPTER_CONFIG, adapter_settings, base_of, is_adapter
+from gpt3.ladder.presets import PRESETS
 
 RUNS = Path("runs")
 TRAIN_FIRST = "train one first: gpt3 train"
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-"""Files that make a tokenizer; the older kind, GPT-2's, lies beside models of other families."""
+CONFIG, GENERATION, CARD, ORIGIN = "config.json", "generation_config.json", "README.md", "origin.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""Weights in one file, or the index of several."""
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+TOKENIZER, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
+"""A tokenizer in one file; the other two are GPT-2's older form of it."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE = "base_model_name_or_path"
+OLD_IDS = {
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
+}
+"""Hub ids from before they had owners, which many adapters name."""
+PARENTS = 3
+"""A relative path to an adapter's base may start in this many folders above it: up to the one that holds runs/NAME/adapter."""
 
 
 def locate(model: str | Path | None, runs: Path = RUNS) -> Path | str:
-    """The model folder that `model` means, checked; or `model` itself, a hub id, where nothing of that name is here.
-
-    Looked at in this order: no name: the newest run in `runs`; a folder: a model folder (config.json), an adapter's
-    (adapter_config.json), a run folder (its model/, else its adapter/, else its newest checkpoint), a folder of runs (the
-    newest); a name: the run of that name in `runs`.
+    """The model folder that `model` names, complete; or `model` itself, a hub id. None: the newest run in `runs`.
 
     Raises:
-        InputError: nothing there, or a folder that is not a whole model.
+        InputError: nothing is there, or the folder is not a complete model.
     """
     if model is None:
-        folder = newest_run(runs)
-        if folder is None:
-            raise InputError(f"no --model is given and no trained model is in ./{runs}; {TRAIN_FIRST}")
-        return check(folder)
+        return check(newest(runs))
+    try:
+        place = find(model, runs)
+        return place if isinstance(place, str) else check(place)
+    except InputError as error:
+        raise InputError(f"--model {error}") from None
+
+
+def find(model: str | Path, runs: Path = RUNS) -> Path | str:
+    """The model folder that `model` names, complete or not; or `model` itself, a hub id, where no folder has that name.
+
+    A folder is a model folder (config.json), an adapter (adapter_config.json), a run (its model/, else its adapter/, else its
+    newest checkpoint) or a folder of runs (the newest). A name without a folder is that of a run in `runs`.
+
+    Raises:
+        InputError: nothing is there, or no model is in the folder.
+    """
     path = Path(model).expanduser()
     if path.is_file():
-        raise InputError(f"--model {model} is a file; give the folder it is in: {path.parent}")
+        raise InputError(f"{model} is a file. Give the folder that holds it: {path.parent}")
     for place in (path, runs / path):
         if place.is_dir():
             folder = model_folder(place) or newest_run(place)
-            if folder is not None:
-                return check(folder)
-            raise InputError(f"--model {model}: {_what_is_in(place)}; give a model or run folder, or {TRAIN_FIRST}")
+            if folder is None:
+                raise InputError(f"{model}: {_contents(place)}. Give a model or run folder, or {TRAIN_FIRST}")
+            return folder
     name = str(model)
-    if is_preset(name):
-        raise InputError(f"--model {name} is a shape, not a trained model; {TRAIN_FIRST} --model {name}")
+    if name in PRESETS:
+        raise InputError(f"{name} is a model size, not a trained model. {TRAIN_FIRST.capitalize()} --model {name}")
     if HUB_ID.fullmatch(name) and path.parent != runs and not path.parent.is_dir():
         return name
     raise InputError(
-        f"--model {model}: no such folder, nor a run in ./{runs}; give a model or run folder, a hub id (owner/name), "
+        f"{model}: no such folder, and no run of that name in ./{runs}. Give a model or run folder, a hub id (owner/name), "
         f"or {TRAIN_FIRST}"
     )
 
 
 def model_folder(path: Path) -> Path | None:
-    """`path` itself if it is a model folder or an adapter's; a run's model/, else adapter/, else newest checkpoint; else None."""
+    """`path` itself if it is a model folder or an adapter; a run's model/, else adapter/, else newest checkpoint; else None."""
     for folder in (path, path / "model", path / "adapter"):
-        if (folder / "config.json").is_file() or is_adapter(folder):
+        if (folder / CONFIG).is_file() or is_adapter(folder):
             return folder
     found = [
         (int(match[1]), folder)
         for folder in (*path.glob("checkpoints/step-*"), *path.glob("step-*"))
-        if (match := re.fullmatch(r"step-(\d+)", folder.name)) and (folder / "config.json").is_file()
+        if (match := re.fullmatch(r"step-(\d+)", folder.name)) and (folder / CONFIG).is_file()
     ]
     return max(found)[1] if found else None
 
 
+def newest(runs: Path = RUNS) -> Path:
+    """The model folder of the newest run in `runs`.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = newest_run(runs)
+    if folder is None:
+        raise InputError(
+            f"no model is given and no trained model is in ./{runs}. Give a model folder, or {TRAIN_FIRST}"
+        )
+    return folder
+
+
 def newest_run(runs: Path) -> Path | None:
-    """The model folder of the run in `runs` whose weights were written last; None where there is none."""
+    """The model folder of the run in `runs` whose configuration was written last; None if there is none."""
     folders = [folder for run in sorted(runs.glob("*")) if run.is_dir() and (folder := model_folder(run)) is not None]
-    return max(folders, key=_written, default=None)
-
-
-def _written(folder: Path) -> int:
-    return (folder / (ADAPTER_CONFIG if is_adapter(folder) else "config.json")).stat().st_mtime_ns
+    return max(
+        folders,
+        key=lambda each: (each / (ADAPTER_CONFIG if is_adapter(each) else CONFIG)).stat().st_mtime_ns,
+        default=None,
+    )
 
 
 def check(folder: Path) -> Path:
-    """`folder`, if it holds a configuration, all of its safetensors weights, and a tokenizer; or an adapter whose base does.
+    """`folder`, if it holds a configuration, all safetensors weights and a tokenizer; or an adapter whose base does.
 
     Raises:
         InputError: naming what is missing or unreadable.
     """
     if is_adapter(folder):
-        try:
-            base_of(folder, adapter_settings(folder))
-        except InputError as error:
-            raise InputError(f"--model {error}") from None
+        base_of(folder, adapter_settings(folder))
         return folder
-    config = read_json(folder / "config.json")
-    if not config.get("model_type"):
-        raise InputError(f"--model {folder}: config.json has no model_type; {TRAIN_FIRST}")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-        missing = ", ".join(name for name in shards if not (folder / name).is_file())
-        if missing or not shards:
-            raise InputError(
-                f"--model {folder}: weights are missing ({missing or 'the index is empty'}); copy them again"
-            )
-    elif not (folder / "model.safetensors").is_file():
-        pickles = sorted(path.name for path in folder.glob("*.bin"))
-        if pickles:
-            raise InputError(
-                f"--model {folder}: {pickles[0]} is a pickle and never read here; save it as model.safetensors, or, if you trust "
-                "it, make a model folder of it: gpt3 import --allow-pickle"
-            )
-        raise InputError(f"--model {folder}: no weights (model.safetensors) in it; copy them there, or {TRAIN_FIRST}")
-    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZERS):
-        raise InputError(f"--model {folder}: no tokenizer (tokenizer.json) in it; save the model's tokenizer there")
+    if not read_json(folder / CONFIG).get("model_type"):
+        raise InputError(f"{folder}: {CONFIG} has no model_type. Save the model again, or {TRAIN_FIRST}")
+    weight_files(folder)
+    if not any(all((folder / name).is_file() for name in names) for names in ((TOKENIZER,), (VOCABULARY, MERGES))):
+        raise InputError(f"{folder}: no tokenizer ({TOKENIZER}) in it. Save the model's tokenizer there")
     return folder
 
 
+def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[list[Path], bool, dict[str, str]]:
+    """The files with weights, whether they are pickles, and the index's file name of each tensor (empty without an index).
+
+    Raises:
+        InputError: there are none, only pickles that are not allowed, or some that the index names are missing.
+    """
+    for whole, index in (WEIGHTS, PICKLED) if allow_pickle else (WEIGHTS,):
+        if (folder / whole).is_file():
+            return [folder / whole], whole == PICKLED[0], {}
+        if (folder / index).is_file():
+            placed = read_json(folder / index).get("weight_map")
+            if not isinstance(placed, dict) or not placed or not all(map(is_file_name, placed.values())):
+                raise InputError(f"{folder / index} names no weight files (weight_map). Copy the model again")
+            names = sorted(set(placed.values()))
+            if missing := [name for name in names if not (folder / name).is_file()]:
+                raise InputError(
+                    f"{folder}: {len(missing)} of {len(names)} weight files are missing ({some(missing)}). Copy them again"
+                )
+            return [folder / name for name in names], whole == PICKLED[0], placed
+    if pickles := sorted(path.name for path in folder.glob("*.bin")):
+        raise InputError(
+            f"{folder}: {pickles[0]} is a pickle, which can hold code. Get the model as safetensors, or, if you trust it, "
+            "convert it: gpt3 import --allow-pickle (only tensors are read; code is refused)"
+        )
+    raise InputError(f"{folder}: no weights ({WEIGHTS[0]}, or {WEIGHTS[1]} and its files) in it. Copy them there")
+
+
+def is_file_name(name: object) -> bool:
+    """Whether an index's entry is the plain name of a file in its own folder."""
+    return isinstance(name, str) and bool(name) and Path(name).name == name and "\\" not in name
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter, and not a whole model next to one."""
+    return (folder / ADAPTER_CONFIG).is_file() and not any((folder / name).is_file() for name in WEIGHTS)
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """The content of an adapter's adapter_config.json.
+
+    Raises:
+        InputError: it is not JSON, the adapter is of a kind that cannot be merged here, or its weights are missing.
+    """
+    settings = read_json(folder / ADAPTER_CONFIG)
+    kind = settings.get("peft_type")
+    if kind != "LORA":
+        raise InputError(
+            f"{folder / ADAPTER_CONFIG}: peft_type is {kind!r}; only LoRA and DoRA adapters can be read. Merge it with PEFT "
+            "(merge_and_unload) and give that model's folder"
+        )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        pickles = sorted(each.name for each in folder.glob("*.bin"))
+        what = f"{pickles[0]} is a pickle and is never read" if pickles else "its weights are missing"
+        raise InputError(f"{folder}: {what}. Save the adapter again as {ADAPTER_WEIGHTS}")
+    return settings
+
+
+def base_of(folder: Path, settings: dict[str, Any]) -> Path | str:
+    """The folder of an adapter's base model, complete; or a hub id, where no folder has that name.
+
+    A relative path may start in the working directory, in the adapter's folder, or in one of the `PARENTS` above that.
+
+    Raises:
+        InputError: no base is named; it is not found and is no hub id; it is not a complete model, or an adapter itself.
+    """
+    name = settings.get(BASE)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{folder}: {ADAPTER_CONFIG} names no base model ({BASE}). Write the path of its folder there")
+    absolute = folder.absolute()
+    for start in (Path(), absolute, *absolute.parents[:PARENTS]):
+        found = model_folder(start / Path(name).expanduser())
+        if found is None:
+            continue
+        if is_adapter(found):
+            raise InputError(
+                f"{folder}: its base model {name} is an adapter itself. Merge that first: gpt3 import {found} --out DIR"
+            )
+        try:
+            return check(found)
+        except InputError as error:
+            raise InputError(f"{folder}: its base model {error}") from None
+    if HUB_ID.fullmatch(name) or name in OLD_IDS:
+        return OLD_IDS.get(name, name)
+    raise InputError(
+        f"{folder}: its base model {name} is not here. Write the path of its folder into {ADAPTER_CONFIG} ({BASE})"
+    )
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; InputError where it is none."""
+    """A JSON object from a file; InputError if it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); save the model again") from None
+        raise InputError(f"{path} cannot be read as JSON ({error}). Save it again") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} is not a JSON object; save the model again")
+        raise InputError(f"{path} is not a JSON object. Save it again")
     return content
 
 
-def is_preset(name: str) -> bool:
-    """Whether `name` is a shape of `gpt3 ladder`."""
-    from gpt3.ladder.presets import PRESETS
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """The first few of many, for a message of one line."""
+    names = list(names)
+    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
 
-    return name in PRESETS
 
-
-def _what_is_in(folder: Path) -> str:
+def _contents(folder: Path) -> str:
     if any(folder.glob("*.safetensors")):
-        return "it has weights but no config.json"
+        return f"it has weights but no {CONFIG}"
     names = sorted(path.name for path in folder.iterdir())
-    if not names:
-        return "it is empty"
-    return f"it is no model (it holds {', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+    return f"it is no model (it holds {some(names)})" if names else "it is empty"

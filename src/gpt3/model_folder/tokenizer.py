@@ -1,8 +1,8 @@
-"""The tokenizer that lies beside a checkpoint, as a Hugging Face tokenizer that saves itself as tokenizer.json.
+"""The tokenizer files of a checkpoint of another family, as a Hugging Face tokenizer that saves itself as tokenizer.json.
 
-Read are tokenizer.json, and GPT-2's older vocab.json with merges.txt. Roles of special tokens come from
-special_tokens_map.json and tokenizer_config.json; where they are silent, from the model's configuration, as transformers'
-own classes have them by default.
+They are tokenizer.json, or GPT-2's older vocab.json with merges.txt. The roles of special tokens come from
+special_tokens_map.json and tokenizer_config.json; where they do not say, from the model's configuration, as in transformers'
+own classes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError, one_line
-from gpt3.model_folder.locate import read_json
+from gpt3.model_folder.locate import MERGES, TOKENIZER, VOCABULARY, read_json
+from gpt3.tokenizer.loading import prompt_start
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -20,40 +21,39 @@ if TYPE_CHECKING:
 
     from gpt3.model import GPT3Config
 
-FILE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
-CONFIG, ROLES = "tokenizer_config.json", "special_tokens_map.json"
-TEMPLATE = "chat_template.jinja"
-ALL_FILES = (FILE, VOCABULARY, MERGES, CONFIG, ROLES, TEMPLATE)
+CONFIG, ROLES, TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
+ALL_FILES = (TOKENIZER, VOCABULARY, MERGES, CONFIG, ROLES, TEMPLATE)
 
 
 def read_tokenizer(
     folder: Path, config: GPT3Config, *, starts_with_bos: bool = False
 ) -> PreTrainedTokenizerFast | None:
-    """The tokenizer in `folder`, None where there is none.
+    """The tokenizer in `folder`, None if there is none.
 
     Args:
         config: the model's, for roles that the files leave open and for the number of its ids.
-        starts_with_bos: whether texts begin with the beginning-of-text token, where the files do not say (OPT's do).
+        starts_with_bos: whether each text begins with the BOS token, where the files do not say (OPT's do).
 
     Raises:
-        InputError: files that do not make a tokenizer, or one with more ids than the model.
+        InputError: the files do not make a tokenizer, or one with more ids than the model.
     """
     from transformers import PreTrainedTokenizerFast
 
-    settings = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    roles = read_json(folder / ROLES) if (folder / ROLES).is_file() else {}
+    settings, roles = (read_json(folder / name) if (folder / name).is_file() else {} for name in (CONFIG, ROLES))
     try:
         backend = _backend(folder, settings)
     except Exception as error:  # tokenizers raises plain Exception on a file it cannot read
         raise InputError(
-            f"{folder}: its tokenizer files do not make a tokenizer ({one_line(error)}); copy them again"
+            f"{folder}: its tokenizer files do not make a tokenizer ({one_line(error)}). Copy them again"
         ) from error
     if backend is None:
         return None
     tokens: dict[str, Any] = {}
     for role in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        token = _content(settings.get(role)) or _content(roles.get(role)) or _by_id(backend, config, f"{role}_id")
-        if token is not None:
+        by_id = getattr(config, f"{role}_id", None)
+        number = by_id[0] if isinstance(by_id, list) and by_id else by_id
+        default = backend.id_to_token(number) if isinstance(number, int) else None
+        if token := _content(settings.get(role)) or _content(roles.get(role)) or default:
             tokens[role] = token
     if settings.get("add_bos_token", starts_with_bos) and "bos_token" in tokens:
         _start_with(backend, tokens["bos_token"])
@@ -70,8 +70,8 @@ def read_tokenizer(
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= config.vocab_size:
         raise InputError(
-            f"{folder}: its tokenizer has {largest + 1:,} ids, its model {config.vocab_size:,}; put the model's own "
-            "tokenizer there, or take the tokenizer files away"
+            f"{folder}: its tokenizer has {largest + 1:,} ids, its model {config.vocab_size:,}. Put the model's own "
+            "tokenizer there, or remove the tokenizer files"
         )
     return tokenizer
 
@@ -79,8 +79,8 @@ def read_tokenizer(
 def _backend(folder: Path, settings: dict[str, Any]) -> Tokenizer | None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    if (folder / FILE).is_file():
-        backend = Tokenizer.from_file(str(folder / FILE))
+    if (folder / TOKENIZER).is_file():
+        backend = Tokenizer.from_file(str(folder / TOKENIZER))
         backend.no_truncation()
         backend.no_padding()
         return backend
@@ -105,15 +105,8 @@ def _content(token: object) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def _by_id(backend: Tokenizer, config: GPT3Config, name: str) -> str | None:
-    number = getattr(config, name, None)
-    if isinstance(number, list):
-        number = number[0] if number else None
-    return None if number is None else backend.id_to_token(number)
-
-
 def _start_with(backend: Tokenizer, token: str) -> None:
-    """Let each text begin with `token`, unless the tokenizer does that already."""
+    """Make each text begin with `token`, unless the tokenizer does that already."""
     from tokenizers.processors import TemplateProcessing
 
     number = backend.token_to_id(token)
@@ -126,10 +119,8 @@ def _start_with(backend: Tokenizer, token: str) -> None:
 
 def tokenizer_line(tokenizer: PreTrainedTokenizerFast | None) -> str:
     """What it is, in words."""
-    from gpt3.tokenizer.loading import prompt_start
-
     if tokenizer is None:
-        return "none: there are no tokenizer files beside the weights"
+        return "none: there are no tokenizer files next to the weights"
     kind = json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("type", "unknown kind")
     start = prompt_start(tokenizer)
     habit = f", puts {tokenizer.decode(start)} before each text" if start else ""

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import shutil
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gpt3.durable import sha256_of
+from gpt3.model_folder.fetch import LICENCES
+from gpt3.model_folder.locate import CARD, ORIGIN, WEIGHTS
+from gpt3.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from gpt3.model_folder.convert import Checkpoint
+
 SHARD_BYTES = 5_000_000_000
 """Weights larger than this are split over several files."""
+LICENCE = re.compile(r"^license(?:_name|_link)?: *\S.*$", re.MULTILINE)
 
 
 def model_folder_files(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, bytes]:
-    """The files of a model folder without the weights: configuration, modelling code, tokenizer (where there is one).
+    """The files of a model folder without the weights: configuration, modelling code, tokenizer (if there is one).
 
     They do not change while training, so they are made once. An empty model of the same class stands in for `model`, since
     FSDP2 gives its modules a class of its own making, whose source file transformers could not find.
@@ -41,38 +50,78 @@ def model_folder_files(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
         return {path.name: path.read_bytes() for path in paths}
 
 
-def write_weights(folder: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES) -> None:
-    """Write tensors as ``model.safetensors``, or as numbered files of about `shard_bytes` and the index of them.
+def write_checkpoint(checkpoint: Checkpoint, folder: Path, source: str) -> None:
+    """Write a checkpoint as a model folder of ours, with its origin, a card and its licence. `source` is what to call it."""
+    folder.mkdir()
+    for name, content in model_folder_files(checkpoint.empty_model(), checkpoint.tokenizer).items():
+        (folder / name).write_bytes(content)
+    write_weights(checkpoint, folder)
+    origin = {
+        "family": checkpoint.conversion.family,
+        "source": source,
+        "sha256": {file.name: sha256_of(file) for file in checkpoint.files},
+        "notes": checkpoint.notes,
+        "written_by": f"gpt3 {__version__}",
+    }
+    (folder / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card(checkpoint, source), encoding="utf-8")
+    for name in LICENCES:
+        if (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, folder / name)
 
-    They are taken one by one, and no more than one file's are held: a model larger than the memory can pass through.
+
+def write_weights(checkpoint: Checkpoint, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write a checkpoint's tensors as ``model.safetensors``, or as numbered files of about `shard_bytes` and their index.
+
+    No more than one file's are held: a model larger than the memory can pass through.
     """
+    from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
-    total = size = 0
-    held: dict[str, Tensor] = {}
-    placed: list[list[str]] = []  # names in each file
+    empty: dict[str, Tensor] = dict(
+        checkpoint.empty_model().named_parameters()
+    )  # a tied head is one parameter, under its first name
+    plan = split_torch_state_dict_into_shards(empty, max_shard_size=shard_bytes)
+    for file, names in plan.filename_to_tensors.items():
+        # a view of a mapped file shares its storage with others, which safetensors refuses
+        tensors = {name: checkpoint.tensor(name).contiguous().clone() for name in names}
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / WEIGHTS[1]).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
-    def write() -> None:
-        placed.append(list(held))
-        save_file(held, folder / f"part-{len(placed)}", metadata={"format": "pt"})
-        held.clear()
 
-    for name, tensor in tensors:
-        bytes_here = tensor.numel() * tensor.element_size()
-        if held and size + bytes_here > shard_bytes:
-            write()
-            size = 0
-        held[name] = tensor.contiguous().clone()  # a view of a mapped file shares its storage with others
-        size, total = size + bytes_here, total + bytes_here
-    write()
-    if len(placed) == 1:
-        (folder / "part-1").rename(folder / "model.safetensors")
-        return
-    names = [f"model-{n:05}-of-{len(placed):05}.safetensors" for n in range(1, len(placed) + 1)]
-    for number, name in enumerate(names, start=1):
-        (folder / f"part-{number}").rename(folder / name)
-    index = {
-        "metadata": {"total_size": total},
-        "weight_map": {tensor: name for name, group in zip(names, placed, strict=True) for tensor in group},
-    }
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+def card(checkpoint: Checkpoint, source: str) -> str:
+    """The README.md of an imported model folder, with Hugging Face's front matter and the licence that the source names."""
+    config = checkpoint.config
+    banded = sum(kind == "sliding_attention" for kind in config.layer_types or ())
+    window = f", window {config.sliding_window}" if banded else ""
+    path = checkpoint.folder / CARD
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    head = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [gpt3]"]
+    head += LICENCE.findall(matter[1]) if matter else []
+    notes = "".join(f"- {note}\n" for note in checkpoint.notes) or "- nothing had to change but names and layout\n"
+    return f"""---
+{chr(10).join(head)}
+---
+# {source}, as a gpt3 model
+
+The weights of {source} ({checkpoint.conversion.family}), imported with the gpt3 package. They compute what they did there;
+who trained them, on what, and what they may be used for, the source says. `{ORIGIN}` holds the sha256 of its files.
+
+| | |
+|---|---|
+| layers, width, heads | {config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads} |
+| attention | {config.num_hidden_layers - banded} dense and {banded} banded layers{window} |
+| context, vocabulary | {config.max_position_embeddings}, {config.vocab_size:,} |
+
+{notes}
+## Run it
+
+```sh
+gpt3 generate --model PATH_OF_THIS_FOLDER "The history of"
+```
+
+Without the package: `transformers.AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)`.
+"""

@@ -132,15 +132,27 @@ def table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def render(data: dict[str, Any]) -> str:
-    """The HTML file. Its content security policy lets nothing run or load but the script and the style it came with."""
-    assets = resources.files("gpt3.report") / "assets"
-    style, script, page = (
-        (assets / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html")
-    )
+    """The HTML file."""
     names = [run["name"] for run in data["runs"]]
+    title = html.escape(" · ".join(["gpt3", *names[:4], *(["…"] if len(names) > 4 else [])]))
+    return fill_page("gpt3.report", "report", data, TITLE=title)
+
+
+def fill_page(package: str, name: str, data: Any, **parts: str) -> str:
+    """An HTML file from the assets NAME.html, NAME.css and NAME.js of a package.
+
+    Its content security policy allows nothing but this script and this style to run or load.
+
+    Args:
+        data: for the script, as JSON values.
+        parts: HTML by its name in NAME.html, there written as ``@@NAME@@``.
+    """
+    assets = resources.files(package) / "assets"
+    style, script, page = (
+        (assets / f"{name}.{ending}").read_text(encoding="utf-8") for ending in ("css", "js", "html")
+    )
     own = f"style-src {_hash(style)}; script-src {_hash(script)}"
-    parts = {
-        "TITLE": html.escape(" · ".join(["gpt3", *names[:4], *(["…"] if len(names) > 4 else [])])),
+    parts |= {
         "POLICY": f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'",
         "STYLE": style,
         "SCRIPT": script,

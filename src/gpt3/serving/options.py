@@ -7,9 +7,9 @@ import math
 import os
 from dataclasses import dataclass, field
 
-from gpt3.cli.score_options import FORMATS, Quantize
 from gpt3.errors import InputError
-from gpt3.inference.options import DTYPES, DType
+from gpt3.inference.options import DTYPES, QUANTIZE, DType
+from gpt3.options import Quantize
 
 KEY_VARIABLE = "GPT3_API_KEY"
 
@@ -93,7 +93,7 @@ class ServeOptions:
             found.append(f"--timeout is {self.timeout}; give seconds above 0")
         if not (self.grace >= 0 and math.isfinite(self.grace)):
             found.append(f"--grace is {self.grace}; give seconds from 0")
-        for name, allowed in (("dtype", DTYPES), ("quantize", FORMATS)):
+        for name, allowed in (("dtype", DTYPES), ("quantize", QUANTIZE)):
             if getattr(self, name) not in allowed:
                 found.append(f"--{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}")
         if not self.loopback and self.key is None and not self.unprotected:

@@ -1,0 +1,39 @@
+"""``gpt3 info``: what a model folder is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt3.options import Options, option
+
+
+@dataclass(frozen=True)
+class InfoOptions(Options):
+    """Describe a model folder: family, shape, parameters by part, tokenizer, number format, origin, files and their sha256."""
+
+    path: str | None = option(None, common=True)
+    """A model folder, an adapter, a run or its name, a hub id, or a GGUF file. Default: the newest run in ./runs."""
+    json: bool = option(False, common=True)
+    """Print JSON instead of text."""
+
+
+def run(options: InfoOptions) -> None:
+    """Print what the folder is, as text or JSON.
+
+    Raises:
+        InputError: no model folder is there.
+    """
+    from gpt3.model_folder.fetch import fetch
+    from gpt3.model_folder.info import describe, text
+    from gpt3.model_folder.locate import find, newest
+
+    if options.path is None:
+        place: Path | str = newest()
+    elif (path := Path(options.path).expanduser()).suffix == ".gguf" and path.is_file():
+        place = path
+    else:
+        place = find(options.path)
+    found = describe(place if isinstance(place, Path) else fetch(place))
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else text(found))
