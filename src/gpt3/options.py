@@ -66,7 +66,11 @@ class Option:
     def __str__(self) -> str:
         """The range in words, such as ``above 0 and at most 1``; empty for any number."""
         bounds = (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
-        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        return " and ".join(
+            f"{word} {bound if isinstance(bound, int) else format(bound, 'g')}"
+            for word, bound in bounds
+            if bound is not None
+        )
 
 
 def option(

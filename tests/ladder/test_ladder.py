@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpt3.cli.ladder import LadderOptions, run
 from gpt3.errors import InputError
+from gpt3.ladder.cluster import make_cluster, plan_table
 from gpt3.ladder.presets import (
     PRESETS,
     flops_per_token,
@@ -24,6 +25,7 @@ from gpt3.ladder.presets import (
     preset,
 )
 
+H100 = ("H100", None, None, 0.4, "auto", "fsdp")
 EXACT = {
     "17M": 17_867_008,
     "125M": 125_226_240,
@@ -182,6 +184,11 @@ def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) 
     assert table == ladder_table() + "\n"
     for text in ("175B", "174,604,259,328", "3,640", "3.14e+23", "2.60", "12,853,386,240"):
         assert text in table
+
+
+def test_the_tables_fit_100_columns() -> None:
+    for text in (ladder_table(), *(plan_table(make_cluster(gpus, *H100)) for gpus in (1, 7, 1024))):
+        assert max(map(len, text.splitlines())) <= 100
 
 
 def test_the_ladder_does_not_import_torch() -> None:

@@ -224,6 +224,7 @@ def test_memory_adds_up() -> None:
     entry = preset("175B")
     memory = training_memory(entry)
     assert memory.weights + memory.gradients + memory.optimizer == 16 * entry.parameters
+    assert training_memory(entry, moments=4.0).optimizer == 4 * entry.parameters  # one moment in place of two
     assert memory.copies == 0
     assert training_memory(entry, "bfloat16").copies == 2 * entry.parameters  # autocast's
     sharded = training_memory(entry, "bfloat16", shards=96, fsdp=True)

@@ -93,8 +93,8 @@ def test_what_does_not_fit_says_what_would() -> None:
     assert rows["175B", True]["remedy"] == "FSDP over 128 GPUs with gradient checkpointing"
     assert next(r for r in plan_rows(cluster(128)) if r["name"] == "175B" and r["gradient_checkpointing"])["fits"]
     small = plan_table(cluster(1, "RTX-4090"))
-    assert "1.3B does not fit; what would: FSDP over 2 GPUs." in small
-    assert "175B does not fit; what would: no number of these GPUs, but 1,568 of 48 GB" in small
+    assert "1.3B does not fit. What would: FSDP over 2 GPUs." in small
+    assert "175B does not fit. What would: no number of these GPUs, but 1,568 of 48 GB" in small
     checkpointed = {r["name"]: r for r in plan_rows(cluster(1024)) if not r["gradient_checkpointing"]}
     assert checkpointed["175B"]["remedy"] == "gradient checkpointing"
 

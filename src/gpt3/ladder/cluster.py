@@ -8,24 +8,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import textwrap
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt3.errors import InputError
 from gpt3.ladder.memory import TrainingMemory, training_memory
-from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset, nearest, three_digits
+from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset, columns, nearest, three_digits
 
 RESERVE = 2e9
 """Bytes of each GPU left to the CUDA context, NCCL's buffers and cuBLAS's workspace."""
 BATCH_SLACK = 0.05
-"""Where no micro-batch makes the paper's batch exactly: a larger one is taken when it comes this near to it."""
-MOST_GPUS = 1 << 20
+"""Where no micro-batch makes the paper's batch exactly, a larger one is taken if it comes this near to it."""
 CHECKPOINTING = "gradient checkpointing"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """A GPU by its maker's public data sheet: dense matrix products, without sparsity."""
 
     name: str
@@ -103,9 +102,8 @@ def gpu_called(name: str) -> Gpu:
     plain = {re.sub(r"[^a-z0-9]", "", known.lower()): gpu for known, gpu in GPUS.items()}
     found = plain.get(re.sub(r"[^a-z0-9]", "", name.lower().removeprefix("nvidia")))
     if found is None:
-        raise InputError(
-            f"--gpu {name!r} is unknown; {nearest(name.upper(), list(GPUS))}, or give --gpu-memory and --gpu-flops"
-        )
+        known = nearest(name.upper(), list(GPUS))
+        raise InputError(f"--gpu {name!r} is unknown; {known}, or give --gpu-memory and --gpu-flops")
     return found
 
 
@@ -117,7 +115,7 @@ def memory_bytes(text: str) -> float:
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(gb|gib|tb|tib)?", text.strip(), re.IGNORECASE)
     if not match or not float(match[1]) > 0:
-        raise InputError(f"--gpu-memory {text!r} is no amount of memory; write 80 or 80GB (80e9 bytes), or 74.5GiB")
+        raise InputError(f"--gpu-memory {text!r} is no amount of memory. Write 80 or 80GB (80e9 bytes), or 74.5GiB")
     scale = {"gb": 1e9, "gib": 2.0**30, "tb": 1e12, "tib": 2.0**40}[(match[2] or "gb").lower()]
     return float(match[1]) * scale
 
@@ -134,23 +132,15 @@ def make_cluster(
         parallel: fsdp or ddp; of one GPU neither matters.
 
     Raises:
-        InputError: a value out of range, or nothing that tells the memory.
+        InputError: an unknown GPU, a number format it does not have, or nothing that tells the memory.
     """
-    if not 1 <= gpus <= MOST_GPUS:
-        raise InputError(f"--gpus {gpus} must be from 1 to {MOST_GPUS:,}")
-    if not 0 < mfu <= 1:
-        raise InputError(f"--mfu {mfu} must be above 0 and at most 1; 0.4 is 40%")
-    if gpu_flops is not None and not 1e9 <= gpu_flops <= 1e17:
-        raise InputError(
-            f"--gpu-flops {gpu_flops:g} must be operations per second, from 1e9 to 1e17; an H100's are 989e12"
-        )
     if gpu is None and gpu_memory is None:
-        raise InputError("a plan needs each GPU's memory: add --gpu H100 or --gpu-memory 80")
+        raise InputError("a plan needs the memory of each GPU. Add --gpu H100 or --gpu-memory 80")
     model = gpu_called(gpu or DEFAULT_GPU)
     if dtype == "auto":
         dtype = "bf16" if model.bf16 else "fp16"
     if dtype == "bf16" and not model.bf16:
-        raise InputError(f"--dtype bf16: a {model.name} has none; use --dtype fp16")
+        raise InputError(f"--dtype bf16: a {model.name} has none. Use --dtype fp16")
     peak = 1e12 * (model.single_tflops if dtype == "fp32" else model.half_tflops)
     memory = 1e9 * model.memory_gb if gpu_memory is None else memory_bytes(gpu_memory)
     return Cluster(gpus, memory, gpu_flops or peak, mfu, DTYPES[dtype], parallel == "fsdp" and gpus > 1)
@@ -247,22 +237,22 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def plan_table(cluster: Cluster) -> str:
-    """The plan as a plain table, with notes on what it assumes."""
-    head = ["model", "checkpt", "largest", "GPUs x micro x acc", "batch", "weights", "grads", "moments", "copies"]
-    head += ["activ.", "loss", "total GB", "days", "of 6ND"]
-    lines, rows = [head], plan_rows(cluster)
+    """The plan as two plain tables, layout and memory, with notes on what they assume."""
+    layouts = [["model", "checkpointing", "largest", "GPUs x micro x acc", "batch", "total GB", "days", "of 6ND"]]
     parts = ("weights", "gradients", "optimizer", "copies", "activations", "loss", "total")
+    memory = [["model", "checkpointing", *parts]]
+    rows = plan_rows(cluster)
     for row in rows:
-        layout = f"{row['gpus']:,} x {row['micro_batch']} x {row['accumulation']}"
-        batch = f"{row['batch_tokens']:,}" + ("*" if row["batch_tokens"] != row["paper_batch_tokens"] else "")
-        lines.append(
-            [row["name"], "yes" if row["gradient_checkpointing"] else "no", str(row["largest_micro_batch"] or "none")]
-            + ([layout, batch] if row["fits"] else ["-", "-"])
-            + [f"{row['memory'][part] / 1e9:.1f}" for part in parts]
-            + [three_digits(row["days_300b"]) if row["fits"] else "-", f"{row['flops_of_6nd']:.2f}"]
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        first = [row["name"], "yes" if row["gradient_checkpointing"] else "no"]
+        sizes = [f"{row['memory'][part] / 1e9:.1f}" for part in parts]
+        layout, batch, time = "-", "-", "-"
+        if row["fits"]:
+            layout = f"{row['gpus']:,} x {row['micro_batch']} x {row['accumulation']}"
+            batch = f"{row['batch_tokens']:,}" + ("*" if row["batch_tokens"] != row["paper_batch_tokens"] else "")
+            time = three_digits(row["days_300b"])
+        largest = str(row["largest_micro_batch"] or "none")
+        layouts.append([*first, largest, layout, batch, sizes[-1], time, f"{row['flops_of_6nd']:.2f}"])
+        memory.append([*first, *sizes])
     kind = "FSDP" if cluster.fsdp else "DDP" if cluster.gpus > 1 else "one GPU"
     short = {name: short for short, name in DTYPES.items()}[cluster.dtype]
     return "\n".join(
@@ -270,39 +260,39 @@ def plan_table(cluster: Cluster) -> str:
             f"{cluster.gpus:,} x {cluster.memory / 1e9:.4g} GB, {kind}, {short}, {cluster.flops / 1e12:.4g} TFLOP/s each at "
             f"{cluster.mfu:.0%} MFU",
             "",
-            *table,
+            *columns(layouts),
             "",
-            *notes(cluster, rows),
-            f"Memory is GB of 1e9 bytes on each GPU; the total has {RESERVE / 1e9:.0f} GB for CUDA and NCCL in it. Where nothing "
-            "fits, it is one sequence's.",
-            "largest: sequences of the full context in the largest micro-batch that fits, up to the GPU's share of the batch.",
-            "GPUs x micro x acc: sequences of a step; *: not the paper's batch.",
+            *(line for note in notes(cluster, rows) for line in textwrap.wrap(note, 100)),
+            "largest: sequences of the full context in the largest micro-batch that fits, up to the GPU's share",
+            "of the batch. GPUs x micro x acc: sequences of a step; *: not the paper's batch.",
+            "days: to 300B tokens, by the matrix products of this model; of 6ND: those over 6 x parameters.",
+            "They count attention over the keys that its masks leave, and no positions and biases. MFU counts",
+            "no recomputation: with checkpointing a GPU reaches up to a quarter less of it.",
+            "",
+            "Memory of each GPU in GB (1e9 bytes):",
+            *columns(memory),
+            "",
+            f"The total includes {RESERVE / 1e9:.0f} GB for CUDA and NCCL. If nothing fits, it is one sequence's.",
             "copies: under FSDP the blocks gathered for a while, else 16-bit copies of the weights.",
-            "days: to 300B tokens, by the matrix products of this model; of 6ND: those over 6 x parameters. They count attention "
-            "over the keys its masks",
-            "leave, and no positions and biases. MFU counts no recomputation: with checkpointing a GPU reaches up to a quarter "
-            "less of it.",
         ]
     )
 
 
 def notes(cluster: Cluster, rows: list[dict[str, Any]]) -> list[str]:
-    """Lines on what does not fit, on idle GPUs and on batches that are not the paper's."""
-    lines = []
-    for row in rows:
-        if not row["fits"] and (row["gradient_checkpointing"] or row["remedy"] != CHECKPOINTING):
-            lines.append(f"{row['name']} does not fit; what would: {row['remedy']}.")
+    """Notes on what does not fit, on idle GPUs and on batches that are not the paper's."""
+    lines = [
+        f"{row['name']} does not fit. What would: {row['remedy']}."
+        for row in rows
+        if not row["fits"] and (row["gradient_checkpointing"] or row["remedy"] != CHECKPOINTING)
+    ]
     if idle := {row["name"]: row["gpus"] for row in rows if row["gpus"] < cluster.gpus}:
         some = ", ".join(f"{name} {used:,}" for name, used in idle.items())
-        lines.append(f"More GPUs than sequences in the batch; those at work: {some}.")
-    changed: dict[tuple[int, int], list[str]] = {}
+        lines.append(f"More GPUs than sequences in the batch; GPUs in use: {some}.")
+    changed: dict[tuple[int, int], dict[str, None]] = {}
     for row in rows:
         if row["fits"] and row["batch_tokens"] != row["paper_batch_tokens"]:
-            names = changed.setdefault((row["gpus"], row["gpus_that_divide_the_batch"]), [])
-            names += [row["name"]] * (row["name"] not in names)
+            changed.setdefault((row["gpus"], row["gpus_that_divide_the_batch"]), {})[row["name"]] = None
     for (used, dividing), names in changed.items():
-        lines.append(
-            f"* {', '.join(names)}: {used:,} GPUs do not make the paper's batch; "
-            + (f"{dividing:,} would." if dividing < used else "a smaller micro-batch would.")
-        )
+        other = f"{dividing:,}" if dividing < used else "a smaller micro-batch"
+        lines.append(f"* {', '.join(names)}: {used:,} GPUs do not make the paper's batch; {other} would.")
     return list(dict.fromkeys(lines))

@@ -24,9 +24,9 @@ LOSS_SCRATCH_ROWS = 512
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes on each GPU to train with AdamW. The parts are summed, though they do not all peak at the same moment (the loss
-    is done before backward gathers its first block): the sum lies a little above what is needed, and the slack is left to
-    the allocator's fragmentation."""
+    """Bytes on each GPU to train. The parts are summed, though they do not all peak at the same moment (the loss is done before
+    backward gathers its first block): the sum is a little more than needed, which leaves room for the allocator's
+    fragmentation."""
 
     weights: float
     """The weights, 4 bytes each (float32 also where products are 16 bit); under FSDP this rank's shard."""
@@ -34,7 +34,7 @@ class TrainingMemory:
     """Their gradients, 4 bytes each; under FSDP this rank's shard, reduced after every micro-batch. DDP reduces them in place
     (`gradient_as_bucket_view=True`)."""
     optimizer: float
-    """AdamW's two moments, 8 bytes per weight; under FSDP of this rank's shard."""
+    """The optimizer's state, for AdamW two moments of 4 bytes per weight; under FSDP of this rank's shard."""
     copies: float
     """Weights and gradients that exist for a while. One GPU or DDP: autocast's 16-bit copy of every weight.
     FSDP: the gathered blocks, see `gathered_bytes`."""
@@ -57,6 +57,7 @@ def training_memory(
     checkpointing: bool = False,
     shards: int = 1,
     fsdp: bool = False,
+    moments: float = 8.0,
 ) -> TrainingMemory:
     """Estimate of the memory to train `preset` on one of `shards` GPUs; assumptions at TrainingMemory's fields.
 
@@ -66,6 +67,7 @@ def training_memory(
         checkpointing: keep each block's input only, and compute the block again in backward.
         shards: GPUs that FSDP shards over; without `fsdp` it changes nothing.
         fsdp: weights, gradients and moments sharded; else each GPU has all of them (one GPU, DDP).
+        moments: bytes of optimizer state per weight; 8 for AdamW's two moments in float32.
     """
     number = shard_numbers(preset, shards) if fsdp else preset.parameters
     half = BYTES[dtype] < 4
@@ -73,7 +75,7 @@ def training_memory(
     return TrainingMemory(
         weights=4.0 * number,
         gradients=4.0 * number,
-        optimizer=8.0 * number,
+        optimizer=moments * number,
         copies=copies,
         activations=activation_bytes(preset, dtype, sequences, checkpointing=checkpointing),
         loss=loss_bytes(preset, dtype, sequences),
@@ -82,12 +84,8 @@ def training_memory(
 
 def parameter_shapes(preset: Preset) -> Iterator[tuple[tuple[int, ...], int]]:
     """Every parameter's shape as nn.Linear and nn.Embedding store it, and how many there are of it; the tied head once."""
-    width, inner, attention, layers = (
-        preset.d_model,
-        4 * preset.d_model,
-        preset.n_heads * preset.d_head,
-        preset.n_layers,
-    )
+    width, attention, layers = preset.d_model, preset.n_heads * preset.d_head, preset.n_layers
+    inner = 4 * width
     yield (preset.vocab_size, width), 1  # wte
     yield (preset.context, width), 1  # wpe
     yield (3 * attention, width), layers  # c_attn

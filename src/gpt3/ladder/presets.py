@@ -61,12 +61,9 @@ class Preset:
     def parameters(self) -> int:
         """Exact number of parameters, the tied head counted once."""
         return parameter_count(
-            n_layers=self.n_layers,
-            d_model=self.d_model,
-            attention_width=self.n_heads * self.d_head,
-            context=self.context,
-            vocab_size=self.vocab_size,
-        )
+            n_layers=self.n_layers, d_model=self.d_model, attention_width=self.n_heads * self.d_head,
+            context=self.context, vocab_size=self.vocab_size,
+        )  # fmt: skip
 
     @property
     def flops_per_token(self) -> float:
@@ -257,31 +254,35 @@ def ladder_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def ladder_table(rows: list[dict[str, Any]] | None = None) -> str:
-    """The ladder as a plain table, with a note on what the memory columns assume."""
-    head = ["model", "layers", "d_model", "heads", "d_head", "context", "window", "batch", "lr", "parameters"]
-    head += ["FLOPs", "PF-days", "train fp32", "train bf16", "run fp32", "run 16-bit", "run int8"]
-    lines = [head]
-    for row in ladder_rows() if rows is None else rows:
+def ladder_table() -> str:
+    """The ladder as two plain tables, shapes and costs, with notes on what the numbers assume."""
+    shapes = [["model", "layers", "d_model", "heads", "d_head", "context", "window", "batch", "lr", "parameters"]]
+    costs = [["model", "FLOPs", "PF-days", "train fp32", "train bf16", "run fp32", "run 16-bit", "run int8"]]
+    for row in ladder_rows():
         shape = [f"{row[key]:,}" for key in ("n_layers", "d_model", "n_heads", "d_head", "context", "window")]
         sizes = [*row["train_bytes"].values(), *(row["run_bytes"][key] for key in ("float32", "bfloat16", "int8"))]
-        lines.append(
-            [row["name"], *shape, f"{row['batch_tokens']:,}", f"{row['learning_rate']:.1e}", f"{row['parameters']:,}"]
-            + [f"{row['flops_300b']:.2e}", three_digits(row["pf_days_300b"])]
-            + [readable_size(size) for size in sizes]
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        training = [f"{row['batch_tokens']:,}", f"{row['learning_rate']:.1e}"]
+        shapes.append([row["name"], *shape, *training, f"{row['parameters']:,}"])
+        compute = [f"{row['flops_300b']:.2e}", three_digits(row["pf_days_300b"])]
+        costs.append([row["name"], *compute, *map(readable_size, sizes)])
     return "\n".join(
         [
-            *text,
+            *columns(shapes),
+            "batch: tokens per step; lr: peak learning rate.",
             "",
-            "batch: tokens per step; FLOPs and PF-days: 6ND for 300B tokens, as the paper's Table D.1.",
-            "train: weights, gradients and AdamW's moments in fp32, activations and loss of one sequence (fp32 or bf16 "
-            "autocast), one device.",
+            *columns(costs),
+            "FLOPs and PF-days: 6ND for 300B tokens, as in the paper's Table D.1.",
+            "train: one device with weights, gradients and AdamW's moments in fp32, activations and loss of",
+            "one sequence (fp32, or bf16 autocast).",
             "run: weights, and keys and values of one full context.",
         ]
     )
+
+
+def columns(lines: list[list[str]]) -> list[str]:
+    """Lines of a table, its cells right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
 
 
 def three_digits(value: float) -> str:
