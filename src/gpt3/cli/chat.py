@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.standard_streams import speak_utf8, write
-from gpt3.options import DType, Quantize
+from gpt3.options import DType, Quantize, option
 from gpt3.progress import say
 
 if TYPE_CHECKING:
@@ -34,24 +34,24 @@ HELP = """/reset            forget the conversation, keep the system message
 class ChatOptions(SamplingOptions):
     """Talk with a fine-tuned model in the terminal; in a pipe, one message per line."""
 
-    temperature: float = 0.7
-    """Divides the logits: below 1 plainer text, above 1 wilder; 0 is greedy (the likeliest token), else from 1e-6."""
-    top_p: float = 0.9
-    """Choose among the fewest tokens with this much probability together; above 0, 1 is all."""
-    model: str | None = None
-    """Model folder, run folder, run in ./runs or hub id. Default: the newest run in ./runs."""
-    system: str | None = None
+    temperature: float = option(0.7, least=0, group="Sampling", common=True)
+    """Divides the logits: below 1 plainer text, above 1 more varied; 0 is greedy, else from 1e-6."""
+    top_p: float = option(0.9, above=0, most=1, common=True)
+    """Sample among the fewest tokens with this total probability; 1 keeps all."""
+    model: str | None = option(None, group="Model", common=True)
+    """A model folder, a run folder, a run's name in ./runs, or a hub id. Default: the newest run in ./runs."""
+    system: str | None = option(None, group="Conversation", common=True)
     """The system message that starts the conversation."""
-    load: str | None = None
+    load: str | None = option(None, common=True)
     """A conversation to continue, saved by /save."""
-    few_shot: bool = False
+    few_shot: bool = option(False)
     """Ask after few-shot examples (paper App. G). Default for a model without a chat template."""
-    device: str = "auto"
+    device: str = option("auto", group="Hardware", common=True)
     """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
-    dtype: DType = "auto"
-    """Number format of weights and arithmetic. auto: bf16 on CUDA that has it, fp32 elsewhere."""
-    quantize: Quantize = "none"
-    """int8: weights of 8 bits, on a CPU."""
+    dtype: DType = option("auto")
+    """Number format of the weights; auto is bf16 on CUDA that supports it, else fp32. A CPU computes in fp32."""
+    quantize: Quantize = option("none")
+    """none, or int8: 8-bit weights with one scale per output channel, made at load; for CPUs."""
 
 
 def run(options: ChatOptions) -> int:
@@ -68,8 +68,7 @@ def run(options: ChatOptions) -> int:
 
     place = locate(options.model)
     model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
-    names = {field.name for field in dataclasses.fields(SamplingOptions)}
-    sampling = SamplingOptions(**{name: getattr(options, name) for name in names} | {"num_samples": 1})
+    sampling = dataclasses.replace(options, num_samples=1)
     chat = Chat(model, sampling, system=options.system, few_shot=True if options.few_shot else None)
     if options.load is not None:
         chat.load(options.load)

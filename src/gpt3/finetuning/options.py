@@ -104,14 +104,14 @@ class FinetuneOptions(Options):
         if self.method == "dpo":
             for name in ("rehearse", "packing"):
                 if getattr(self, name):
-                    yield f"--{name} is for sft; leave it out with --method dpo"
+                    yield f"--{name} is for sft. Leave it out with --method dpo"
         batch, micro = self.batch, self.micro_batch
         if isinstance(batch, int) and isinstance(micro, int) and micro > 0 and batch % micro:
-            yield f"--batch {batch} is not a multiple of --micro-batch {micro}"
+            yield f"--batch {batch} is not a multiple of --micro-batch {micro}. Use another --micro-batch"
         if not self.data:
-            yield "--data names nothing; give wiki-qa, a file or hf:OWNER/NAME"
+            yield "--data is empty. Use wiki-qa, a file or hf:OWNER/NAME"
         if isinstance(self.filter, list) and "none" in self.filter[1:] + self.filter[:-1]:
-            yield "--filter none excludes other filters; give one or the other"
+            yield "--filter none excludes other filters. Use one or the other"
 
     @property
     def replayed(self) -> float:
