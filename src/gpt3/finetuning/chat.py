@@ -104,14 +104,12 @@ class Chat:
         return self._pieces(prompt)
 
     def _pieces(self, prompt: list[int]) -> Generator[str]:
-        left = self.model.engine.context - len(prompt)
+        left, seed = self.model.engine.context - len(prompt), self.options.seed
         options = dataclasses.replace(
             self.options,
             max_new_tokens=min(self.options.max_new_tokens, left),
             min_new_tokens=min(self.options.min_new_tokens, left),
-            seed=None
-            if self.options.seed is None
-            else self.options.seed + self._drawn,  # else regenerate repeats itself
+            seed=None if seed is None else seed + self._drawn,  # else regenerate repeats itself
             stop=[*self.options.stop, *(FEW_SHOT_STOPS if self.few_shot else ())],
         )
         self._drawn += 1

@@ -80,14 +80,15 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
         return by_name[name]
 
     async def write(work: Completion | Chat, worker: Worker, request: Request) -> Response:
-        stream = bool(work.body.stream)
-        if not (stream or any(text.needs_engine for text in work.texts)):  # it only counts tokens: no reason to wait
+        if not (
+            work.stream or any(text.needs_engine for text in work.texts)
+        ):  # it only counts tokens: no reason to wait
             for text in work.texts:
                 text.take_piece([])
             return JSONResponse(work.answer())
-        ticket = Ticket(work.texts, stream, options.timeout)
+        ticket = Ticket(work.texts, work.stream, options.timeout)
         worker.submit(ticket)
-        if stream:
+        if work.stream:
             return StreamingResponse(
                 events(work, ticket, worker),
                 media_type="text/event-stream",

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from gpt3.errors import InputError
 from gpt3.inference.sampling import Token
 from gpt3.serving import schema
-from gpt3.serving.completions import Served, sampling_options, seed_of, usage
+from gpt3.serving.completions import Answer, Served, sampling_options, seed_of
 from gpt3.serving.errors import bad
 from gpt3.serving.texts import Piece, Text
 from gpt3.tokenizer.chat_template import Message
 
 
-class Chat:
+class Chat(Answer):
     """One request to /v1/chat/completions.
 
     Attributes:
-        texts: what is to be written, n of them.
+        texts: the n answers to generate.
 
     Raises:
         ApiError: 400, a request that cannot be carried out, or a model without a chat template.
     """
 
+    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
     def __init__(self, served: Served, body: schema.ChatBody) -> None:
-        self.served, self.body = served, body
+        super().__init__(served, body)
+        self.logprobs = body.logprobs
         if served.template is None:
             raise bad(
                 f"the model {served.name} has no chat template, it only continues text; use /v1/completions",
                 "model",
                 "no_chat_template",
             )
-        body.check_shared(served.model.vocabulary)
         if body.top_logprobs is not None and not body.logprobs:
             raise bad("top_logprobs is given without logprobs; set logprobs to true", "top_logprobs")
         if None not in (body.max_tokens, body.max_completion_tokens):
@@ -45,8 +45,8 @@ class Chat:
             raise bad(str(error), "messages") from None
         limit = body.max_tokens or body.max_completion_tokens
         served.check_length(len(ids), 1 if limit is None else limit, "messages")
-        self.n = body.n or 1
-        served.check_samples(self.n, "n")
+        count = body.n or 1
+        served.check_samples(count, "n")
         options = sampling_options(body, (body.top_logprobs or 0) if body.logprobs else None)
         seed = seed_of(body)
         self.prompt_tokens = len(ids)
@@ -60,10 +60,8 @@ class Chat:
                 number=number,
                 limit=limit or served.context - len(ids),
             )
-            for number in range(self.n)
+            for number in range(count)
         ]
-        self.id = f"chatcmpl-{secrets.token_urlsafe(18)}"
-        self.created = int(time.time())
 
     def answer(self) -> dict[str, Any]:
         """The whole response, once all texts are complete."""
@@ -76,40 +74,29 @@ class Chat:
             }
             for text in self.texts
         ]
-        return self._response("chat.completion", choices, usage=usage(self.prompt_tokens, self.texts))
+        return self.response(self.kind, choices, usage=self.usage())
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks that say who speaks."""
-        return [self._chunk(number, {"role": "assistant", "content": ""}) for number in range(self.n)]
+        return [self._delta(text.number, {"role": "assistant", "content": ""}) for text in self.texts]
 
     def chunks(self, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         """Chunks of the stream; the reason a text ended comes in one of its own."""
         result = []
         for piece in pieces:
             if piece.text or piece.tokens:
-                result.append(self._chunk(piece.number, {"content": piece.text}, self._logprobs(piece.tokens)))
+                result.append(self._delta(piece.number, {"content": piece.text}, self._logprobs(piece.tokens)))
             if piece.finish_reason is not None:
-                result.append(self._chunk(piece.number, {}, reason=piece.finish_reason))
+                result.append(self._delta(piece.number, {}, reason=piece.finish_reason))
         return result
 
-    def closing(self) -> list[dict[str, Any]]:
-        """Chunks after the last piece."""
-        if not self.body.include_usage:
-            return []
-        return [self._response("chat.completion.chunk", [], usage=usage(self.prompt_tokens, self.texts))]
-
-    def _chunk(
+    def _delta(
         self, index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None
     ) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return self._response("chat.completion.chunk", [choice], **({"usage": None} if self.body.include_usage else {}))
-
-    def _response(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        head = {"id": self.id, "object": kind, "created": self.created, "model": self.served.name}
-        return {**head, "choices": choices, **more}
+        return self.chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason})
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
-        if not self.body.logprobs:
+        if not self.logprobs:
             return None
         content = [
             {

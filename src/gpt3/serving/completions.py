@@ -109,7 +109,65 @@ def seed_of(body: Body) -> int:
     return secrets.randbits(31) if body.seed is None else body.seed % 2**63
 
 
-class Completion:
+class Answer:
+    """One request and its answer, as far as completions and chats share it.
+
+    Args:
+        served: the model.
+        body: the request.
+
+    Attributes:
+        texts: the completions to generate, each with its number.
+        prompt_tokens: of all prompts.
+
+    Raises:
+        ApiError: 400, a request that cannot be carried out.
+    """
+
+    prefix: str
+    """Of the answer's id."""
+    kind: str
+    """What the answer calls itself."""
+    chunk_kind: str
+    """What a chunk of a streamed answer calls itself."""
+    texts: list[Text]
+    prompt_tokens: int
+
+    def __init__(self, served: Served, body: Body) -> None:
+        self.served = served
+        self.stream, self.include_usage = bool(body.stream), body.include_usage
+        body.check_shared(served.model.vocabulary)
+        self.id = f"{self.prefix}-{secrets.token_urlsafe(18)}"
+        self.created = int(time.time())
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Chunks before the first piece."""
+        return []
+
+    def closing(self) -> list[dict[str, Any]]:
+        """Chunks after the last piece."""
+        return [self.response(self.chunk_kind, [], usage=self.usage())] if self.include_usage else []
+
+    def chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A chunk of the stream."""
+        return self.response(self.chunk_kind, [choice], **({"usage": None} if self.include_usage else {}))
+
+    def response(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        """An answer, whole or a chunk."""
+        head = {"id": self.id, "object": kind, "created": self.created, "model": self.served.name}
+        return {**head, "choices": choices, **more}
+
+    def usage(self) -> dict[str, int]:
+        """Tokens that were read and generated, all candidates of best_of included."""
+        generated = sum(len(text.tokens) for text in self.texts)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": generated,
+            "total_tokens": self.prompt_tokens + generated,
+        }
+
+
+class Completion(Answer):
     """One request to /v1/completions.
 
     Args:
@@ -123,9 +181,11 @@ class Completion:
         ApiError: 400, a request that cannot be carried out.
     """
 
+    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
+
     def __init__(self, served: Served, body: CompletionBody) -> None:
-        self.served, self.body = served, body
-        body.check_shared(served.model.vocabulary)
+        super().__init__(served, body)
+        self.body = body
         if body.suffix:
             raise bad(
                 "suffix is not supported: the model writes forward only; put all text before into prompt", "suffix"
@@ -142,7 +202,7 @@ class Completion:
         chooses = self.best_of > self.n
         options = sampling_options(body, 0 if body.logprobs is None and chooses else body.logprobs)
         seed = seed_of(body)
-        self.texts: list[Text] = []
+        self.texts = []
         self.prompt_tokens = 0
         for number, prompt in enumerate(self.prompts):
             ids = served.encode(prompt, "prompt")
@@ -165,8 +225,6 @@ class Completion:
                         score_prompt=bool(echo) and body.logprobs is not None,
                     )
                 )
-        self.id = f"cmpl-{secrets.token_urlsafe(18)}"
-        self.created = int(time.time())
 
     def answer(self) -> dict[str, Any]:
         """The whole response, once all texts are complete."""
@@ -177,24 +235,13 @@ class Completion:
                 texts = sorted(texts, key=lambda text: -text.mean_logprob)[: self.n]
             for text in texts:
                 choices.append(self._choice(len(choices), text.text, text.given, text.finish_reason))
-        return self._response(choices, usage=self._usage())
+        return self.response(self.kind, choices, usage=self.usage())
 
     def chunks(self, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         """Chunks of the stream."""
-        choices = [self._choice(piece.number, piece.text, piece.tokens, piece.finish_reason) for piece in pieces]
-        return [self._response([choice], **({"usage": None} if self.body.include_usage else {})) for choice in choices]
-
-    def opening(self) -> list[dict[str, Any]]:
-        """Chunks before the first piece."""
-        return []
-
-    def closing(self) -> list[dict[str, Any]]:
-        """Chunks after the last piece."""
-        return [self._response([], usage=self._usage())] if self.body.include_usage else []
-
-    def _response(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        head = {"id": self.id, "object": "text_completion", "created": self.created, "model": self.served.name}
-        return {**head, "choices": choices, **more}
+        return [
+            self.chunk(self._choice(piece.number, piece.text, piece.tokens, piece.finish_reason)) for piece in pieces
+        ]
 
     def _choice(self, index: int, text: str, tokens: Sequence[Token], reason: str | None) -> dict[str, Any]:
         logprobs = None if self.body.logprobs is None else self._logprobs(tokens)
@@ -216,19 +263,6 @@ class Completion:
             "top_logprobs": top,
             "text_offset": [token.offset for token in tokens],
         }
-
-    def _usage(self) -> dict[str, int]:
-        return usage(self.prompt_tokens, self.texts)
-
-
-def usage(prompt_tokens: int, texts: Sequence[Text]) -> dict[str, int]:
-    """Tokens that were read and written, all candidates of best_of included."""
-    written = sum(len(text.tokens) for text in texts)
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": written,
-        "total_tokens": prompt_tokens + written,
-    }
 
 
 def _prompts(prompt: object) -> list[str | list[int]]:
