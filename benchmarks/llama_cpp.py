@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from gpt3.export import write_gguf
 from gpt3.export.comparison import tanh_gelu
+from gpt3.export.gguf import write_gguf
 from gpt3.export.llama_cpp import LlamaCpp
 from gpt3.model_folder.load import load_transformers
 

@@ -75,7 +75,7 @@ def test_an_export_that_computes_something_else_is_not_written(home, capsys, mon
 @pytest.mark.parametrize(
     ("words", "broken"),
     [
-        (["--format", "gguf", "--out", "out.gguf"], "gpt3.export.gguf_reading.read_gguf"),
+        (["--format", "gguf", "--out", "out.gguf"], "gpt3.export.gguf.read_gguf"),
         (["--format", "gpt-neo", "--out", "out"], "gpt3.export.stock.reload"),
     ],
 )
@@ -109,18 +109,18 @@ def llama_config(home):
     [
         (
             ["--format", "gpt2"],
-            "the model's context of 96 would come out wrong; give --context 16 or less, or --format gpt-neo",
+            "the model's context of 96 would be wrong. Use --context 16 or less, or --format gpt-neo",
         ),
-        (["--format", "gpt2", "--context", "17"], "--context 17 would come out wrong"),
-        (["--format", "gpt-neo", "--context", "97"], "--context 97 is more than the model's 96 positions"),
+        (["--format", "gpt2", "--context", "17"], "--context 17 would be wrong"),
+        (["--format", "gpt-neo", "--context", "97"], "--context 97 exceeds the model's 96 positions"),
         (
             ["--format", "gpt-neo", "--dtype", "q8_0"],
-            "--dtype q8_0 is not for --format gpt-neo; give one of f32, f16, bf16",
+            "--dtype q8_0 is not for --format gpt-neo; use one of f32, f16, bf16",
         ),
-        (["--format", "gguf"], "--out out is no name of a GGUF file; end it in .gguf"),
+        (["--format", "gguf"], "--out out must end in .gguf"),
         (["--format", "onnx"], "--format onnx must be one of gguf, gpt2, gpt-neo"),
         (["--format", "gpt-neo", "--out", "runs"], "--out runs is the model itself or a folder around it"),
-        (["--format", "gpt-neo", "--out", "notes"], r"--out notes holds other things \(todo.txt\)"),
+        (["--format", "gpt-neo", "--out", "notes"], r"--out notes holds other files \(todo.txt\)"),
         (["--format", "gpt-neo", "--model", "nothing"], "nothing: no such folder"),
     ],
 )

@@ -10,9 +10,7 @@ import torch
 from tokenizers import pre_tokenizers
 
 from gpt3.errors import InputError
-from gpt3.export import write_gguf
-from gpt3.export.gguf import tensor_name
-from gpt3.export.gguf_reading import read_gguf
+from gpt3.export.gguf import read_gguf, tensor_name, write_gguf
 
 DENSE = {"layer_types": ["full_attention"] * 4}
 
@@ -78,7 +76,7 @@ def test_a_banded_models_file_ends_at_its_window(new_model, tokenizer, tmp_path)
     assert field(tmp_path / "m.gguf", "gpt2.context_length") == 16
     assert read_gguf(tmp_path / "m.gguf").transformer.wpe.weight.shape[0] == 16
     with pytest.raises(
-        InputError, match=r"see 16 tokens only: --context 17 would come out wrong; give --context 16 or"
+        InputError, match=r"see only 16 tokens: --context 17 would be wrong. Use --context 16 or"
     ):
         write_gguf(new_model(), tokenizer, tmp_path / "n.gguf", context=17)
     assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]

@@ -7,14 +7,13 @@ import math
 import pytest
 import torch
 
-from gpt3.export import write_gguf
 from gpt3.export.comparison import tanh_gelu
-from gpt3.export.hard_texts import HARD_TEXTS
+from gpt3.export.gguf import write_gguf
 from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (the extra llama-cpp)")
 
-from gpt3.export.llama_cpp import LlamaCpp
+from gpt3.export.llama_cpp import HARD_TEXTS, LlamaCpp
 
 SHAPES = {
     "dense": {"layer_types": ["full_attention"] * 4},

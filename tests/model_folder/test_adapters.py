@@ -251,7 +251,7 @@ def test_another_base_is_another_model(placed: Path) -> None:
 
 def test_a_gguf_of_an_adapter(placed: Path) -> None:
     pytest.importorskip("gguf")
-    from gpt3.export.gguf_reading import read_gguf
+    from gpt3.export.gguf import read_gguf
 
     assert cli.main(["export", "--model", str(placed), "--format", "gguf", "--out", "a.gguf"]) == 0
     model, _ = load(placed, device="cpu")

@@ -73,7 +73,7 @@ COMMANDS = {
     ),
     "export": Command(
         "write a model for llama.cpp (GGUF), or as stock GPT-2 or GPT-Neo",
-        "gpt3.cli.export_options:ExportOptions",
+        "gpt3.cli.export:ExportOptions",
         "gpt3.cli.export:run",
     ),
     "prepare": Command(

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gpt3.errors import RunError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ PROBE_TOKENS = 512  # of a model without banded layers
 
 @dataclass(frozen=True)
 class Difference:
-    """Logits of the export beside those of the model, on the same tokens."""
+    """Logits of the export compared with those of the model, on the same tokens."""
 
     largest: float
     """The largest difference of two logits."""
@@ -40,16 +42,12 @@ class Difference:
 
 def probe(config: GPT3Config, context: int, rows: int) -> Tensor:
     """Random ids, (1, T): T reaches over two windows where the context does."""
-    import torch
-
     length = min(context, max(PROBE_TOKENS, 2 * config.sliding_window + 32))
     return torch.randint(rows, (1, length), generator=torch.Generator().manual_seed(3))
 
 
 def logits(model: Any, ids: Tensor, rows: int) -> Tensor:
     """(1, T, rows), float32, computed without a gradient."""
-    import torch
-
     with torch.no_grad():
         return model(ids).logits[..., :rows].float()
 
@@ -76,14 +74,15 @@ def difference(ours: Tensor, theirs: Tensor) -> Difference:
     return Difference(largest, float(ours.std()), float(same), ours.shape[1])
 
 
-def check(found: Difference, bound: float, what: str) -> None:
-    """Refuse an export that is too far from the model.
+def check(found: Difference, dtype: str, what: str) -> None:
+    """Refuse an export in the number format `dtype` that is too far from the model.
 
     Raises:
-        RunError: beyond `bound`, or not a number.
+        RunError: beyond what rounding makes, or not a number.
     """
+    bound = LARGEST if dtype == "f32" else max(found.spread, LARGEST)
     if not found.largest <= bound:
         raise RunError(
-            f"{what} differs from the model: {found}; at most {bound:g} is rounding, so nothing was written: "
-            "use the model folder itself, which loads in Transformers with trust_remote_code=True"
+            f"{what} differs from the model: {found}. At most {bound:g} is rounding, so nothing was written. "
+            "Use the model folder itself, which loads in Transformers with trust_remote_code=True"
         )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from gpt3.model import GPT3Config
 
-ITSELF = "the model folder itself loads in Transformers with trust_remote_code=True"
+ITSELF = "The model folder itself loads in Transformers with trust_remote_code=True"
 TANH_GELUS = frozenset({"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"})
 GGUF_ACTIVATIONS = frozenset({"gelu", *TANH_GELUS})
 
@@ -32,24 +32,26 @@ def check_shape(config: GPT3Config, target: str) -> None:
     if target == "gguf" and config.activation_function not in GGUF_ACTIVATIONS:
         faults.append(f"its activation is {config.activation_function}, llama.cpp's gpt2 has GELU only")
     if faults:
-        raise InputError(f"--format {target} cannot hold this model: {'; '.join(faults)}; {ITSELF}")
+        raise InputError(f"--format {target} cannot hold this model: {'; '.join(faults)}. {ITSELF}")
 
 
 def band(config: GPT3Config, context: int) -> int | None:
-    """The window, where some layer is banded and a context of so many tokens is wider; else None: the model is dense there."""
+    """The window, where some layer is banded and `context` is wider; None where the model is dense within `context`."""
     banded = "sliding_attention" in config.layer_types
     return config.sliding_window if banded and config.sliding_window < context else None
 
 
 def export_context(config: GPT3Config, target: str, asked: int | None) -> int:
-    """How many positions to write: what was asked, else the model's own; for GGUF of a banded model at most the window.
+    """How many positions to write: `asked`, or the model's own; for GGUF of a banded model at most the window.
 
     Raises:
         InputError: more than the model has, or more than its banded layers see where the target has none of them.
     """
     positions = config.max_position_embeddings
     if asked is not None and asked > positions:
-        raise InputError(f"--context {asked:,} is more than the model's {positions:,} positions; give at most that")
+        raise InputError(
+            f"--context {asked:,} exceeds the model's {positions:,} positions. Use --context {positions} or less"
+        )
     context = asked or positions
     window = band(config, context)
     if window is None or target == "gpt-neo":
@@ -59,8 +61,8 @@ def export_context(config: GPT3Config, target: str, asked: int | None) -> int:
     what = {"gguf": "llama.cpp's gpt2 has", "gpt2": "GPT-2 has"}[target]
     wish = f"--context {asked:,}" if asked else f"the model's context of {positions:,}"
     raise InputError(
-        f"--format {target}: {what} no banded layers, and this model's see {window:,} tokens only: {wish} would come out "
-        f"wrong; give --context {window} or less, or --format gpt-neo, which has them; {ITSELF}"
+        f"--format {target}: {what} no banded layers, and this model's see only {window:,} tokens: {wish} would be "
+        f"wrong. Use --context {window} or less, or --format gpt-neo, which has them. {ITSELF}"
     )
 
 
@@ -74,7 +76,7 @@ def vocabulary_rows(config: GPT3Config, tokenizer: PreTrainedTokenizerFast) -> i
     ids = 1 + max(tokenizer.get_vocab().values())
     if ids > rows:
         raise InputError(
-            f"the tokenizer in the model folder has {ids:,} ids, the model {rows:,}: it is another model's; "
-            "put the model's own there"
+            f"the tokenizer in the model folder has {ids:,} ids, the model {rows:,}: it belongs to another model. "
+            "Put the model's own tokenizer there"
         )
     return rows

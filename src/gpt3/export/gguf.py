@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3.durable import replacing
 from gpt3.errors import InputError, require
 from gpt3.export.fitting import check_shape, export_context, vocabulary_rows
+from gpt3.export.stock import build, kept_weights, transposed
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerFast
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
     from gpt3.model import GPT3ForCausalLM
 
@@ -39,7 +39,6 @@ TOP = {
     "lm_head.weight": "output.weight",
 }
 Q8_BLOCK = 32  # values that share a scale in q8_0
-METADATA_BYTES = 64  # of a token and its merge, about
 
 
 def gguf_module() -> Any:
@@ -53,23 +52,8 @@ def gguf_module() -> Any:
 
 def tensor_name(name: str) -> str:
     """GGUF's name of one of our parameters."""
-    if name in TOP:
-        return TOP[name]
     match = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name)
-    if match is None or match[2] not in BLOCK:
-        raise KeyError(name)
-    return f"blk.{match[1]}.{BLOCK[match[2]]}.{match[3]}"
-
-
-def tensors(model: GPT3ForCausalLM, context: int, rows: int) -> Iterator[tuple[str, Tensor]]:
-    """GGUF names and float tensors, positions cut to `context`, vocabulary to `rows`; a tied head is not repeated."""
-    for name, parameter in model.named_parameters():  # a tied head is one parameter, under its first name
-        value = parameter.detach()
-        if name == "transformer.wpe.weight":
-            value = value[:context]
-        elif name in ("transformer.wte.weight", "lm_head.weight"):
-            value = value[:rows]
-        yield tensor_name(name), value
+    return f"blk.{match[1]}.{BLOCK[match[2]]}.{match[3]}" if match else TOP[name]
 
 
 def number_format(name: str, value: Tensor, dtype: str) -> str:
@@ -107,7 +91,6 @@ def write_gguf(
     check_shape(config, "gguf")
     context = export_context(config, "gguf", context)
     rows = vocabulary_rows(config, tokenizer)
-    types = {key: getattr(gguf.GGMLQuantizationType, key.upper()) for key in ("f32", "f16", "bf16", "q8_0")}
     path = Path(path)
 
     with replacing(path) as temporary:
@@ -115,36 +98,27 @@ def write_gguf(
         try:
             _write_metadata(writer, gguf, model, name or path.stem, dtype, context)
             _write_tokenizer(writer, gguf, model, tokenizer, rows)
-            for key, value in tensors(model, context, rows):  # first what comes where, then one tensor at a time
-                kind = types[number_format(key, value, dtype)]
-                block, size = gguf.GGML_QUANT_SIZES[kind]
-                plain = np.dtype(np.float32)  # of no effect: `kind` decides
-                writer.add_tensor_info(key, list(value.shape), plain, value.numel() // block * size, kind)
+            weights = {tensor_name(key): value for key, value in kept_weights(model, context, rows).items()}
+            kinds = {
+                key: gguf.GGMLQuantizationType[number_format(key, value, dtype).upper()]
+                for key, value in weights.items()
+            }
+            for key, value in weights.items():  # first what comes where, then one tensor at a time
+                block, size = gguf.GGML_QUANT_SIZES[kinds[key]]
+                plain = np.dtype(np.float32)  # of no effect: the kind decides
+                writer.add_tensor_info(key, list(value.shape), plain, value.numel() // block * size, kinds[key])
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for key, value in tensors(model, context, rows):
-                writer.write_tensor_data(
-                    gguf.quantize(value.float().cpu().numpy(), types[number_format(key, value, dtype)])
-                )
+            for key, value in weights.items():
+                writer.write_tensor_data(gguf.quantize(value.float().cpu().numpy(), kinds[key]))
         finally:
             writer.close()
     return context
 
 
-def gguf_bytes(model: GPT3ForCausalLM, dtype: str) -> int:
-    """About how large the file will be."""
-    bits = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5}
-    weights = sum(
-        value.numel() * bits[number_format(key, value, dtype)] / 8
-        for key, value in tensors(model, model.config.max_position_embeddings, model.config.vocab_size)
-    )
-    return int(weights) + METADATA_BYTES * model.config.vocab_size
-
-
 def _write_metadata(writer: Any, gguf: Any, model: GPT3ForCausalLM, name: str, dtype: str, context: int) -> None:
     config = model.config
-    file_types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_type("model")
     writer.add_name(name)
     writer.add_size_label(gguf.size_label(model.num_parameters(), 0, 0, 0))
@@ -158,7 +132,7 @@ def _write_metadata(writer: Any, gguf: Any, model: GPT3ForCausalLM, name: str, d
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
-    writer.add_file_type(getattr(gguf.LlamaFileType, file_types[dtype]))
+    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if dtype == "f32" else f"MOSTLY_{dtype.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
@@ -181,7 +155,9 @@ def _write_tokenizer(
     merges = content["model"]["merges"]
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
 
-    first, *others = _end_ids(model, tokenizer)
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ends = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    first, *others = dict.fromkeys(i for i in ends if i is not None)
     writer.add_eos_token_id(first)
     if others:  # llama.cpp ends at either
         writer.add_eot_token_id(others[0])
@@ -198,13 +174,6 @@ def _write_tokenizer(
         writer.add_chat_template(template)
 
 
-def _end_ids(model: GPT3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Ids that end a text, the tokenizer's own first."""
-    asked = model.generation_config.eos_token_id if model.generation_config else None
-    found = [tokenizer.eos_token_id, *(asked if isinstance(asked, list) else [asked])]
-    return list(dict.fromkeys(i for i in found if i is not None))
-
-
 def check_split(content: dict[str, Any]) -> None:
     """Refuse a tokenizer (a ``tokenizer.json``'s content) that is no byte-level BPE with GPT-2's split into words.
 
@@ -216,5 +185,43 @@ def check_split(content: dict[str, Any]) -> None:
     if kind != ("BPE", "ByteLevel", True, False) or content["normalizer"] is not None:
         raise InputError(
             f"--format gguf: the tokenizer is {kind[0]} over {kind[1] or 'no'} split, not a byte-level BPE with GPT-2's split "
-            "into words, as llama.cpp's gpt-2 tokenizer is; export the weights with --format gpt2 or gpt-neo"
+            "into words, as llama.cpp's gpt-2 tokenizer is. Export the weights with --format gpt2 or gpt-neo"
         )
+
+
+def read_gguf(path: Path | str) -> GPT2LMHeadModel:
+    """What llama.cpp computes from a file of ours, in float32: GPT-2 with tanh GELU.
+
+    Raises:
+        KeyError: a tensor that gpt2 does not have, or one missing.
+    """
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    gguf = gguf_module()
+    reader = gguf.GGUFReader(path)
+
+    def field(name: str) -> Any:
+        return reader.get_field(name).contents()
+
+    layers = field("gpt2.block_count")
+    parts = [f"transformer.h.{layer}.{module}" for layer in range(layers) for module in BLOCK]
+    names = {tensor_name(name): name for name in (*TOP, *(f"{p}.{kind}" for p in parts for kind in ("weight", "bias")))}
+    state = {
+        names[tensor.name]: torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
+        for tensor in reader.tensors
+    }
+    config = GPT2Config(
+        vocab_size=state["transformer.wte.weight"].shape[0],
+        n_positions=field("gpt2.context_length"),
+        n_embd=field("gpt2.embedding_length"),
+        n_layer=layers,
+        n_head=field("gpt2.attention.head_count"),
+        n_inner=field("gpt2.feed_forward_length"),
+        layer_norm_epsilon=field("gpt2.attention.layer_norm_epsilon"),
+        activation_function="gelu_new",
+        bos_token_id=field("tokenizer.ggml.bos_token_id"),
+        eos_token_id=field("tokenizer.ggml.eos_token_id"),
+        tie_word_embeddings="lm_head.weight" not in state,
+    )
+    return build(GPT2LMHeadModel, config, transposed(state))

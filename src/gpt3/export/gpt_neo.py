@@ -18,17 +18,19 @@ All of it is exact but for rounding; it is computed in float64.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gpt3.export.stock import build, kept_weights
+import torch
+
+from gpt3.export.stock import build, kept_weights, stock_config
+from gpt3.model_folder.families.gpt_neo import KINDS, NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GPTNeoForCausalLM
 
-    from gpt3.model import GPT3Config, GPT3ForCausalLM
+    from gpt3.model import GPT3ForCausalLM
 
-KINDS = {"full_attention": "global", "sliding_attention": "local"}
 SMALLEST_GAIN = 1e-9  # beside the largest: below it a feature of ln_1 is constant, to float32
 
 
@@ -39,23 +41,25 @@ def to_gpt_neo(model: GPT3ForCausalLM, *, context: int, rows: int) -> GPTNeoForC
         context: positions to keep.
         rows: ids to keep.
     """
-    from transformers import GPTNeoForCausalLM
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
     state = kept_weights(model, context, rows)
     for layer in range(model.config.num_hidden_layers):
         prefix = f"transformer.h.{layer}."
-        names = ("ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight")
-        block = {name: state[prefix + name] for name in (*names, "attn.c_proj.bias")}
-        for name in ("attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias"):
-            del state[prefix + name]
+        names = [f"{module}.{kind}" for module in ("ln_1", "attn.c_attn", "attn.c_proj") for kind in ("weight", "bias")]
+        block = {name: state.pop(prefix + name) for name in names}
         state |= {prefix + name: value for name, value in fold_attention(block, model.config.head_dim).items()}
-    return build(GPTNeoForCausalLM, gpt_neo_config(model.config, context, rows), state, model)
+    theirs = {ours: kind for kind, ours in KINDS.items()}
+    kinds = [theirs[kind] for kind in model.config.layer_types or ()]
+    config = stock_config(
+        GPTNeoConfig, NAMES, model.config, context, rows, attention_types=[[kinds, 1]],
+        window_size=model.config.sliding_window,
+    )  # fmt: skip
+    return build(GPTNeoForCausalLM, config, state, model)
 
 
 def fold_attention(block: dict[str, Tensor], head_dim: int) -> dict[str, Tensor]:
     """ln_1 and attention of one block, from our names to GPT-Neo's (see above). Shapes: C, (C, C), (3 C, C)."""
-    import torch
-
     gain, shift = block["ln_1.weight"].double(), block["ln_1.bias"].double()
     w_q, w_k, w_v = block["attn.c_attn.weight"].double().chunk(3)
     b_q, _, b_v = block["attn.c_attn.bias"].double().chunk(3)
@@ -73,6 +77,7 @@ def fold_attention(block: dict[str, Tensor], head_dim: int) -> dict[str, Tensor]
     b_v = b_v - w_v @ move
 
     folded = {
+        "ln_1.weight": gain,
         "ln_1.bias": moved,
         "attn.attention.q_proj.weight": (w_q + torch.outer(b_q, u)) * head_dim**-0.5,
         "attn.attention.k_proj.weight": w_k,
@@ -82,29 +87,3 @@ def fold_attention(block: dict[str, Tensor], head_dim: int) -> dict[str, Tensor]
     }
     dtype = block["ln_1.bias"].dtype
     return {name: value.to(dtype).contiguous() for name, value in folded.items()}
-
-
-def gpt_neo_config(config: GPT3Config, context: int, rows: int) -> Any:
-    """The same shape in GPT-Neo's words."""
-    from transformers import GPTNeoConfig
-
-    return GPTNeoConfig(
-        vocab_size=rows,
-        max_position_embeddings=context,
-        hidden_size=config.hidden_size,
-        num_layers=config.num_hidden_layers,
-        attention_types=[[[KINDS[kind] for kind in config.layer_types], 1]],
-        num_heads=config.num_attention_heads,
-        intermediate_size=config.intermediate_size,
-        window_size=config.sliding_window,
-        activation_function=config.activation_function,
-        layer_norm_epsilon=config.layer_norm_epsilon,
-        initializer_range=config.initializer_range,
-        resid_dropout=config.resid_pdrop,
-        embed_dropout=config.embd_pdrop,
-        attention_dropout=config.attn_pdrop,
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        tie_word_embeddings=config.tie_word_embeddings,
-    )

@@ -15,6 +15,28 @@ from typing import Any
 
 from gpt3.errors import require
 
+HARD_TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "  two spaces,   three, and a trailing one ",
+    "tabs\tand\t\ttabs\n\n\nlines\r\n\r\n  indented\n",
+    "    def f(x):\n        return x ** 2  # code\n",
+    " \n \n\t \n",
+    "I'll we've they're don't 'tis o'clock 's 'S \u2019s",
+    "3.14159 1,000,000 0x1F 2026-11-25 \u0661\u0662\u0663 \u00bd\u2167",
+    "na\u00efve caf\u00e9 e\u0301\u0323 \u0130\u0131\u017f\u1e9e",
+    "你好，世界。こんにちは 안녕하세요 \u3000 สวัสดี",
+    "Привет Ἐν ἀρχῇ שלום مرحبا नमस्ते",
+    "\U0001f389\U0001f389 \U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f3fd \U0001f1e9\U0001f1ea \u2603\ufe0f",
+    "\u00a0no-break\u00a0\u00a0spaces\u2003em\u2028line\u0085next",
+    "\x01\x02\x1b[0m\x7f\u00ad\u200b\ufeff",
+    "<|endoftext|> spelled <|im_start|>",
+    "!!!???...---___***((([[[{{{<<<>>>}}}]]])))",
+    "a" * 200 + " " * 100 + "\n" * 50,
+)
+"""Texts that byte-level tokenizers disagree on: spaces, line ends, scripts, emoji, marks, control characters, special tokens."""
+SHOWN_CHARACTERS = 40  # of a text that llama.cpp splits differently
+PROMPT_TOKENS = 64  # of the prompt whose next token's probabilities are compared
+
 
 class LlamaCpp:
     """A GGUF file loaded in llama.cpp, on the CPU, one sequence at a time.
@@ -111,6 +133,28 @@ def silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def installed() -> bool:
-    """Whether llama.cpp is here."""
-    return importlib.util.find_spec("xllamacpp") is not None
+def comparison_line(path: Path, model: Any, tokenizer: Any, ids: Any, rows: int, context: int) -> str:
+    """How llama.cpp, where it is installed, differs from the model: the next token's probabilities, and token ids.
+
+    Args:
+        path: the exported GGUF file.
+        ids: a prompt, (1, T).
+        rows: ids that are compared.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        return "llama.cpp itself was not asked: pip install 'gpt3[llama-cpp]' for that"
+    import torch
+
+    from gpt3.export.comparison import logits
+
+    prompt = ids[:, : min(PROMPT_TOKENS, context - 1) or 1]
+    ours = logits(model, prompt, rows)[0, -1].log_softmax(-1)
+    with LlamaCpp(path, context=context) as llama:
+        theirs = torch.tensor(llama.log_probabilities(prompt[0].tolist(), rows))
+        other = [text for text in HARD_TEXTS if llama.tokenize(text) != tokenizer(text)["input_ids"]]
+    largest = float((ours - theirs).abs().max())
+    ids_line = f"the same token ids on {len(HARD_TEXTS)} hard texts"
+    if other:
+        shown = other[0][:SHOWN_CHARACTERS]
+        ids_line = f"OTHER token ids on {len(other)} of {len(HARD_TEXTS)} hard texts, the first {shown!a}"
+    return f"llama.cpp itself: largest difference of a token's log-probability {largest:.2g}; {ids_line}"
