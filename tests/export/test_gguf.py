@@ -75,9 +75,7 @@ def test_a_banded_models_file_ends_at_its_window(new_model, tokenizer, tmp_path)
     assert write_gguf(new_model(), tokenizer, tmp_path / "m.gguf") == 16
     assert field(tmp_path / "m.gguf", "gpt2.context_length") == 16
     assert read_gguf(tmp_path / "m.gguf").transformer.wpe.weight.shape[0] == 16
-    with pytest.raises(
-        InputError, match=r"see only 16 tokens: --context 17 would be wrong. Use --context 16 or"
-    ):
+    with pytest.raises(InputError, match=r"see only 16 tokens: --context 17 would be wrong. Use --context 16 or"):
         write_gguf(new_model(), tokenizer, tmp_path / "n.gguf", context=17)
     assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
 
