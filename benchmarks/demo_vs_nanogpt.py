@@ -37,7 +37,7 @@ VALIDATION = 0.05
 
 def documents() -> dict[str, list[str]]:
     """The documents of both splits, as the demo run sees them."""
-    from gpt3.corpus.cache import prepare_cached
+    from gpt3.corpus.prepare import prepare_cached
     from gpt3.corpus.shards import open_shards
 
     shards = open_shards(prepare_cached(["wiki"], "gpt2", validation_fraction=VALIDATION))

@@ -34,7 +34,8 @@ WORKERS = 2
 
 
 def run_gpt3(file: str, out: str) -> int:
-    from gpt3.corpus.prepare import PrepareOptions, prepare
+    from gpt3.corpus.options import PrepareOptions
+    from gpt3.corpus.prepare import prepare
     from gpt3.corpus.shards import open_shards
 
     folder = prepare(PrepareOptions(data=[file], out=out, workers=WORKERS))

@@ -19,7 +19,7 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -46,6 +46,8 @@ class Option:
     """The largest value allowed."""
     below: float | None = None
     """Every value must be smaller than this."""
+    known: Callable[[], str] | None = None
+    """Tells what the value may be, besides others such as paths; it replaces ``{known}`` in the option's text."""
     choices: Collection[str] | None = None
     """The values allowed, such as the names of a registry; for a field of type str (or a list of them)."""
     group: str | None = None
@@ -80,12 +82,13 @@ def option(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    known: Callable[[], str] | None = None,
     choices: Collection[str] | None = None,
     group: str | None = None,
     common: bool = False,
 ) -> T:
     """A dataclass field with a default and an `Option`. None as the default means that the option may be left out."""
-    metadata = {_KEY: Option(least, above, most, below, choices, group, common)}
+    metadata = {_KEY: Option(least, above, most, below, known, choices, group, common)}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)  # type: ignore[return-value]
     return dataclasses.field(default=default, metadata=metadata)
@@ -144,6 +147,9 @@ def documentation(options: type[Any]) -> dict[str, str]:
         for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 texts[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value))
+    for each in dataclasses.fields(options):
+        if known := option_of(each).known:
+            texts[each.name] = texts[each.name].replace("{known}", known())
     return texts
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
 from gpt3.contamination.scan import measure
-from gpt3.corpus import ngram_scan
+from gpt3.corpus import ngrams
 from gpt3.corpus.documents import Part
 from gpt3.corpus.task_texts import TaskExample, is_synthetic, ngram_length, read_examples, texts_of
 from gpt3.errors import InputError
@@ -92,7 +92,7 @@ def test_scores_give_the_relative_difference_of_figure_4_2() -> None:
 
 
 def test_several_processes_find_the_same(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ngram_scan, "POOL_BYTES", 0)
+    monkeypatch.setattr(ngrams, "POOL_BYTES", 0)
     path = tmp_path / "a.txt"
     lines = [f"document {i}: the quick brown fox jumps over the lazy dog {i % 3}" for i in range(20)]
     path.write_text("\n<|endoftext|>\n".join(lines))
@@ -238,7 +238,7 @@ def test_a_run_is_known_by_the_text_it_trains_on(tmp_path, monkeypatch: pytest.M
     import yaml
 
     from gpt3.contamination.training_text import find_run, parts_of_run
-    from gpt3.corpus.cache import prepare_cached
+    from gpt3.corpus.prepare import prepare_cached
     from gpt3.corpus.shards import open_shards
     from gpt3.tokenizer.train import train_tokenizer
 

@@ -27,7 +27,7 @@ def run(folder, tmp_path, monkeypatch) -> Path:
 
     import yaml
 
-    from gpt3.corpus.cache import prepare_cached
+    from gpt3.corpus.prepare import prepare_cached
     from gpt3.corpus.shards import open_shards
 
     monkeypatch.chdir(tmp_path)

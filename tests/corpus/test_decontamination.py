@@ -101,11 +101,11 @@ def test_prepare_removes_it_unless_more_than_ten_documents_hold_it(
     assert cli.main([*words, "--decontaminate", benchmark_file(tmp_path)]) == 0  # prepared already
     capsys.readouterr()
     assert cli.main(words) == 2
-    assert "decontaminated" in capsys.readouterr().err
+    assert "--decontaminate was exam (" in capsys.readouterr().err
 
 
 def test_a_missing_benchmark_file_is_named(tmp_path: Path) -> None:
-    from gpt3.corpus.prepare import PrepareOptions
+    from gpt3.corpus.options import PrepareOptions
 
     with pytest.raises(InputError, match=r"--decontaminate nil\.jsonl: no such file"):
         PrepareOptions(decontaminate=["nil.jsonl"])

@@ -8,9 +8,10 @@ import pytest
 import zstandard
 from document_files import COMPRESS, read
 
-from gpt3.corpus import file_parts, formats
+from gpt3.corpus import formats
 from gpt3.corpus.compression import RATIOS, open_stream
-from gpt3.corpus.files import KNOWN, open_files
+from gpt3.corpus.files import open_files
+from gpt3.corpus.records import KNOWN, format_of
 from gpt3.corpus.sources import open_sources
 
 
@@ -98,9 +99,9 @@ def test_a_file_with_a_hash_in_its_name(tmp_path):
 
 
 def test_all_known_suffixes_are_told():
-    assert set(KNOWN.replace(",", "").split()) >= {*formats.READERS, *RATIOS, ".parquet"}
-    assert file_parts.format_of(Path("a.jsonl.GZ")) == ".jsonl"
-    assert file_parts.format_of(Path("a.gz")) is None
+    assert set(KNOWN.replace(",", "").split()) >= {*formats.TEXT, *formats.READERS, *RATIOS, ".parquet"}
+    assert format_of(Path("a.jsonl.GZ")) == ".jsonl"
+    assert format_of(Path("a.gz")) is None
 
 
 # ---- compression

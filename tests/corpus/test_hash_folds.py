@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt3.corpus.assembly import in_split
-from gpt3.corpus.cache import prepare_cached
-from gpt3.corpus.hash_folds import KEYS, fold_keys, parse_fold
-from gpt3.corpus.prepare import PrepareOptions, prepare
+from gpt3.corpus.options import KEYS, PrepareOptions, parse_fold
+from gpt3.corpus.prepare import prepare, prepare_cached
+from gpt3.corpus.segments import fold_keys, in_split
 from gpt3.corpus.shards import documents, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
@@ -99,9 +98,9 @@ def test_folds_in_the_cache_are_apart_and_the_fraction_does_not_matter(made, tmp
 
 def test_a_fold_is_not_another_fold(made, tmp_path):
     prepare(options(made, fold="1/3", out=str(tmp_path / "out")))
-    with pytest.raises(InputError, match=r"another preparation \(fold 1/3 there, 2/3 here\)"):
+    with pytest.raises(InputError, match=r"--fold was 1/3, now 2/3"):
         prepare(options(made, fold="2/3", out=str(tmp_path / "out")))
-    with pytest.raises(InputError, match=r"another preparation \(fold 1/3 there, none here\)"):
+    with pytest.raises(InputError, match="--fold was 1/3, now unset; --validation-fraction was"):
         prepare(options(made, out=str(tmp_path / "out")))
 
 
@@ -114,9 +113,9 @@ def test_too_few_texts_for_the_folds_and_folds_that_are_none(made, tmp_path):
         except InputError as error:
             empty.append(str(error))
     assert len(empty) >= 3
-    assert all("has too few different texts for 5 folds; use fewer folds" in error for error in empty)
+    assert all("has too few different texts for 5 folds. Use fewer folds" in error for error in empty)
     for wrong in ("0/5", "6/5", "1/1", "2", "a/b", "1/1001", ""):
         with pytest.raises(InputError, match=r"--fold .* must be K/N"):
             parse_fold(wrong)
-    with pytest.raises(InputError, match=r"--fold '3' must be K/N.*--shard-tokens 0"):
+    with pytest.raises(InputError, match=r"--shard-tokens 0.*--fold '3' must be K/N"):
         options(made, fold="3", shard_tokens=0)

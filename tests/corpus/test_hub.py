@@ -34,8 +34,8 @@ if impatient:  # the libraries give up at the first failure, and leave it to us
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     hf.http_backoff = functools.partial(hf.http_backoff, max_retries=0)
     hf.http_stream_backoff = functools.partial(hf.http_stream_backoff, max_retries=0)
-    from gpt3.corpus import hub, parquet  # and row groups come in several requests and batches
-    hub.REQUEST_BYTES = parquet.BATCH_BYTES = 10_000
+    from gpt3.corpus import hub, records  # and row groups come in several requests and batches
+    hub.REQUEST_BYTES = records.BATCH_BYTES = 10_000
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
 for ask in asks:
@@ -228,13 +228,13 @@ def test_configurations_splits_and_names(tmp_path):
 
 def test_what_does_not_exist(tmp_path):
     expected = {
-        "hf:me/nothing": ["hf:me/nothing: no such dataset on the hub", "hf auth login"],
+        "hf:me/nothing": ["hf:me/nothing: no such dataset on the Hub", "hf auth login"],
         "hf:me/lines": ["pick one among the available configs", "small", "large"],
         "hf:me/lines:huge": ["huge", "small", "large"],
         "hf:me/lines:large:test": ["test", "train", "held_out"],
-        "hf:me/lines:small::text": ["no column 'text'; there are id, body"],
-        "hf:me/lines:small::id": ["column 'id' is not of strings; those are: body"],
-        "hf:me/tiny:::id": ["column 'id' is not of strings; those are: text, url"],
+        "hf:me/lines:small::text": ["no field 'text'; there are id, body"],
+        "hf:me/lines:small::id": ["field 'id' is int64, not a string; there are id, body"],
+        "hf:me/tiny:::id": ["field 'id' is int64, not a string; there are id, text, url"],
         "hf:me/broken": ["hf:me/broken: ", "its files cannot be read"],
     }
     broken = bytearray(PARQUET["data/test-00000-of-00001.parquet"])
@@ -253,15 +253,15 @@ def test_a_server_that_stays_down(tmp_path):
         REPOSITORIES, lambda method, path, n: 503 if path.endswith(".parquet") and n > 9 else None
     ) as served:
         (answer,) = read(served.endpoint, tmp_path, "hf:me/tiny", impatient=True)
-    assert f"the hub does not answer after {hub.ATTEMPTS} tries" in answer["error"]
+    assert f"the Hub does not answer after {hub.ATTEMPTS} tries" in answer["error"]
 
 
 def test_no_network(tmp_path):
     with LoopbackHub({}) as served:
         endpoint = served.endpoint
     (answer,) = read(endpoint, tmp_path, "fineweb")
-    assert answer["error"].startswith(f"fineweb: the hub does not answer after {hub.ATTEMPTS} tries (")
-    assert "--data wiki" in answer["error"]
+    assert answer["error"].startswith(f"fineweb: the Hub does not answer after {hub.ATTEMPTS} tries (")
+    assert "--data PATH" in answer["error"]
 
 
 def test_switched_off(tmp_path):

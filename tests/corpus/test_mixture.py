@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.corpus.mixture import JoinedSplit, Mixture, read_mixture
-from gpt3.corpus.sampler import WindowSampler
+from gpt3.corpus.order import WindowOrder
 from gpt3.errors import InputError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,7 +42,7 @@ OFFSET = 10**6
 
 
 def mixture(weights, sizes, context=4, seed=0):
-    samplers = [WindowSampler(Source(size, OFFSET * s), context, seed) for s, size in enumerate(sizes)]
+    samplers = [WindowOrder(Source(size, OFFSET * s), context, seed) for s, size in enumerate(sizes)]
     return Mixture(samplers, weights, seed)
 
 
@@ -84,7 +84,7 @@ def test_nothing_repeats_within_a_sources_epoch_and_counts_are_what_is_drawn(pai
     assert [(owners == s).sum() for s in range(len(sizes))] == mixed.counts(length)
     for s, size in enumerate(sizes):
         own = drawn[owners == s]
-        alone = WindowSampler(Source(size, OFFSET * s), 4, seed)
+        alone = WindowOrder(Source(size, OFFSET * s), 4, seed)
         np.testing.assert_array_equal(own, [alone.window(j) for j in range(len(own))] or np.zeros((0, 5)))
         for epoch in range(0, len(own), size // 4):
             inputs = own[epoch : epoch + size // 4, :-1].ravel()
@@ -122,7 +122,7 @@ def test_the_papers_table_2_2():
     assert [spec.name for spec in specs] == list(billions)
     assert [spec.weight for spec in specs] == [60, 22, 8, 8, 3]
     thousandth = 10**6  # sizes and run in thousandths: a token stands for a thousand
-    samplers = [WindowSampler(Source(size * thousandth, 0), 2048, 0) for size in billions.values()]
+    samplers = [WindowOrder(Source(size * thousandth, 0), 2048, 0) for size in billions.values()]
     mixed = Mixture(samplers, [spec.weight for spec in specs], 0)
     epochs = {name: s.epochs for name, s in zip(billions, mixed.shares(300 * thousandth // 2048), strict=True)}
     assert epochs == pytest.approx(

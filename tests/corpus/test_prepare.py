@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3.corpus import preparation, segments
-from gpt3.corpus.prepare import PrepareOptions, prepare, run
+from gpt3.cli.prepare import run
+from gpt3.corpus import prepare as preparation
+from gpt3.corpus import segments
+from gpt3.corpus.options import PrepareOptions
+from gpt3.corpus.prepare import prepare
 from gpt3.corpus.shards import documents, open_shards
 from gpt3.errors import InputError
 from gpt3.tokenizer.loading import load_tokenizer
@@ -163,8 +166,8 @@ def test_workers_do_not_change_a_byte(tmp_path, tokenizer, monkeypatch):
     used = []
     monkeypatch.setattr(
         preparation,
-        "encode_in_processes",
-        lambda *a, whole=preparation.encode_in_processes: (used.append(a[4]), whole(*a)),
+        "share",
+        lambda *a, whole=preparation.share: (used.append(a[3]), whole(*a)),
     )
     for workers in (2, 3):
         out = str(tmp_path / f"with{workers}")
@@ -191,9 +194,9 @@ def test_a_mixture_is_counted_by_source(tmp_path, tokenizer):
 
 
 def test_a_reader_that_gives_empty_documents_has_them_counted():
-    text = segments.Text(["a", "", " \n", "b"])
-    assert text.batch()[0] == ["a", "b"]
-    assert (text.read, text.dropped_empty, text.ended) == (4, 2, True)
+    batches = segments.Batches(["a", "", " \n", "b"])
+    assert batches.next()[0] == ["a", "b"]
+    assert (batches.read, batches.dropped_empty, batches.ended) == (4, 2, True)
 
 
 def test_a_finished_preparation_is_not_repeated(tmp_path, tokenizer, capsys, monkeypatch):
@@ -203,7 +206,7 @@ def test_a_finished_preparation_is_not_repeated(tmp_path, tokenizer, capsys, mon
     before = contents(prepare(options))
     monkeypatch.setattr(preparation.Preparation, "_make", None)
     assert contents(prepare(options)) == before
-    assert "prepared already" in capsys.readouterr().err
+    assert "Using prepared data" in capsys.readouterr().err
     run(options)
     assert "20 documents" not in capsys.readouterr().out.splitlines()[0]
 
@@ -214,10 +217,10 @@ def test_another_preparation_in_the_way_is_refused_and_named(tmp_path, tokenizer
     options = PrepareOptions(data=[data], out=str(tmp_path / "o"), tokenizer=tokenizer)
     before = contents(prepare(options))
     for change, message in [
-        ({"validation_fraction": 0.5}, r"another preparation \(validation-fraction 0.005 there, 0.5 here\)"),
-        ({"shard_tokens": 77}, "shard-tokens 100000000 there, 77 here"),
-        ({"tokenizer": "gpt2"}, r"tokenizer \w{12} there, \w{12} \(gpt2\) here"),
-        ({"data": [other]}, r"data \S*a\.jsonl there, \S*other\.jsonl here"),
+        ({"validation_fraction": 0.5}, "prepared with other options: --validation-fraction was 0.005, now 0.5"),
+        ({"shard_tokens": 77}, "--shard-tokens was 100000000, now 77"),
+        ({"tokenizer": "gpt2"}, r"--tokenizer was \w{12}, now \w{12}"),
+        ({"data": [other]}, r"--data was \S*a\.jsonl, now \S*other\.jsonl"),
     ]:
         with pytest.raises(InputError, match=message):
             prepare(dataclasses.replace(options, **change))
@@ -263,7 +266,7 @@ def test_a_disk_too_small_is_seen_ahead(tmp_path, tokenizer, monkeypatch, free, 
 
 
 def test_all_wrong_options_are_told_at_once():
-    with pytest.raises(InputError, match=r"--data is empty.*--validation-fraction 1\.5.*--shard-tokens 0.*--workers 0"):
+    with pytest.raises(InputError, match=r"--validation-fraction 1\.5.*--shard-tokens 0.*--workers 0.*--data is empty"):
         PrepareOptions(data=[], validation_fraction=1.5, shard_tokens=0, workers=0)
 
 
@@ -282,8 +285,8 @@ def test_the_tokenizer_beside_the_shards_must_be_theirs(tmp_path, tokenizer):
 
 def test_neither_options_nor_shards_nor_workers_import_torch():
     code = (
-        "import sys; from gpt3.corpus.prepare import PrepareOptions; heavy = {'numpy', 'transformers'} & set(sys.modules);"
-        "import gpt3.corpus.pool, gpt3.corpus.preparation, gpt3.corpus.cache, gpt3.corpus.sampler;"
+        "import sys; from gpt3.corpus.options import PrepareOptions; heavy = {'numpy', 'transformers'} & set(sys.modules);"
+        "import gpt3.corpus.pool, gpt3.corpus.prepare, gpt3.corpus.order;"
         "from gpt3.tokenizer.encoder import Encoder; from gpt3.tokenizer.loading import load_tokenizer;"
         "Encoder(load_tokenizer('gpt2')).encode_batch(['a']);"
         "print(heavy, 'torch' in sys.modules)"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt3.corpus import cache, preparation
-from gpt3.corpus.cache import cache_folder, prepare_cached
+from gpt3.corpus import manifest
+from gpt3.corpus.options import PrepareOptions
+from gpt3.corpus.prepare import Preparation, cache_folder, prepare_cached
 from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError
 from gpt3.tokenizer.train import train_tokenizer
@@ -56,16 +57,14 @@ def test_found_again_and_made_anew_when_anything_changes(tmp_path, own, monkeypa
     assert others[3] == first  # the number of workers changes nothing
     write(tmp_path / "a.jsonl", 31)
     others[3] = prepare_cached(data, own)
-    monkeypatch.setattr(cache.manifest, "VERSION", 2)
-    others.append(cache_folder() / "shards" / cache.folder_name(preparation.Preparation(
-        preparation.PrepareOptions(data=[data], tokenizer=own)
-    )))  # fmt: skip
+    monkeypatch.setattr(manifest, "VERSION", 2)
+    others.append(cache_folder() / "shards" / Preparation(PrepareOptions(data=[data], tokenizer=own)).cache_name())
     assert len({first, *others}) == 6
 
 
 def test_two_at_once_do_the_work_once(tmp_path, own):
     data = write(tmp_path / "a.jsonl", 20_000)
-    code = f"from gpt3.corpus.cache import prepare_cached; print(prepare_cached({data!r}, {own!r}))"
+    code = f"from gpt3.corpus.prepare import prepare_cached; print(prepare_cached({data!r}, {own!r}))"
     both = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -75,7 +74,7 @@ def test_two_at_once_do_the_work_once(tmp_path, own):
     folders = {Path(out.strip()) for out, _ in results}
     assert len(folders) == 1
     assert open_shards(folders.pop(), verify=True).split("train").documents > 19_000
-    assert sum("prepared already" in errors for _, errors in results) == 1
+    assert sum("Using prepared data" in errors for _, errors in results) == 1
     assert len(list((tmp_path / "cache" / "shards").iterdir())) == 1
 
 

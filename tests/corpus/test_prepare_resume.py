@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gpt3.corpus import segments
-from gpt3.corpus.prepare import PrepareOptions, prepare
+from gpt3.corpus.options import PrepareOptions
+from gpt3.corpus.prepare import prepare
 from gpt3.corpus.shards import ShardWriter, open_shards
 from gpt3.errors import InputError
 from gpt3.tokenizer.train import train_tokenizer
@@ -23,9 +24,10 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="ne
 
 KILLED_AT_FILE_OPERATIONS = """
 import json, os, signal, sys
-import gpt3.corpus.preparation, transformers, tokenizers  # loaded once, before the forks
+import gpt3.corpus.prepare, transformers, tokenizers  # loaded once, before the forks
 from gpt3.corpus import segments
-from gpt3.corpus.prepare import PrepareOptions, prepare
+from gpt3.corpus.options import PrepareOptions
+from gpt3.corpus.prepare import prepare
 from gpt3.corpus.shards import open_shards
 
 segments.SEGMENT_BYTES, segments.BATCH_BYTES = 6000, 2000
@@ -170,7 +172,9 @@ def test_an_interrupted_preparation_of_other_data_is_not_mixed_in(tmp_path, opti
         prepare(asked)
     monkeypatch.setattr(segments, "encode", encode)
     other = {**options, "data": options["data"][:1], "out": str(tmp_path / "out")}
-    with pytest.raises(InputError, match=r"out\.preparing holds another preparation, unfinished .*--resume never"):
+    with pytest.raises(
+        InputError, match=r"out\.preparing, unfinished, was prepared with other options: .*--resume never"
+    ):
         prepare(PrepareOptions(**other))
     folder = prepare(PrepareOptions(**other, resume="never"))
     assert [source["name"] for source in open_shards(folder, verify=True).manifest.sources] == other["data"]
@@ -178,8 +182,9 @@ def test_an_interrupted_preparation_of_other_data_is_not_mixed_in(tmp_path, opti
 
 POOLED = """
 import json, sys
-from gpt3.corpus import preparation
-from gpt3.corpus.prepare import PrepareOptions, prepare
+from gpt3.corpus import prepare as preparation
+from gpt3.corpus.options import PrepareOptions
+from gpt3.corpus.prepare import prepare
 from gpt3.errors import InputError, RunError
 preparation.POOL_BYTES = 0
 try:
@@ -261,7 +266,7 @@ def test_processes_killed_in_the_middle(tmp_path, pooled):
     process = start_pooled(pooled)
     errors = process.communicate()[1]
     assert process.returncode == 0, errors
-    assert "going on behind" in errors
+    assert "Resuming after" in errors
     assert contents(tmp_path / "out") == whole
 
 
@@ -272,7 +277,7 @@ def test_control_c_stops_all_processes_quietly(tmp_path, pooled):
     workers = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     errors = process.communicate(timeout=60)[1]
-    assert "out.preparing keeps what is done" in errors
+    assert "out.preparing. Run the same command to resume." in errors
     assert (
         errors.count("Traceback") <= 1
     )  # the parent's own, of KeyboardInterrupt, which the command line turns into 130

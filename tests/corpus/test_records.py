@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.corpus.files import open_files
-from gpt3.corpus.json_values import JsonValues
+from gpt3.corpus.formats import JsonValues
 
 
 @settings(max_examples=200, deadline=None)

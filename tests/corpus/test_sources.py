@@ -69,7 +69,7 @@ def test_round_trip_parquet(documents, group, part, kind, tmp_path):
     file.write_bytes(as_parquet(documents, group, kind))
     source = open_files(str(file), part_bytes=part)
     assert read(source) == documents
-    pieces = [piece for part in source.parts() for piece in part.pieces]
+    pieces = [piece for part in source.parts() for piece in part.stretches]
     assert [piece.start for piece in pieces] == [0, *[piece.stop for piece in pieces[:-1]]]
     assert pieces[-1].stop == -(-len(documents) // group)
     for start in (1, len(documents)):
@@ -88,7 +88,7 @@ def test_any_cut_into_byte_ranges(suffix, data, part, tmp_path):
     file.write_bytes(write(documents))
     source = open_files(str(file), part_bytes=part)
     assert read(source) == documents
-    pieces = [piece for part in source.parts() for piece in part.pieces]
+    pieces = [piece for part in source.parts() for piece in part.stretches]
     assert sum(piece.size for piece in pieces) == file.stat().st_size == source.size_bytes()
     longest = max(len(line) for line in write(documents).split(b"\n<|endoftext|>" if "t" in suffix[:2] else b"\n"))
     assert all(piece.size <= part + 2 * longest + 40 for piece in pieces)

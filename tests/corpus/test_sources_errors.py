@@ -45,7 +45,11 @@ def test_nothing_is_named(spec):
 
 
 def test_missing(tmp_path):
-    check(tmp_path / "nothing.txt", "nothing.txt: no such file or folder", "wiki, fineweb and hf:owner/name")
+    check(
+        tmp_path / "nothing.txt",
+        "nothing.txt: no such file or folder",
+        "known sources are wiki, fineweb[:CONFIG], hf:OWNER/NAME",
+    )
     check("wikki", "wikki: no such file or folder", "wiki")
     check(tmp_path / "*.txt", "*.txt: no file matches this pattern")
     check(f"wiki,{tmp_path / 'nothing.txt'}", "nothing.txt: no such file")
@@ -69,6 +73,7 @@ def test_empty(tmp_path):
         ("a.jsonl", b'{"text": ""}\n{"text": null}\n\n'),
         ("a.json", b"[]"),
         ("a.csv", b"text,id\n"),
+        ("a.tsv", b"id\tbody\tx\n"),
         ("a.parquet", as_parquet([])),
         ("a.parquet", as_parquet([None, " "])),
     ],
@@ -215,7 +220,7 @@ def test_zstd_without_its_package(tmp_path, monkeypatch):
         ("a.jsonl", b'{"text": "one"}\n{"text": ["x"]}\n', "line 2: field 'text' is a list, not a string"),
         ("a.jsonl", b'{"text": "one"}\n[1]\n', "line 2: expected an object or a string, found a list"),
         ("a.jsonl", b'{"text": "one"}\n{"text": "\\ud800"}\n', "line 2: the escape \\ud800 is half a character"),
-        ("a.jsonl", b'[{"text": "one"},\n{"text": "two"}]', "line 1: a list, not an object; if the whole file"),
+        ("a.jsonl", b'[{"text": "one"},\n{"text": "two"}]', "line 1: a list, not an object. If the whole file"),
         ("a.jsonl", b'{"a": "one", "b": "x"}\n', "line 1: which field is the text? none is called 'text'; there are a, b"),
         ("a.jsonl", b'{"a": 1}\n', "line 1: which field is the text?"),
         ("a.json", b'[{"text": "one"},\n\n{"txt": "two"}]', "line 3: no field 'text'; there are txt"),
@@ -226,10 +231,12 @@ def test_zstd_without_its_package(tmp_path, monkeypatch):
         ("a.json", b'["one",]', "line 1: not JSON: "),
         ("a.json", b'["one", "\\udfff"]', "line 1: the escape \\udfff is half a character"),
         ("a.json", b"plain text", "line 1: not JSON: "),
-        ("a.csv", b"a,b\n1,2\n", "which column is the text? none is called 'text'; there are a, b"),
+        ("a.csv", b"a,b\n1,2\n", "line 2: which field is the text? none is called 'text'; there are a, b"),
         ("a.csv", b"id,text\n1,one\n2\n", "line 3: 1 columns where the header has 2"),
+        ("a.csv", b"id,text\n1,one\n2,two,3\n", "line 3: 3 columns where the header has 2"),
+        ("a.csv", b"text,id,text\none,1,two\n", "line 1: two columns are called 'text'"),
         ("a.csv", b'id,text\n1,one\n2,"two\n', "line 3: not CSV: unexpected end of data"),
-        ("a.tsv", b"id\tbody\tx\n", "which column is the text? none is called 'text'; there are id, body, x"),
+        ("a.tsv", b"id\tbody\tx\n1\t2\t3\n", "line 2: which field is the text? none is called 'text'; there are id, body, x"),
     ],
 )  # fmt: skip
 def test_bad_records(tmp_path, name, data, expected):
@@ -251,12 +258,12 @@ def test_fields_that_are_not_there(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one")
     check(f"{tmp_path / 'a.txt'}#text", "a.txt#text: text files have no field 'text'")
     (tmp_path / "a.csv").write_bytes(b"id,text\n1,2\n")
-    check(f"{tmp_path / 'a.csv'}#body", "a.csv: no column 'body'; there are id, text")
+    check(f"{tmp_path / 'a.csv'}#body", "a.csv: line 2: no field 'body'; there are id, text")
     (tmp_path / "a.parquet").write_bytes(as_parquet(["one"]))
-    check(f"{tmp_path / 'a.parquet'}#body", "a.parquet: no column 'body'; there are id, text")
-    check(f"{tmp_path / 'a.parquet'}#id", "a.parquet: column 'id' is int64, not a string")
+    check(f"{tmp_path / 'a.parquet'}#body", "a.parquet: no field 'body'; there are id, text")
+    check(f"{tmp_path / 'a.parquet'}#id", "a.parquet: field 'id' is int64, not a string")
     pyarrow.parquet.write_table(pyarrow.table({"a": ["one"], "b": ["two"]}), tmp_path / "b.parquet")
-    check(tmp_path / "b.parquet", "b.parquet: which column is the text? none is called 'text'; there are a, b")
+    check(tmp_path / "b.parquet", "b.parquet: which field is the text? none is called 'text'; there are a, b")
 
 
 def test_many_fields_are_told_in_short(tmp_path):

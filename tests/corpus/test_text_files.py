@@ -6,7 +6,7 @@ import random
 import pytest
 from document_files import as_text, read
 
-from gpt3.corpus import file_parts, formats
+from gpt3.corpus import files, formats
 from gpt3.corpus.files import open_files
 
 
@@ -45,7 +45,7 @@ def test_a_separator_is_a_line_of_its_own(tmp_path):
 
 def test_an_endless_line_is_cut_in_parts_too(tmp_path, monkeypatch):
     """No character is cut, and nothing lost."""
-    monkeypatch.setattr(file_parts, "SEARCH_BYTES", 100)
+    monkeypatch.setattr(files, "SEARCH_BYTES", 100)
     text = "日本語🙂é" * 3000
     (tmp_path / "line.txt").write_text(text, encoding="utf-8")
     for part_bytes in range(5000, 5020):
@@ -56,7 +56,7 @@ def test_an_endless_line_is_cut_in_parts_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("blank", ["\n\n", "\r\n\r\n", "\n"])
 def test_parts_of_a_book_begin_with_paragraphs(tmp_path, monkeypatch, blank):
-    monkeypatch.setattr(file_parts, "SEARCH_BYTES", 1000)
+    monkeypatch.setattr(files, "SEARCH_BYTES", 1000)
     paragraphs = [f"Paragraph {number} is of some words." for number in range(2000)]
     (tmp_path / "book.txt").write_text(blank.join(paragraphs), encoding="utf-8", newline="")
     documents = read(open_files(str(tmp_path / "book.txt"), part_bytes=10_000))

@@ -3,13 +3,16 @@
 import hashlib
 import lzma
 import re
+import runpy
+from pathlib import Path
 
 import pytest
 
 from gpt3.corpus import wiki
 from gpt3.corpus.sources import open_sources
-from gpt3.corpus.wiki_cleaning import clean
 from gpt3.errors import InputError
+
+clean = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "wiki_corpus.py"))["clean"]
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_a_bad_row_and_a_model_without_tokenizer_are_one_line(folder, tmp_path, 
     command = ["eval", "--tasks", "piqa", "--data-dir", str(tmp_path), "--shots", "0", "--limit", "1"]
     assert cli.main([*command, "--model", str(folder)]) == 2
     error = capsys.readouterr().err
-    assert f"{tmp_path / 'piqa.jsonl'}, line 2: the right option is 7, but there are 2" in error
+    assert f"{tmp_path / 'piqa.jsonl'}: line 2: the right option is 7, but there are 2" in error
     assert error.count("\n") == 1
     (tmp_path / "piqa.jsonl").write_text(json.dumps(good) + "\n", encoding="utf-8")
     mute = tmp_path / "mute"

@@ -120,7 +120,7 @@ def test_tasks_come_from_the_hub_once_and_what_it_cannot_give_is_told(tmp_path: 
     for name, answer in zip(good, found, strict=True):
         check(name, answer, tmp_path / name)
     assert "piqa (dataset baber/piqa)" in columns["error"]
-    assert "hellaswag (dataset Rowan/hellaswag): no such dataset on the hub" in missing["error"]
+    assert "hellaswag (dataset Rowan/hellaswag): no such dataset on the Hub" in missing["error"]
     assert "hf download --repo-type dataset aps/super_glue" in gone["error"]
     for answer, name in ((columns, "piqa"), (gone, "rte")):
         assert f"and give --data-dir, a folder with {name}.jsonl" in answer["error"]

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt3.corpus.sources import open_rows
 from gpt3.errors import InputError
 from gpt3.finetuning.catalogue import about
 from gpt3.finetuning.conversations import Conversation, RowError, to_conversation, to_preference
 from gpt3.finetuning.filters import FirstOfItsKind, FirstSeen, english, length, no_refusal
 from gpt3.finetuning.gathering import Collection, gather, is_held_out, parse_spec, weighted
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.rows import file_rows
 from gpt3.tokenizer.chat_template import Message
 
 text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).filter(
@@ -157,7 +157,7 @@ def test_files_of_all_formats_hold_the_same_rows(tmp_path: Path) -> None:
         writer.writerows(rows)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     for path in tmp_path.iterdir():
-        assert [row for _, row in file_rows(str(path))] == rows, path
+        assert [row for _, row in open_rows(str(path))] == rows, path
 
 
 def test_bad_files_are_refused_in_one_line_that_names_the_place(tmp_path: Path) -> None:
@@ -169,9 +169,9 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(tmp_path: Path) 
         ),
         "columns.jsonl": ('{"a": 1}', "found: a"),
         "broken.jsonl": (good + "{", "broken.jsonl: line 2: not JSON"),
-        "list.jsonl": ("[1]", "expected an object"),
+        "list.jsonl": ("[1]", "a list, not an object"),
         "empty.jsonl": ("", "no rows"),
-        "x.txt": ("hello", "hold no conversations"),
+        "x.txt": ("hello", "text files have no fields"),
         "wide.csv": ("prompt,response\na,b\na,b,c\n", "wide.csv: line 3: 3 columns where the header has 2"),
     }
     for name, (content, needle) in cases.items():
@@ -181,7 +181,8 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(tmp_path: Path) 
         assert needle in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(
-        InputError, match=r"no such file or folder \(nor a source's name: those are wiki-qa, helpsteer, .*hh-rlhf"
+        InputError,
+        match=r"no such file or folder, and no source is called so; known sources are wiki-qa, helpsteer, .*hh-rlhf",
     ):
         gathered(["helpster"])
     (tmp_path / "latin.jsonl").write_bytes(good.encode() + b'{"prompt": "\xe9", "response": "b"}')

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 
-from gpt3.corpus.prepare import PrepareOptions, prepare
+from gpt3.corpus.options import PrepareOptions
+from gpt3.corpus.prepare import prepare
 from gpt3.corpus.shards import open_shards
 from gpt3.corpus.wiki import articles, document
 from gpt3.finetuning.catalogue import is_validation, wiki_questions

@@ -121,7 +121,7 @@ def _write_tokens(options: BenchTrainOptions, case: Case, path: Path) -> Path:
         generator = np.random.default_rng(options.seed)
         windows = generator.integers(0, vocabulary, (count, case.context + 1), dtype=np.int64)
     else:
-        from gpt3.corpus.sampler import WindowSampler
+        from gpt3.corpus.order import WindowOrder
         from gpt3.corpus.shards import open_shards
 
         shards = open_shards(options.data)
@@ -130,7 +130,7 @@ def _write_tokens(options: BenchTrainOptions, case: Case, path: Path) -> Path:
                 f"--data {options.data} has a vocabulary of {shards.vocab_size:,}, {case.model} one of {vocabulary:,}; "
                 "prepare it with the model's tokenizer"
             )
-        windows = WindowSampler(shards.split("train"), case.context, options.seed).batch(range(count))
+        windows = WindowOrder(shards.split("train"), case.context, options.seed).batch(range(count))
     path.write_bytes(windows.tobytes())
     return path
 

@@ -126,7 +126,7 @@ def line_editing() -> Iterator[None]:
     except ImportError:
         yield
         return
-    from gpt3.corpus.cache import cache_folder
+    from gpt3.corpus.prepare import cache_folder
 
     path = cache_folder() / "chat_history"
     with contextlib.suppress(OSError):

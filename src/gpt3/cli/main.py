@@ -78,8 +78,8 @@ COMMANDS = {
     ),
     "prepare": Command(
         "turn documents into token shards",
-        "gpt3.corpus.prepare:PrepareOptions",
-        "gpt3.corpus.prepare:run",
+        "gpt3.corpus.options:PrepareOptions",
+        "gpt3.cli.prepare:run",
     ),
     "contamination": Command(
         "which benchmark examples stand in the training text",

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt3.corpus.documents import Part
-from gpt3.corpus.ngram_scan import Sighting, scan_parts
-from gpt3.corpus.ngrams import NgramIndex, words
+from gpt3.corpus.ngrams import NgramIndex, Sighting, scan_parts, words
 from gpt3.corpus.task_texts import SHORTEST, TaskExample, is_synthetic, ngram_length
 from gpt3.errors import InputError
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 
 from gpt3.corpus.documents import Part
-from gpt3.corpus.shard_source import ShardPart, is_shard_folder
-from gpt3.corpus.shards import ShardFolder, open_shards
+from gpt3.corpus.manifest import is_shard_folder
+from gpt3.corpus.shards import ShardFolder, ShardSource, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
 
@@ -34,10 +34,7 @@ def parts_of_data(data: Sequence[str]) -> list[Part]:
 def parts_of_shards(folder: ShardFolder) -> list[Part]:
     """The shards of the training split, read back as text."""
     folder.tokenizer()  # refuses one that reads the ids as other text
-    return [
-        ShardPart(str(folder.path / shard.file), shard.text_bytes, folder.path, "train", number, folder.manifest)
-        for number, shard in enumerate(folder.manifest.splits["train"].shards)
-    ]
+    return ShardSource(str(folder.path), folder.path, folder.manifest).parts_of("train")
 
 
 def find_run(model: str | None) -> Path:

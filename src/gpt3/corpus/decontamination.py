@@ -18,8 +18,7 @@ import numpy as np
 
 from gpt3 import durable
 from gpt3.corpus.documents import Part
-from gpt3.corpus.ngram_scan import scan_parts
-from gpt3.corpus.ngrams import Array, NgramIndex
+from gpt3.corpus.ngrams import Array, NgramIndex, scan_parts
 
 GRAM = 13
 """Words of a colliding N-gram."""

@@ -1,35 +1,28 @@
-"""What every text source looks like from outside: a `Source` of `Part`s of documents."""
+"""What every source of text looks like from outside: a `Source` of `Part`s of documents."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gpt3.errors import InputError
 
 PART_BYTES = 64 * 1024 * 1024
-"""Large files are cut into parts of at most about this many bytes, so that worker processes share them."""
+"""Large files are cut into parts of about this many bytes, so that worker processes share them."""
 
 
-class RecordError(Exception):
-    """A record that cannot be used: `line` is its number in the stream, from 1 (a table's row; 0: all of it); `what` says why.
-
-    Readers of formats raise it; the source that knows the file turns it into an `InputError`.
-    """
-
-    def __init__(self, line: int, what: str) -> None:
-        super().__init__(line, what)
-        self.line = line
-        self.what = what
+def not_blank(texts: Iterable[str | None]) -> Iterator[str]:
+    """The texts without nulls, empty ones and those of white space alone, which are no documents."""
+    return (text for text in texts if text and not text.isspace())
 
 
 class Part(ABC):
-    """A stretch of a source that one worker reads from its beginning to its end. Picklable.
+    """A piece of a source that one worker reads from its beginning to its end. Picklable.
 
     Attributes:
         name: what progress and error messages call it.
-        size: bytes of uncompressed text, an estimate where only that is known, None where not even that is.
+        size: bytes of uncompressed text; an estimate for compressed files, None if nothing is known.
     """
 
     name: str
@@ -37,7 +30,7 @@ class Part(ABC):
 
     @abstractmethod
     def documents(self) -> Iterator[str]:
-        """Yield the documents' texts in a fixed order. None is empty or white space alone."""
+        """Yield the documents' texts in a fixed order, none of them empty or blank (see `not_blank`)."""
 
     def read(self, start: int = 0) -> Iterator[str]:
         """Yield the documents but for the first `start`.
@@ -52,21 +45,27 @@ class Part(ABC):
         yield from documents
 
 
+def total_size(parts: Sequence[Part]) -> int | None:
+    """Bytes of text in all parts together; None if that is not known of every part."""
+    sizes = [part.size for part in parts]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
 class Source(ABC):
-    """One thing that `--data` names: the embedded corpus, some files, a dataset of the hub. Picklable.
+    """One thing that `--data` names: the embedded corpus, some files, a dataset of the Hub. Picklable.
 
     Attributes:
-        name: the name or path it was asked for by.
+        name: the name or path given.
     """
 
     name: str
 
     @abstractmethod
     def parts(self) -> list[Part]:
-        """The parts in reading order; the same list every time while the source's content stays."""
+        """The parts in reading order; the same list every time while the source's content stays the same."""
 
     def check(self) -> None:
-        """Read up to the first document, so that what cannot be read is said before the work begins.
+        """Read up to the first document, so that an unreadable source is reported before the work begins.
 
         Raises:
             InputError: there is no document, or the first one cannot be read.
@@ -78,9 +77,9 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """A sha256 in hex that changes when the content may have changed (paths, sizes, times; a dataset's revision)."""
 
-    @abstractmethod
     def size_bytes(self) -> int | None:
-        """Bytes of uncompressed text, estimated where it must be, or None where nothing is known."""
+        """Bytes of uncompressed text, estimated for compressed files; None if nothing is known."""
+        return total_size(self.parts())
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -4,52 +4,45 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gpt3.corpus import formats
-from gpt3.corpus.documents import PART_BYTES, Part, Source
-from gpt3.corpus.file_parts import File, FilePart, Piece, cut_file, describe_file, find_field, format_of
+from gpt3.corpus.compression import RATIOS, open_stream
+from gpt3.corpus.documents import PART_BYTES, Part, Source, not_blank
+from gpt3.corpus.formats import TEXT
+from gpt3.corpus.records import (
+    KNOWN,
+    PARQUET,
+    explained,
+    format_of,
+    open_parquet,
+    parquet_records,
+    row_groups,
+    text_column,
+)
 from gpt3.errors import InputError
 
-KNOWN = ".txt .md .jsonl .ndjson .json .csv .tsv .parquet, all but .parquet also with .gz .xz .bz2 .zst"
-
-SOURCES = "wiki, fineweb and hf:owner/name"
-
-
-def open_files(spec: str, text_field: str | None = None, part_bytes: int = PART_BYTES) -> FileSource:
-    """Open the files a path or a pattern names.
-
-    Args:
-        spec: a file, a folder or a pattern (``**`` for any folders); ``#FIELD`` behind it names the field of the text.
-        text_field: the field of the text where `spec` names none.
-        part_bytes: size of a part.
-
-    Raises:
-        InputError: nothing is there, nothing of a known format, nothing to read, or no telling which field is the text.
-    """
-    pattern, field = spec, text_field
-    if "#" in spec and not os.path.lexists(Path(spec).expanduser()):
-        pattern, field = spec.rsplit("#", 1)
-    paths, skipped = find_files(pattern)
-    if pattern != spec and any(format_of(path) in formats.WITHOUT_FIELDS for path in paths):
-        raise InputError(f"{spec}: text files have no field {field!r}; leave out the '#{field}'")
-    files = [describe_file(path) for path in paths]
-    if not any(file.size for file in files):
-        raise InputError(
-            f"{pattern}: no text, the file is empty" if len(files) == 1 else f"{pattern}: all files are empty"
-        )
-    return FileSource(spec, tuple(files), skipped, field, part_bytes)
+SEARCH_BYTES = 1024 * 1024
+"""How far after a text file's even cut a better place is looked for."""
 
 
-def find_files(pattern: str, sources: str = SOURCES) -> tuple[list[Path], int]:
+# ---- which files
+
+
+def find_files(pattern: str, sources: Sequence[str] = ()) -> tuple[list[Path], int]:
     """The files a path or pattern names, sorted, each once; and how many in folders are of no known format.
 
-    `sources`: what else could have been named, for the message where nothing is there.
+    Args:
+        sources: names that could have been given instead of files, for the error message.
+
+    Raises:
+        InputError: nothing is there, or nothing of a known format.
     """
     path = Path(pattern).expanduser()
     if os.path.lexists(path):
@@ -59,24 +52,23 @@ def find_files(pattern: str, sources: str = SOURCES) -> tuple[list[Path], int]:
         if not matches:
             raise InputError(f"{pattern}: no file matches this pattern")
     else:
-        raise InputError(f"{pattern}: no such file or folder (nor a source's name: those are {sources})")
+        known = f", and no source is called so; known sources are {', '.join(sources)}" if sources else ""
+        raise InputError(f"{pattern}: no such file or folder{known}")
     if matches == [path] and not path.is_dir():
         if format_of(path) is None:
             raise InputError(f"{pattern}: unknown kind of file {''.join(path.suffixes[-2:])!r}; known are {KNOWN}")
         return matches, 0
     found: set[Path] = set()
     for match in matches:
-        found.update(walk(match) if match.is_dir() else [match])
-    known = sorted(path for path in found if format_of(path) is not None)
-    if not known:
-        what = (
-            "the folder is empty" if not found else f"none of {len(found)} files is of a known kind; known are {KNOWN}"
-        )
+        found.update(_walk(match) if match.is_dir() else [match])
+    readable = sorted(path for path in found if format_of(path) is not None)
+    if not readable:
+        what = f"none of {len(found)} files is of a known kind; known are {KNOWN}" if found else "the folder is empty"
         raise InputError(f"{pattern}: {what}")
-    return known, len(found) - len(known)
+    return readable, len(found) - len(readable)
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[Path]:
     """All files under a folder, hidden ones (a dot first) left out, links followed."""
 
     def refuse(error: OSError) -> None:
@@ -91,6 +83,199 @@ def walk(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in files if not name.startswith("."))
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was found: path, suffix of its format, bytes on disk, time of its last change (ns)."""
+
+    path: Path
+    format: str
+    size: int
+    changed: int
+
+    @classmethod
+    def at(cls, path: Path) -> File:
+        """The file at `path`, of a known format."""
+        with explained(path):
+            stat = path.stat()
+        return cls(path, str(format_of(path)), stat.st_size, stat.st_mtime_ns)
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of text in it, estimated if it is compressed."""
+        return int(self.size * RATIOS.get(self.path.suffix.lower(), 1.0))
+
+
+# ---- stretches of files
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A file or a stretch of one.
+
+    Attributes:
+        file: the file.
+        field: the field of the text, if its format has fields.
+        start: first byte of a plain file that is cut, first row group of parquet.
+        stop: the byte or row group to stop before; None: the file's end.
+        size: bytes of text, estimated for compressed files.
+    """
+
+    file: File
+    field: str | None
+    start: int
+    stop: int | None
+    size: int
+
+    def documents(self) -> Iterator[str]:
+        """Yield the texts in it."""
+        with explained(self.file.path, 0 if self.file.format == PARQUET else self.start):
+            yield from not_blank(self._texts())
+
+    def _texts(self) -> Iterator[str | None]:
+        if self.file.format == PARQUET:
+            with open_parquet(self.file.path) as table:
+                column = text_column(table, self.field)
+                stop = table.num_row_groups if self.stop is None else self.stop
+                yield from (text for _, text in parquet_records(table, column, self.start, stop))
+            return
+        with open_stream(self.file.path, self.start, self.stop) as stream:
+            if self.file.format in TEXT:
+                yield from formats.read_text(stream)
+            else:
+                yield from formats.texts(formats.READERS[self.file.format](stream), self.field)
+
+
+@dataclass(frozen=True)
+class FilePart(Part):
+    """What one worker reads: a stretch of a large file, or several small files."""
+
+    name: str
+    size: int | None
+    stretches: tuple[Stretch, ...]
+
+    @classmethod
+    def of(cls, stretches: list[Stretch]) -> FilePart:
+        """Some stretches, named after the first."""
+        first = stretches[0]
+        name = str(first.file.path)
+        if first.stop is not None and (first.start or len(stretches) > 1 or first.file.format != PARQUET):
+            name += f"[{first.start}:{first.stop}]"
+        if len(stretches) > 1:
+            name += f" and {len(stretches) - 1} more"
+        return cls(name, sum(stretch.size for stretch in stretches), tuple(stretches))
+
+    def documents(self) -> Iterator[str]:
+        """Yield the texts of all stretches."""
+        for stretch in self.stretches:
+            yield from stretch.documents()
+
+
+def cut_file(file: File, field: str | None, part_bytes: int) -> Iterator[Stretch]:
+    """Cut a file into stretches of at most about `part_bytes`; one that cannot be cut is one stretch."""
+    if file.format == PARQUET:
+        yield from _cut_parquet(file, field, part_bytes)
+    elif file.path.suffix.lower() not in RATIOS and file.format in formats.BY_LINE and file.size > part_bytes:
+        with explained(file.path):
+            cuts = [0, *_find_cuts(file, part_bytes), file.size]
+        for start, stop in itertools.pairwise(cuts):
+            yield Stretch(file, field, start, stop, stop - start)
+    else:
+        yield Stretch(file, field, 0, None, file.text_bytes)
+
+
+def _cut_parquet(file: File, field: str | None, part_bytes: int) -> Iterator[Stretch]:
+    """Cut a parquet file into ranges of row groups."""
+    with explained(file.path), open_parquet(file.path) as table:
+        column = text_column(table, field)
+        sizes = [size for _, size in row_groups(table, column)]
+    start = size = 0
+    for index, group in enumerate(sizes):
+        if size and size + group > part_bytes:
+            yield Stretch(file, column, start, index, size)
+            start, size = index, 0
+        size += group
+    if start < len(sizes):
+        yield Stretch(file, column, start, len(sizes), size)
+
+
+def _find_cuts(file: File, part_bytes: int) -> list[int]:
+    """Byte offsets, increasing, at which to cut a plain file: at ends of lines, in text files at the ends of documents."""
+    count = -(-file.size // part_bytes)
+    find = _find_text_cut if file.format in TEXT else _find_line_end
+    cuts: list[int] = []
+    with open_stream(file.path) as stream:
+        for index in range(1, count):
+            even = file.size * index // count
+            if cuts and even <= cuts[-1]:  # within a long line that the last cut passed over
+                continue
+            stream.seek(even - 1)  # a line may end just there
+            cut = find(stream, even - 1)
+            if cut < file.size:
+                cuts.append(cut)
+    return cuts
+
+
+def _find_line_end(stream: BinaryIO, offset: int) -> int:
+    """The byte after the first line end at or after `offset`, the stream's position; or the file's end."""
+    while data := stream.read(SEARCH_BYTES):
+        found = data.find(b"\n")
+        if found >= 0:
+            return offset + found + 1
+        offset += len(data)
+    return offset
+
+
+def _find_text_cut(stream: BinaryIO, offset: int) -> int:
+    """Where to cut a text file near `offset`: after a separator line, a blank line, a line, a character, in this order.
+
+    If the file ends within `SEARCH_BYTES` and has no separator there, it is not cut: the rest is only a little more.
+    """
+    data = stream.read(SEARCH_BYTES)
+    marks = [b"\n" + formats.SEPARATOR + b"\n", b"\n" + formats.SEPARATOR + b"\r\n"]
+    if len(data) == SEARCH_BYTES:
+        marks += [b"\n\n", b"\n\r\n", b"\n"]
+    for mark in marks:
+        found = data.find(mark)
+        if found >= 0:
+            return offset + found + len(mark)
+    if len(data) < SEARCH_BYTES:
+        return offset + len(data)
+    cut = 1
+    while data[cut] & 0xC0 == 0x80:
+        cut += 1
+    return offset + cut
+
+
+# ---- the source
+
+
+def open_files(
+    spec: str, text_field: str | None = None, part_bytes: int = PART_BYTES, sources: Sequence[str] = ()
+) -> FileSource:
+    """Open the files a path or a pattern names.
+
+    Args:
+        spec: a file, a folder or a pattern (``**`` for any folders); ``#FIELD`` after it names the field of the text.
+        text_field: the field of the text if `spec` names none.
+        part_bytes: size of a part.
+        sources: see `find_files`.
+
+    Raises:
+        InputError: nothing is there, nothing of a known format, nothing to read, or no telling which field is the text.
+    """
+    pattern, field = spec, text_field
+    if "#" in spec and not os.path.lexists(Path(spec).expanduser()):
+        pattern, field = spec.rsplit("#", 1)
+    paths, skipped = find_files(pattern, sources)
+    if pattern != spec and any(format_of(path) in TEXT for path in paths):
+        raise InputError(f"{spec}: text files have no field {field!r}; leave out the '#{field}'")
+    files = tuple(map(File.at, paths))
+    if not any(file.size for file in files):
+        what = "no text, the file is empty" if len(files) == 1 else "all files are empty"
+        raise InputError(f"{pattern}: {what}")
+    return FileSource(spec, files, skipped, field, part_bytes)
 
 
 @dataclass(frozen=True)
@@ -115,34 +300,30 @@ class FileSource(Source):
         """Large files in stretches; small ones together, up to a quarter of a part, so that workers still share them."""
         fields: dict[str, str | None] = {}  # one answer per format, from the first file that has a record
         parts: list[Part] = []
-        group: list[Piece] = []
+        group: list[Stretch] = []
         size = 0
         for file in self.files:
             if not file.size:
                 continue
             if fields.get(file.format) is None:
-                fields[file.format] = self.field or find_field(file)
-            for piece in cut_file(file, fields[file.format], self.part_bytes):
-                if group and size + piece.size > self.part_bytes // 4:
-                    parts.append(as_part(group))
+                fields[file.format] = self.field or _find_field(file)
+            for stretch in cut_file(file, fields[file.format], self.part_bytes):
+                if group and size + stretch.size > self.part_bytes // 4:
+                    parts.append(FilePart.of(group))
                     group, size = [], 0
-                group.append(piece)
-                size += piece.size
-        return [*parts, as_part(group)] if group else parts
+                group.append(stretch)
+                size += stretch.size
+        return [*parts, FilePart.of(group)] if group else parts
 
     def fingerprint(self) -> str:
-        """As `Source.fingerprint`."""
+        """Of paths, sizes and times."""
         digest = hashlib.sha256(repr(("files", 1, self.field, self.part_bytes)).encode())
         for file in self.files:
             digest.update(repr((file.path.absolute().as_posix(), file.size, file.changed)).encode())
         return digest.hexdigest()
 
-    def size_bytes(self) -> int | None:
-        """As `Source.size_bytes`."""
-        return sum(int(file.size * file.ratio) for file in self.files)
-
     def describe(self) -> dict[str, Any]:
-        """As `Source.describe`."""
+        """Counts of files, formats and bytes."""
         kinds = Counter(file.format.removeprefix(".") for file in self.files)
         return {
             "kind": "files",
@@ -155,12 +336,9 @@ class FileSource(Source):
         }
 
 
-def as_part(pieces: list[Piece]) -> FilePart:
-    """Name and size of some pieces."""
-    first = pieces[0]
-    name = str(first.file.path)
-    if first.stop is not None and (first.start or len(pieces) > 1 or first.file.format != ".parquet"):
-        name += f"[{first.start}:{first.stop}]"
-    if len(pieces) > 1:
-        name += f" and {len(pieces) - 1} more"
-    return FilePart(name, sum(piece.size for piece in pieces), tuple(pieces))
+def _find_field(file: File) -> str | None:
+    """The field of a file's text, from its first record."""
+    if file.format not in formats.READERS:
+        return None
+    with explained(file.path), open_stream(file.path) as stream:
+        return formats.find_field(formats.READERS[file.format](stream))

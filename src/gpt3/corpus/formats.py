@@ -1,39 +1,53 @@
-"""The file formats documents come in: each reader turns a stream of bytes into texts, one record at a time.
+"""The file formats of documents and rows: each reader turns a stream of bytes into texts or records, one at a time.
 
 Text is read strictly: bytes that are not UTF-8 raise `UnicodeDecodeError`, a record that cannot be used raises
-`RecordError`. Both become one line with the file's name in `gpt3.corpus.files`. Documents that are empty or white space
-are passed over. A byte order mark at a file's head is no part of its text.
+`RecordError`. `gpt3.corpus.records` turns both into one line with the file's name. A byte order mark at the start of a
+file is not part of its text. Parquet, which is not read from beginning to end, is in `gpt3.corpus.records`.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
-
-from gpt3.corpus.documents import RecordError
-from gpt3.corpus.json_values import JsonValues
 
 SEPARATOR = b"<|endoftext|>"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TEXT_BLOCK = 64 * 1024
-"""A text file's stretch without a separator is cut into documents of at most this many bytes."""
+"""Text without a separator is cut into documents of at most this many bytes."""
 
 RECORD_BYTES = 256 * 1024 * 1024
-"""A record of .json or .csv above this is taken for a bracket or a quotation mark that is never closed."""
+"""A longer record of .json or .csv means that a bracket or a quotation mark is never closed."""
+
+STRING = "a string"
+BLANK = re.compile(r"[ \t\r\n]*")
+
+
+class RecordError(Exception):
+    """A record that cannot be used: `line` is its number in the stream, from 1 (a table's row; 0: all of it); `what` says why.
+
+    Readers of formats raise it; whoever knows the file turns it into an `InputError`.
+    """
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(line, what)
+        self.line = line
+        self.what = what
 
 
 # ---- text
 
 
-def read_text(file: BinaryIO, field: str | None = None) -> Iterator[str]:
-    """Documents of .txt and .md: the whole file is one, unless lines of ``<|endoftext|>`` part it.
+def read_text(file: BinaryIO) -> Iterator[str]:
+    """Documents of .txt and .md: the whole file is one, unless lines of ``<|endoftext|>`` separate several.
 
-    A stretch longer than `TEXT_BLOCK` becomes several documents, cut at the last blank line, else the last line end,
-    else the last space, so that a file of any size is read in little memory and a single book still has documents to
-    hold out for validation. Line ends are those of Unix afterwards; empty lines at a document's ends are dropped.
+    A document longer than `TEXT_BLOCK` becomes several, cut at the last blank line, else the last line end, else the last
+    space. So a file of any size is read in little memory, and a single book has documents to hold out for validation. Line
+    ends become those of Unix; empty lines at a document's ends are dropped.
     """
     block = bytearray()
     line_starts = True
@@ -42,29 +56,23 @@ def read_text(file: BinaryIO, field: str | None = None) -> Iterator[str]:
         if first:
             line, first = line.removeprefix(BYTE_ORDER_MARK), False
         if line_starts and line.startswith(SEPARATOR) and line.strip() == SEPARATOR:
-            yield from as_document(block)
+            yield _document(block)
             block.clear()
             continue
         line_starts = line.endswith(b"\n")
         block += line
         while len(block) > TEXT_BLOCK:
-            cut = cut_point(block, TEXT_BLOCK)
-            yield from as_document(block[:cut])
+            cut = _cut_point(block, TEXT_BLOCK)
+            yield _document(block[:cut])
             del block[:cut]
-    yield from as_document(block)
+    yield _document(block)
 
 
-def as_document(block: bytearray) -> Iterator[str]:
-    """Yield the block's text if there is any."""
-    text = block.decode("utf-8")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n")
-    text = text.strip("\n")
-    if text and not text.isspace():
-        yield text
+def _document(block: bytearray) -> str:
+    return block.decode("utf-8").replace("\r\n", "\n").strip("\n")
 
 
-def cut_point(block: bytes | bytearray, limit: int) -> int:
+def _cut_point(block: bytearray, limit: int) -> int:
     """Where to cut a block longer than `limit` bytes: at most `limit`, at least 1."""
     for mark in (b"\n\n", b"\n\r\n", b"\n", b" "):
         found = block.rfind(mark, limit // 2, limit)
@@ -75,201 +83,235 @@ def cut_point(block: bytes | bytearray, limit: int) -> int:
     return limit
 
 
-# ---- JSON
+# ---- records: (line, value) of each
 
 
-def pick_field(record: dict[str, Any], line: int) -> str:
-    """The field that holds the text when none was named: "text", else the only one whose value is a string."""
-    if "text" in record:
-        return "text"
-    strings = [name for name, value in record.items() if isinstance(value, str)]
-    if len(strings) == 1:
-        return strings[0]
-    raise RecordError(line, f"which field is the text? none is called 'text'; there are {listed(record)}")
-
-
-def listed(names: Any) -> str:
-    """At most twenty names, for a message."""
-    names = list(names)
-    return (", ".join(map(str, names[:20])) or "none") + (", …" if len(names) > 20 else "")
-
-
-def text_of(record: Any, field: str | None, line: int) -> str:
-    """The text of one JSON record, "" where it is null."""
-    if isinstance(record, str):
-        return record
-    if not isinstance(record, dict):
-        raise RecordError(line, f"expected an object or a string, found {kind_of(record)}")
-    if field is None:
-        field = pick_field(record, line)
-    try:
-        text = record[field]
-    except KeyError:
-        raise RecordError(line, f"no field {field!r}; there are {listed(record)}") from None
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise RecordError(line, f"field {field!r} is {kind_of(text)}, not a string")
-    return text
-
-
-def kind_of(value: Any) -> str:
-    """What JSON calls a value."""
-    names = {list: "a list", dict: "an object", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, (int, float)) else "a string")
-
-
-def check_characters(text: str, line: int) -> None:
-    r"""Refuse lone surrogates, which JSON's ``\ud800`` can spell but no text holds."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        escape = f"\\u{ord(text[error.start]):04x}"
-        raise RecordError(line, f"the escape {escape} is half a character and not text") from None
-
-
-def load_line(data: bytes, line: int) -> Any:
-    """Parse a line orjson does not: NaN and the like are taken as Python's json takes them, anything else is an error."""
-    try:
-        record = json.loads(data.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        raise RecordError(line, f"not JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise RecordError(line, "nested too deeply") from None
-    for value in record.values() if isinstance(record, dict) else [record]:
-        if isinstance(value, str):
-            check_characters(value, line)
-    return record
-
-
-def read_jsonl(file: BinaryIO, field: str | None = None) -> Iterator[str]:
-    """Documents of .jsonl: an object with the text in `field`, or a string, on every line. Blank lines are passed over."""
+def read_jsonl(file: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """The values of .jsonl: one on every line. Blank lines are skipped."""
     import orjson
 
     loads: Callable[[bytes], Any] = orjson.loads
     for line, data in enumerate(file, 1):
         if line == 1:
             data = data.removeprefix(BYTE_ORDER_MARK)
+            if data.lstrip().startswith(b"["):
+                raise RecordError(
+                    1, "a list, not an object. If the whole file is one list, its name must end in .json."
+                )
         try:
-            record = loads(data)
+            yield line, loads(data)
         except orjson.JSONDecodeError:
-            if data.isspace() or not data:
-                continue
-            record = load_line(data, line)
-        if type(record) is dict and type(text := record.get(field)) is str:  # the usual case, without a call
-            if text and not text.isspace():
-                yield text
-            continue
-        text = text_of(record, field, line)
-        if text and not text.isspace():
-            yield text
+            if data and not data.isspace():
+                yield line, _load_line(data, line)
 
 
-def read_json(file: BinaryIO, field: str | None = None) -> Iterator[str]:
-    """Documents of .json: a list of objects or strings, or such values one after another. Never the whole file at once."""
-    for line, record in JsonValues(file, RECORD_BYTES):
-        text = text_of(record, field, line)
-        if text and not text.isspace():
-            check_characters(text, line)
-            yield text
+def _load_line(data: bytes, line: int) -> Any:
+    """Parse a line that orjson does not: NaN and the like as Python's json takes them; anything else is an error."""
+    try:
+        record = json.loads(data.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise RecordError(line, f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise RecordError(line, "nested too deeply") from None
+    _check_characters(record, line)
+    return record
 
 
-# ---- tables
+def _check_characters(record: Any, line: int) -> None:
+    r"""Refuse lone surrogates, which JSON's ``\ud800`` can spell but no text holds."""
+    for value in record.values() if isinstance(record, dict) else [record]:
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                escape = f"\\u{ord(value[error.start]):04x}"
+                raise RecordError(line, f"the escape {escape} is half a character and not text") from None
 
 
-def read_csv(file: BinaryIO, field: str | None = None, delimiter: str = ",") -> Iterator[str]:
-    """Documents of .csv: a header, then one document a row in the column `field`. Quoted fields may hold line ends."""
-    rows = csv_rows(file, delimiter)
-    header = next(rows, None)
-    if header is None:
-        return
-    column = header[1].index(pick_column(header[1], field))
-    for line, row in rows:
-        if not row:  # an empty line
-            continue
-        if len(row) <= column:
-            raise RecordError(line, f"{len(row)} columns where the header has {len(header[1])}")
-        text = row[column]
-        if text and not text.isspace():
-            yield text
+def read_json(file: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """The values of .json: the elements of a list, or values one after another. Never the whole file at once."""
+    for line, value in JsonValues(file, RECORD_BYTES):
+        _check_characters(value, line)
+        yield line, value
 
 
-def read_tsv(file: BinaryIO, field: str | None = None) -> Iterator[str]:
-    """As `read_csv`, with tabs."""
-    return read_csv(file, field, "\t")
+class JsonValues:
+    """Iterate over (line, value) of the elements of the list a stream holds, or of its values if it does not open with "[".
+
+    Holds one chunk and one value at a time.
+
+    Args:
+        file: the stream of bytes.
+        longest: characters of one value, at most.
+        chunk: characters read at a time.
+
+    Raises (while iterating):
+        RecordError: it is not JSON; with the line.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+
+    def __init__(self, file: BinaryIO, longest: int, chunk: int = 1024 * 1024) -> None:
+        self.stream = io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
+        self.decoder = json.JSONDecoder()
+        self.longest = longest
+        self.chunk = chunk
+        self.text = ""
+        self.at = 0  # `text` before it is done
+        self.line = 1  # of `at`
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        if self._next_mark() != "[":
+            while self._next_mark():
+                yield self._value()
+            return
+        self._advance(self.at + 1)
+        if self._next_mark() != "]":
+            yield self._value()
+        while (mark := self._next_mark()) == ",":
+            self._advance(self.at + 1)
+            self._next_mark()
+            yield self._value()
+        if mark != "]":
+            found = f"expected a comma, found {mark!r}" if mark else "the list is never closed"
+            raise RecordError(self.line, f"not JSON: {found}")
+        self._advance(self.at + 1)
+        if mark := self._next_mark():
+            raise RecordError(self.line, f"not JSON: {mark!r} after the list's end")
+
+    def _advance(self, to: int) -> None:
+        self.line += self.text.count("\n", self.at, to)
+        self.at = to
+
+    def _refill(self) -> bool:
+        """Read on, at least twice as much as is pending, so that a long value costs linear time. False at the end."""
+        more = self.stream.read(max(self.chunk, len(self.text) - self.at))
+        self.text = self.text[self.at :] + more
+        self.at = 0
+        return bool(more)
+
+    def _next_mark(self) -> str:
+        """Go to the next character that is not blank and return it; "" at the end."""
+        while True:
+            match = BLANK.match(self.text, self.at)
+            assert match is not None  # it matches nothing too
+            self._advance(match.end())
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self._refill():
+                return ""
+
+    def _value(self) -> tuple[int, Any]:
+        """Parse the value that begins at `at`."""
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.at)
+            except json.JSONDecodeError as error:
+                pending = len(self.text) - self.at
+                # a value the chunk cuts off: a string without its end, or an error right where the text ends
+                cut_off = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - 16
+                if cut_off and pending <= self.longest and self._refill():
+                    continue
+                line = self.line + self.text.count("\n", self.at, error.pos if not cut_off else self.at)
+                what = f"a value of over {self.longest} characters" if pending > self.longest else error.msg
+                raise RecordError(line, f"not JSON: {what}") from None
+            except RecursionError:
+                raise RecordError(self.line, "nested too deeply") from None
+            if isinstance(value, (int, float)) and not self.text[end:].strip("+-.eE") and self._refill():
+                continue  # the rest of a number may be in the next chunk, as in "1", "1." or "1e-"
+            line = self.line
+            self._advance(end)
+            return line, value
 
 
-def csv_rows(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line the row ends on, row)."""
+def read_csv(file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of .csv below its header, by column; the line is the one a row ends on. Quoted fields may hold line ends."""
     csv.field_size_limit(RECORD_BYTES)
     reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise RecordError(reader.line_num, f"not CSV: {error}") from None
-        yield reader.line_num, row
+    try:
+        header = next(reader, [])
+        if twice := [name for name in header if name and header.count(name) > 1]:
+            raise RecordError(reader.line_num, f"two columns are called {twice[0]!r}")
+        for row in reader:
+            if row and len(row) != len(header):
+                raise RecordError(reader.line_num, f"{len(row)} columns where the header has {len(header)}")
+            if row:  # no empty line
+                yield reader.line_num, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise RecordError(reader.line_num, f"not CSV: {error}") from None
 
 
-def pick_column(names: list[str], field: str | None, strings: list[str] | None = None) -> str:
-    """The column that holds the text: the named one, else "text", else the only one (of `strings`, if types are known)."""
-    if field is not None:
-        if field in names:
-            return field
-        raise RecordError(0, f"no column {field!r}; there are {listed(names)}")
-    if "text" in names:
-        return "text"
-    candidates = names if strings is None else strings
-    if len(candidates) == 1:
-        return candidates[0]
-    raise RecordError(0, f"which column is the text? none is called 'text'; there are {listed(names)}")
-
-
-# ---- the formats by their suffix
-
-READERS: dict[str, Callable[[BinaryIO, str | None], Iterator[str]]] = {
-    ".txt": read_text,
-    ".md": read_text,
+READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_json,
     ".csv": read_csv,
-    ".tsv": read_tsv,
+    ".tsv": functools.partial(read_csv, delimiter="\t"),
 }
-"""Readers of streams. Parquet, which is not read from its beginning to its end, has `gpt3.corpus.parquet`."""
+"""Readers of records by suffix."""
 
-BY_LINE = {".txt", ".md", ".jsonl", ".ndjson"}
-"""Formats in which a file can be cut at the ends of lines."""
+TEXT = (".txt", ".md")
+"""Formats of plain text, which have no fields; `read_text` reads them."""
 
-WITHOUT_FIELDS = {".txt", ".md"}
-"""Formats that have no fields to choose from."""
+BY_LINE = (*TEXT, ".jsonl", ".ndjson")
+"""Formats that can be cut at the ends of lines."""
 
 
-def find_field(suffix: str, file: BinaryIO) -> str | None:
-    """The field that holds the text, found in a stream's first record; None where there is no record, or it is a string.
+# ---- the text of a record
+
+
+def pick_field(kinds: Mapping[str, str], field: str | None, line: int = 0) -> str:
+    """The field that holds the text: `field`, else "text", else the only one of strings.
+
+    Args:
+        kinds: what each field holds, such as ``{"id": "a number", "text": "a string"}``.
+        line: of the record, for messages.
 
     Raises:
-        RecordError: there is no telling; the message lists the fields.
+        RecordError: no such field, no telling which, or it holds no string; the message lists the fields.
     """
-    if suffix in {".csv", ".tsv"}:
-        header = next(csv_rows(file, "," if suffix == ".csv" else "\t"), None)
-        return pick_column(header[1], None) if header else None
-    first = next(iter(JsonValues(file, RECORD_BYTES)), None) if suffix == ".json" else first_line(file)
-    return pick_field(first[1], first[0]) if first and isinstance(first[1], dict) else None
+    shown = (", ".join(map(str, list(kinds)[:20])) or "none") + (", …" if len(kinds) > 20 else "")
+    if field is None:
+        strings = [name for name, kind in kinds.items() if kind == STRING]
+        if "text" not in kinds and len(strings) != 1:
+            raise RecordError(line, f"which field is the text? none is called 'text'; there are {shown}")
+        field = "text" if "text" in kinds else strings[0]
+    if field not in kinds:
+        raise RecordError(line, f"no field {field!r}; there are {shown}")
+    if kinds[field] not in (STRING, "null"):
+        raise RecordError(line, f"field {field!r} is {kinds[field]}, not a string; there are {shown}")
+    return field
 
 
-def first_line(file: BinaryIO) -> tuple[int, Any] | None:
-    """(line, value) of the first line that is not blank in a stream of JSON lines."""
-    line = 0
-    while data := file.readline(RECORD_BYTES):
-        line += 1
-        data = data.removeprefix(BYTE_ORDER_MARK) if line == 1 else data
-        if data.lstrip().startswith(b"["):
-            raise RecordError(
-                line, "a list, not an object; if the whole file is one list, its name should end in .json"
-            )
-        if not data.isspace():
-            return line, load_line(data, line)
-    return None
+def kind_of(value: Any) -> str:
+    """What JSON calls a value."""
+    names = {list: "a list", dict: "an object", bool: "a boolean", type(None): "null", str: STRING}
+    return names.get(type(value), "a number")
+
+
+def find_field(records: Iterable[tuple[int, Any]]) -> str | None:
+    """The field that holds the text, by the first record; None where there is no record, or it is a string.
+
+    Raises:
+        RecordError: see `pick_field`.
+    """
+    line, record = next(iter(records), (0, None))
+    return pick_field(_kinds(record), None, line) if isinstance(record, dict) else None
+
+
+def texts(records: Iterable[tuple[int, Any]], field: str | None) -> Iterator[str | None]:
+    """The text of each record: an object's `field`, or the record itself if it is a string.
+
+    Raises:
+        RecordError: the first record without a text.
+    """
+    for line, record in records:
+        text = record.get(field) if type(record) is dict else record
+        if type(text) is not str:
+            if not isinstance(record, dict):
+                raise RecordError(line, f"expected an object or a string, found {kind_of(record)}")
+            text = record[pick_field(_kinds(record), field, line)]
+        yield text
+
+
+def _kinds(record: dict[str, Any]) -> dict[str, str]:
+    return {name: kind_of(value) for name, value in record.items()}

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub as sources: streamed, pinned to one revision, with retries that lose and repeat nothing."""
+"""Datasets of the Hugging Face Hub as sources: streamed, pinned to one revision, with retries that lose and repeat nothing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import hashlib
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from gpt3.corpus import parquet
 from gpt3.corpus.compression import RATIOS
-from gpt3.corpus.documents import PART_BYTES, Part, RecordError, Source
-from gpt3.corpus.formats import pick_column
+from gpt3.corpus.documents import PART_BYTES, Part, Source, not_blank
+from gpt3.corpus.formats import STRING, RecordError, pick_field
+from gpt3.corpus.records import PARQUET, Row, open_parquet, parquet_records
 from gpt3.errors import InputError, one_line
 from gpt3.progress import say
 
@@ -23,7 +23,7 @@ FINEWEB = "HuggingFaceFW/fineweb"
 FINEWEB_CONFIG = "sample-10BT"
 
 ATTEMPTS = 6
-"""Tries without any progress before giving up. `datasets` and `huggingface_hub` retry inside each of them too."""
+"""Tries without any progress before giving up. `datasets` and `huggingface_hub` retry inside each of them, too."""
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second try, doubled from try to try; and at most."""
@@ -32,9 +32,9 @@ PARQUET_RATIO = 1.6
 """Bytes of text in a byte of a parquet file, roughly (measured: 1.6 for novels under snappy)."""
 
 REQUEST_BYTES = 16 * 1024 * 1024
-"""Bytes of a column fetched at a time, less where a row group holds less."""
+"""Bytes of a column fetched at a time, less if a row group holds less."""
 
-REMEDY = "give local files (--data PATH) or the embedded corpus (--data wiki)"
+REMEDY = "give local files (--data PATH)"
 
 MANY_FILES = 1000
 """Datasets of more files than this are not cut within files: the files are parts enough."""
@@ -49,10 +49,10 @@ class Dataset:
     Attributes:
         repository: ``"owner/name"``.
         revision: the commit's sha, so that all workers and all retries read the same data.
-        config: configuration; None where the dataset has but one.
+        config: configuration; None if the dataset has only one.
         split: e.g. ``"train"``.
         field: the column that holds the text; "" while it is not known.
-        parquet: whether the files are parquet, of which the column is read by itself, by row groups.
+        parquet: whether the files are parquet, of which the column alone is read, by row groups.
     """
 
     repository: str
@@ -64,8 +64,14 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """As it is asked for."""
+        """As `--data` names it."""
         return f"hf:{self.repository}:{self.config or ''}:{self.split}"
+
+    def stream(self, columns: Sequence[str] | None = None) -> Any:
+        """The rows as an iterable of `datasets`, with all columns or some."""
+        with without_torch():
+            stream = open_builder(self).as_streaming_dataset(split=self.split)
+            return stream if columns is None else stream.select_columns(list(columns))
 
 
 def parse(spec: str) -> tuple[str, str | None, str, str | None]:
@@ -78,13 +84,13 @@ def parse(spec: str) -> tuple[str, str | None, str, str | None]:
         rest = f"{FINEWEB}:{rest or FINEWEB_CONFIG}"
     repository, *more = rest.split(":")
     if not repository or len(more) > 3 or repository.count("/") > 1:
-        raise InputError(f"{spec}: a dataset of the hub is named hf:owner/name[:config][:split][:field]")
+        raise InputError(f"{spec}: a dataset of the Hub is named hf:owner/name[:config][:split][:field]")
     config, split, field = [*more, "", "", ""][:3]
     return repository, config or None, split or "train", field or None
 
 
 def open_dataset(spec: str, text_field: str | None = None, part_bytes: int = PART_BYTES) -> HubSource:
-    """Find a dataset on the hub, its revision, its files and the column of its text.
+    """Find a dataset on the Hub, its revision, its files and the column of its text.
 
     Raises:
         InputError: no such dataset, configuration, split or column; no access; no network after all retries.
@@ -92,54 +98,62 @@ def open_dataset(spec: str, text_field: str | None = None, part_bytes: int = PAR
     repository, config, split, field = parse(spec)
     info = retried(lambda: dataset_info(repository), spec)
     dataset = Dataset(repository, info.sha, config, split)
-    dataset, files, text_bytes = retried(lambda: look_up(dataset, field or text_field), spec)
+    dataset, files = retried(lambda: _look_up(dataset, field or text_field), spec)
     licence = getattr(info.card_data, "license", None) if info.card_data else None
-    return HubSource(spec, dataset, tuple(files), text_bytes, str(licence) if licence else None, part_bytes)
+    return HubSource(spec, dataset, tuple(files), str(licence) if licence else None, part_bytes)
+
+
+def read_rows(spec: str) -> Iterator[tuple[str, Row]]:
+    """The rows of ``hf:OWNER/NAME[:CONFIG][:SPLIT]``, streamed at one revision, as (place, row).
+
+    Raises:
+        InputError: no such dataset, configuration or split; no access; no network after all retries.
+    """
+    repository, config, split, field = parse(spec)
+    if field is not None:
+        raise InputError(f"{spec}: all columns of the rows are read; leave out {':' + field!r}")
+    dataset = Dataset(repository, retried(lambda: dataset_info(repository), spec).sha, config, split)
+
+    def rows(done: int) -> Iterator[Row]:
+        with datasets_errors(spec):
+            yield from itertools.islice(dataset.stream(), done, None)
+
+    for number, row in enumerate(resuming(rows, spec), 1):
+        yield f"{spec}: row {number}", row
 
 
 def dataset_info(repository: str, revision: str | None = None) -> Any:
-    """The hub's record of a dataset, at a branch or commit (None: main): its commit and card."""
+    """The Hub's record of a dataset, at a branch or commit (None: main): its commit and card."""
     import huggingface_hub
 
     return huggingface_hub.HfApi().dataset_info(repository, revision=revision, timeout=30)
 
 
-def look_up(dataset: Dataset, field: str | None) -> tuple[Dataset, list[tuple[str, int | None]], int | None]:
-    """Complete `dataset` by its column; list its files as (address, bytes); and its size where the card tells it."""
+def _look_up(dataset: Dataset, field: str | None) -> tuple[Dataset, list[tuple[str, int | None]]]:
+    """Complete `dataset` by its column, and list its files as (address, bytes)."""
     from huggingface_hub import HfFileSystem
 
-    try:
+    with datasets_errors(dataset.name):
         builder = open_builder(dataset)
-        with without_torch():
-            stream = builder.as_streaming_dataset(split=dataset.split)
-            features = stream.features
-            if features is None:  # JSON lines and the like: known from their first records only
+        stream = dataset.stream()
+        features = stream.features
+        if features is None:  # JSON lines and the like: known from their first records only
+            with without_torch():
                 features = stream._resolve_features().features or {}
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        # `datasets` says so when there is no such configuration, split or data; and when a file could not be fetched
-        if is_passing(error) or any(name in str(error) for name in ("LocalEntryNotFoundError", "ConnectionError")):
-            raise ConnectionError(one_line(error)) from error
-        raise InputError(f"{dataset.name}: {one_line(error)}") from None
-    strings = [name for name, kind in features.items() if getattr(kind, "dtype", None) in ("string", "large_string")]
+    kinds = {name: str(getattr(kind, "dtype", type(kind).__name__)) for name, kind in features.items()}
     try:
-        column = pick_column(list(features), field, strings)
+        column = pick_field({n: STRING if k in ("string", "large_string") else k for n, k in kinds.items()}, field)
     except RecordError as error:
         raise InputError(f"{dataset.name}: {error.what}") from None
-    if column not in strings:
-        raise InputError(f"{dataset.name}: column {column!r} is not of strings; those are: {', '.join(strings)}")
     system = HfFileSystem()
-    files = [
-        (str(address), system.info(str(address)).get("size")) for address in builder.config.data_files[dataset.split]
-    ]
-    splits = builder.info.splits or {}
-    text_bytes = splits[dataset.split].num_bytes if dataset.split in splits else None
-    is_parquet = all(address.endswith(".parquet") for address, _ in files)
-    return replace(dataset, field=column, parquet=is_parquet), files, text_bytes or None
+    addresses = [str(address) for address in builder.config.data_files[dataset.split]]
+    files = [(address, system.info(address).get("size")) for address in addresses]
+    return replace(dataset, field=column, parquet=all(each.endswith(PARQUET) for each in addresses)), files
 
 
 @functools.lru_cache(maxsize=16)
 def open_builder(dataset: Dataset) -> Any:
-    """The `datasets` builder of a dataset: one per process, as it asks the hub for the list of files."""
+    """The `datasets` builder of a dataset: one per process, as it asks the Hub for the list of files."""
     import datasets
 
     return datasets.load_dataset_builder(dataset.repository, dataset.config, revision=dataset.revision)
@@ -161,45 +175,59 @@ def without_torch() -> Iterator[None]:
 # ---- what can go wrong
 
 
-def retried(work: Callable[[], T], spec: str, remedy: str = REMEDY) -> T:
-    """Do some work on the hub, again after a failure of the network.
+def resuming(read: Callable[[int], Iterator[T]], spec: str, remedy: str = REMEDY) -> Iterator[T]:
+    """Yield what `read` yields; after a failure of the network wait, and go on after the last item.
 
     Args:
+        read: yields the items but for the first N.
         spec: what is read, for messages.
-        remedy: what to do without the hub.
+        remedy: what to do without the Hub.
 
     Raises:
-        InputError: the hub says no, or does not answer at all.
+        InputError: the Hub refuses, or does not answer at all.
     """
-    wait = Waiting(spec, remedy)
+    done = failures = 0
     while True:
         try:
-            return work()
+            for item in read(done):
+                done, failures = done + 1, 0
+                yield item
+            return
         except Exception as error:
-            wait.after(error)
+            if not is_passing(error):
+                meaning = explained(error, spec)
+                raise meaning from (error.__cause__ if meaning is error else None)
+            failures += 1
+            if failures >= ATTEMPTS:
+                raise InputError(
+                    f"{spec}: the Hub does not answer after {ATTEMPTS} tries ({one_line(error)}); check the network, or {remedy}"
+                ) from None
+            seconds = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (failures - 1))
+            say(f"{spec}: {one_line(error)}; next try in {seconds:.0f} s")
+            time.sleep(seconds)
 
 
-class Waiting:
-    """How often in a row the network failed, and the waits that follow from it."""
+def retried(work: Callable[[], T], spec: str, remedy: str = REMEDY) -> T:
+    """Do some work on the Hub, again after a failure of the network; see `resuming`."""
+    return next(resuming(lambda _: iter([work()]), spec, remedy))
 
-    def __init__(self, spec: str, remedy: str = REMEDY) -> None:
-        self.spec, self.remedy = spec, remedy
-        self.failures = 0
 
-    def after(self, error: Exception) -> None:
-        """Wait and return if another try makes sense after this error; else raise it, or what it means to the user."""
-        if not is_passing(error):
-            meaning = explained(error, self.spec)
-            raise meaning from (error.__cause__ if meaning is error else None)
-        self.failures += 1
-        if self.failures >= ATTEMPTS:
-            raise InputError(
-                f"{self.spec}: the hub does not answer after {ATTEMPTS} tries ({one_line(error)}); check the network, "
-                f"or {self.remedy}"
-            ) from None
-        seconds = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self.failures - 1))
-        say(f"{self.spec}: {one_line(error)}; next try in {seconds:.0f} s")
-        time.sleep(seconds)
+@contextmanager
+def datasets_errors(name: str) -> Iterator[None]:
+    """Tell apart what `datasets` raises: an unknown configuration, split or file, or a file that could not be fetched now.
+
+    Raises:
+        InputError: the first; `name` is named.
+        ConnectionError: the second.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        if is_passing(error) or any(word in str(error) for word in ("LocalEntryNotFoundError", "ConnectionError")):
+            raise ConnectionError(one_line(error)) from error
+        raise InputError(f"{name}: {one_line(error)}") from None
 
 
 def is_passing(error: BaseException) -> bool:
@@ -221,20 +249,20 @@ def is_passing(error: BaseException) -> bool:
 
 
 def explained(error: Exception, spec: str) -> Exception:
-    """What an error that will not pass means to the user; the error itself where it is not the user's."""
+    """What an error that will not pass means to the user; the error itself if it is not the user's."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
-        return InputError(f"{spec}: this dataset asks for consent; accept its terms on the hub and run: hf auth login")
+        return InputError(f"{spec}: this dataset asks for consent; accept its terms on the Hub and run: hf auth login")
     if isinstance(error, RepositoryNotFoundError):
-        return InputError(f"{spec}: no such dataset on the hub (a private one needs: hf auth login)")
+        return InputError(f"{spec}: no such dataset on the Hub (a private one needs: hf auth login)")
     if isinstance(error, OfflineModeIsEnabled):
-        return InputError(f"{spec}: the hub is switched off by HF_HUB_OFFLINE; unset it or give local files")
+        return InputError(f"{spec}: HF_HUB_OFFLINE turns the Hub off; unset it or {REMEDY}")
     if isinstance(error, HfHubHTTPError):
-        return InputError(f"{spec}: the hub refuses: {one_line(error)}")
+        return InputError(f"{spec}: the Hub refuses: {one_line(error)}")
     if isinstance(error, RecordError):
         return InputError(f"{spec}: row {error.line}: {error.what}")
-    damaged = type(error) is OSError and error.errno is None  # how Arrow speaks of pages it cannot decode
+    damaged = type(error) is OSError and error.errno is None  # how Arrow reports pages it cannot decode
     if damaged or type(error).__module__.split(".")[0] in ("datasets", "pyarrow"):
         return InputError(f"{spec}: its files cannot be read ({one_line(error)})")
     return error
@@ -264,34 +292,22 @@ class HubPart(Part):
     stretches: int
 
     def documents(self) -> Iterator[str]:
-        """Yield the texts; after a failure of the network go on behind the last one."""
-        wait = Waiting(self.name)
-        done = 0  # rows, empty ones included
-        while True:
-            try:
-                for text in self.parquet_rows(done) if self.dataset.parquet else self.streamed_rows(done):
-                    done += 1
-                    wait.failures = 0
-                    if text and not text.isspace():
-                        yield text
-                return
-            except Exception as error:
-                wait.after(error)
+        """Yield the texts; after a failure of the network continue after the last one."""
+        yield from not_blank(resuming(self._parquet if self.dataset.parquet else self._streamed, self.name))
 
-    def parquet_rows(self, done: int) -> Iterator[str | None]:
-        """The rows from `done` on, by as many requests as there are row groups; their other columns are not fetched."""
+    def _parquet(self, done: int) -> Iterator[str | None]:
+        """The texts from row `done` on, one request for each row group; other columns are not fetched."""
         from huggingface_hub import HfFileSystem
 
         with HfFileSystem().open(self.address, "rb", cache_type="none") as file:
-            table = parquet.open_parquet(file, REQUEST_BYTES)
-            groups = table.num_row_groups
-            start, stop = (groups * index // self.stretches for index in (self.stretch, self.stretch + 1))
-            yield from parquet.read_rows(table, self.dataset.field, start, stop, done)
+            table = open_parquet(file, REQUEST_BYTES)
+            start, stop = (table.num_row_groups * n // self.stretches for n in (self.stretch, self.stretch + 1))
+            yield from (text for _, text in parquet_records(table, self.dataset.field, start, stop, done))
 
-    def streamed_rows(self, done: int) -> Iterator[str | None]:
-        """The rows from `done` on; `datasets` reads the file from its beginning."""
+    def _streamed(self, done: int) -> Iterator[str | None]:
+        """The texts from row `done` on; `datasets` reads the file from its beginning."""
         with without_torch():
-            stream = open_builder(self.dataset).as_streaming_dataset(split=self.dataset.split)
+            stream = self.dataset.stream()
             if stream.num_shards != self.files:
                 raise InputError(f"{self.name}: the dataset has {stream.num_shards} files now; start again")
             stream = stream.shard(num_shards=self.files, index=self.file, contiguous=True)
@@ -302,13 +318,12 @@ class HubPart(Part):
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A dataset of the hub.
+    """A dataset of the Hub.
 
     Attributes:
-        name: the name it was asked for by.
+        name: the name given.
         dataset: what that is.
         files: (address, bytes) of its files.
-        text_bytes: its size as its card tells it, or None.
         licence: as its card tells it, or None.
         part_bytes: size of a part.
     """
@@ -316,7 +331,6 @@ class HubSource(Source):
     name: str
     dataset: Dataset
     files: tuple[tuple[str, int | None], ...]
-    text_bytes: int | None
     licence: str | None
     part_bytes: int
 
@@ -325,7 +339,9 @@ class HubSource(Source):
         parts: list[Part] = []
         count = len(self.files)
         for number, (address, size) in enumerate(self.files):
-            text = estimate(address, size)
+            suffix = "." + address.rsplit(".", 1)[-1]
+            ratio = PARQUET_RATIO if suffix == PARQUET else RATIOS.get(suffix, 1.0)
+            text = None if size is None else int(size * ratio)
             stretches = 1
             if self.dataset.parquet and text and count <= MANY_FILES:
                 stretches = -(-text // self.part_bytes)
@@ -337,18 +353,12 @@ class HubSource(Source):
         return parts
 
     def fingerprint(self) -> str:
-        """As `Source.fingerprint`."""
-        return hashlib.sha256(
-            repr(("hub", 1, sorted(vars(self.dataset).items()), self.part_bytes)).encode()
-        ).hexdigest()
-
-    def size_bytes(self) -> int | None:
-        """As `Source.size_bytes`."""
-        sizes = [part.size for part in self.parts()]
-        return self.text_bytes or (None if None in sizes else sum(size or 0 for size in sizes))
+        """Of repository, revision, configuration, split and column."""
+        identity = ("hub", 1, sorted(vars(self.dataset).items()), self.part_bytes)
+        return hashlib.sha256(repr(identity).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """As `Source.describe`."""
+        """The dataset, its revision and licence."""
         return {
             "kind": "hub",
             "spec": self.name,
@@ -356,11 +366,3 @@ class HubSource(Source):
             **{key: value for key, value in vars(self.dataset).items() if key != "parquet"},
             "licence": self.licence,
         }
-
-
-def estimate(address: str, size: int | None) -> int | None:
-    """Bytes of text in a file of the hub."""
-    if size is None:
-        return None
-    suffix = "." + address.rsplit(".", 1)[-1]
-    return int(size * (PARQUET_RATIO if suffix == ".parquet" else RATIOS.get(suffix, 1.0)))

@@ -81,26 +81,31 @@ class Manifest:
     end_of_text: int
     """The id that ends every document."""
     tokenizer_sha256: str
-    """`gpt3.tokenizer.tokenizer_hash` of the tokenizer saved beside the shards."""
+    """`gpt3.tokenizer.loading.tokenizer_hash` of the tokenizer saved beside the shards."""
     validation_fraction: float
-    """The part of the documents asked for as validation."""
+    """The requested share of validation documents."""
     validation_below: str
     """A document is validation when its key (64-bit BLAKE2b of its text, little-endian) is below this, in hexadecimal …"""
     splits: dict[str, Split]
     """``"train"`` and ``"validation"``."""
     sources: list[dict[str, Any]]
-    """For each source, in order: name, fingerprint, documents dropped as empty, and counts by split."""
+    """For each source, in order: name, kind, licence, documents dropped as empty, and counts by split."""
     preparation: dict[str, Any]
-    """What was asked for: two folders with equal preparations hold equal bytes."""
+    """All that the bytes depend on: two folders with equal preparations hold equal bytes."""
     created_by: str
     """Program and version."""
     validation_from: str = "0" * 16
-    """… and not below this: above 0 for the folds of a cross-validation. Manifests of before have no such entry."""
+    """… and not below this: above 0 for the folds of a cross-validation. Older manifests have no such entry."""
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into `folder`, durably: from then on the folder counts as finished."""
         content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
         durable.write_text(folder / FILE_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def is_shard_folder(name: str | Path) -> bool:
+    """Whether `name` is a folder with a manifest; reading it tells whether it is a good one."""
+    return (Path(name).expanduser() / FILE_NAME).is_file()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -113,17 +118,16 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{folder} is not a shard folder (it has no {FILE_NAME}); make one with: gpt3 prepare --data … --out {folder}"
-        ) from None
+        make = f"gpt3 prepare --data … --out {folder}"
+        raise InputError(f"{folder} is not a shard folder (it has no {FILE_NAME}); make one with: {make}") from None
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); prepare the data again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{path} is not the manifest of a shard folder: "format" must be "{FORMAT}"')
     if content.get("version") != VERSION:
         raise InputError(
-            f"{path} is of version {content.get('version')!r}, this program reads version {VERSION}; "
-            "upgrade gpt3 or prepare the data again"
+            f"{path} is of version {content.get('version')!r}, this program reads version {VERSION}; upgrade gpt3 or prepare "
+            "the data again"
         )
     try:
         manifest = _from_json(content)
@@ -134,34 +138,24 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _from_json(content: Mapping[str, Any]) -> Manifest:
-    splits = {
-        name: Split(
-            **{
-                **content["splits"][name],
-                "shards": tuple(Shard(**shard) for shard in content["splits"][name]["shards"]),
-            }
-        )
-        for name in SPLITS
-    }
-    names = {field.name for field in dataclasses.fields(Manifest)}
+    splits = {}
+    for name in SPLITS:
+        entry = content["splits"][name]
+        splits[name] = Split(**{**entry, "shards": tuple(Shard(**shard) for shard in entry["shards"])})
     entries = {"validation_from": Manifest.validation_from, **content, "splits": splits}
-    return Manifest(**{name: entries[name] for name in names})
+    return Manifest(**{field.name: entries[field.name] for field in dataclasses.fields(Manifest)})
 
 
 def _check(manifest: Manifest, path: Path) -> None:
-    if manifest.dtype not in ITEM_BYTES:
-        raise InputError(
-            f"{path}: tokens of type {manifest.dtype!r} cannot be read; "
-            f"shards are little-endian, {' or '.join(map(repr, ITEM_BYTES))}"
-        )
-    if manifest.vocab_size > 1 << 8 * ITEM_BYTES[manifest.dtype]:
-        raise InputError(
-            f"{path}: a vocabulary of {manifest.vocab_size:,} ids does not fit tokens of type {manifest.dtype!r}"
-        )
-    if not 0 <= manifest.end_of_text < manifest.vocab_size:
-        raise InputError(
-            f"{path}: end-of-text id {manifest.end_of_text} is outside the vocabulary of {manifest.vocab_size:,} ids"
-        )
+    dtype, vocab_size = manifest.dtype, manifest.vocab_size
+    if dtype not in ITEM_BYTES:
+        known = " or ".join(map(repr, ITEM_BYTES))
+        raise InputError(f"{path}: tokens of type {dtype!r} cannot be read; shards are little-endian, {known}")
+    if vocab_size > 1 << 8 * ITEM_BYTES[dtype]:
+        raise InputError(f"{path}: a vocabulary of {vocab_size:,} ids does not fit tokens of type {dtype!r}")
+    if not 0 <= manifest.end_of_text < vocab_size:
+        end = manifest.end_of_text
+        raise InputError(f"{path}: end-of-text id {end} is outside the vocabulary of {vocab_size:,} ids")
     for name, split in manifest.splits.items():
         if split != Split.of(list(split.shards)):
             raise InputError(f"{path}: the sums of split {name!r} contradict its shards; prepare the data again")

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import yaml
 
-from gpt3.corpus.sampler import ROUNDS, Permutation, WindowSampler
+from gpt3.corpus.order import ROUNDS, Permutation, WindowOrder
 from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError
 
@@ -35,7 +35,7 @@ NAME = re.compile(r"[a-z0-9_-]+")
 
 
 class Sampler(Protocol):
-    """What the mixture needs of a source's sampler; `gpt3.corpus.sampler.WindowSampler` has it."""
+    """What the mixture needs of a source's sampler; `gpt3.corpus.order.WindowOrder` has it."""
 
     windows_per_epoch: int
 
@@ -57,7 +57,7 @@ class Share:
 
 
 class Mixture:
-    """Windows of `context` + 1 tokens from several sources; to the training loop it is a `WindowSampler`.
+    """Windows of `context` + 1 tokens from several sources; to the training loop it is a `WindowOrder`.
 
     Args:
         samplers: one a source, all of one context.
@@ -68,7 +68,7 @@ class Mixture:
         InputError: a weight that is not a number above 0.
     """
 
-    def __init__(self, samplers: Sequence[WindowSampler], weights: Sequence[float], seed: int) -> None:
+    def __init__(self, samplers: Sequence[WindowOrder], weights: Sequence[float], seed: int) -> None:
         if not samplers or len(samplers) != len(weights):
             raise ValueError(
                 f"{len(samplers)} samplers and {len(weights)} weights; a mixture needs one of each a source"

@@ -1,5 +1,7 @@
 """Word N-grams of some texts, found in any amount of other text, exactly: an index of hashes, each hit compared word by word.
 
+The other text is streamed past the index once, in this process or in several; hits are counted by document.
+
 A word is a longest run of characters that are neither white space nor punctuation nor symbols, in lower case. Punctuation parts
 words: only so does symbol insertion ("s.u!c/c!e.s") have the N = 7 of the paper's Table C.1. (Brown et al. 2020, App. C)
 """
@@ -8,13 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gpt3.corpus.documents import Part, total_size
+from gpt3.corpus.pool import Report, share
+from gpt3.progress import Progress
 
 Array = np.ndarray[Any, Any]
 
@@ -187,3 +194,107 @@ def _build(texts: Sequence[tuple[str, int]], seed: int) -> dict[str, Any] | None
     }
     fill(unique, made["filter"], made["keys"], made["values"])
     return made
+
+
+# ---- text streamed past an index
+
+POOL_BYTES = 24 << 20
+"""Less text than this is read in this process: starting others takes longer."""
+REPORT_BYTES = 1 << 20
+SNIPPET = 300
+"""Characters kept of a passage found."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """An N-gram that was found."""
+
+    gram: int
+    """Its number in the index."""
+    documents: int
+    """Documents that hold it."""
+    document: str
+    """The first of them: the part's name, "#", the document's number in the part from 0."""
+    text: str
+    """As it stands there."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a text holds of an index."""
+
+    sightings: tuple[Sighting, ...]
+    """By gram, rising."""
+    documents: int
+    text_bytes: int
+    seconds: float = 0.0
+    """That reading took."""
+
+
+def scan_part(index: NgramIndex, part: Part, report: Report) -> Found:
+    """Read one part from beginning to end; `report` is told the bytes done now and then."""
+    seen: dict[int, list[int | str]] = {}
+    documents = total = pending = 0
+    for text in part.read():
+        numbers, starts, stops = index.find(text)
+        if len(numbers):
+            once: dict[int, tuple[int, int]] = {}
+            for gram, start, stop in zip(numbers.tolist(), starts.tolist(), stops.tolist(), strict=True):
+                once.setdefault(gram, (start, stop))
+            for gram, (start, stop) in once.items():
+                if gram in seen:
+                    seen[gram][0] += 1  # type: ignore[operator]
+                else:
+                    seen[gram] = [1, f"{part.name}#{documents}", text[start:stop][:SNIPPET]]
+        documents += 1
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        total += size
+        pending += size
+        if pending >= REPORT_BYTES:
+            report(pending)
+            pending = 0
+    report(pending)
+    return Found(tuple(Sighting(gram, *seen[gram]) for gram in sorted(seen)), documents, total)  # type: ignore[arg-type]
+
+
+def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: int, label: str = "reading") -> Found:
+    """Read all parts once.
+
+    Args:
+        folder: an empty one, where the index is laid for the processes to share, unless it lies there.
+        workers: processes, at most.
+        label: what the progress is called.
+
+    Raises:
+        InputError: a part cannot be read.
+        RunError: a process was killed.
+    """
+    total = total_size(parts)
+    workers = min(workers, len(parts))
+    with Progress(label, total / 1e6 if total else None, "MB") as progress:
+        began = time.monotonic()
+        if workers > 1 and (total is None or total > POOL_BYTES):
+            if not (folder / "points.npy").exists():
+                index.save(folder)
+            found = share(_scanner, (folder,), parts, workers, progress, "give fewer --workers")
+        else:
+            found = [scan_part(index, part, lambda size: progress.advance(size / 1e6)) for part in parts]
+        return dataclasses.replace(merge(found), seconds=time.monotonic() - began)
+
+
+def _scanner(folder: Path, report: Report) -> Callable[[Part], Found]:
+    """What a worker process does with a part."""
+    index = NgramIndex.load(folder)
+    return lambda part: scan_part(index, part, report)
+
+
+def merge(found: Sequence[Found]) -> Found:
+    """What several parts hold together; of each gram the first sighting."""
+    first: dict[int, Sighting] = {}
+    counts: dict[int, int] = {}
+    for part in found:
+        for sighting in part.sightings:
+            first.setdefault(sighting.gram, sighting)
+            counts[sighting.gram] = counts.get(sighting.gram, 0) + sighting.documents
+    sightings = tuple(Sighting(gram, counts[gram], first[gram].document, first[gram].text) for gram in sorted(first))
+    return Found(sightings, sum(part.documents for part in found), sum(part.text_bytes for part in found))

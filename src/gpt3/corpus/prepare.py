@@ -1,91 +1,328 @@
-"""`gpt3 prepare`: sources to a shard folder."""
+"""Sources to a shard folder: what is asked for, what is there already, what is left to do. Also the cache of shard folders."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from dataclasses import dataclass, field
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from gpt3.corpus.hash_folds import parse_fold
+from gpt3 import durable
+from gpt3.corpus import manifest
+from gpt3.corpus.decontamination import CleanPart, fingerprint, index_benchmarks, prepare_folder
+from gpt3.corpus.documents import Part, total_size
+from gpt3.corpus.ngrams import NgramIndex
+from gpt3.corpus.options import PrepareOptions, parse_fold
+from gpt3.corpus.pool import Report, share
+from gpt3.corpus.segments import (
+    SEGMENTS,
+    SHARDS,
+    Assembly,
+    Segment,
+    SegmentWriter,
+    count_by_source,
+    fold_keys,
+    held_out_keys,
+    read_segments,
+)
+from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
+from gpt3.corpus.sources import open_sources
+from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
+from gpt3.progress import Progress, say
+from gpt3.tokenizer.encoder import Encoder
+from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
+from gpt3.version import __version__
+from gpt3.work_folder import differences, locked
 
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """Turn documents into token shards, ready to train on."""
-
-    data: list[str] = field(default_factory=lambda: ["wiki"])
-    """What to read: sources (wiki, fineweb, hf:owner/name, files, folders, globs); several are read one after another."""
-    out: str = "data"
-    """The shard folder to make. Until it is complete the work lies beside it, in OUT.preparing."""
-    tokenizer: str = "gpt2"
-    """gpt2, or a tokenizer folder."""
-    validation_fraction: float = 0.005
-    """The share of documents held out, chosen by a hash of their text; 0 holds out none."""
-    fold: str | None = None
-    """K/N: hold out the K-th of N equal shares of the documents, by the same hash, in place of --validation-fraction."""
-    shard_tokens: int = 100_000_000
-    """Tokens in a shard, at most (a longer document makes a longer shard)."""
-    decontaminate: list[str] = field(default_factory=list)
-    """Benchmark files (.jsonl) whose 13-grams are cut out of the documents, as the paper did (App. C)."""
-    workers: int | None = None
-    """Processes that read and tokenise. Default: one a core. The shards do not depend on it."""
-    resume: Literal["auto", "never"] = "auto"
-    """auto: go on with an interrupted preparation of the same data; never: begin again."""
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not self.data:
-            problems.append("--data is empty; name a source, such as wiki")
-        if not str(self.out):
-            problems.append("--out is empty; name a folder")
-        if not 0 <= self.validation_fraction < 1:
-            problems.append(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
-        if self.fold is not None:
-            try:
-                parse_fold(self.fold)
-            except InputError as error:
-                problems.append(str(error))
-        if self.shard_tokens < 1:
-            problems.append(f"--shard-tokens {self.shard_tokens} must be above 0")
-        if missing := [name for name in self.decontaminate if not Path(name).expanduser().is_file()]:
-            problems.append(f"--decontaminate {' '.join(missing)}: no such file; give benchmark files (.jsonl)")
-        if self.workers is not None and self.workers < 1:
-            problems.append(f"--workers {self.workers} must be above 0")
-        if self.resume not in ("auto", "never"):
-            problems.append(f"--resume {self.resume!r} must be auto or never")
-        if problems:
-            raise InputError("; ".join(problems))
-
-    def worker_count(self) -> int:
-        """`workers`, or the cores this process may use."""
-        if self.workers is not None:
-            return self.workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+POOL_BYTES = 256 << 20
+"""Up to this much text one process does the work, with threads in the tokenizer: it is done before others have started."""
+LEAST_BYTES_PER_TOKEN = 3.0
+"""To foresee the space needed: English has 4.4 bytes per GPT-2 token, other languages and small vocabularies 2.5 to 4."""
+BYTES_PER_ID = 100
+"""Of a saved tokenizer, with some to spare: GPT-2's has 70."""
+STATE = "preparation.json"
+BENCHMARKS = "benchmarks"
+"""The folder of `gpt3.corpus.decontamination` in the working folder."""
+CACHE_VARIABLE = "GPT3_CACHE"
 
 
 def prepare(options: PrepareOptions) -> Path:
     """Make the shard folder `options.out` and return its path.
 
-    A killed preparation goes on where it stopped when it is asked for again, and ends in the same bytes. One that is
-    finished is not repeated. Two processes asked for the same folder do the work once: the second waits. Processes are
-    spawned for inputs above `gpt3.corpus.preparation.POOL_BYTES`, so a script that calls this needs the usual
-    ``if __name__ == "__main__":``.
+    A killed preparation continues where it stopped when the same options are given again, and ends in the same bytes. A
+    finished one is not repeated. When two processes prepare the same folder, the second waits for the first. Processes are
+    spawned for inputs above `POOL_BYTES`, so a script that calls this needs the usual ``if __name__ == "__main__":``.
 
     Raises:
-        InputError: no such data, unreadable or empty data, a folder that holds something else, no room on the disk.
+        InputError: no such data, unreadable or empty data, a folder that holds something else, no space on the disk.
     """
-    from gpt3.corpus.preparation import Preparation
-
     return Preparation(options).run(Path(options.out))
 
 
-def run(options: PrepareOptions) -> None:
-    """The command: prepare, then print what there is."""
-    from gpt3.corpus.shards import open_shards
+def prepare_cached(
+    data: str | Sequence[str],
+    tokenizer: str | Path = "gpt2",
+    *,
+    validation_fraction: float = PrepareOptions.validation_fraction,
+    fold: str | None = None,
+    shard_tokens: int = PrepareOptions.shard_tokens,
+    workers: int | None = None,
+) -> Path:
+    """The shard folder of `data` in the cache, prepared now if it is not there.
 
-    folder = open_shards(prepare(options))
-    for name, split in folder.manifest.splits.items():
-        print(f"{name}: {split.documents:,} documents, {split.text_bytes:,} bytes of text, {split.tokens:,} tokens")
-    print(f"shards: {folder.path}\nnext: gpt3 train --data {folder.path}")
+    The folder's name holds a hash of all that its bytes depend on: the sources' fingerprints, the tokenizer's, the options
+    and the format's version. The arguments are those of `PrepareOptions`.
+
+    Raises:
+        InputError: as `prepare`.
+    """
+    preparation = Preparation(
+        PrepareOptions(
+            data=[data] if isinstance(data, str) else [str(spec) for spec in data],
+            tokenizer=str(tokenizer),
+            validation_fraction=validation_fraction,
+            fold=fold,
+            shard_tokens=shard_tokens,
+            workers=workers,
+        ),
+        elsewhere=f"a folder on another disk for the cache ({CACHE_VARIABLE})",
+    )
+    return preparation.run(cache_folder() / "shards" / preparation.cache_name())
+
+
+def cache_folder() -> Path:
+    """``$GPT3_CACHE``, else gpt3's place among the caches of this system. Asking for it does not make it."""
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given).expanduser()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "gpt3"
+
+
+class Preparation:
+    """What `options` ask for, with sources and tokenizer opened.
+
+    Args:
+        elsewhere: what the user may choose instead of the folder if there is no space.
+
+    Attributes:
+        identity: everything the shards' bytes depend on, ready for JSON.
+    """
+
+    def __init__(self, options: PrepareOptions, elsewhere: str = "another --out") -> None:
+        self.options, self.elsewhere = options, elsewhere
+        self.sources = open_sources(options.data)
+        self.tokenizer = load_tokenizer(options.tokenizer)
+        self.vocab_size, self.end_of_text = len(self.tokenizer), int(self.tokenizer.eos_token_id)
+        self.dtype = manifest.token_dtype(self.vocab_size)
+        self.identity: dict[str, Any] = {
+            "sources": [{"name": source.name, "fingerprint": source.fingerprint()} for source in self.sources],
+            "tokenizer_sha256": tokenizer_hash(self.tokenizer),
+            "validation_fraction": options.validation_fraction,
+            "shard_tokens": options.shard_tokens,
+        }
+        self.fold = None if options.fold is None else parse_fold(options.fold)
+        if self.fold is not None:  # in place of the fraction
+            self.identity |= {"validation_fraction": 1 / self.fold[1], "fold": "{}/{}".format(*self.fold)}
+        self.benchmarks: NgramIndex | None = None
+        if options.decontaminate:
+            files = find_tasks(options.decontaminate, None)
+            examples = (example for name, path in files.items() for example in read_examples(name, path))
+            self.benchmarks = index_benchmarks(example.text for example in examples)
+            self.identity["decontaminated"] = {"of": sorted(files), "fingerprint": fingerprint(self.benchmarks)}
+
+    def cache_name(self) -> str:
+        """A readable beginning and the hash of the identity, e.g. ``wiki-1f0c…``."""
+        identity = {**self.identity, "version": manifest.VERSION}
+        identity["sources"] = [source["fingerprint"] for source in identity["sources"]]
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        words = re.findall(r"[A-Za-z0-9]+", Path(self.sources[0].name).stem) or ["data"]
+        return f"{'-'.join(words)[:40]}-{key[:16]}"
+
+    def run(self, out: Path) -> Path:
+        """Make the shard folder `out`, or find it made; see `prepare`."""
+        work = out.with_name(out.name + ".preparing")
+        lock = out.with_name(work.name + ".lock")
+        finished = self._finished(out)
+        if not finished:
+            need = BYTES_PER_ID * self.vocab_size
+            durable.check_room(out, need, purpose="the tokenizer", elsewhere=self.elsewhere)
+        if not finished or work.exists() or lock.exists():
+            with locked(lock, f"another process is preparing {out}; waiting for it", wait=True):
+                finished = self._finished(out)  # perhaps while we waited
+                if not finished:
+                    self._begin(work)
+                    try:
+                        self._make(work, out)
+                    except KeyboardInterrupt:
+                        say(f"Saved to {work}. Run the same command to resume.")
+                        raise
+                durable.discard(work)
+                lock.unlink(
+                    missing_ok=True
+                )  # a process still waiting on it finds `out` finished: nobody writes any more
+        if finished:
+            say(f"Using prepared data: {out}")
+        return out
+
+    def _finished(self, out: Path) -> bool:
+        """Whether `out` holds this preparation, complete.
+
+        Raises:
+            InputError: it holds something else.
+        """
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return False
+        remedy = "Choose another --out, or delete it."
+        if not (out / manifest.FILE_NAME).exists():
+            raise InputError(f"--out {out} exists and is not a shard folder. Choose another --out.")
+        try:
+            before = open_shards(out).manifest.preparation
+        except InputError as error:
+            raise InputError(f"--out {out} cannot be used: {error}. {remedy}") from None
+        self._check_same(f"--out {out}", before, remedy)
+        return True
+
+    def _begin(self, work: Path) -> None:
+        """Make the working folder, or find one of an interrupted preparation and tidy it."""
+        if self.options.resume == "never":
+            durable.discard(work)
+        state = work / STATE
+        if state.exists():
+            remedy = "Choose another --out, or --resume never to discard it and start again."
+            self._check_same(f"{work}, unfinished,", json.loads(state.read_text(encoding="utf-8")), remedy)
+        for folder in (work, work / SEGMENTS, work / SHARDS):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob(f"*{durable.TEMPORARY_SUFFIX}"):  # what a killed run left half-written
+                durable.discard(path)
+        if not state.exists():
+            with durable.replacing(work / SHARDS / TOKENIZER_FOLDER) as temporary:
+                self.tokenizer.save_pretrained(temporary)
+            durable.write_text(state, json.dumps(self.identity))
+
+    def _check_same(self, what: str, before: dict[str, Any], remedy: str) -> None:
+        """Refuse to use what another preparation made.
+
+        Raises:
+            InputError: telling what differs.
+        """
+        found = []
+        there, here = ([source["fingerprint"] for source in each["sources"]] for each in (before, self.identity))
+        if there != here:
+            was, now = (" ".join(source["name"] for source in each["sources"]) for each in (before, self.identity))
+            found.append(f"--data {now} has changed since" if was == now else f"--data was {was}, now {now}")
+        found += differences(_settings(before), _settings(self.identity))
+        if found:
+            raise InputError(f"{what} was prepared with other options: {'; '.join(found)}. {remedy}")
+
+    def _make(self, work: Path, out: Path) -> None:
+        parts = [part for source in self.sources for part in source.parts()]
+        owners = [owner for owner, source in enumerate(self.sources) for _ in source.parts()]
+        if self.benchmarks is not None:
+            folder = work / BENCHMARKS
+            prepare_folder(folder, self.benchmarks, parts, self.options.worker_count())
+            parts = [CleanPart.of(part, folder) for part in parts]
+        self._encode(work, parts)
+        found = read_segments(work)
+        fraction = self.options.validation_fraction
+        held_out = fold_keys(*self.fold) if self.fold else held_out_keys(work, found, fraction)
+        with Progress("writing shards", sum(segment.tokens for segment in found) / 1e6, "M tokens") as progress:
+            report: Report = lambda tokens: progress.advance(tokens / 1e6)  # noqa: E731
+            splits = Assembly(work, found, held_out, self.dtype, self.options.shard_tokens, report).run()
+        if not splits["train"].documents or (self.fold and not splits["validation"].documents):
+            durable.discard(work)
+            raise InputError(self._nothing(splits))
+        counts = count_by_source(work, found, owners, len(self.sources), held_out)
+        manifest.Manifest(
+            dtype=self.dtype,
+            vocab_size=self.vocab_size,
+            end_of_text=self.end_of_text,
+            tokenizer_sha256=self.identity["tokenizer_sha256"],
+            validation_fraction=self.identity["validation_fraction"],
+            validation_below=f"{held_out.stop:016x}",
+            validation_from=f"{held_out.start:016x}",
+            splits={name: splits[name] for name in manifest.SPLITS},
+            sources=[
+                {**source.describe(), "name": source.name, **mine}
+                for source, mine in zip(self.sources, counts, strict=True)
+            ],
+            preparation=self.identity,
+            created_by=f"gpt3 {__version__}",
+        ).write(work / SHARDS)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            out.rmdir()  # empty, as was checked
+        os.replace(work / SHARDS, out)
+        durable.fsync_folder(out.parent)
+
+    def _nothing(self, splits: dict[str, manifest.Split]) -> str:
+        """What is wrong where a split that needs documents has none."""
+        data = " ".join(self.options.data)
+        if self.fold is None or not any(split.documents for split in splits.values()):
+            return f"--data {data} holds no documents"
+        empty = "hold out" if splits["train"].documents else "train on"
+        return (
+            f"fold {self.identity['fold']} has no document to {empty}: --data {data} has too few different texts for "
+            f"{self.fold[1]} folds. Use fewer folds, or more data."
+        )
+
+    def _encode(self, work: Path, parts: Sequence[Part]) -> None:
+        """Turn every part into segments, in this process or in several.
+
+        Raises:
+            InputError: the tokens will not fit: each is on the disk once, but for those of one shard.
+        """
+        done: list[Segment] = read_segments(work)
+        total, start = total_size(parts), sum(segment.text_bytes for segment in done)
+        if total is not None:
+            tokens = max(0, total - start) / LEAST_BYTES_PER_TOKEN
+            need = int(manifest.ITEM_BYTES[self.dtype] * (tokens + min(tokens, self.options.shard_tokens)))
+            durable.check_room(work, need, purpose="the token shards", elsewhere=self.elsewhere)
+        if done:
+            say(f"Resuming after {start / 1e6:,.0f} MB")
+        complete = {segment.part for segment in done if segment.last}
+        left = [(number, part) for number, part in enumerate(parts) if number not in complete]
+        if not left:
+            return
+        cores = self.options.worker_count()
+        workers = min(cores, len(left))
+        with Progress("tokenizing", total / 1e6 if total else None, "MB", start=start / 1e6) as progress:
+            if workers > 1 and (total is None or total - start > POOL_BYTES):
+                arguments = (work, self.dtype, self.end_of_text, max(1, cores // workers))
+                remedy = "what is done is kept: run the same command again, with fewer --workers"
+                share(_segment_writer, arguments, left, workers, progress, remedy)
+                return
+            encoder = Encoder(self.tokenizer, threads=cores)
+            report: Report = lambda size: progress.advance(size / 1e6)  # noqa: E731
+            writer = SegmentWriter(work, encoder, self.dtype, self.end_of_text, report)
+            for number, part in left:
+                writer.write_part(part, number)
+
+
+def _segment_writer(
+    work: Path, dtype: str, end_of_text: int, threads: int, report: Report
+) -> Callable[[tuple[int, Part]], None]:
+    """What a worker process does with a part and its number."""
+    encoder = Encoder(load_tokenizer(work / SHARDS / TOKENIZER_FOLDER), threads=threads)
+    writer = SegmentWriter(work, encoder, dtype, end_of_text, report)
+    return lambda item: writer.write_part(item[1], item[0])
+
+
+def _settings(identity: dict[str, Any]) -> dict[str, Any]:
+    """What an identity says besides the data, by the options' names."""
+    names = ("fold", "validation_fraction", "shard_tokens")
+    cleaned = identity.get("decontaminated")
+    return {
+        "tokenizer": identity["tokenizer_sha256"][:12],
+        "decontaminate": cleaned and f"{' '.join(cleaned['of'])} ({cleaned['fingerprint'][:8]})",
+        **{name: identity.get(name) for name in names},
+    }

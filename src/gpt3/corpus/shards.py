@@ -8,15 +8,19 @@ is the tokenizer that made the ids, ``manifest.json`` counts and hashes it all.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from gpt3 import durable
+from gpt3.corpus.documents import Part, Source
 from gpt3.corpus.manifest import ITEM_BYTES, SPLITS, Manifest, Shard, Split, read_manifest
 from gpt3.errors import InputError
 
@@ -26,7 +30,9 @@ if TYPE_CHECKING:
 INDEX_DTYPE = "<u8"
 TOKENIZER_FOLDER = "tokenizer"
 SCAN_TOKENS = 1 << 24
-"""Tokens looked at in one go when a whole shard is checked: bounds the memory."""
+"""Tokens checked at a time: bounds the memory."""
+BATCH_TOKENS = 1 << 18
+"""Tokens decoded at a time."""
 
 
 def shard_name(split: str, number: int) -> str:
@@ -209,22 +215,6 @@ class ShardFolder:
                 "prepare the data with the same tokenizer"
             )
 
-    def verify(self) -> None:
-        """Read every byte and compare with the manifest.
-
-        Raises:
-            InputError: naming the first file that is damaged, or the first id outside the vocabulary.
-        """
-        for name in SPLITS:
-            split = self.split(name)
-            for number, shard in enumerate(split.shards):
-                for file, expected in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
-                    if durable.sha256_of(self.path / file) != expected:
-                        raise InputError(
-                            f"{self.path / file} is damaged: its sha256 is not the manifest's; prepare the data again"
-                        )
-                split.check_vocabulary(number)
-
 
 def open_shards(path: Path | str, *, verify: bool = False) -> ShardFolder:
     """Open a shard folder, checking what can be checked without reading it through.
@@ -245,8 +235,13 @@ def open_shards(path: Path | str, *, verify: bool = False) -> ShardFolder:
             _check_size(path / shard.index, shard.documents * np.dtype(INDEX_DTYPE).itemsize)
             if shard.max_token >= folder.vocab_size:
                 split.check_vocabulary(number)  # finds the position
-    if verify:
-        folder.verify()
+            if verify:
+                for file, expected in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
+                    if durable.sha256_of(path / file) != expected:
+                        raise InputError(
+                            f"{path / file} is damaged: its sha256 is not the manifest's; prepare the data again"
+                        )
+                split.check_vocabulary(number)
     return folder
 
 
@@ -266,8 +261,90 @@ def _check_size(path: Path, expected: int) -> None:
             f"{path} is missing, though the manifest lists it; copy the folder whole or prepare the data again"
         ) from None
     if found != expected:
-        state = "cut short" if found < expected else "too long"
-        raise InputError(
-            f"{path} is {state}: {found:,} bytes, the manifest says {expected:,}; "
-            "copy it again or prepare the data again"
-        )
+        state = f"{'cut short' if found < expected else 'too long'}: {found:,} bytes, the manifest says {expected:,}"
+        raise InputError(f"{path} is {state}; copy it again or prepare the data again")
+
+
+# ---- a shard folder as a source, read back as text to be split otherwise or tokenized anew
+
+
+def open_shard_source(name: str) -> ShardSource:
+    """The documents of the shard folder `name`.
+
+    Raises:
+        InputError: it is damaged, see `open_shards`; or its tokenizer is not the one that made it.
+    """
+    folder = open_shards(Path(name).expanduser())
+    folder.tokenizer()
+    return ShardSource(name, folder.path, folder.manifest)
+
+
+@dataclass(frozen=True)
+class ShardSource(Source):
+    """A shard folder, both splits; the order is that of the shards."""
+
+    name: str
+    folder: Path
+    manifest: Manifest
+
+    def parts(self) -> list[Part]:
+        """A part for each shard, of both splits."""
+        return [part for split in SPLITS for part in self.parts_of(split)]
+
+    def parts_of(self, split: str) -> list[Part]:
+        """A part for each shard of one split."""
+        return [
+            ShardPart(str(self.folder / shard.file), shard.text_bytes, self.folder, split, number, self.manifest)
+            for number, shard in enumerate(self.manifest.splits[split].shards)
+        ]
+
+    def fingerprint(self) -> str:
+        """Of the shards' hashes and the tokenizer's, wherever the folder is."""
+        digest = hashlib.sha256(self.manifest.tokenizer_sha256.encode())
+        for split in SPLITS:
+            for shard in self.manifest.splits[split].shards:
+                digest.update(f"{split} {shard.sha256} {shard.index_sha256}".encode())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """The folder and what it says of its own sources."""
+        return {"kind": "shards", "spec": self.name, "sources": self.manifest.sources}
+
+
+@dataclass(frozen=True)
+class ShardPart(Part):
+    """The documents of one shard."""
+
+    name: str
+    size: int | None
+    folder: Path
+    split: str
+    number: int
+    manifest: Manifest
+
+    def documents(self) -> Iterator[str]:
+        """Yield the documents' texts, decoded.
+
+        Raises:
+            InputError: the tokenizer does not give back the bytes that it was made from.
+        """
+        from gpt3.tokenizer.loading import load_tokenizer
+
+        shard = self.manifest.splits[self.split].shards[self.number]
+        split = TokenSplit(self.folder, self.split, Split.of([shard]), self.manifest)
+        backend = load_tokenizer(self.folder / TOKENIZER_FOLDER).backend_tokenizer
+        ends = [0, *split.document_ends().tolist()]
+        text_bytes = first = 0
+        while first < shard.documents:
+            last = max(first + 1, bisect.bisect_right(ends, ends[first] + BATCH_TOKENS) - 1)
+            tokens = split.read(ends[first], ends[last]).tolist()
+            cuts = itertools.pairwise(end - ends[first] for end in ends[first : last + 1])
+            texts = backend.decode_batch([tokens[start : end - 1] for start, end in cuts], skip_special_tokens=False)
+            text_bytes += sum(len(text.encode("utf-8")) for text in texts)
+            yield from texts
+            first = last
+        if text_bytes != shard.text_bytes:
+            raise InputError(
+                f"{self.folder}: its tokenizer does not give the text back byte for byte ({shard.file}: "
+                f"{text_bytes:,} bytes, {shard.text_bytes:,} went in); prepare from the original text"
+            )

@@ -1,18 +1,51 @@
-"""What `--data` names: `open_sources` turns names, paths and patterns into sources of documents."""
+"""What `--data` can name: the registry of sources, and the functions that open what a user names.
+
+A new kind of source is a module with a `Source` (and perhaps a function of rows) and one line in `SOURCES`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from gpt3.corpus import hub, wiki
 from gpt3.corpus.documents import PART_BYTES, Part, Source
-from gpt3.corpus.files import open_files
-from gpt3.corpus.shard_source import is_shard_folder, open_shard_source
-from gpt3.corpus.wiki import WikiSource
+from gpt3.corpus.files import find_files, open_files
+from gpt3.corpus.formats import TEXT
+from gpt3.corpus.manifest import is_shard_folder
+from gpt3.corpus.records import WITH_FIELDS, Row, format_of, read_rows
 from gpt3.errors import InputError
 
-__all__ = ["PART_BYTES", "Part", "Source", "open_sources"]
+__all__ = ["PART_BYTES", "SOURCES", "Kind", "Part", "Source", "known_sources", "open_rows", "open_sources"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source."""
+
+    form: str
+    """How it is written, such as ``hf:OWNER/NAME[:SPLIT]``."""
+    summary: str
+    """What it is, for people."""
+    open: Callable[[str, str | None, int], Source]
+    """Called with the name as given, the field of the text (None: find it) and the size of a part in bytes."""
+    rows: Callable[[str], Iterator[tuple[str, Row]]] | None = None
+    """Called with the name as given; yields (place, row), for fine-tuning. None: its documents have no fields."""
+
+
+SOURCES: dict[str, Kind] = {
+    "wiki": Kind("wiki", "the embedded corpus: leads of Wikipedia's vital articles, 4.9 MB", wiki.open_wiki),
+    "fineweb": Kind("fineweb[:CONFIG]", "HuggingFaceFW/fineweb, streamed", hub.open_dataset, hub.read_rows),
+    "hf": Kind("hf:OWNER/NAME[:CONFIG][:SPLIT][:FIELD]", "any Hub dataset, streamed", hub.open_dataset, hub.read_rows),
+}
+"""By what a name starts with, up to its first colon. Any other name is a path: a shard folder, files, a folder, a pattern."""
+
+
+def known_sources() -> str:
+    """What `--data` can name, in words."""
+    return f"{', '.join(kind.form for kind in SOURCES.values())}, a shard folder, files, folders or glob patterns"
 
 
 def open_sources(
@@ -20,50 +53,68 @@ def open_sources(
 ) -> list[Source]:
     """Open what `specs` names, in that order, and make sure that each source holds a document that can be read.
 
-    ============================================  ==================================================================
-    ``wiki``                                      the embedded corpus
-    ``fineweb[:CONFIG]``                          HuggingFaceFW/fineweb, ``sample-10BT`` unless told otherwise
-    ``hf:OWNER/NAME[:CONFIG][:SPLIT][:FIELD]``    any dataset of the hub, streamed; split ``train`` unless told otherwise
-    a file, a folder, a pattern                   .txt .md .jsonl .ndjson .json .csv .tsv .parquet, also .gz .xz .bz2 .zst
-    ``PATH#FIELD``                                the same, with the field or column that holds the text
-    a shard folder of ``gpt3 prepare``            the documents of both its splits, decoded
-    ============================================  ==================================================================
-
-    A name is a source's name first, then a path: a file called wiki is ``./wiki``.
+    Names are those of `SOURCES`, or else paths: a shard folder (both its splits, decoded), a file, a folder or a pattern,
+    with ``#FIELD`` for the field or column that holds the text. A file called wiki is ``./wiki``.
 
     Args:
         specs: one name, several separated by commas, or a sequence of such.
-        text_field: the field of the text in JSON and tables where a name does not tell it itself. Without it: "text",
+        text_field: the field of the text in JSON and tables, if a name does not tell it itself. Without it: "text",
             else the only one of strings.
         part_bytes: size of the parts that workers read; the fingerprints depend on it.
 
     Raises:
         InputError: one line: what is missing, empty, unreadable or unknown, and what to do.
     """
-    names = [name for spec in ([specs] if isinstance(specs, str) else specs) for name in split(os.fspath(spec))]
+    names = [name for spec in ([specs] if isinstance(specs, str) else specs) for name in _split(os.fspath(spec))]
     if not names:
-        raise InputError("--data names nothing; give wiki, fineweb, hf:owner/name, or a file, a folder or a pattern")
-    sources = [open_source(name, text_field, part_bytes) for name in names]
+        raise InputError(f"--data names nothing. Use {known_sources()}.")
+    sources = [_open(name, text_field, part_bytes) for name in names]
     for source in sources:
         source.check()
     return sources
 
 
-def split(spec: str) -> list[str]:
+def _split(spec: str) -> list[str]:
     """Cut a comma-separated list, unless a file of that very name exists."""
     if spec.strip() and os.path.lexists(Path(spec).expanduser()):
         return [spec]
     return [name.strip() for name in spec.split(",") if name.strip()]
 
 
-def open_source(name: str, text_field: str | None, part_bytes: int) -> Source:
-    """Open one source by its name."""
-    if name == "wiki":
-        return WikiSource()
-    if name.partition(":")[0] in ("fineweb", "hf"):
-        from gpt3.corpus.hub import open_dataset
-
-        return open_dataset(name, text_field, part_bytes)
+def _open(name: str, text_field: str | None, part_bytes: int) -> Source:
+    if kind := SOURCES.get(name.partition(":")[0]):
+        return kind.open(name, text_field, part_bytes)
     if is_shard_folder(name):
+        from gpt3.corpus.shards import open_shard_source
+
         return open_shard_source(name)
-    return open_files(name, text_field, part_bytes)
+    return open_files(name, text_field, part_bytes, [kind.form for kind in SOURCES.values()])
+
+
+def open_rows(name: str, others: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
+    """The rows of what `name` names, as (place, row): of a source that has rows, or of all files with fields.
+
+    Args:
+        name: one name or path.
+        others: names that the caller knows besides, for the error message.
+
+    Raises:
+        InputError: nothing there, nothing with rows in it, damaged, or not UTF-8; the file and the line are named.
+    """
+    kind = SOURCES.get(name.partition(":")[0])
+    if kind is not None and kind.rows is not None:
+        yield from kind.rows(name)
+        return
+    with_rows = [*others, *(each.form for each in SOURCES.values() if each.rows is not None)]
+    if kind is not None:
+        raise InputError(f"{name} is text without fields. Use {', '.join(with_rows)}, or files with fields.")
+    paths = [path for path in find_files(name, with_rows)[0] if format_of(path) not in TEXT]
+    if not paths:
+        raise InputError(f"{name}: text files have no fields; readable are {' '.join(WITH_FIELDS)}, also compressed")
+    empty = True
+    for path in paths:
+        for place, row in read_rows(path):
+            empty = False
+            yield place, row
+    if empty:
+        raise InputError(f"{name}: no rows in it")

@@ -1,6 +1,6 @@
-"""The embedded corpus: the lead texts of Wikipedia's 10,033 vital articles, 4.9 MB, here without a network.
+"""The embedded corpus: the lead texts of Wikipedia's 10,033 vital articles, 4.9 MB, available without a network.
 
-The text is Wikipedia's, CC BY-SA 4.0; `gpt3.corpus.wiki_cleaning` documents where the file comes from and what was mended.
+The text is Wikipedia's, CC BY-SA 4.0; examples/wiki_corpus.py makes the file and tells what it cleans.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def articles() -> Iterator[Article]:
 def document(article: Article) -> str:
     """The text a language model reads of an article: its lead text, nothing else.
 
-    The title is not put before it: nine leads in ten open with it anyway ("The Eiffel Tower is a lattice tower…"), so a
-    prompt such as "The Eiffel Tower" stands where the model has seen such words, at the head of a document, and goes on as
-    a sentence rather than as a headline. Description and topic are labels, not prose; they serve tasks, not the text.
+    The title is not put before it: nine leads in ten open with it anyway ("The Eiffel Tower is a lattice tower…"). So a
+    prompt such as "The Eiffel Tower" is where the model has seen such words, at the start of a document, and it continues
+    as a sentence rather than as a headline. Description and topic are labels for tasks, not prose.
     """
     return article.text
 
@@ -88,13 +88,20 @@ class WikiSource(Source):
         return [WikiPart()]
 
     def fingerprint(self) -> str:
-        """As `Source.fingerprint`."""
+        """The data file's own."""
         return SHA256
 
-    def size_bytes(self) -> int | None:
-        """As `Source.size_bytes`."""
-        return TEXT_BYTES
-
     def describe(self) -> dict[str, Any]:
-        """As `Source.describe`."""
+        """The data file and its licence."""
         return {"kind": "wiki", "spec": self.name, "files": 1, "licence": LICENSE, "sha256": SHA256}
+
+
+def open_wiki(name: str, text_field: str | None, part_bytes: int) -> WikiSource:
+    """The source; the arguments are those of every source, and none of them matters here.
+
+    Raises:
+        InputError: something follows the name.
+    """
+    if name != "wiki":
+        raise InputError(f"{name}: the embedded corpus has no parts to choose. Use wiki, or ./{name} for a file.")
+    return WikiSource()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3 import durable
-from gpt3.corpus.cache import cache_folder
+from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError, one_line
 from gpt3.evaluation.items import HubData, Source
 from gpt3.evaluation.rows import find

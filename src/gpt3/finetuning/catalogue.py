@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpt3.corpus.hash_folds import KEYS
-from gpt3.corpus.prepare import PrepareOptions
+from gpt3.corpus.options import KEYS, PrepareOptions
 from gpt3.corpus.segments import document_key
 from gpt3.corpus.wiki import Article, articles, document
 from gpt3.finetuning.conversations import Conversation

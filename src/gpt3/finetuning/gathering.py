@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from gpt3.corpus.sources import open_rows
 from gpt3.corpus.wiki import articles, document
 from gpt3.errors import InputError
 from gpt3.finetuning.catalogue import CATALOGUE, WIKI_QA, WIKI_QA_LICENCE, is_validation, wiki_questions
 from gpt3.finetuning.conversations import Conversation, RowError, to_conversation, to_preference
 from gpt3.finetuning.filters import FILTERS, Filter
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.rows import file_rows, hub_rows
 
 T = TypeVar("T")
 AMOUNT = re.compile(r"(?P<name>.+)@(?:(?P<weight>\d+(?:\.\d+)?)x|(?P<cap>\d+))")
@@ -141,7 +141,7 @@ def convert(report: SourceReport, preferences: bool, skip_malformed: bool) -> It
             yield item
         return
     make = to_preference if preferences else to_conversation
-    for place, row in open_rows(report):
+    for place, row in rows_of(report):
         report.read += 1
         try:
             yield make(row)
@@ -152,15 +152,15 @@ def convert(report: SourceReport, preferences: bool, skip_malformed: bool) -> It
             report.drop("malformed")
 
 
-def open_rows(report: SourceReport) -> Iterable[tuple[str, Any]]:
+def rows_of(report: SourceReport) -> Iterable[tuple[str, Any]]:
     """(place, row) of files, of a data set of the hub, or of one in the catalogue, its rows in a known shape."""
     name = report.name
     if name in CATALOGUE:
         known = CATALOGUE[name]
         report.licence = known.licence
-        rows = known.convert(row for _, row in hub_rows(f"hf:{known.repository}::{known.split}"))
+        rows = known.convert(row for _, row in open_rows(f"hf:{known.repository}::{known.split}"))
         return ((f"{name}: row {number}", row) for number, row in enumerate(rows, 1))
-    return hub_rows(name) if name.startswith("hf:") else file_rows(name)
+    return open_rows(name, [WIKI_QA, *CATALOGUE])
 
 
 def is_held_out(group: str, fraction: float) -> bool:

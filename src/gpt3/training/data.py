@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt3.corpus.cache import cache_folder, prepare_cached
+from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.mixture import JoinedSplit, Mixture, SourceSpec, read_mixture
-from gpt3.corpus.sampler import WindowSampler
-from gpt3.corpus.shard_source import is_shard_folder
+from gpt3.corpus.order import WindowOrder
+from gpt3.corpus.prepare import cache_folder, prepare_cached
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.durable import replacing
@@ -114,7 +114,7 @@ class MixtureData:
         samplers = []
         for spec, folder in zip(self.specs, self.shards, strict=True):
             try:
-                samplers.append(WindowSampler(folder.split("train"), context, seed))
+                samplers.append(WindowOrder(folder.split("train"), context, seed))
             except InputError as error:
                 raise InputError(f"source {spec.name} of the mixture: {error}") from None
         return Mixture(samplers, [spec.weight for spec in self.specs], seed)

