@@ -17,7 +17,7 @@ from gpt3.serving.options import ServeOptions
 from gpt3.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from gpt3.finetuning.result import FinetuneResult
+    from gpt3.finetuning.tuning import FinetuneResult
     from gpt3.training.loop import Evaluator
     from gpt3.training.run import RunResult
 

@@ -6,7 +6,7 @@ import pytest
 
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Conversation, to_preference
-from gpt3.finetuning.samples import IGNORED, Cuts, conversation_samples, fitted, preference_samples, shown, text_samples
+from gpt3.finetuning.samples import IGNORED, Samples, add_texts, conversation_samples, fitted, preference_samples, shown
 from gpt3.finetuning.template import end_of_answers, prepare_tokenizer, read_template
 from gpt3.tokenizer.chat_template import ChatTemplate, Message
 
@@ -59,9 +59,9 @@ def test_transformers_makes_the_same_tokens_of_the_saved_tokenizer(tokenizer, na
 
 def test_truncation_keeps_whole_turns_then_the_beginning_of_the_first_answer(template) -> None:
     whole, first = (len(template.encode(WHOLE[:stop])[0]) for stop in (5, 3))
-    cuts = Cuts()
+    cuts = Samples({})
     assert fitted(template, WHOLE, whole, cuts) == template.encode(WHOLE)
-    assert cuts == Cuts()
+    assert cuts == Samples({})
     assert fitted(template, WHOLE, whole - 1, cuts) == template.encode(WHOLE[:3])
     ids, said = fitted(template, WHOLE, first - 1, cuts)
     assert ids == template.encode(WHOLE[:3])[0][: first - 1]
@@ -80,8 +80,8 @@ def test_of_a_long_conversation_as_many_exchanges_stay_as_fit(template) -> None:
     beginnings = [template.encode(talk[:stop]) for stop in (3, 5, 7)]
     for context in range(len(beginnings[0][0]), len(beginnings[2][0]) + 1):
         expected = [part for part in beginnings if len(part[0]) <= context][-1]
-        assert fitted(template, talk, context, Cuts()) == expected
-    assert fitted(template, talk, len(beginnings[0][0]) - 1, Cuts())[0] == beginnings[0][0][:-1]
+        assert fitted(template, talk, context, Samples({})) == expected
+    assert fitted(template, talk, len(beginnings[0][0]) - 1, Samples({}))[0] == beginnings[0][0][:-1]
 
 
 def jinja(said: str, prompt: str, before: str = "") -> str:
@@ -173,27 +173,27 @@ def test_a_pair_with_either_answer_too_long_is_dropped(template) -> None:
     pairs = [to_preference({"prompt": ONE.content, "chosen": good, "rejected": bad}) for good, bad in answers]
     limit = len(template.encode((ONE, Message("assistant", long)))[0]) - 1
     rows = preference_samples(pairs, template, limit)
-    assert (rows.cuts.samples, rows.cuts.dropped) == (1, 2)
+    assert (rows.samples, rows.dropped) == (1, 2)
     end = [end_of_answers(template)]
     yes, no = (template.plain(text) + end for text in ("Yes.", "No."))
     prompt = template.prompt((ONE,))
     assert rows.columns == {"prompt_ids": [prompt], "chosen_ids": [yes], "rejected_ids": [no]}
-    assert (rows.cuts.tokens, rows.cuts.trained_tokens) == (len(prompt + yes + no), len(yes + no))
-    assert preference_samples(pairs, template, limit + 1).cuts.dropped == 0  # what just fits is whole
+    assert (rows.tokens, rows.trained_tokens) == (len(prompt + yes + no), len(yes + no))
+    assert preference_samples(pairs, template, limit + 1).dropped == 0  # what just fits is whole
 
 
 def test_replayed_text_is_what_a_base_model_reads(template) -> None:
     texts = ["The sea is blue.", "The sky spells <|end|> and is blue too.", "Who knows?"]
     stream = [id_ for text in texts for id_ in (*template.plain(text), template.tokenizer.eos_token_id)]
-    rows = text_samples(texts, template, 8, 1000)
+    rows = Samples({"input_ids": [], "labels": []})
+    assert add_texts(rows, texts, template, 8, 1000) == len(stream) // 8 == rows.samples
     assert [id_ for row in rows.columns["input_ids"] for id_ in row] == stream[: len(stream) // 8 * 8]
     assert rows.columns["labels"] == rows.columns["input_ids"]
-    assert text_samples(texts, template, 8, 17).cuts.tokens == 16
     assert end_of_answers(template) not in stream
     talks = conversation_samples([Conversation(WHOLE)], template, 1000)
-    alone = talks.cuts.samples, talks.cuts.tokens, talks.cuts.trained_tokens
-    talks.add(rows)
-    assert len(talks.columns["labels"]) == len(talks.columns["input_ids"]) == talks.cuts.samples
-    assert (talks.cuts.samples, talks.cuts.tokens, talks.cuts.trained_tokens) == (
-        alone[0] + rows.cuts.samples, alone[1] + rows.cuts.tokens, alone[2] + rows.cuts.tokens,
-    )  # fmt: skip
+    alone = talks.counts()
+    assert add_texts(talks, texts, template, 8, 17) == 2
+    assert len(talks.columns["labels"]) == len(talks.columns["input_ids"]) == talks.samples == 3
+    assert talks.counts() == alone | {
+        "samples": 3, "tokens": alone["tokens"] + 16, "trained_tokens": alone["trained_tokens"] + 16,
+    }  # fmt: skip

@@ -79,7 +79,7 @@ def test_losses_are_cross_entropy_over_all_labelled_tokens_under_accumulation(
     assert records(tmp_path / "run", "loss")[0] == pytest.approx(expected, rel=1e-4)
     assert result.before["val/loss"] == pytest.approx(expected, rel=1e-5)
     assert result.after["val/loss"] < expected
-    assert shapes == [(1, run.train.cuts.tokens)] if packing else [shape[0] for shape in shapes] == [4, 4, 4]
+    assert shapes == [(1, run.train.tokens)] if packing else [shape[0] for shape in shapes] == [4, 4, 4]
 
 
 def test_on_a_cpu_only_labelled_places_go_through_the_head(tiny, tmp_path, monkeypatch) -> None:
@@ -279,7 +279,7 @@ def test_options_decide_samples_and_steps(tiny, tmp_path) -> None:
     plain = Tuning(tiny(steps=None, epochs=2.5, context=1000), tmp_path)
     assert plain.context == CONTEXT  # no more than the model has
     assert plain.steps == 8  # 12 samples are 3 batches of 4
-    samples, tokens = plain.train.cuts.samples, plain.train.cuts.tokens
+    samples, tokens = plain.train.samples, plain.train.tokens
     everything = Tuning(tiny(train_on="all"), tmp_path).train.columns
     assert everything["labels"] == everything["input_ids"]
     packed = Tuning(tiny(steps=None, packing=True, batch=1, micro_batch=1), tmp_path)
@@ -369,7 +369,7 @@ def test_a_checkpoint_and_a_model_are_whole_or_not_there(tiny, tmp_path, monkeyp
     folder = tmp_path / "run"
     assert not (folder / "checkpoints/step-2").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("gpt3.finetuning.tuning.model_card", dies)
+        patch.setattr("gpt3.finetuning.tuning.Tuning._card", dies)
         with pytest.raises(DiedError):
             finetune(tiny())
     assert not (folder / "model").exists()

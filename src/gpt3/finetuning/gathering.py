@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from gpt3.corpus.sources import open_rows
 from gpt3.corpus.wiki import articles, document
@@ -17,7 +17,6 @@ from gpt3.finetuning.conversations import Conversation, RowError, to_conversatio
 from gpt3.finetuning.filters import FILTERS, Filter
 from gpt3.finetuning.options import FinetuneOptions
 
-T = TypeVar("T")
 AMOUNT = re.compile(r"(?P<name>.+)@(?:(?P<weight>\d+(?:\.\d+)?)x|(?P<cap>\d+))")
 
 
@@ -177,12 +176,12 @@ def replay_texts(validation_fraction: float, seed: int) -> list[str]:
     return texts
 
 
-def weighted(items: list[T], weight: float, seed: int) -> list[T]:
+def weighted(items: list[Any], weight: float, seed: int) -> list[Any]:
     """Each item floor(weight) times, and a draw of them once more for the rest of the weight."""
     whole = int(weight)
     return items * whole + draw(items, round((weight - whole) * len(items)), seed)
 
 
-def draw(items: list[T], count: int, seed: int) -> list[T]:
+def draw(items: list[Any], count: int, seed: int) -> list[Any]:
     """`count` of the items by chance, in their order."""
     return [items[number] for number in sorted(random.Random(seed).sample(range(len(items)), count))]

@@ -34,7 +34,7 @@ class FinetuneOptions(Options):
     validation_fraction: float = option(0.05, least=0, below=1)
     """Share of the data held out for validation, by question (wiki-qa: by article)."""
     filter: list[str] = option(["duplicates"], choices=[*FILTERS, "none"])
-    """Conversations to leave out: duplicates, near-duplicates, english (any other language), length, refusals."""
+    """Conversations to leave out. english: of other languages; length: answers of no or over 2,000 words."""
     skip_malformed: bool = option(False)
     """Count rows that are not conversations instead of refusing the file."""
     rehearse: float | None = option(None, least=0, most=100)
@@ -76,7 +76,7 @@ class FinetuneOptions(Options):
     weight_decay: float = option(0.0, least=0)
     """Decoupled weight decay of the matrices."""
     evaluate_every: int | None = option(None, least=1, group="Validation and checkpoints")
-    """Steps between evaluations, each with a checkpoint; also before the first step. Default: ten per run."""
+    """Steps between evaluations, each with a checkpoint, from before the first step on. Default: ten per run."""
     early_stop: int | None = option(None, least=1)
     """Stop after this many evaluations without a better held-out loss. Default: never."""
     resume: Literal["auto", "never"] = option("auto")
@@ -94,8 +94,7 @@ class FinetuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.filter == ["none"]:
-            object.__setattr__(self, "filter", [])
+        object.__setattr__(self, "filter", [name for name in self.filter if name != "none"])
         if self.dora:
             object.__setattr__(self, "lora", True)
 
@@ -110,8 +109,6 @@ class FinetuneOptions(Options):
             yield f"--batch {batch} is not a multiple of --micro-batch {micro}. Use another --micro-batch"
         if not self.data:
             yield "--data is empty. Use wiki-qa, a file or hf:OWNER/NAME"
-        if isinstance(self.filter, list) and "none" in self.filter[1:] + self.filter[:-1]:
-            yield "--filter none excludes other filters. Use one or the other"
 
     @property
     def replayed(self) -> float:

@@ -19,9 +19,11 @@ GREEN, PLAIN = "\x1b[32m", "\x1b[0m"
 
 
 @dataclass
-class Cuts:
-    """How many samples were made, and what did not fit the context."""
+class Samples:
+    """Samples as columns, as `datasets.Dataset.from_dict` takes them, and a count of what did not fit the context."""
 
+    columns: dict[str, list[list[int]]]
+    """Each value is a list of token ids or labels."""
     samples: int = 0
     trained_tokens: int = 0
     tokens: int = 0
@@ -32,38 +34,28 @@ class Cuts:
     dropped: int = 0
     """Conversations whose first question alone fills the context; pairs that are too long."""
 
-    def count(self, tokens: int, trained: int) -> None:
-        """Count one sample."""
+    def add(self, *values: list[int], tokens: int, trained: int) -> None:
+        """Append one sample, a value for each column."""
+        for column, value in zip(self.columns.values(), values, strict=True):
+            column.append(value)
         self.samples += 1
         self.tokens += tokens
         self.trained_tokens += trained
 
+    def counts(self) -> dict[str, int]:
+        """All numbers."""
+        return {name: value for name, value in vars(self).items() if name != "columns"}
+
     def line(self, context: int) -> str:
         """A summary to print."""
         text = f"{self.samples:,} samples, {self.tokens:,} tokens, {self.trained_tokens:,} of them trained"
-        kinds = (
-            ("lost their last turns", self.turns),
-            ("lost the end of their answer", self.answers),
-            ("dropped", self.dropped),
-        )
-        lost = [f"; {count:,} {what}" for what, count in kinds if count]
+        kinds = {
+            "lost their last turns": self.turns,
+            "lost the end of their answer": self.answers,
+            "dropped": self.dropped,
+        }
+        lost = [f"; {count:,} {what}" for what, count in kinds.items() if count]
         return text + "".join(lost) + (f" (context {context})" if lost else "")
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples as columns, as `datasets.Dataset.from_dict` takes them, each value a list of ids."""
-
-    columns: dict[str, list[list[int]]]
-    cuts: Cuts
-
-    def add(self, other: Samples) -> None:
-        """Append another's samples."""
-        for name, column in other.columns.items():
-            self.columns[name] += column
-        self.cuts.samples += other.cuts.samples
-        self.cuts.tokens += other.cuts.tokens
-        self.cuts.trained_tokens += other.cuts.trained_tokens
 
 
 def samples_for(options: FinetuneOptions, items: list[Conversation], template: ChatTemplate, context: int) -> Samples:
@@ -81,38 +73,32 @@ def conversation_samples(
     Raises:
         InputError: not one conversation fits `context`.
     """
-    ids: list[list[int]] = []
-    labels: list[list[int]] = []
-    cuts = Cuts()
+    made = Samples({"input_ids": [], "labels": []})
     for conversation in conversations:
-        tokens, said = fitted(template, conversation.messages, context, cuts)
-        if tokens:
-            said = said if train_on == "assistant" else [True] * len(tokens)
-            ids.append(tokens)
-            labels.append([token if trained else IGNORED for token, trained in zip(tokens, said, strict=True)])
-            cuts.count(len(tokens), sum(said))
-    if not ids:
-        raise _none_fits(f"{cuts.dropped:,} conversations", context)
-    return Samples({"input_ids": ids, "labels": labels}, cuts)
+        ids, said = fitted(template, conversation.messages, context, made)
+        if ids:
+            said = said if train_on == "assistant" else [True] * len(ids)
+            labels = [id_ if trained else IGNORED for id_, trained in zip(ids, said, strict=True)]
+            made.add(ids, labels, tokens=len(ids), trained=sum(said))
+    return _checked(made, "conversations", context)
 
 
-def text_samples(texts: Iterable[str], template: ChatTemplate, context: int, tokens: int) -> Samples:
-    """Rows of plain text, documents joined by the end-of-text token, as a base model reads them; every token is trained.
+def add_texts(made: Samples, texts: Iterable[str], template: ChatTemplate, context: int, tokens: int) -> int:
+    """Append rows of plain text, documents joined by the end-of-text token, as a base model reads them; all tokens are trained.
 
-    As many rows of `context` tokens as come closest to `tokens`, or as many as the texts give.
+    As many rows of `context` tokens as come closest to `tokens`, or as many as the texts give; returns how many.
     """
-    ids: list[list[int]] = []
     row: list[int] = []
-    wanted = round(tokens / context)
+    rows, wanted = 0, round(tokens / context)
     for text in texts:
-        if len(ids) >= wanted:
-            break
         row += [*template.plain(text), template.tokenizer.eos_token_id]
-        while len(row) >= context and len(ids) < wanted:
-            ids.append(row[:context])
+        while len(row) >= context and rows < wanted:
+            made.add(row[:context], row[:context], tokens=context, trained=context)
             row = row[context:]
-    total = len(ids) * context
-    return Samples({"input_ids": ids, "labels": [list(one) for one in ids]}, Cuts(len(ids), total, total))
+            rows += 1
+        if rows == wanted:
+            break
+    return rows
 
 
 def preference_samples(preferences: Iterable[Conversation], template: ChatTemplate, context: int) -> Samples:
@@ -122,34 +108,31 @@ def preference_samples(preferences: Iterable[Conversation], template: ChatTempla
     Raises:
         InputError: not one pair fits `context`.
     """
-    columns: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
-    cuts = Cuts()
+    made = Samples({"prompt_ids": [], "chosen_ids": [], "rejected_ids": []})
     for pair in preferences:
         before = pair.messages[:-1]
         prompt = template.prompt(before)
         wholes = [template.encode((*before, Message("assistant", answer)))[0] for answer in pair.answers]
         if max(map(len, wholes)) > context:
-            cuts.dropped += 1
+            made.dropped += 1
             continue
         answers = [whole[len(prompt) :] for whole in wholes]
-        for column, ids in zip(columns.values(), (prompt, *answers), strict=True):
-            column.append(ids)
         trained = sum(map(len, answers))
-        cuts.count(len(prompt) + trained, trained)
-    if not cuts.samples:
-        raise _none_fits(f"{cuts.dropped:,} pairs", context)
-    return Samples(columns, cuts)
+        made.add(prompt, *answers, tokens=len(prompt) + trained, trained=trained)
+    return _checked(made, "pairs", context)
 
 
-def _none_fits(what: str, context: int) -> InputError:
-    return InputError(
-        f"all {what} are longer than the context of {context} tokens. Shorten them, or give a longer --context or a model of "
-        "more positions."
-    )
+def _checked(made: Samples, what: str, context: int) -> Samples:
+    if not made.samples:
+        raise InputError(
+            f"all {made.dropped:,} {what} are longer than the context of {context} tokens. Shorten them, or give a longer "
+            "--context or a model of more positions."
+        )
+    return made
 
 
 def fitted(
-    template: ChatTemplate, messages: Sequence[Message], context: int, cuts: Cuts
+    template: ChatTemplate, messages: Sequence[Message], context: int, made: Samples
 ) -> tuple[list[int], list[bool]]:
     """At most `context` tokens of a conversation: all of it, or its first exchanges, or the beginning of its first answer.
 
@@ -162,13 +145,13 @@ def fitted(
     for stop in reversed(answers[:-1]):
         shorter = template.encode(messages[:stop])
         if len(shorter[0]) <= context:
-            cuts.turns += 1
+            made.turns += 1
             return shorter
     ids, said = ids[:context], said[:context]  # ends in the first exchange, else that would have fitted
     if not any(said):
-        cuts.dropped += 1
+        made.dropped += 1
         return [], []
-    cuts.answers += 1
+    made.answers += 1
     return ids, said
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from trl import DPOTrainer, SFTTrainer
 
 from gpt3.finetuning.checkpoints import Checkpointing
 from gpt3.finetuning.options import FinetuneOptions
+from gpt3.progress import say
 from gpt3.training.signals import Interruption
 from gpt3.training.tracking import Tracker
 
@@ -146,7 +147,6 @@ class Recorder(TrainerCallback):
 
     Args:
         trackers: metrics.jsonl and others.
-        say: prints a line.
         steps: of the whole run.
         seconds: of earlier sessions.
         interruption: once it holds a signal, the run saves and ends.
@@ -155,15 +155,8 @@ class Recorder(TrainerCallback):
         interrupted: whether the run ended so.
     """
 
-    def __init__(
-        self,
-        trackers: Sequence[Tracker],
-        say: Callable[[str], None],
-        steps: int,
-        seconds: float,
-        interruption: Interruption,
-    ) -> None:
-        self.trackers, self.say, self.steps, self.interruption = trackers, say, steps, interruption
+    def __init__(self, trackers: Sequence[Tracker], steps: int, seconds: float, interruption: Interruption) -> None:
+        self.trackers, self.steps, self.interruption = trackers, steps, interruption
         self.interrupted = False
         self.began = time.monotonic() - seconds
         self.tokens = 0
@@ -186,7 +179,7 @@ class Recorder(TrainerCallback):
         for tracker in self.trackers:
             tracker.log(record)
         text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        self.say(f"step {state.global_step:,} of {self.steps:,}: {text} ({self.seconds():.0f} s)")
+        say(f"step {state.global_step:,} of {self.steps:,}: {text} ({self.seconds():.0f} s)")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """After a signal: save the finished step, and end."""

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from gpt3.durable import discard, replacing, write_text
 from gpt3.errors import InputError, require
 from gpt3.finetuning.gathering import gather, replay_texts
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.result import FinetuneResult, model_card
-from gpt3.finetuning.samples import samples_for, text_samples
+from gpt3.finetuning.samples import add_texts, samples_for
 from gpt3.finetuning.template import add_tokens, end_of_answers, prepare_tokenizer, read_template, set_ends
 from gpt3.model_folder.adapter import merge, save_adapter
 from gpt3.model_folder.load import choose_dtype, load_transformers
@@ -40,6 +40,29 @@ from gpt3.work_folder import locked_folder, requested, stored
 ASKED, CHECKPOINTS, MODEL, ADAPTER, CARD = "asked.json", "checkpoints", "model", "adapter", "README.md"
 FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")
 """Options that may differ when an interrupted run is resumed."""
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A run, finished or interrupted."""
+
+    folder: Path
+    """The run folder, which is also a model to load once the run is finished."""
+    steps: int
+    seconds: float
+    before: dict[str, float]
+    """The evaluation of the model as it was, by the names in metrics.jsonl, such as ``val/loss``."""
+    after: dict[str, float]
+    """The evaluation of the model that was kept."""
+    finished: bool = True
+    """False: interrupted after a checkpoint; the same options resume it."""
+    exit_code: int = 0
+    """130 or 143 after a signal."""
+
+    def held_out(self) -> list[tuple[str, float, float]]:
+        """What was measured on held-out data: name, before, after."""
+        names = sorted(name for name in self.before if name.startswith("val/") and name in self.after)
+        return [(name[4:].replace("_", " "), self.before[name], self.after[name]) for name in names]
 
 
 def finetune(options: FinetuneOptions) -> FinetuneResult:
@@ -97,24 +120,24 @@ class Tuning:
         positions = getattr(self.model.config, "max_position_embeddings", None) or 10**9
         self.context = min(options.context or 10**9, positions)
         self.train = samples_for(options, self.collection.train, template, self.context)
-        say(f"training: {self.train.cuts.line(self.context)}")
+        say(f"training: {self.train.line(self.context)}")
         if options.replayed:
             texts = replay_texts(options.validation_fraction, options.seed)
-            replay = text_samples(texts, template, self.context, round(options.replayed * self.train.cuts.tokens))
-            say(f"replay: {replay.cuts.samples:,} rows of Wikipedia text, {replay.cuts.tokens:,} tokens")
-            self.train.add(replay)
+            tokens = round(options.replayed * self.train.tokens)
+            rows = add_texts(self.train, texts, template, self.context, tokens)
+            say(f"replay: {rows:,} rows of Wikipedia text, {rows * self.context:,} tokens")
         self.validation = None
         if self.collection.validation:
             self.validation = samples_for(options, self.collection.validation, template, self.context)
-            say(f"held out: {self.validation.cuts.line(self.context)}")
+            say(f"held out: {self.validation.line(self.context)}")
         self.new_ids = add_tokens(self.model, self.tokenizer, new)
         set_ends(self.model, self.tokenizer, end)
         self.rate = options.rate(self.model.num_parameters())
         self.micro = options.micro_batch or math.gcd(options.batch, 8)
         self.accumulate = options.batch // self.micro
-        samples = self.train.cuts.samples
+        samples = self.train.samples
         if options.packing:
-            samples = max(1, self.train.cuts.tokens // self.context)
+            samples = max(1, self.train.tokens // self.context)
         self.steps = options.steps or max(1, math.ceil(math.ceil(samples / options.batch) * options.epochs))
         self.every = options.evaluate_every or max(1, self.steps // 10)
 
@@ -138,7 +161,7 @@ class Tuning:
         trackers = open_trackers(self.options.track, self.folder, dataclasses.asdict(self.options), step)
         try:
             with interruptible() as interruption:
-                recorder = Recorder(trackers, say, self.steps, seconds, interruption)
+                recorder = Recorder(trackers, self.steps, seconds, interruption)
                 trainer = self._trainer(recorder, first=checkpoint is None)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
@@ -161,9 +184,9 @@ class Tuning:
             | {"read": report.read, "dropped": report.dropped, "licence": report.licence}
             for report in self.collection.reports
         ]
-        cuts = {"training": dataclasses.asdict(self.train.cuts)}
+        samples = {"training": self.train.counts()}
         if self.validation is not None:
-            cuts["held_out"] = dataclasses.asdict(self.validation.cuts)
+            samples["held_out"] = self.validation.counts()
         found = environment(str(self.model.device))
         found |= {name: importlib.metadata.version(name) for name in ("trl", "peft", "accelerate")}
         settled = dataclasses.asdict(self.options) | {
@@ -171,7 +194,7 @@ class Tuning:
             "micro_batch": self.micro,
         }  # fmt: skip
         write_text(self.folder / ASKED, json.dumps(requested(self.options, FREE_TO_CHANGE)))
-        write_text(self.folder / "data.json", json.dumps({"sources": sources, "samples": cuts}, indent=1))
+        write_text(self.folder / "data.json", json.dumps({"sources": sources, "samples": samples}, indent=1))
         write_text(self.folder / "environment.json", json.dumps(found, indent=1))
         write_text(self.folder / "config.yaml", yaml.safe_dump(settled, sort_keys=False))
 
@@ -220,20 +243,56 @@ class Tuning:
 
     def _write_model(self, model: Any, result: FinetuneResult) -> None:
         """adapter/ and model/; then the checkpoints go."""
-        facts = (result, self.options, self.base, self.collection.reports, self.train.cuts)
         if self.options.lora:
             with replacing(self.folder / ADAPTER) as temporary:
                 temporary.mkdir()
                 save_adapter(model, self.tokenizer, temporary, self.base)
-                (temporary / CARD).write_text(model_card(*facts, library="peft"), encoding="utf-8")
+                (temporary / CARD).write_text(self._card(result, "peft"), encoding="utf-8")
         if self.options.merge or not self.options.lora:
             whole = merge(model) if self.options.lora else model
             with replacing(self.folder / MODEL) as temporary:
                 temporary.mkdir()
                 whole.save_pretrained(temporary)
                 self.tokenizer.save_pretrained(temporary)
-                (temporary / CARD).write_text(model_card(*facts), encoding="utf-8")
+                (temporary / CARD).write_text(self._card(result, "transformers"), encoding="utf-8")
         discard(self.folder / CHECKPOINTS)
+
+    def _card(self, result: FinetuneResult, library: str) -> str:
+        """README.md with Hugging Face's front matter; `library` is what loads the folder: transformers or peft."""
+        options, train = self.options, self.train
+        method = {"sft": "supervised fine-tuning", "dpo": "direct preference optimization"}[options.method] + " (TRL)"
+        if options.lora:
+            method += f", {'DoRA' if options.dora else 'LoRA'} of rank {options.lora_rank}"
+        rows = [f"| {r.name} | {r.train:,} | {r.held_out:,} | {r.licence} |" for r in self.collection.reports]
+        figures = [f"| held-out {name} | {before:.4f} | {after:.4f} |" for name, before, after in result.held_out()]
+        sources, measured = "\n".join(rows), "\n".join(figures)
+        return f"""---
+library_name: {library}
+pipeline_tag: text-generation
+tags: [gpt3, {options.method}]
+---
+# {result.folder.name}
+
+Made from `{self.base}` by {method}, with the gpt3 package: {result.steps:,} steps of {options.batch},
+{train.samples:,} samples of {train.tokens:,} tokens, {train.trained_tokens:,} of them trained, seed {options.seed},
+{result.seconds / 60:.1f} minutes.
+
+| data | trained on | held out | licence |
+|---|---|---|---|
+{sources}
+
+| | before | after |
+|---|---|---|
+{measured}
+
+## Talk with it
+
+```sh
+gpt3 chat --model PATH_OF_THIS_FOLDER
+```
+
+What it says of the world is often wrong. The licences of its data apply to it too.
+"""
 
     def _report(self) -> None:
         try:

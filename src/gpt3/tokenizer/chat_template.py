@@ -7,6 +7,7 @@ never end. A message is data: where it spells a special token it stays text, so 
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import time
@@ -86,10 +87,9 @@ class ChatTemplate:
         text = tokenizer.backend_tokenizer.to_str()
         self._marked, self._plain = Tokenizer.from_str(text), Tokenizer.from_str(text)
         self._plain.encode_special_tokens = True
-        specials = sorted(
-            (t.content for t in tokenizer.added_tokens_decoder.values() if t.special), key=len, reverse=True
-        )
-        self._spelled = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
+        specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        longest_first = sorted(specials, key=len, reverse=True)
+        self._spelled = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     @property
     def marked(self) -> bool:
@@ -120,42 +120,37 @@ class ChatTemplate:
         Raises:
             InputError: the template fails, takes longer than `SECONDS` or gives no text; a message is not valid Unicode.
         """
-        if any(SURROGATE.search(message.content) for message in messages):
+        contents = [message.content for message in messages]
+        if any(map(SURROGATE.search, contents)):
             raise InputError("a message holds half a character (a surrogate without its other half). Send whole ones.")
-        used: set[str] = set().union(*(message.content for message in messages))
-        unused = (character for character in map(chr, PRIVATE_USE) if character not in used)
-        hidden: dict[str, str] = {}  # special tokens that messages spell, by the character that stands for each
-
-        def hide(match: re.Match[str]) -> str:
-            found = next((character for character, token in hidden.items() if token == match[0]), next(unused, ""))
-            if not found:
-                raise InputError("the messages use all private characters of Unicode. Leave some out.")
-            hidden[found] = match[0]
-            return found
-
-        turns = [{"role": turn.role, "content": self._spelled.sub(hide, turn.content)} for turn in messages]
+        spelled = sorted({token for content in contents for token in self._spelled.findall(content)})
+        used = set().union(*contents)
+        marks = dict(zip(spelled, (mark for mark in map(chr, PRIVATE_USE) if mark not in used), strict=False))
+        if len(marks) < len(spelled):
+            raise InputError("the messages use all private characters of Unicode. Leave some out.")
+        turns = [
+            {"role": message.role, "content": self._spelled.sub(lambda match: marks[match[0]], message.content)}
+            for message in messages
+        ]
         text, spans = self._render(turns, prompt)
+        tokens = {mark: token for token, mark in marks.items()}
         ids: list[int] = []
         said: list[bool] = []
-        place = 0
-        for start, stop in [*spans, (len(text), len(text))]:
-            for piece, by_assistant in ((text[place:start], False), (text[start:stop], True)):
-                found = self._encode(piece, hidden)
-                ids += found
-                said += [by_assistant] * len(found)
-            place = stop
+        cuts = (0, *itertools.chain.from_iterable(spans), len(text))
+        for number, (start, stop) in enumerate(itertools.pairwise(cuts)):  # the assistant speaks in every second piece
+            found = self._encode(text[start:stop], tokens)
+            ids += found
+            said += [number % 2 == 1] * len(found)
         if not ids:
             raise InputError("the chat template makes nothing of these messages. Send others.")
         return ids, said
 
-    def _encode(self, text: str, hidden: dict[str, str]) -> list[int]:
-        """Ids of a piece of the rendered text, with what messages spell put back as plain text."""
+    def _encode(self, text: str, tokens: dict[str, str]) -> list[int]:
+        """Ids of a piece of the rendered text; `tokens` are the special tokens that messages spell, by their marks."""
         ids: list[int] = []
-        for piece in re.split(f"([{''.join(hidden)}])", text) if hidden else [text]:
-            if piece in hidden:
-                ids += self.plain(hidden[piece])
-            else:
-                ids += self._marked.encode(piece, add_special_tokens=False).ids
+        for piece in re.split(f"([{''.join(tokens)}])", text) if tokens else [text]:
+            encoder, piece = (self._plain, tokens[piece]) if piece in tokens else (self._marked, piece)
+            ids += encoder.encode(piece, add_special_tokens=False).ids
         return ids
 
     def _render(self, turns: list[dict[str, str]], prompt: bool) -> tuple[str, list[tuple[int, int]]]:
@@ -168,17 +163,16 @@ class ChatTemplate:
 
         last = time.thread_time() + SECONDS
 
-        def at_line(frame: FrameType, event: str, argument: Any) -> Any:
+        def watch(frame: FrameType, event: str, argument: Any) -> Any:
+            if frame.f_code.co_filename != TEMPLATE_FILE:
+                return None
             if time.thread_time() > last:
                 raise TimeoutError(f"it has not ended after {SECONDS:g} seconds of computing")
-            return at_line
-
-        def at_call(frame: FrameType, event: str, argument: Any) -> Any:
-            return at_line if frame.f_code.co_filename == TEMPLATE_FILE else None
+            return watch
 
         names: dict[str, Any] = dict(self.tokenizer.special_tokens_map)  # templates may use {{ bos_token }}
         before = sys.gettrace()
-        sys.settrace(at_call)
+        sys.settrace(watch)
         try:
             rendered: Any = render_jinja_template(
                 conversations=[turns],
