@@ -163,7 +163,7 @@ def test_the_base_gets_the_rows_it_was_trained_with(
 ) -> None:
     """290 ids and five rows of padding below; new rows are the mean of those of the base's ids."""
     from gpt3.model_folder.adapter import fit_vocabulary
-    from gpt3.model_folder.weights import mapped
+    from gpt3.model_folder.convert import mapped
 
     model = GPT3ForCausalLM.from_pretrained(bases("gpt3"))
     before = model.get_input_embeddings().weight.detach().clone()

@@ -25,9 +25,8 @@ def run(options: InfoOptions) -> None:
     Raises:
         InputError: no model folder is there.
     """
-    from gpt3.model_folder.fetch import fetch
     from gpt3.model_folder.info import describe, text
-    from gpt3.model_folder.locate import find, newest
+    from gpt3.model_folder.locate import fetch, find, newest
 
     if options.path is None:
         place: Path | str = newest()

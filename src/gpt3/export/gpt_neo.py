@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from gpt3.model import GPT3ForCausalLM
 
-SMALLEST_GAIN = 1e-9  # beside the largest: below it a feature of ln_1 is constant, to float32
+SMALLEST_GAIN = 1e-9  # as a share of the largest: below it a feature of ln_1 is constant in float32
 
 
 def to_gpt_neo(model: GPT3ForCausalLM, *, context: int, rows: int) -> GPTNeoForCausalLM:

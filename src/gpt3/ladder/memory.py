@@ -133,8 +133,8 @@ def activation_bytes(preset: Preset, dtype: str, sequences: int = 1, *, checkpoi
     - their outputs, the MLP before and after the GELU, 10 C of b; q, k, v and the attention's output, 4 w of b. The
       attention's probabilities are not kept (fused attention);
     - a banded layer computed in blocks (context from two windows on): keys and values a second and third time, each block
-      beside the one before it, 4 w of b, the queries once more when there are several sequences, w of b (both but for
-      the first block), and the output once more, w of b. Beside the tokens, its mask of 2 x window^2 numbers of b.
+      with the one before it, 4 w of b, the queries once more when there are several sequences, w of b (both but for
+      the first block), and the output once more, w of b. In addition, its mask of 2 x window^2 numbers of b.
 
     The last layer norm has 2 C of 4 bytes. Backward holds gradients of the MLP's inside and of the stream, 4 C of b and 2 C of
     4 bytes. With checkpointing each layer keeps its input, C of 4 bytes, and one layer at a time all of the above.

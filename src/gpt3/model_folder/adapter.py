@@ -14,8 +14,8 @@ import torch
 
 from gpt3.errors import InputError, RunError, one_line
 from gpt3.model.vocabulary import resize_vocabulary
+from gpt3.model_folder.convert import Stored, mapped
 from gpt3.model_folder.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, some
-from gpt3.model_folder.weights import Stored, mapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,20 +11,10 @@ from typing import Any
 
 from gpt3.durable import sha256_of
 from gpt3.errors import InputError, one_line, require
+from gpt3.model_folder import locate
 from gpt3.model_folder.adapter import kind_of
-from gpt3.model_folder.convert import read_checkpoint
-from gpt3.model_folder.locate import (
-    ADAPTER_WEIGHTS,
-    BASE,
-    CONFIG,
-    ORIGIN,
-    adapter_settings,
-    base_of,
-    is_adapter,
-    read_json,
-)
+from gpt3.model_folder.convert import Stored, mapped, read_checkpoint, stored_weights
 from gpt3.model_folder.tokenizer import tokenizer_line
-from gpt3.model_folder.weights import Stored, mapped, stored_weights
 from gpt3.tokenizer.loading import prompt_start, tokenizer_hash
 
 PARTS = {
@@ -56,13 +46,13 @@ def describe(path: Path) -> dict[str, Any]:
         files, found = [path], _gguf(path)
     else:
         files = sorted(each for each in path.iterdir() if each.is_file())
-        found = _adapter(path) if is_adapter(path) else _model(path)
+        found = _adapter(path) if locate.is_adapter(path) else _model(path)
     sizes = [{"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files]
     return {"folder": str(path), **found, "files": sizes}
 
 
 def _model(folder: Path) -> dict[str, Any]:
-    raw = read_json(folder / CONFIG)
+    raw = locate.read_json(folder / locate.CONFIG)
     found: dict[str, Any] = {"model_type": raw.get("model_type")}
     try:
         found |= _checked_model(folder)
@@ -117,19 +107,19 @@ def _checked_model(folder: Path) -> dict[str, Any]:
 
 def _adapter(folder: Path) -> dict[str, Any]:
     """The kind of an adapter, the base it names, the layers it changes; `problem`, if the base is not here."""
-    settings, weights = adapter_settings(folder), mapped(folder / ADAPTER_WEIGHTS)
+    settings, weights = locate.adapter_settings(folder), mapped(folder / locate.ADAPTER_WEIGHTS)
     layers = settings.get("target_modules") or []
     found = {
         "model_type": "adapter",
         "family": f"PEFT adapter, {kind_of(settings)}",
-        "base": settings.get(BASE),
+        "base": settings.get(locate.BASE),
         "layers": [layers] if isinstance(layers, str) else sorted(layers),
         "parameters": {"total": sum(math.prod(tensor.shape) for tensor in weights.values())},
         "dtypes": _dtypes(weights),
         "origin": _origin(folder),
     }
     try:
-        base_of(folder, settings)
+        locate.base_of(folder, settings)
     except InputError as error:
         found["problem"] = str(error)
     return found
@@ -175,8 +165,8 @@ def _dtypes(weights: Mapping[str, Stored]) -> dict[str, int]:
 
 def _origin(folder: Path, name: str | None = None) -> dict[str, Any] | None:
     """Where a model came from, as far as its folder says; `name` is what its config.json says."""
-    if (folder / ORIGIN).is_file():
-        return read_json(folder / ORIGIN)
+    if (folder / locate.ORIGIN).is_file():
+        return locate.read_json(folder / locate.ORIGIN)
     for parent in folder.absolute().parents[:2]:  # runs/NAME/model, runs/NAME/checkpoints/step-N
         if (parent / "metrics.jsonl").is_file() and (parent / "config.yaml").is_file():
             return {"run": parent.name}
@@ -191,21 +181,14 @@ def text(found: Mapping[str, Any]) -> str:
     if "base" in found:
         lines += [f"base: {found['base']}", f"layers: {', '.join(found['layers'])}"]
     shape = found.get("shape", {})
-    if "layer_types" in shape:
-        kinds = Counter(shape["layer_types"])
-        layers = " and ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), reverse=True))
-        order = ", ".join(shape["layer_types"][:4]) + (", …" if shape["layers"] > 4 else "")
+    plain = {name: value for name, value in shape.items() if value and not isinstance(value, (list, bool))}
+    numbers = {name: value if isinstance(value, str) else f"{value:,}" for name, value in plain.items()}
+    if numbers:
+        lines.append("shape: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items()))
+    if kinds := shape.get("layer_types"):
+        count = " and ".join(f"{count} {kind}" for kind, count in sorted(Counter(kinds).items(), reverse=True))
         window = f"; window {shape['window']} keys, the query's own counted" if shape["window"] else ""
-        lines += [
-            f"shape: {shape['layers']} layers x {shape['width']}, {shape['heads']} heads of {shape['head_width']}, "
-            f"MLP {shape['mlp_width']} ({shape['activation']}), norm {shape['layer_norm']}",
-            f"layers: {layers} ({order}){window}",
-            f"context: {shape['context']:,} positions; vocabulary: {shape['vocabulary']:,} ids"
-            + (f", {shape['padding_ids']} of them padding" if shape["padding_ids"] else ""),
-        ]
-    elif shape:
-        known = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in shape.items() if value)
-        lines.append(f"shape: {known}")
+        lines.append(f"layers: {count} ({locate.some(kinds, 4)}){window}")
     if parameters := found.get("parameters"):
         total = parameters["total"]
         lines.append(f"parameters: {total:,}{' (output head tied)' if shape.get('tied_head') else ''}")

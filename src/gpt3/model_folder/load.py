@@ -18,25 +18,10 @@ import torch
 
 from gpt3.device import choose_device
 from gpt3.errors import InputError, one_line, require
+from gpt3.model_folder import locate
 from gpt3.model_folder.adapter import INSIDE, kind_of, merged
-from gpt3.model_folder.convert import Checkpoint, checkpoint_of, generation_ids, read_checkpoint, with_ids
+from gpt3.model_folder.convert import Checkpoint, checkpoint_of, generation_ids, mapped, read_checkpoint, with_ids
 from gpt3.model_folder.families import FAMILIES, OURS
-from gpt3.model_folder.fetch import fetch
-from gpt3.model_folder.locate import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    CONFIG,
-    GENERATION,
-    TOKENIZER,
-    adapter_settings,
-    base_of,
-    find,
-    is_adapter,
-    locate,
-    read_json,
-    some,
-)
-from gpt3.model_folder.weights import mapped
 from gpt3.options import DType
 from gpt3.tokenizer.loading import load_tokenizer
 
@@ -85,7 +70,7 @@ def quiet_transformers() -> Iterator[None]:
 def load_transformers(
     path: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A model in evaluation mode and its tokenizer.
+    """A model in evaluation mode and its tokenizer. `model.family` says what its files are: gpt3, GPT-2, LoRA of rank 8 …
 
     Args:
         path: a model folder, a run folder, a run's name under ./runs, or a hub id; None: the newest run under ./runs.
@@ -100,8 +85,9 @@ def load_transformers(
     """
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)
-    place = locate(path)
-    loaded = load_folder(place if isinstance(place, Path) else fetch(place), number_format)
+    place = locate.locate(path)
+    loaded = load_folder(place if isinstance(place, Path) else locate.fetch(place), number_format)
+    loaded.model.family = loaded.family
     return loaded.model.to(where), loaded.tokenizer
 
 
@@ -122,10 +108,10 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
     Raises:
         InputError: the folder is not a complete model of a kind that runs here.
     """
-    if is_adapter(folder):
+    if locate.is_adapter(folder):
         loaded = _load_adapter(folder)
         return loaded._replace(model=loaded.model.to(dtype))
-    model_type = read_json(folder / CONFIG).get("model_type")
+    model_type = locate.read_json(folder / locate.CONFIG).get("model_type")
     if model_type in FAMILIES:
         return _converted(read_checkpoint(folder), dtype)
     tokenizer = load_tokenizer(folder)
@@ -152,9 +138,9 @@ def open_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> Checkp
         >>> checkpoint = open_checkpoint("path/of/a/gpt2/folder")
         >>> model, tokenizer, notes = checkpoint.model(), checkpoint.tokenizer, checkpoint.notes
     """
-    place = find(source)
-    folder = place if isinstance(place, Path) else fetch(place, allow_pickle=allow_pickle)
-    if not is_adapter(folder):
+    place = locate.find(source)
+    folder = place if isinstance(place, Path) else locate.fetch(place, allow_pickle=allow_pickle)
+    if not locate.is_adapter(folder):
         return read_checkpoint(folder, str(place), allow_pickle=allow_pickle)
     loaded = _load_adapter(folder)
     checkpoint = checkpoint_of(loaded.model.to(loaded.dtype), loaded.tokenizer, folder, loaded.files)
@@ -166,7 +152,9 @@ def open_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> Checkp
 def _converted(checkpoint: Checkpoint, dtype: torch.dtype, their_class: str | None = None) -> Loaded:
     """A checkpoint's model: ours, or that of transformers' class for the model type `their_class`."""
     if checkpoint.tokenizer is None:
-        raise InputError(f"{checkpoint.folder}: no tokenizer ({TOKENIZER}) in it. Put the model's tokenizer there")
+        raise InputError(
+            f"{checkpoint.folder}: no tokenizer ({locate.TOKENIZER}) in it. Put the model's tokenizer there"
+        )
     model = from_pretrained(checkpoint.folder, their_class, dtype) if their_class else checkpoint.model(dtype)
     family, notes = checkpoint.conversion.family, checkpoint.conversion.notes
     return Loaded(model, checkpoint.tokenizer, family, checkpoint.dtype, checkpoint.files, notes)
@@ -174,22 +162,22 @@ def _converted(checkpoint: Checkpoint, dtype: torch.dtype, their_class: str | No
 
 def _load_adapter(folder: Path) -> Loaded:
     """An adapter's model in float32: its base with the adapter merged into it, ours if it is of a known family."""
-    settings = adapter_settings(folder)
+    settings = locate.adapter_settings(folder)
     require("peft", extra="finetune", purpose="reading a PEFT adapter")
-    place = base_of(folder, settings)
-    names = mapped(folder / ADAPTER_WEIGHTS)
+    place = locate.base_of(folder, settings)
+    names = mapped(folder / locate.ADAPTER_WEIGHTS)
     try:
-        base = _load_base(place if isinstance(place, Path) else fetch(place), settings, names)
+        base = _load_base(place if isinstance(place, Path) else locate.fetch(place), settings, names)
     except InputError as error:
         raise InputError(f"{folder}: its base model {error}") from None
-    tokenizer = load_tokenizer(folder) if (folder / TOKENIZER).is_file() else base.tokenizer
+    tokenizer = load_tokenizer(folder) if (folder / locate.TOKENIZER).is_file() else base.tokenizer
     model: Any = merged(folder, settings, base.model, tokenizer)
-    with_ids(model, generation_ids(folder / GENERATION))
+    with_ids(model, generation_ids(folder / locate.GENERATION))
     notes = base.notes
     if model.config.model_type in FAMILIES:
         converted = checkpoint_of(model, tokenizer, folder, [])
         model, notes = converted.model(torch.float32), converted.conversion.notes
-    files = [folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS, *base.files]
+    files = [folder / locate.ADAPTER_CONFIG, folder / locate.ADAPTER_WEIGHTS, *base.files]
     family = f"{kind_of(settings)} merged into {base.family}"
     return Loaded(model.eval(), tokenizer, family, base.dtype, files, notes)
 
@@ -198,7 +186,7 @@ def _load_base(folder: Path, settings: Mapping[str, Any], names: Mapping[str, An
     """An adapter's base in float32, as the adapter knew it: our model, or transformers' own class of another family."""
     from transformers import CONFIG_MAPPING
 
-    model_type = read_json(folder / CONFIG).get("model_type")
+    model_type = locate.read_json(folder / locate.CONFIG).get("model_type")
     if model_type not in FAMILIES and model_type != OURS:
         return load_folder(folder, torch.float32)
     ours = not settings.get("fan_in_fan_out") and all(OUR_NAMES.fullmatch(name.removeprefix(INSIDE)) for name in names)
@@ -236,5 +224,7 @@ def from_pretrained(folder: Path, model_type: str | None, dtype: torch.dtype) ->
         (extra, "have no place in the model"),
     ):
         if names:
-            raise InputError(f"{folder}: {len(names)} tensors {fault} ({some(sorted(names))}). Copy or save it again")
+            raise InputError(
+                f"{folder}: {len(names)} tensors {fault} ({locate.some(sorted(names))}). Copy or save it again"
+            )
     return model

@@ -6,13 +6,15 @@ Nothing heavy is imported, so that a wrong path is reported at once.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 from gpt3.ladder.presets import PRESETS
+from gpt3.progress import say
 
 RUNS = Path("runs")
 TRAIN_FIRST = "train one first: gpt3 train"
@@ -24,15 +26,15 @@ TOKENIZER, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 """A tokenizer in one file; the other two are GPT-2's older form of it."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
+TOKENIZER_CONFIG, ROLES, TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
+LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt")
+SMALL_FILES = (TOKENIZER, VOCABULARY, MERGES, TOKENIZER_CONFIG, ROLES, TEMPLATE, GENERATION, CARD, *LICENCES)
+"""Files besides configuration and weights that a model's repository on the hub may have, and that are read here."""
+
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base_model_name_or_path"
-OLD_IDS = {
-    "gpt2": "openai-community/gpt2",
-    "gpt2-medium": "openai-community/gpt2-medium",
-    "gpt2-large": "openai-community/gpt2-large",
-    "gpt2-xl": "openai-community/gpt2-xl",
-    "distilgpt2": "distilbert/distilgpt2",
-}
+OLD_IDS = {f"gpt2{size}": f"openai-community/gpt2{size}" for size in ("", "-medium", "-large", "-xl")}
+OLD_IDS["distilgpt2"] = "distilbert/distilgpt2"
 """Hub ids from before they had owners, which many adapters name."""
 PARENTS = 3
 """A relative path to an adapter's base may start in this many folders above it: up to the one that holds runs/NAME/adapter."""
@@ -222,6 +224,76 @@ def base_of(folder: Path, settings: dict[str, Any]) -> Path | str:
     raise InputError(
         f"{folder}: its base model {name} is not here. Write the path of its folder into {ADAPTER_CONFIG} ({BASE})"
     )
+
+
+def fetch(name: str, *, allow_pickle: bool = False) -> Path:
+    """The local folder with the files of the hub's model or adapter `name` (owner/name), downloaded unless they are there.
+
+    Args:
+        allow_pickle: take .bin files where there are no safetensors.
+
+    Raises:
+        InputError: the hub has no such model, or cannot be reached.
+    """
+    from huggingface_hub import constants
+
+    try:
+        folder = _file(name, CONFIG, reached=True) or _file(name, ADAPTER_CONFIG)
+        if folder is None:
+            raise OSError(f"it has neither {CONFIG} nor {ADAPTER_CONFIG}")
+        say(f"{name}: from {constants.ENDPOINT}")
+        if (folder / CONFIG).is_file():
+            _weights(name, folder, allow_pickle)
+        else:
+            _file(name, ADAPTER_WEIGHTS)
+        for each in SMALL_FILES:
+            _file(name, each)
+    except (OSError, ValueError) as error:  # the hub library's: unknown id, no network, no permission, a bad name
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(
+            f"{name}: no such folder or run, and {constants.ENDPOINT} did not give it ({reason}). "
+            "Download it where there is a network and give its folder"
+        ) from error
+    return folder
+
+
+def _weights(name: str, folder: Path, allow_pickle: bool) -> None:
+    for whole, index in (WEIGHTS, PICKLED) if allow_pickle else (WEIGHTS,):
+        if _file(name, whole) is not None:
+            return
+        if _file(name, index) is not None:
+            placed = read_json(folder / index).get("weight_map")
+            for file in sorted(filter(is_file_name, set(placed.values()))) if isinstance(placed, dict) else ():
+                _file(name, file)
+            return
+
+
+def _file(name: str, file: str, *, reached: bool = False) -> Path | None:
+    """The local folder that a file of the repository is in; None where the repository has no such file.
+
+    Raises:
+        OSError: with `reached`, if the hub cannot be reached and the file is not here: asking again would only wait again.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    library = logging.getLogger("huggingface_hub")  # after the imports, which set its level
+    level = library.level
+    library.setLevel(logging.ERROR)  # it reports each of its attempts in several lines
+    quiet = not file.endswith((".safetensors", ".bin")) and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
+    try:
+        return Path(hf_hub_download(name, file)).parent
+    except EntryNotFoundError as error:
+        if reached and isinstance(error, LocalEntryNotFoundError):
+            raise
+        return None
+    finally:
+        library.setLevel(level)
+        if quiet:
+            enable_progress_bars()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError, one_line
-from gpt3.model_folder.locate import MERGES, TOKENIZER, VOCABULARY, read_json
+from gpt3.model_folder.locate import MERGES, ROLES, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, read_json
 from gpt3.tokenizer.loading import prompt_start
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from gpt3.model import GPT3Config
-
-CONFIG, ROLES, TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
-ALL_FILES = (TOKENIZER, VOCABULARY, MERGES, CONFIG, ROLES, TEMPLATE)
 
 
 def read_tokenizer(
@@ -39,7 +36,9 @@ def read_tokenizer(
     """
     from transformers import PreTrainedTokenizerFast
 
-    settings, roles = (read_json(folder / name) if (folder / name).is_file() else {} for name in (CONFIG, ROLES))
+    settings, roles = (
+        read_json(folder / name) if (folder / name).is_file() else {} for name in (TOKENIZER_CONFIG, ROLES)
+    )
     try:
         backend = _backend(folder, settings)
     except Exception as error:  # tokenizers raises plain Exception on a file it cannot read

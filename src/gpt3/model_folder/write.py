@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt3.durable import sha256_of
-from gpt3.model_folder.fetch import LICENCES
-from gpt3.model_folder.locate import CARD, ORIGIN, WEIGHTS
+from gpt3.model_folder.locate import CARD, LICENCES, ORIGIN, WEIGHTS
 from gpt3.version import __version__
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ LICENCE = re.compile(r"^license(?:_name|_link)?: *\S.*$", re.MULTILINE)
 def model_folder_files(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, bytes]:
     """The files of a model folder without the weights: configuration, modelling code, tokenizer (if there is one).
 
-    They do not change while training, so they are made once. An empty model of the same class stands in for `model`, since
-    FSDP2 gives its modules a class of its own making, whose source file transformers could not find.
+    They do not change while training, so they are made once. They are made from an empty model
+    of the same class: FSDP2 gives the modules of `model` a class of its own, whose source file transformers cannot find.
     """
     import torch
     from transformers.utils import logging
