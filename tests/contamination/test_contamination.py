@@ -147,7 +147,7 @@ def test_rows_become_prompt_and_right_answer(row: dict[str, object], text: str) 
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        (b"[1]", "line 2: not a JSON object"),
+        (b"[1]", "line 2: expected an object with fields"),
         (b"{", "line 2: "),
         (b'{"a": 1}', "line 2: fields a are of no known layout"),
         (b'{"query": "q", "choices": ["a"], "gold": 3}', "line 2: its right answer is not among its choices"),

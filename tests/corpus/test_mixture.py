@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3.corpus.mixture import JoinedSplit, Mixture, read_mixture
+from gpt3.corpus.mixture import Mixture, read_mixture
 from gpt3.corpus.order import WindowOrder
 from gpt3.errors import InputError
 
@@ -21,11 +21,9 @@ class Source:
     """A split whose tokens are their own positions, beyond an offset that tells the source."""
 
     name = "train"
-    end_of_text = vocab_size = text_bytes = -1
 
     def __init__(self, size, offset):
         self.size, self.offset = size, offset
-        self.documents = -(-size // 7)
 
     def __len__(self):
         return self.size
@@ -34,16 +32,13 @@ class Source:
         assert 0 <= start <= stop <= self.size
         return np.arange(start, stop, dtype=np.int64) + self.offset
 
-    def document_ends(self):
-        return np.append(np.arange(7, self.size, 7), self.size)
-
 
 OFFSET = 10**6
 
 
 def mixture(weights, sizes, context=4, seed=0):
-    samplers = [WindowOrder(Source(size, OFFSET * s), context, seed) for s, size in enumerate(sizes)]
-    return Mixture(samplers, weights, seed)
+    orders = [WindowOrder(Source(size, OFFSET * s), context, seed) for s, size in enumerate(sizes)]
+    return Mixture(orders, weights, seed)
 
 
 weights_and_sizes = st.lists(
@@ -122,27 +117,14 @@ def test_the_papers_table_2_2():
     assert [spec.name for spec in specs] == list(billions)
     assert [spec.weight for spec in specs] == [60, 22, 8, 8, 3]
     thousandth = 10**6  # sizes and run in thousandths: a token stands for a thousand
-    samplers = [WindowOrder(Source(size * thousandth, 0), 2048, 0) for size in billions.values()]
-    mixed = Mixture(samplers, [spec.weight for spec in specs], 0)
+    orders = [WindowOrder(Source(size * thousandth, 0), 2048, 0) for size in billions.values()]
+    mixed = Mixture(orders, [spec.weight for spec in specs], 0)
     epochs = {name: s.epochs for name, s in zip(billions, mixed.shares(300 * thousandth // 2048), strict=True)}
     assert epochs == pytest.approx(
         {"common-crawl": 0.44, "webtext2": 3.44, "books1": 1.98, "books2": 0.43, "wikipedia": 2.97}, rel=0.02
     )
     paper = {"common-crawl": 0.44, "webtext2": 2.9, "books1": 1.9, "books2": 0.43, "wikipedia": 3.4}
     assert epochs == pytest.approx(paper, rel=0.2)
-
-
-@given(st.lists(st.integers(0, 60), min_size=1, max_size=5), st.data())
-def test_joined_splits_read_as_one(sizes, data):
-    joined = JoinedSplit([Source(size, OFFSET * s) for s, size in enumerate(sizes)])
-    whole = np.concatenate([np.arange(size) + OFFSET * s for s, size in enumerate(sizes)])
-    stop = data.draw(st.integers(0, len(whole)))
-    start = data.draw(st.integers(0, stop))
-    assert len(joined) == len(whole)
-    assert joined.read(start, stop).tolist() == whole[start:stop].tolist()
-    if all(sizes):
-        assert joined.document_ends()[-1] == len(whole)
-        assert len(joined.document_ends()) == joined.documents == len(np.unique(joined.document_ends()))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt3.corpus.order import Permutation, WindowOrder, validation_windows
+from gpt3.corpus.order import Permutation, WindowOrder
 from gpt3.errors import InputError
 
 
@@ -125,16 +125,3 @@ def test_a_split_shorter_than_a_window_is_refused_with_a_context_that_fits():
         WindowOrder(Range(0), 10, 0)
     with pytest.raises(InputError, match="at least 1"):
         WindowOrder(Range(10), 0, 0)
-
-
-@given(st.integers(0, 500), st.integers(1, 50))
-def test_validation_predicts_every_token_but_the_first_once(size, context):
-    predicted = []
-    for window, valid in validation_windows(Range(size), context):
-        assert window.shape == (context + 1,)
-        assert window.dtype == np.int64
-        assert 1 <= valid <= context
-        assert window[:valid].tolist() == (window[1 : valid + 1] - 1).tolist()
-        assert (window[valid + 1 :] == -1).all()
-        predicted += window[1 : valid + 1].tolist()
-    assert predicted == list(range(1, size))

@@ -105,7 +105,7 @@ def test_shards_hold_the_documents_in_order(tmp_path_factory, tokenizer, texts, 
     for name, expected in (("train", train), ("validation", validation)):
         split = opened.split(name)
         assert split.text_bytes == sum(len(text.encode("utf-8")) for text in expected)
-        for shard in split.shards:
+        for _, shard in split.shards:
             assert shard.tokens <= shard_tokens or shard.documents == 1
         ends = split.document_ends()
         assert all(split.read(end - 1, end)[0] == opened.end_of_text for end in ends)

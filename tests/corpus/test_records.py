@@ -72,9 +72,8 @@ def test_fields(suffix, tmp_path):
         file.write_text(json.dumps(record if suffix == "jsonl" else [record]), encoding="utf-8")
     assert read(open_files(str(file))) == ["the text"]
     assert read(open_files(f"{file}#body")) == ["the body"]
-    assert read(open_files(str(file), "body")) == ["the body"]
-    assert read(open_files(f"{file}#text", "body")) == ["the text"]
-    assert open_files(str(file)).fingerprint() != open_files(str(file), "body").fingerprint()
+    assert read(open_files(f"{file}#text")) == ["the text"]
+    assert open_files(str(file)).fingerprint() != open_files(f"{file}#body").fingerprint()
 
 
 def test_the_only_field_of_strings(tmp_path):

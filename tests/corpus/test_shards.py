@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpt3.corpus import manifest
 from gpt3.corpus.manifest import Manifest, Split, token_dtype
-from gpt3.corpus.shards import ShardWriter, documents, open_shards, shard_name
+from gpt3.corpus.shards import ShardWriter, TokenSplit, documents, open_shards, shard_name
 from gpt3.errors import InputError
 
 
@@ -190,3 +190,19 @@ def test_the_manifest_is_read_as_it_was_written(folder):
     assert content.pop("format") == manifest.FORMAT
     assert content.pop("version") == manifest.VERSION
     assert json.loads(json.dumps(dataclasses.asdict(manifest.read_manifest(folder)))) == content
+
+
+@settings(deadline=None, max_examples=20)
+@given(contents=st.lists(shard_lists, min_size=1, max_size=4), data=st.data())
+def test_joined_splits_read_as_one(tmp_path_factory, contents, data):
+    path = tmp_path_factory.mktemp("joined")
+    folders = [write_folder(path / str(n), content, vocab_size=100_000) for n, content in enumerate(contents)]
+    joined = TokenSplit.joined([open_shards(folder).split("train") for folder in folders])
+    documents_of_all = [document for content in contents for shard in content for document in shard]
+    whole = [token for document in documents_of_all for token in document]
+    stop = data.draw(st.integers(0, len(whole)))
+    start = data.draw(st.integers(0, stop))
+    assert len(joined) == len(whole)
+    assert joined.read(start, stop).tolist() == whole[start:stop]
+    assert [document.tolist() for document in documents(joined)] == [document[:-1] for document in documents_of_all]
+    assert (joined.documents, joined.text_bytes) == (len(documents_of_all), 2 * len(whole))

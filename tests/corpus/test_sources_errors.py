@@ -254,7 +254,6 @@ def test_lines_are_counted_through_parts(tmp_path):
 def test_fields_that_are_not_there(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(as_jsonl(WORDS, "body"))
     check(f"{tmp_path / 'a.jsonl'}#text", "a.jsonl: line 1: no field 'text'; there are id, body")
-    check(tmp_path / "a.jsonl", "line 1: no field 'text'; there are id, body", text_field="text")
     (tmp_path / "a.txt").write_bytes(b"one")
     check(f"{tmp_path / 'a.txt'}#text", "a.txt#text: text files have no field 'text'")
     (tmp_path / "a.csv").write_bytes(b"id,text\n1,2\n")

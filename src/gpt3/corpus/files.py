@@ -251,21 +251,19 @@ def _find_text_cut(stream: BinaryIO, offset: int) -> int:
 # ---- the source
 
 
-def open_files(
-    spec: str, text_field: str | None = None, part_bytes: int = PART_BYTES, sources: Sequence[str] = ()
-) -> FileSource:
+def open_files(spec: str, part_bytes: int = PART_BYTES, sources: Sequence[str] = ()) -> FileSource:
     """Open the files a path or a pattern names.
 
     Args:
         spec: a file, a folder or a pattern (``**`` for any folders); ``#FIELD`` after it names the field of the text.
-        text_field: the field of the text if `spec` names none.
         part_bytes: size of a part.
         sources: see `find_files`.
 
     Raises:
         InputError: nothing is there, nothing of a known format, nothing to read, or no telling which field is the text.
     """
-    pattern, field = spec, text_field
+    pattern = spec
+    field: str | None = None
     if "#" in spec and not os.path.lexists(Path(spec).expanduser()):
         pattern, field = spec.rsplit("#", 1)
     paths, skipped = find_files(pattern, sources)

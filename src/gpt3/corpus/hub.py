@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from gpt3.corpus.compression import RATIOS
-from gpt3.corpus.documents import PART_BYTES, Part, Source, not_blank
+from gpt3.corpus.documents import Part, Source, not_blank
 from gpt3.corpus.formats import STRING, RecordError, pick_field
 from gpt3.corpus.records import PARQUET, Row, open_parquet, parquet_records
 from gpt3.errors import InputError, one_line
@@ -89,7 +89,7 @@ def parse(spec: str) -> tuple[str, str | None, str, str | None]:
     return repository, config or None, split or "train", field or None
 
 
-def open_dataset(spec: str, text_field: str | None = None, part_bytes: int = PART_BYTES) -> HubSource:
+def open_dataset(spec: str, part_bytes: int) -> HubSource:
     """Find a dataset on the Hub, its revision, its files and the column of its text.
 
     Raises:
@@ -98,7 +98,7 @@ def open_dataset(spec: str, text_field: str | None = None, part_bytes: int = PAR
     repository, config, split, field = parse(spec)
     info = retried(lambda: dataset_info(repository), spec)
     dataset = Dataset(repository, info.sha, config, split)
-    dataset, files = retried(lambda: _look_up(dataset, field or text_field), spec)
+    dataset, files = retried(lambda: _look_up(dataset, field), spec)
     licence = getattr(info.card_data, "license", None) if info.card_data else None
     return HubSource(spec, dataset, tuple(files), str(licence) if licence else None, part_bytes)
 

@@ -2,7 +2,7 @@
 
 Training is cut into blocks of windows. Of the N windows before a block, source s has floor(W_s N) - floor(W_(s-1) N), where
 W_s is the share of the sources up to s: never a whole window off its own share, however long the run. Within a block the
-order is a seeded permutation. A source's j-th window in the mixture is the j-th of its own sampler, which repeats
+order is a seeded permutation. A source's j-th window in the mixture is the j-th of its own order, which repeats
 nothing before its epoch is over. So window i is a pure function of (seed, i), like those of one source.
 """
 
@@ -16,13 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import yaml
 
 from gpt3.corpus.order import ROUNDS, Permutation, WindowOrder
-from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError
 
 BLOCK = 256
@@ -32,15 +30,6 @@ SMALLEST_SHARE = Fraction(1, 100_000)
 FILE_KEYS = ("name", "data", "weight")
 NAME = re.compile(r"[a-z0-9_-]+")
 """A source's name, which becomes part of a metric's."""
-
-
-class Sampler(Protocol):
-    """What the mixture needs of a source's sampler; `gpt3.corpus.order.WindowOrder` has it."""
-
-    windows_per_epoch: int
-
-    def window(self, index: int) -> np.ndarray:
-        """Window number `index`: (context + 1,) int64."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ class Mixture:
     """Windows of `context` + 1 tokens from several sources; to the training loop it is a `WindowOrder`.
 
     Args:
-        samplers: one a source, all of one context.
+        orders: one per source, all of one context.
         weights: of each source, in tokens; they need not sum to 1.
         seed: of the order.
 
@@ -68,16 +57,14 @@ class Mixture:
         InputError: a weight that is not a number above 0.
     """
 
-    def __init__(self, samplers: Sequence[WindowOrder], weights: Sequence[float], seed: int) -> None:
-        if not samplers or len(samplers) != len(weights):
-            raise ValueError(
-                f"{len(samplers)} samplers and {len(weights)} weights; a mixture needs one of each a source"
-            )
+    def __init__(self, orders: Sequence[WindowOrder], weights: Sequence[float], seed: int) -> None:
+        if not orders or len(orders) != len(weights):
+            raise ValueError(f"{len(orders)} orders and {len(weights)} weights; a mixture needs one of each per source")
         for weight in weights:
             if not (math.isfinite(weight) and weight > 0):
                 raise InputError(f"weight {weight} of a mixture must be a number above 0")
-        self.samplers, self.seed = list(samplers), seed
-        self.context = samplers[0].context
+        self.orders, self.seed = list(orders), seed
+        self.context = orders[0].context
         exact = [Fraction(str(weight)) for weight in weights]
         self.weights = [weight / sum(exact) for weight in exact]
         if min(self.weights) < SMALLEST_SHARE:
@@ -87,14 +74,14 @@ class Mixture:
             )
         self.cumulative = [sum(self.weights[: s + 1], Fraction(0)) for s in range(len(exact))]
         self.block = max(BLOCK, math.ceil(1 / min(self.weights)))
-        self.windows_per_epoch = sum(sampler.windows_per_epoch for sampler in samplers)
+        self.windows_per_epoch = sum(order.windows_per_epoch for order in orders)
         """Windows that all sources hold together."""
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None  # the one last used
 
     def window(self, index: int) -> np.ndarray:
         """Window number `index` of training, counted from 0: (context + 1,) int64."""
         source, own = self.place(index)
-        return self.samplers[source].window(own)
+        return self.orders[source].window(own)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Several windows: (len(indices), context + 1) int64."""
@@ -120,8 +107,8 @@ class Mixture:
     def shares(self, windows: int) -> list[Share]:
         """What each source gives to the first `windows` windows, exactly."""
         return [
-            Share(count, count * self.context, count / max(1, windows), count / sampler.windows_per_epoch)
-            for count, sampler in zip(self.counts(windows), self.samplers, strict=True)
+            Share(count, count * self.context, count / max(1, windows), count / order.windows_per_epoch)
+            for count, order in zip(self.counts(windows), self.orders, strict=True)
         ]
 
     def _before(self, block: int) -> list[int]:
@@ -145,40 +132,6 @@ class Mixture:
                 own[mine] = first + np.arange(mine.sum())
             self._block = (block, sources, own)
         return self._block[1:]
-
-
-class JoinedSplit:
-    """Splits of one tokenizer, one after another, read as one: the held-out text of a mixture.
-
-    Args:
-        splits: at least one.
-    """
-
-    def __init__(self, splits: Sequence[TokenSplit]) -> None:
-        self.splits = list(splits)
-        self.name, self.vocab_size, self.end_of_text = splits[0].name, splits[0].vocab_size, splits[0].end_of_text
-        self.documents = sum(split.documents for split in splits)
-        self.text_bytes = sum(split.text_bytes for split in splits)
-        self.starts = np.cumsum([0] + [len(split) for split in splits])  # (splits + 1,)
-
-    def __len__(self) -> int:
-        """Tokens, end-of-text included."""
-        return int(self.starts[-1])
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """The tokens from `start` to `stop`, across splits: (stop - start,) int64."""
-        if not 0 <= start <= stop <= len(self):
-            raise IndexError(f"tokens {start}:{stop} of split {self.name!r}, which has {len(self)}")
-        pieces = [np.zeros(0, np.int64)]
-        for split, first, end in zip(self.splits, self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
-            if start < end and first < stop:
-                pieces.append(split.read(max(start, first) - first, min(stop, end) - first))
-        return np.concatenate(pieces)
-
-    def document_ends(self) -> np.ndarray:
-        """Where every document ends, in tokens from the start: (documents,) int64, rising."""
-        pairs = zip(self.splits, self.starts[:-1], strict=True)
-        return np.concatenate([np.zeros(0, np.int64), *(split.document_ends() + start for split, start in pairs)])
 
 
 @dataclass(frozen=True)
@@ -209,14 +162,11 @@ def read_mixture(path: str | Path) -> list[SourceSpec]:
     problems: list[str] = []
     specs: list[SourceSpec] = []
     for number, entry in enumerate(content, 1):
-        wrong = entry_problem(entry, {spec.name for spec in specs})
-        if wrong:
+        if wrong := entry_problem(entry, {spec.name for spec in specs}):
             problems.append(f"entry {number}: {wrong}")
-        else:
-            data = entry["data"]
-            specs.append(
-                SourceSpec(entry["name"], (data,) if isinstance(data, str) else tuple(data), float(entry["weight"]))
-            )
+            continue
+        names = [entry["data"]] if isinstance(entry["data"], str) else entry["data"]
+        specs.append(SourceSpec(entry["name"], tuple(names), float(entry["weight"])))
     if problems:
         raise InputError(f"--mixture {path}: {'; '.join(problems)}")
     return specs

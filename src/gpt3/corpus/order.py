@@ -12,27 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 
+from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError
 
 ROUNDS = 8
 MASK = (1 << 64) - 1
-
-
-class Tokens(Protocol):
-    """What a sampler needs of a split; `gpt3.corpus.shards.TokenSplit` has it."""
-
-    name: str
-    end_of_text: int
-
-    def __len__(self) -> int: ...
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens from `start` to `stop`: (stop - start,) int64."""
 
 
 class Permutation:
@@ -85,7 +73,7 @@ class WindowOrder:
         InputError: the split is shorter than one window.
     """
 
-    def __init__(self, split: Tokens, context: int, seed: int) -> None:
+    def __init__(self, split: TokenSplit, context: int, seed: int) -> None:
         if context < 1:
             raise InputError(f"context must be at least 1, not {context}")
         if len(split) < context + 1:
@@ -129,18 +117,3 @@ class WindowOrder:
             phase = int.from_bytes(hashlib.blake2b(digest, digest_size=8).digest(), "little") % self.context
             self._epoch = (number, phase, Permutation(self.windows_per_epoch, digest))
         return self._epoch[1:]
-
-
-def validation_windows(split: Tokens, context: int) -> Iterator[tuple[np.ndarray, int]]:
-    """The whole split in order, every token but the first predicted exactly once.
-
-    Yields:
-        A window, (context + 1,) int64, and how many of its targets ``window[1:]`` count: `context` everywhere except in the
-        last one, whose rest is filled with end-of-text. A split of fewer than two tokens yields nothing.
-    """
-    for start in range(0, len(split) - 1, context):
-        tokens = split.read(start, min(start + context + 1, len(split)))
-        valid = len(tokens) - 1
-        if valid < context:
-            tokens = np.concatenate([tokens, np.full(context - valid, split.end_of_text, dtype=np.int64)])
-        yield tokens, valid

@@ -9,10 +9,11 @@ is the tokenizer that made the ids, ``manifest.json`` counts and hashes it all.
 from __future__ import annotations
 
 import bisect
+import copy
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -101,11 +102,22 @@ class TokenSplit:
     """The tokens of one split as one long sequence, whatever the number of shards. Cheap to pickle, safe to fork."""
 
     def __init__(self, folder: Path, name: str, split: Split, manifest: Manifest) -> None:
-        self.folder, self.name, self.shards = folder, name, split.shards
-        self.dtype, self.vocab_size, self.end_of_text = manifest.dtype, manifest.vocab_size, manifest.end_of_text
-        self.documents: int = split.documents
-        self.text_bytes: int = split.text_bytes
-        self.starts = np.cumsum([0] + [shard.tokens for shard in split.shards])  # (shards + 1,)
+        self.name, self.dtype = name, manifest.dtype
+        self.vocab_size, self.end_of_text = manifest.vocab_size, manifest.end_of_text
+        self._set_shards([(folder, shard) for shard in split.shards])
+
+    @classmethod
+    def joined(cls, splits: Sequence[TokenSplit]) -> TokenSplit:
+        """Splits of one tokenizer, one after another, as one: the held-out text of a mixture."""
+        whole = copy.copy(splits[0])
+        whole._set_shards([shard for split in splits for shard in split.shards])
+        return whole
+
+    def _set_shards(self, shards: list[tuple[Path, Shard]]) -> None:
+        self.shards = shards
+        self.documents = sum(shard.documents for _, shard in shards)
+        self.text_bytes = sum(shard.text_bytes for _, shard in shards)
+        self.starts = np.cumsum([0] + [shard.tokens for _, shard in shards])  # (shards + 1,)
         self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -143,7 +155,7 @@ class TokenSplit:
 
     def document_ends(self) -> np.ndarray:
         """Where every document ends, in tokens from the split's start, end-of-text included: (documents,) int64, rising."""
-        ends = [np.fromfile(self.folder / shard.index, dtype=INDEX_DTYPE).astype(np.int64) for shard in self.shards]
+        ends = [np.fromfile(folder / shard.index, dtype=INDEX_DTYPE).astype(np.int64) for folder, shard in self.shards]
         shifted = [each + start for each, start in zip(ends, self.starts[:-1], strict=True)]
         return np.concatenate([np.zeros(0, np.int64), *shifted])
 
@@ -154,19 +166,20 @@ class TokenSplit:
             InputError: naming the shard and the position of the first id outside the vocabulary.
         """
         tokens = self._map(shard)
+        folder, entry = self.shards[shard]
         for start in range(0, len(tokens), SCAN_TOKENS):
             wrong = np.flatnonzero(tokens[start : start + SCAN_TOKENS] >= self.vocab_size)
             if len(wrong):
                 position = start + int(wrong[0])
                 raise InputError(
-                    f"{self.folder / self.shards[shard].file}: token {int(tokens[position])} at position {position:,} is "
+                    f"{folder / entry.file}: token {int(tokens[position])} at position {position:,} is "
                     f"outside the vocabulary of {self.vocab_size:,} ids; prepare the data again"
                 )
 
     def _map(self, shard: int) -> np.ndarray:
         if shard not in self._maps:
-            path = self.folder / self.shards[shard].file
-            self._maps[shard] = np.memmap(path, dtype=self.dtype, mode="r", shape=(self.shards[shard].tokens,))
+            folder, entry = self.shards[shard]
+            self._maps[shard] = np.memmap(folder / entry.file, dtype=self.dtype, mode="r", shape=(entry.tokens,))
         return self._maps[shard]
 
 
@@ -230,7 +243,7 @@ def open_shards(path: Path | str, *, verify: bool = False) -> ShardFolder:
     folder = ShardFolder(path, read_manifest(path))
     for name in SPLITS:
         split = folder.split(name)
-        for number, shard in enumerate(split.shards):
+        for number, (_, shard) in enumerate(split.shards):
             _check_size(path / shard.file, shard.tokens * ITEM_BYTES[folder.manifest.dtype])
             _check_size(path / shard.index, shard.documents * np.dtype(INDEX_DTYPE).itemsize)
             if shard.max_token >= folder.vocab_size:

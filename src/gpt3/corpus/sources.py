@@ -29,8 +29,8 @@ class Kind:
     """How it is written, such as ``hf:OWNER/NAME[:SPLIT]``."""
     summary: str
     """What it is, for people."""
-    open: Callable[[str, str | None, int], Source]
-    """Called with the name as given, the field of the text (None: find it) and the size of a part in bytes."""
+    open: Callable[[str, int], Source]
+    """Called with the name as given and the size of a part in bytes."""
     rows: Callable[[str], Iterator[tuple[str, Row]]] | None = None
     """Called with the name as given; yields (place, row), for fine-tuning. None: its documents have no fields."""
 
@@ -48,18 +48,15 @@ def known_sources() -> str:
     return f"{', '.join(kind.form for kind in SOURCES.values())}, a shard folder, files, folders or glob patterns"
 
 
-def open_sources(
-    specs: str | Sequence[str], *, text_field: str | None = None, part_bytes: int = PART_BYTES
-) -> list[Source]:
+def open_sources(specs: str | Sequence[str], *, part_bytes: int = PART_BYTES) -> list[Source]:
     """Open what `specs` names, in that order, and make sure that each source holds a document that can be read.
 
     Names are those of `SOURCES`, or else paths: a shard folder (both its splits, decoded), a file, a folder or a pattern,
-    with ``#FIELD`` for the field or column that holds the text. A file called wiki is ``./wiki``.
+    with ``#FIELD`` for the field or column that holds the text (default: "text", else the only one of strings). A file
+    called wiki is ``./wiki``.
 
     Args:
         specs: one name, several separated by commas, or a sequence of such.
-        text_field: the field of the text in JSON and tables, if a name does not tell it itself. Without it: "text",
-            else the only one of strings.
         part_bytes: size of the parts that workers read; the fingerprints depend on it.
 
     Raises:
@@ -68,7 +65,7 @@ def open_sources(
     names = [name for spec in ([specs] if isinstance(specs, str) else specs) for name in _split(os.fspath(spec))]
     if not names:
         raise InputError(f"--data names nothing. Use {known_sources()}.")
-    sources = [_open(name, text_field, part_bytes) for name in names]
+    sources = [_open(name, part_bytes) for name in names]
     for source in sources:
         source.check()
     return sources
@@ -81,14 +78,14 @@ def _split(spec: str) -> list[str]:
     return [name.strip() for name in spec.split(",") if name.strip()]
 
 
-def _open(name: str, text_field: str | None, part_bytes: int) -> Source:
+def _open(name: str, part_bytes: int) -> Source:
     if kind := SOURCES.get(name.partition(":")[0]):
-        return kind.open(name, text_field, part_bytes)
+        return kind.open(name, part_bytes)
     if is_shard_folder(name):
         from gpt3.corpus.shards import open_shard_source
 
         return open_shard_source(name)
-    return open_files(name, text_field, part_bytes, [kind.form for kind in SOURCES.values()])
+    return open_files(name, part_bytes, [kind.form for kind in SOURCES.values()])
 
 
 def open_rows(name: str, others: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:

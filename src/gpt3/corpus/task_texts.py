@@ -10,12 +10,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 
-from gpt3.corpus.compression import RATIOS, DamagedError, open_stream
+from gpt3.corpus.records import Row, format_of, read_rows
 from gpt3.errors import InputError
 
 LONGEST, SHORTEST = 13, 8
@@ -62,25 +60,24 @@ def is_synthetic(task: str) -> bool:
 # ---- rows of files
 
 
-def _question(row: dict[str, Any]) -> tuple[str, ...]:
+def _question(row: Row) -> tuple[str, ...]:
     answer = row["choices"][row["gold"]]
     query = row["query"].rstrip()
     asked = query.startswith("Question:") or "\nQuestion:" in query
     return query + ("\nAnswer:" if asked and "Answer:" not in query else ""), answer
 
 
-LAYOUTS: tuple[tuple[frozenset[str], Callable[[dict[str, Any]], tuple[str, ...]]], ...] = (
-    (frozenset({"query", "choices", "gold"}), _question),
-    (frozenset({"ctx", "endings", "label"}), lambda row: (row["ctx"], row["endings"][int(row["label"])])),
+LAYOUTS: tuple[tuple[set[str], Callable[[Row], tuple[str, ...]]], ...] = (
+    ({"query", "choices", "gold"}, _question),
+    ({"ctx", "endings", "label"}, lambda row: (row["ctx"], row["endings"][int(row["label"])])),
     (
-        frozenset({"context_options", "continuation", "gold"}),
+        {"context_options", "continuation", "gold"},
         lambda row: (row["context_options"][row["gold"]], row["continuation"]),
     ),
-    (frozenset({"question", "choices", "answer"}), lambda row: (row["question"], row["choices"][row["answer"]])),
-    (frozenset({"context", "completion"}), lambda row: (row["context"], row["completion"])),
-    (frozenset({"context", "answer"}), lambda row: (row["context"], row["answer"])),
-    (frozenset({"context", "last_word", "text"}), lambda row: (row["text"],)),
-    (frozenset({"text"}), lambda row: (row["text"],)),
+    ({"question", "choices", "answer"}, lambda row: (row["question"], row["choices"][row["answer"]])),
+    ({"context", "completion"}, lambda row: (row["context"], row["completion"])),
+    ({"context", "answer"}, lambda row: (row["context"], row["answer"])),
+    ({"text"}, lambda row: (row["text"],)),
 )
 """Fields that a row must have, and its texts; the first that fits is taken."""
 
@@ -105,19 +102,17 @@ def find_tasks(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_file():
-            chosen[_stem(path)] = path
+            chosen[_task_of(path)] = path
         elif name in here:
             chosen[name] = here[name]
-        elif found := {stem: file for stem, file in here.items() if stem.startswith(f"{name}_")}:
+        elif found := {task: file for task, file in here.items() if task.startswith(f"{name}_")}:
             chosen |= found
         else:
             unknown.append(name)
     if unknown:
-        where = (
-            f"--data-dir {folder} has {', '.join(here) or 'no .jsonl files'}"
-            if folder
-            else "give --data-dir, a folder that holds it, or the path of a .jsonl file"
-        )
+        where = "give --data-dir, a folder that holds it, or the path of a file"
+        if folder is not None:
+            where = f"--data-dir {folder} has {', '.join(here) or 'no .jsonl files'}"
         raise InputError(f"--tasks {' '.join(unknown)}: no file of that name; {where}")
     return chosen
 
@@ -126,50 +121,38 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     if not folder.is_dir():
         raise InputError(f"--data-dir {folder}: no such folder")
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and ".jsonl" in path.suffixes[-2:] and (path.suffix == ".jsonl" or path.suffix in RATIOS):
-            yield _stem(path), path
+        if path.is_file() and format_of(path) == ".jsonl":
+            yield _task_of(path), path
 
 
-def _stem(path: Path) -> str:
+def _task_of(path: Path) -> str:
     return path.name.split(".")[0]
 
 
 def read_examples(task: str, path: Path) -> Iterator[TaskExample]:
-    """The examples of a file of JSON lines; an example's id is its ``id``, else the row's number from 0.
+    """The examples of a file of rows; an example's id is its ``id``, else the row's number from 0.
 
     Raises:
-        InputError: the first row that cannot be used, with its number.
+        InputError: the first row that cannot be used, with its place.
     """
-    with open_stream(path) as lines:
-        number = 0
+    number = 0
+    for number, (place, row) in enumerate(read_rows(path), 1):
         try:
-            for line_number, line in enumerate(lines, 1):
-                if line.isspace():
-                    continue
-                try:
-                    row = orjson.loads(line)
-                    texts = texts_of(row)
-                    name = str(row.get("id", number))
-                except ValueError as error:
-                    raise InputError(f"{path}: line {line_number}: {error}") from None
-                except (KeyError, IndexError, TypeError, AttributeError):
-                    raise InputError(f"{path}: line {line_number}: its right answer is not among its choices") from None
-                yield TaskExample(task, name, texts)
-                number += 1
-        except DamagedError as error:
-            raise InputError(f"{path}: damaged or cut off ({error}); fetch or compress it again") from None
+            yield TaskExample(task, str(row.get("id", number - 1)), texts_of(row))
+        except ValueError as error:
+            raise InputError(f"{place}: {error}") from None
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise InputError(f"{place}: its right answer is not among its choices") from None
     if not number:
         raise InputError(f"{path}: no examples, the file is empty")
 
 
-def texts_of(row: Any) -> tuple[str, ...]:
+def texts_of(row: Row) -> tuple[str, ...]:
     """Prompt and right answer of a row.
 
     Raises:
         ValueError: it is of no known layout.
     """
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
     for fields, read in LAYOUTS:
         if fields <= row.keys():
             texts = read(row)

@@ -96,8 +96,8 @@ class WikiSource(Source):
         return {"kind": "wiki", "spec": self.name, "files": 1, "licence": LICENSE, "sha256": SHA256}
 
 
-def open_wiki(name: str, text_field: str | None, part_bytes: int) -> WikiSource:
-    """The source; the arguments are those of every source, and none of them matters here.
+def open_wiki(name: str, part_bytes: int) -> WikiSource:
+    """The source, for the registry; it is one part whatever the size of a part.
 
     Raises:
         InputError: something follows the name.

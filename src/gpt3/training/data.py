@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3.corpus.manifest import is_shard_folder
-from gpt3.corpus.mixture import JoinedSplit, Mixture, SourceSpec, read_mixture
+from gpt3.corpus.mixture import Mixture, SourceSpec, read_mixture
 from gpt3.corpus.order import WindowOrder
 from gpt3.corpus.prepare import cache_folder, prepare_cached
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, open_shards
@@ -119,9 +119,9 @@ class MixtureData:
                 raise InputError(f"source {spec.name} of the mixture: {error}") from None
         return Mixture(samplers, [spec.weight for spec in self.specs], seed)
 
-    def held_out(self) -> JoinedSplit:
+    def held_out(self) -> TokenSplit:
         """The validation splits of all sources as one."""
-        return JoinedSplit([folder.split("validation") for folder in self.shards])
+        return TokenSplit.joined([folder.split("validation") for folder in self.shards])
 
     def named(self) -> dict[str, TokenSplit]:
         """The validation split of each source that has one, by the source's name."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.order import WindowOrder
 from gpt3.corpus.shards import ShardFolder, TokenSplit
 from gpt3.errors import InputError
@@ -32,9 +31,9 @@ class RunData:
     """Of the training splits of all sources."""
     sampler: Callable[[int, int], Sequences]
     """Of a context and a seed."""
-    held_out: TokenSplit | JoinedSplit
+    held_out: TokenSplit
     """The run's own held-out documents; may be empty."""
-    validation: Mapping[str, TokenSplit | JoinedSplit]
+    validation: Mapping[str, TokenSplit]
     """Validation sets by name; the run's own is ``""``."""
     given: Mapping[str, TokenSplit]
     """Those of ``--val`` among them."""

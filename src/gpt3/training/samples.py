@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerFast
 
-from gpt3.corpus.mixture import JoinedSplit
 from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError, RunError
 from gpt3.inference.language_model import LanguageModel
@@ -40,7 +39,7 @@ class SampleWriter:
         path: Path,
         model: GPT3ForCausalLM,
         tokenizer: PreTrainedTokenizerFast,
-        held_out: TokenSplit | JoinedSplit,
+        held_out: TokenSplit,
         options: TrainOptions,
         record: bool = True,
     ) -> None:
@@ -86,7 +85,7 @@ class SampleWriter:
             self.model.train(was_training)
 
 
-def held_out_prompts(split: TokenSplit | JoinedSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def held_out_prompts(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """The first line, at most 12 tokens of it, of a few held-out documents; one empty prompt where there are none."""
     prompts = []
     start = 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-from gpt3.corpus.order import Tokens
+from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.device import Compute
@@ -20,15 +20,6 @@ IGNORED = -100
 LEVEL = 0.95
 Z = 1.959963984540054
 """The normal distribution's two-sided 95% quantile."""
-
-
-class HeldOut(Tokens, Protocol):
-    """What is scored; `gpt3.corpus.shards.TokenSplit` and `gpt3.corpus.mixture.JoinedSplit` have it."""
-
-    text_bytes: int
-
-    def document_ends(self) -> np.ndarray:
-        """Where every document ends, in tokens from the split's start: (documents,) int64, rising."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class Score:
 @torch.no_grad()
 def validate(
     model: GPT3ForCausalLM,
-    split: HeldOut,
+    split: TokenSplit,
     compute: Compute,
     context: int,
     micro_batch: int,
@@ -125,7 +116,7 @@ def validate(
 
 
 def read_windows(
-    split: HeldOut, starts: np.ndarray, ends: np.ndarray, rows: int, context: int
+    split: TokenSplit, starts: np.ndarray, ends: np.ndarray, rows: int, context: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The windows that begin at `starts`, at most `rows` of them.
 
