@@ -10,41 +10,39 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from torch import Tensor
+
 from gpt3.durable import sha256_of
+from gpt3.model_folder.convert import Checkpoint
+from gpt3.model_folder.load import quiet_transformers
 from gpt3.model_folder.locate import CARD, LICENCES, ORIGIN, WEIGHTS
 from gpt3.version import __version__
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from gpt3.model_folder.convert import Checkpoint
 
 SHARD_BYTES = 5_000_000_000
 """Weights larger than this are split over several files."""
 LICENCE = re.compile(r"^license(?:_name|_link)?: *\S.*$", re.MULTILINE)
 
 
+@quiet_transformers()  # a progress bar over "0 shards" says nothing
 def model_folder_files(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, bytes]:
     """The files of a model folder without the weights: configuration, modelling code, tokenizer (if there is one).
 
-    They do not change while training, so they are made once. They are made from an empty model
-    of the same class: FSDP2 gives the modules of `model` a class of its own, whose source file transformers cannot find.
+    They do not change while training, so they are made once. They are made from an empty model of the same class: FSDP2
+    gives the modules of `model` a class of its own, whose source file transformers cannot find.
     """
-    import torch
-    from transformers.utils import logging
-
     kind = next(c for c in type(model).__mro__ if not c.__name__.startswith("FSDP"))
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one over "0 shards" says nothing
     with tempfile.TemporaryDirectory() as name, torch.device("meta"):
         empty = kind(copy.deepcopy(model.config)).to(model.dtype)
         empty.generation_config = copy.deepcopy(model.generation_config)
         empty.save_pretrained(name, state_dict={})
         if tokenizer is not None:
             tokenizer.save_pretrained(name)
-        if bars:
-            logging.enable_progress_bar()
         paths = [path for path in Path(name).iterdir() if path.is_file() and ".safetensors" not in path.name]
         return {path.name: path.read_bytes() for path in paths}
 
@@ -74,9 +72,6 @@ def write_weights(checkpoint: Checkpoint, folder: Path, shard_bytes: int = SHARD
 
     No more than one file's are held: a model larger than the memory can pass through.
     """
-    from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save_file
-
     empty: dict[str, Tensor] = dict(
         checkpoint.empty_model().named_parameters()
     )  # a tied head is one parameter, under its first name

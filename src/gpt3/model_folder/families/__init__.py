@@ -177,15 +177,3 @@ def conversion_of(raw: dict[str, Any], place: str, *, allow_ours: bool = False) 
         raise InputError(
             f"{place}: config.json makes no {model_type} model ({one_line(error, 300)}). Save it again"
         ) from error
-
-
-def table() -> str:
-    """The known families as a table in Markdown, for docs/import.md."""
-    rows: dict[str, list[str]] = {}
-    for model_type, module in FAMILIES.items():
-        rows.setdefault(module, []).append(f"`{model_type}`")
-    lines = ["| `model_type` | family and conversion |", "|---|---|"]
-    for module, types in rows.items():
-        said = " ".join((import_module(module).__doc__ or "").partition("\n\n")[0].split())
-        lines.append(f"| {', '.join(types)} | {said} |")
-    return "\n".join(lines)
