@@ -21,6 +21,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpt3.bench.generate import make_models
+
 KINDS = ["json", "stream", "stream", "leave", "leave the stream", "malformed", "too large", "score", "too long"]
 DESERVED = {
     "json": {200, 429},
@@ -134,14 +136,6 @@ def resident(pid: int) -> int | None:
         return None
 
 
-def tiny_model(folder: Path) -> str:
-    """A random model of a few thousand parameters."""
-    from gpt3.bench.generators import make_models
-
-    make_models({"preset": "demo", "seed": 0, "model": str(folder), "ggufs": "", "gguf_formats": []})
-    return str(folder)
-
-
 async def load(
     pid: int, address: tuple[str, int], clients: int, seconds: float, seed: int
 ) -> tuple[Tally, list[int | None]]:
@@ -176,7 +170,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        models = asked.model or [tiny_model(Path(folder) / "model")]
+        models = asked.model or [make_models(folder, "demo", seed=0)["model"]]
         options = ["--port", "0", "--queue", str(QUEUE), "--max-body", str(MAX_BODY)]
         command = [sys.executable, "-m", "gpt3", "serve", *models, *options]
         log = Path(folder) / "server.log"

@@ -1,4 +1,4 @@
-"""The curves over contexts: caches weigh what their shapes say, and the picture shows every point."""
+"""`gpt3 bench contexts`: caches have the size their shapes say, and the figure shows every point."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpt3.bench.contexts import bench_contexts, run, table
-from gpt3.bench.contexts_chart import draw, ticks
-from gpt3.bench.contexts_options import MOST_STEPS, BenchContextsOptions
+from gpt3.bench.contexts import MOST_STEPS, BenchContextsOptions, bench_contexts, draw, run, table, ticks
 from gpt3.errors import InputError
 from gpt3.inference.engine import ROLLBACK
 from gpt3.ladder.presets import preset
@@ -21,16 +19,16 @@ def test_half_of_the_layers_stop_growing(tmp_path: Path, capsys: pytest.CaptureF
         model="demo", contexts=[256, 64], steps=2, rounds=2, threads=1, out=str(tmp_path / "curves.svg")
     )
     points = bench_contexts(options)
-    assert [(point.kind, point.context) for point in points] == [
+    assert [(point["kind"], point["context"]) for point in points] == [
         ("banded", 64), ("dense", 64), ("banded", 256), ("dense", 256),
     ]  # fmt: skip
     shape = preset("demo")
     layer = 2 * 4 * shape.d_model  # bytes of a token's key and value
-    held = {(point.kind, point.context): point.cache_bytes for point in points}
+    held = {(point["kind"], point["context"]): point["cache_bytes"] for point in points}
     assert held["dense", 256] == 4 * layer * 256
     assert held["banded", 256] == 2 * layer * 256 + 2 * layer * (shape.window + ROLLBACK)
     assert held["banded", 64] == held["dense", 64]  # shorter than window and rollback: as much as a dense layer
-    assert all(0 < point.fastest <= point.slowest for point in points)
+    assert all(0 < point["fastest"] <= point["slowest"] for point in points)
     assert len(table(points).splitlines()) == 4
     run(options)
     drawn = ElementTree.parse(tmp_path / "curves.svg").getroot()
@@ -54,7 +52,7 @@ def test_an_axis_has_a_few_round_marks(highest: float) -> None:
     assert 4 <= len(marks) <= 6
 
 
-def test_a_cache_gives_back_as_many_tokens_as_are_timed() -> None:
+def test_a_cache_can_be_truncated_by_all_timed_tokens() -> None:
     assert MOST_STEPS == ROLLBACK
 
 
@@ -62,12 +60,12 @@ def test_a_cache_gives_back_as_many_tokens_as_are_timed() -> None:
     ("options", "needle"),
     [
         ({"model": "18M"}, "18M"),
-        ({"steps": 65}, "from 1 to 64"),
+        ({"steps": 65}, "--steps 65 must be a whole number of at least 1 and at most 64"),
         ({"contexts": [16]}, "more than --steps 16"),
         ({"weights": "fp8"}, "fp8"),
         ({"rounds": 0}, "--rounds 0"),
     ],
 )
-def test_what_makes_no_curve_is_named(options: dict[str, Any], needle: str) -> None:
+def test_impossible_options_are_refused_by_name(options: dict[str, Any], needle: str) -> None:
     with pytest.raises(InputError, match=needle):
         BenchContextsOptions(**options)

@@ -1,15 +1,16 @@
-"""Formats of the weights: fp32 against itself changes nothing, coarser weights change more, prompts are pieces of the texts."""
+"""`gpt3 bench formats`: fp32 changes nothing, coarser weights change more, prompts are pieces of the texts."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpt3.bench import generators
-from gpt3.bench.formats import bench_formats, bits_per_byte, cut_prompts, first_difference, load_format, table
-from gpt3.bench.formats_options import BenchFormatsOptions
+from gpt3.bench.formats import BenchFormatsOptions, bench_formats, cut_prompts, table
+from gpt3.bench.generate import make_models
+from gpt3.bench.harness import load_model
 from gpt3.errors import InputError
 
 TEXTS = ("A text of some length, so that prompts can be cut out of it here and there.", "Another one; shorter.")
@@ -17,48 +18,42 @@ TEXTS = ("A text of some length, so that prompts can be cut out of it here and t
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("model")
-    generators.make_models({"model": str(place), "ggufs": "", "preset": "demo", "seed": 1, "gguf_formats": []})
-    return place
+    return Path(make_models(str(tmp_path_factory.mktemp("bench")), "demo", seed=1)["model"])
 
 
-def test_formats_are_set_against_fp32(folder: Path, tmp_path: Path) -> None:
+def test_formats_are_compared_with_fp32(folder: Path, tmp_path: Path) -> None:
     names = []
     for number, text in enumerate(TEXTS):
         names.append(str(tmp_path / f"{number}.txt"))
         Path(names[-1]).write_text(text, encoding="utf-8")
     options = BenchFormatsOptions(names, model=str(folder), prompts=6, prompt_tokens=4, new_tokens=5)
     found = bench_formats(options)
-    assert [one.weights for one in found] == ["fp32", "fp16", "bf16", "int8"]
+    assert [one["weights"] for one in found] == ["fp32", "fp16", "bf16", "int8"]
     fp32, fp16, bf16, int8 = found
-    assert (fp32.worse, fp32.unchanged, fp32.widest_gap) == (0.0, 6, 0.0)
-    assert fp32.bytes > 1.9 * fp16.bytes
-    assert fp16.bytes == bf16.bytes > 1.5 * int8.bytes
-    assert abs(fp16.worse) < 1e-4 > 0
-    assert all(abs(one.worse) < 0.005 and one.unchanged <= 6 for one in found)
-    assert all(one.widest_gap < 0.1 for one in found)  # random weights part at near-ties only
+    assert (fp32["worse"], fp32["unchanged"], fp32["widest_gap"]) == (0.0, 6, 0.0)
+    assert fp32["bytes"] > 1.9 * fp16["bytes"]
+    assert fp16["bytes"] == bf16["bytes"] > 1.5 * int8["bytes"]
+    assert abs(fp16["worse"]) < 1e-4 > 0
+    assert all(abs(one["worse"]) < 0.005 and one["unchanged"] <= 6 for one in found)
+    assert all(one["widest_gap"] < 0.1 for one in found)  # random weights differ at near-ties only
     assert "6 of 6" in table(found)
+    model = load_model(str(folder), "fp32")
+    bits = sum(model.score(text).nats for text in TEXTS) / math.log(2)
+    assert fp32["bits_per_byte"] == pytest.approx(bits / sum(len(text.encode()) for text in TEXTS))
 
 
 def test_prompts_are_pieces_of_the_texts(folder: Path) -> None:
-    model = load_format(str(folder), "fp32")
+    model = load_model(str(folder), "fp32")
     options = BenchFormatsOptions(["-"], prompts=40, prompt_tokens=5)
     whole = [model.encode_prompt(text) for text in TEXTS]
     pieces = [ids[start : start + 5] for ids in whole for start in range(len(ids) - 4)]
     prompts = cut_prompts(model, TEXTS, options)
     assert len(prompts) == 40
     assert all(prompt in pieces for prompt in prompts)
-    alone = model.score(TEXTS[0])
-    assert bits_per_byte(model, TEXTS[:1]) == pytest.approx(alone.bits_per_byte, rel=1e-6)
     with pytest.raises(InputError, match="none of the texts has 90 tokens"):
         cut_prompts(model, TEXTS, BenchFormatsOptions(["-"], prompt_tokens=90, new_tokens=9))
     with pytest.raises(InputError, match="context of 128"):
         cut_prompts(model, TEXTS, BenchFormatsOptions(["-"], prompt_tokens=100))
-
-
-def test_where_texts_part() -> None:
-    assert first_difference([1, 2, 3], [1, 2, 3]) is None
-    assert first_difference([1, 2, 3], [1, 5, 3]) == 1
 
 
 @pytest.mark.parametrize(
@@ -69,6 +64,6 @@ def test_where_texts_part() -> None:
         ({"text": ["a"], "prompts": 0, "new_tokens": 0}, "--prompts 0.*--new-tokens 0"),
     ],
 )
-def test_what_makes_no_comparison_is_named(options: dict[str, Any], needle: str) -> None:
+def test_impossible_options_are_refused_by_name(options: dict[str, Any], needle: str) -> None:
     with pytest.raises(InputError, match=needle):
         BenchFormatsOptions(**options)

@@ -1,55 +1,43 @@
-"""The training benchmark: contenders of one shape are one size, steps are real steps, ratios are what they say."""
+"""`gpt3 bench train`: systems of one shape have one size, steps are real steps, ratios are what they say."""
 
 from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from gpt3.bench import contenders
-from gpt3.bench.options import BenchTrainOptions, Case, parse_case
-from gpt3.bench.train import Result, _request, _result, _write_tokens, table
+from gpt3.bench import harness, train_worker
+from gpt3.bench.harness import Case
+from gpt3.bench.train import WORKER, BenchTrainOptions, draw_tokens, make_request, summary, table
 from gpt3.errors import InputError
 from gpt3.ladder.presets import flops_per_token, preset
 
 CASE = Case("demo", 2, 16)
 
 
-def steps_of(who: str, tokens: Path, **changes: object) -> dict:
-    request = _request(BenchTrainOptions(), CASE, who, "fp32")
-    return contenders.timed_steps(
-        request | {"device": "cpu", "compile": False, "tokens": str(tokens), "context": 16} | changes
-    )
+def request_for(name: str, **options: object) -> dict:
+    request = make_request(BenchTrainOptions(steps=2, **options), CASE, "fp32", name)
+    return request | {"device": "cpu", "compile": False}
 
 
-@pytest.fixture
-def tokens(tmp_path: Path) -> Path:
-    return _write_tokens(BenchTrainOptions(steps=2), CASE, tmp_path / "tokens.bin")
-
-
-def test_contenders_have_one_shape_and_learn(tokens: Path) -> None:
-    answers = {who: steps_of(who, tokens) for who in ("gpt3", "transformers")}
-    positions = (
-        preset("demo").context - CASE.context
-    )  # ours has all of its preset's, the peer as many as the case needs
+def test_systems_have_one_shape_and_learn() -> None:
+    answers = {name: train_worker.timed_steps(request_for(name)) for name in ("gpt3", "transformers")}
+    positions = preset("demo").context - CASE.context  # ours has all of its preset's, the peer those of the case
     assert answers["gpt3"]["parameters"] == answers["transformers"]["parameters"] + positions * preset("demo").d_model
     for answer in answers.values():
         assert len(answer["seconds"]) == 2
         assert len(answer["losses"]) == 4
         assert abs(answer["losses"][0] - math.log(4096)) < 0.3  # random ids, fresh weights
-    same = np.tile(np.fromfile(tokens, dtype=np.int64)[: 2 * 17], 40)
-    same.tofile(tokens)
-    losses = steps_of("gpt3", tokens, dtype="bf16")["losses"]
+    request = request_for("gpt3") | {"dtype": "bf16"}
+    losses = train_worker.timed_steps(request | {"tokens": request["tokens"][:1] * 40})["losses"]
     assert losses[-1] < losses[0] - 0.1
 
 
-def test_a_nanogpt_checkout_is_used_as_it_is(tokens: Path, tmp_path: Path) -> None:
+def test_a_nanogpt_checkout_is_used_as_it_is(tmp_path: Path) -> None:
     """Its interface, as far as the benchmark needs it, in a file of a dozen lines, in a process of its own."""
     (tmp_path / "model.py").write_text(
         "import torch\n"
@@ -62,51 +50,37 @@ def test_a_nanogpt_checkout_is_used_as_it_is(tokens: Path, tmp_path: Path) -> No
         "    def configure_optimizers(self, decay, lr, betas, device):\n"
         "        return torch.optim.AdamW(self.parameters(), lr=lr, betas=betas, weight_decay=decay)\n"
     )
-    request = _request(BenchTrainOptions(nanogpt=str(tmp_path)), CASE, "nanogpt", "fp32")
-    (tmp_path / "request.json").write_text(
-        json.dumps(request | {"device": "cpu", "compile": False, "tokens": str(tokens)})
-    )
-    run = subprocess.run(
-        [sys.executable, contenders.__file__, str(tmp_path / "request.json")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answer = json.loads(run.stdout.splitlines()[-1])
+    answer = harness.call(WORKER, request_for("nanogpt", nanogpt=str(tmp_path)), "nanoGPT")
     assert answer["parameters"] == 4096 * preset("demo").d_model
     assert len(answer["seconds"]) == 2
 
 
-def test_all_contenders_get_the_same_ids(tmp_path: Path) -> None:
+def test_all_systems_get_the_same_ids() -> None:
     options = BenchTrainOptions(steps=3, seed=7)
-    first, second = (_write_tokens(options, CASE, tmp_path / name).read_bytes() for name in "ab")
+    first, second = (draw_tokens(options, CASE) for _ in range(2))
     assert first == second
-    ids = np.frombuffer(first, dtype=np.int64).reshape(5, 2, 17)
+    ids = torch.tensor(first)
+    assert ids.shape == (5, 2, 17)
     assert 0 <= ids.min() < ids.max() < 4096
 
 
-def test_a_result_is_the_median_of_all_steps_against_the_measured_peak() -> None:
+def test_a_result_is_the_median_of_all_steps_compared_with_the_measured_peak() -> None:
     answers = [
         {"seconds": seconds, "cpu_seconds": seconds, "losses": [1.0], "peak_bytes": peak, "parameters": 1}
         for seconds, peak in (([1.0, 1.0, 9.0], 5), ([2.0, 2.0, 2.0], 7), ([1.0, 1.0, 1.0], 6))
     ]
-    mine = _result(CASE, "fp32", "gpt3", False, answers, 1e9)
-    assert (mine.tokens_per_s, mine.slowest, mine.fastest, mine.peak_bytes) == (32, 16, 32, 7)
-    assert mine.mfu == 32 * flops_per_token(preset("demo").config(), 16) / 1e9
-    half: Result = _result(CASE, "fp32", "transformers", False, answers[1:2], 1e9)
+    mine = summary(CASE, "fp32", "gpt3", False, answers, 1e9)
+    assert (mine["tokens_per_s"], mine["slowest"], mine["fastest"], mine["peak_bytes"]) == (32, 16, 32, 7)
+    assert mine["mfu"] == 32 * flops_per_token(preset("demo").config(), 16) / 1e9
+    half = summary(CASE, "fp32", "transformers", False, answers[1:2], 1e9)
     assert "| 2.00 |" in table([mine, half]).splitlines()[-1]
 
 
 def test_dense_peers_are_credited_with_dense_attention() -> None:
     case = Case("demo", 1, 128)  # longer than the demo's band of 32
     answers = [{"seconds": [1.0], "cpu_seconds": [1.0], "losses": [1.0], "peak_bytes": None, "parameters": 1}]
-    ours, peer = (_result(case, "fp32", who, False, answers, 1e9) for who in ("gpt3", "nanogpt"))
-    assert peer.mfu > ours.mfu
-
-
-def test_a_case_is_read_from_its_text() -> None:
-    assert parse_case("small:1x2048") == Case("125M", 1, 2048)
-    assert str(parse_case("17M:12x512")) == "17M:12x512"
+    ours, peer = (summary(case, "fp32", name, False, answers, 1e9) for name in ("gpt3", "nanogpt"))
+    assert peer["mfu"] > ours["mfu"]
 
 
 @pytest.mark.parametrize(
@@ -124,14 +98,14 @@ def test_a_case_is_read_from_its_text() -> None:
         ({"litgpt_python": "no/such"}, "no/such"),
     ],
 )
-def test_what_makes_no_benchmark_is_named(options: dict, needle: str) -> None:
+def test_impossible_options_are_refused_by_name(options: dict, needle: str) -> None:
     with pytest.raises(InputError, match=needle):
         BenchTrainOptions(**options)
 
 
-def test_who_runs_and_who_is_compiled() -> None:
-    assert BenchTrainOptions().contenders() == ["gpt3", "transformers"]
-    assert BenchTrainOptions(litgpt_python=sys.executable, transformers=False).contenders() == ["gpt3", "litgpt"]
+def test_which_systems_run_and_which_are_compiled() -> None:
+    assert BenchTrainOptions().systems() == ["gpt3", "transformers"]
+    assert BenchTrainOptions(litgpt_python=sys.executable, transformers=False).systems() == ["gpt3", "litgpt"]
     assert BenchTrainOptions().compiled("cpu") == {"litgpt"}
     assert BenchTrainOptions().compiled("cuda") == {"gpt3", "nanogpt", "transformers", "litgpt"}
     assert BenchTrainOptions(compile=["none"]).compiled("cuda") == set()

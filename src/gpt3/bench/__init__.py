@@ -1,1 +1,1 @@
-"""Speed, measured: whole training steps of this package beside those of its peers, in one run on one machine."""
+"""The commands ``gpt3 bench ...``: speed, compared with peers in the same run on the same machine."""

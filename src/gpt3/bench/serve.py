@@ -1,30 +1,28 @@
-"""``gpt3 bench serve``: clients ask this server and its peers all at once; the same weights, taking turns, a process each."""
+"""``gpt3 bench serve``: clients that send requests all at once, to this server and its peers in turn, each in its own process."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
 import json
-import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from gpt3.bench import clients, generators, servers
-from gpt3.bench.generate import make_models, make_prompts, matrix_values
-from gpt3.bench.generate_options import Contender
-from gpt3.bench.options import Case, parse_case
-from gpt3.bench.process import call
-from gpt3.bench.serve_options import BACKGROUND_TOKENS, BenchServeOptions
-from gpt3.errors import InputError, RunError
+from gpt3.bench import harness
+from gpt3.bench.generate import WORKER, make_models, make_prompts, matrix_values, require_llama_cpp
+from gpt3.bench.harness import Case, Request, Result, System
+from gpt3.errors import RunError, require
 from gpt3.ladder.presets import Preset, preset
-from gpt3.progress import say
+from gpt3.options import Options, option
+from gpt3.serving.options import ServeOptions
 
 SHOWN = {
     "server": "gpt3 serve",
@@ -33,177 +31,178 @@ SHOWN = {
     "transformers": "transformers, continuous batching",
     "llama.cpp": "llama.cpp's server",
 }
-DEFAULT_CASES = ["125M:1x32", "125M:8x32", "125M:32x32", "17M:1x32", "17M:8x32", "17M:32x32"]
 PATHS = {"server": "/v1/completions", "llama.cpp": "/completion"}
+"""Of the systems that speak HTTP."""
+DEFAULT_CASES = ["125M:1x32", "125M:8x32", "125M:32x32", "17M:1x32", "17M:8x32", "17M:32x32"]
+FORMATS = ("fp32", "int8")
+WARM_UP = 4
+"""Tokens of each request before the clock starts."""
+ALONE = 4
+"""Sequences that are generated one after another, at most; the speed does not depend on their number."""
+PROBES = 7
+"""First tokens that are timed one after another, on an idle server and on a busy one."""
+BACKGROUND_TOKENS = 512
+"""Length of the completions that keep a server busy; none ends while first tokens are timed."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """One contender in one case, over all rounds."""
+class BenchServeOptions(Options):
+    """Time a server under concurrent clients: this package's over HTTP, its engine alone, and its peers."""
 
-    case: str
-    who: str
-    weights: str
-    """Their format."""
-    totals: list[float]
-    """Seconds from the requests to the last token of all, a number a round."""
-    tokens_per_s: float
-    """Written to all clients together, reading the prompts included, at the median round."""
-    slowest: float
-    """Tokens/s of the slowest round."""
-    fastest: float
-    """Tokens/s of the fastest round."""
-    per_cpu_second: float | None
-    """Tokens of the median round's processor seconds, the clients' left out: tells what a server costs on a busy machine, too, if
-    it has one thread. None if the system does not say."""
-    first: float
-    """Seconds to the first token: the median of all clients and rounds."""
-    last_first: float
-    """Seconds until every client had its first token, at the median round."""
-    flops_share: float
-    """Products with weights that prompts and texts need, over a plain fp32 matrix product's speed in this run."""
-    idle_first: float | None
-    """Seconds to the first token of a request that is alone: median. None: not a server, or one client."""
-    busy_first: float | None
-    """The same while half of the slots write other texts."""
+    cases: list[str] = option([], group="Cases")
+    """MODEL:CLIENTSxPROMPT, such as 125M:32x32. Default: 125M and 17M at 1x32, 8x32 and 32x32."""
+    new_tokens: int = option(64, least=2)
+    """Tokens generated for each client."""
+    formats: list[str] = option(list(FORMATS), choices=FORMATS)
+    """Formats of the weights of gpt3 and llama.cpp (its int8 is q8_0); transformers uses fp32."""
+    transformers: bool = option(True, group="Peers")
+    """Compare with transformers' continuous batching, without HTTP."""
+    llama_cpp: bool = False
+    """Compare with llama.cpp's server (package xllamacpp): same shape and weights, but dense layers and tanh GELU."""
+    rounds: int = option(3, least=1, group="Measurement")
+    """Times each system is started anew; they alternate."""
+    threads: int | None = option(None, least=1)
+    """Threads of each system; the clients share its cores. Default: as many as torch uses, the physical cores."""
+    seed: int = 1337
+    """Seed of the weights and the prompts."""
+    json: bool = False
+    """Print one JSON object with the times of each round instead of the table."""
+
+    def errors(self) -> Iterator[str]:
+        """What the ranges cannot express."""
+        yield from harness.case_errors(self.cases, lambda case: longest(case, self.new_tokens))
+        if not self.formats:
+            yield f"--formats is empty. Choose from {', '.join(FORMATS)}"
+
+    def systems(self) -> list[System]:
+        """What is measured, in order of turn: those with one format next to each other."""
+        names = ["server", "engine", "one-at-a-time", *(["llama.cpp"] if self.llama_cpp else [])]
+        found = [System(name, weights) for weights in self.formats for name in names]
+        return [*found, System("transformers")] if self.transformers else found
+
+
+def longest(case: Case, new_tokens: int) -> int:
+    """Tokens of the longest completion; a single client has none in the background."""
+    return max(new_tokens, BACKGROUND_TOKENS if case.batch > 1 else 0)
 
 
 def run(options: BenchServeOptions) -> int:
-    """Measure and print. Returns the exit code."""
-    machine, results = bench_serve(options)
-    if options.json:
-        rows = [dataclasses.asdict(result) for result in results]
-        print(json.dumps({"machine": machine, "results": rows}, indent=2))
-        return 0
-    speed = f"fp32 GEMM at {statistics.median(machine['gemm_flops']) / 1e9:,.0f} GFLOP/s"
-    shared = "the clients' process shares their cores"
-    print(f"\ncpu, {machine['threads']} threads ({shared}); torch {machine['torch']}; {speed}; greedy, ", end="")
-    print(f"{options.new_tokens} new tokens a client\n\n{table(results)}")
+    """Measure every case and print. Returns the exit code.
+
+    Raises:
+        InputError: a package is not installed.
+        RunError: a system fails; with its last lines of standard error.
+    """
+    for module in ("fastapi", "uvicorn"):
+        require(module, extra="serve", purpose="gpt3 bench serve")
+    require_llama_cpp(options.llama_cpp)
+    speeds = [harness.machine(threads=options.threads)]
+    threads = speeds[0]["threads"]
+    with tempfile.TemporaryDirectory() as folder:
+
+        def measure_in(case: Case, system: System) -> dict[str, Any]:
+            models = make_models(folder, case.model, options.seed, options.formats if options.llama_cpp else [])
+            request = {"name": system.name, "weights": system.weights, "threads": threads, "seed": options.seed}
+            return measure(models | request | make_request(case, options.seed, options.new_tokens))
+
+        found = harness.alternate(
+            [harness.parse_case(text) for text in options.cases or DEFAULT_CASES],
+            options.systems(),
+            options.rounds,
+            measure_in,
+            describe=lambda answer: f"{sum(answer['tokens']) / answer['total']:,.1f} tokens/s",
+            after_round=lambda: speeds.append(harness.machine(threads=threads)),
+        )
+    flops = [one["gemm_flops"]["fp32"] for one in speeds]
+    peak = statistics.median(flops)
+    results = [summary(case, system, answers, options.new_tokens, peak) for (case, system), answers in found.items()]
+    machine = {"threads": threads, "torch": speeds[0]["torch"], "gemm_flops": flops}
+    line = f"cpu, {threads} threads (the clients' process shares their cores); torch {machine['torch']}; "
+    line += f"fp32 GEMM at {peak / 1e9:,.0f} GFLOP/s; greedy, {options.new_tokens} new tokens per client"
+    harness.print_results(options.json, machine, results, line, table(results))
     return 0
 
 
-def bench_serve(options: BenchServeOptions) -> tuple[dict[str, Any], list[Result]]:
-    """Every case.
-
-    Returns:
-        the machine (threads, speed of matrix products before each case and after the last), and the results.
-
-    Raises:
-        InputError: a contender that is not here.
-        RunError: a contender fails; with the last lines it said.
-    """
-    needs = [("fastapi", "serve"), ("uvicorn", "serve")]
-    needs += [("xllamacpp", "llama-cpp"), ("gguf", "export")] if options.llama_cpp else []
-    for module, extra in needs:
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"gpt3 bench serve needs {module}; install it with: pip install 'gpt3[{extra}]'")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ask = {"name": "machine", "threads": options.threads}
-        first = call(generators.__file__, ask, folder, "the machine", threads=options.threads)
-        threads, flops = first["threads"], [first["gemm_flops"]]
-        answers: dict[tuple[Case, Contender], list[dict[str, Any]]] = {}
-        for case in [parse_case(text) for text in options.cases or DEFAULT_CASES]:
-            models = make_models(folder, case.model, options.seed, options.formats if options.llama_cpp else [])
-            for turn in range(options.rounds):
-                for one in options.contenders():
-                    request = models | make_request(case, one, options.seed, options.new_tokens) | {"threads": threads}
-                    answer = measure(request, folder)
-                    answers.setdefault((case, one), []).append(answer)
-                    pace = sum(answer["tokens"]) / answer["total"]
-                    about = f"{case}, round {turn + 1} of {options.rounds}: {SHOWN[one.who]} {one.weights}"
-                    spent = per_cpu_second([answer])
-                    told = "" if spent is None else f", {spent:,.1f} per CPU s"
-                    say(f"{about} {pace:,.1f} tokens/s{told}")
-            flops.append(call(generators.__file__, ask, folder, "the machine", threads=threads)["gemm_flops"])
-    peak = statistics.median(flops)
-    results = [summary(case, one, found, options.new_tokens, peak) for (case, one), found in answers.items()]
-    return {"threads": threads, "torch": first["torch"], "gemm_flops": flops}, results
-
-
-def make_request(case: Case, one: Contender, seed: int, new_tokens: int) -> dict[str, Any]:
-    """What a contender and its clients are told; no two prompts begin alike."""
+def make_request(case: Case, seed: int, new_tokens: int) -> Request:
+    """What systems and clients are asked in a case; all prompts begin differently."""
     count, half = case.batch, case.batch // 2
-    probes = clients.PROBES if half else 0
-    prompts = make_prompts(seed, dataclasses.replace(case, batch=2 * count + half + 2 * probes))
-    parts = {"prompts": count, "warm": count, "background": half, "idle": probes, "busy": probes}
-    found: dict[str, list[list[int]]] = {}
-    for name, size in parts.items():
-        found[name], prompts = prompts[:size], prompts[size:]
-    return {
-        "name": one.who, "weights": one.weights, "clients": count, "prompt": case.context, "new_tokens": new_tokens,
-        "longest": case.context + max(new_tokens, BACKGROUND_TOKENS if half else 0), **found,
-    }  # fmt: skip
+    probes = PROBES if half else 0
+    prompts = iter(make_prompts(seed, case._replace(batch=2 * count + half + 2 * probes)))
+    sizes = {"prompts": count, "warm": count, "background": half, "idle": probes, "busy": probes}
+    parts = {part: [next(prompts) for _ in range(size)] for part, size in sizes.items()}
+    return {"clients": count, "new_tokens": new_tokens, "longest": case.context + longest(case, new_tokens), **parts}
 
 
-def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One contender once: a server and its clients in two processes, or all in one.
+def measure(request: Request) -> dict[str, Any]:
+    """One system once: a server and its clients in two processes, or a system without HTTP in one.
 
     Raises:
-        RunError: it fails, or a text has another length than was asked for.
+        RunError: it fails, or a completion has the wrong length.
     """
     name, threads = request["name"], request["threads"]
     if name in PATHS:
-        counts = {"prompts": request["new_tokens"], "background": BACKGROUND_TOKENS, "idle": 1, "busy": 1}
-        counts["warm"] = generators.WARM_UP
-        bodies = {part: [body_of(name, ids, count) for ids in request[part]] for part, count in counts.items()}
-        bodies["bodies"] = bodies.pop("prompts")
-        with serving(request, folder) as (address, process):
-            asked = {"address": address, "path": PATHS[name], "process": process, **bodies}
-            answer = call(clients.__file__, asked, folder, f"asking {SHOWN[name]}", threads=1)
+        with serving(request) as (address, process):
+            asked = {"address": address, "path": PATHS[name], "process": process, **bodies(request)}
+            answer: dict[str, Any] = harness.call(__file__, asked, f"the clients of {SHOWN[name]}", threads=1)
     else:
-        answer = call(servers.__file__, request, folder, SHOWN[name], threads=threads)
+        asked = {**request, "task": "generate", "name": "continuous-batching"}
+        if name != "transformers":
+            asked |= {"name": "gpt3", "prompt_tokens": ServeOptions().prompt_tokens}
+        if name == "one-at-a-time":
+            asked |= {"slots": 1, "prompts": request["prompts"][:ALONE]}
+        answer = harness.call(WORKER, asked, SHOWN[name], threads=threads)
+        answer |= {"tokens": [len(tokens) for tokens in answer["tokens"]], "idle": [], "busy": []}
     if set(answer["tokens"]) != {request["new_tokens"]}:
-        found = sorted(set(answer["tokens"]))
-        raise RunError(f"{SHOWN[name]} wrote {found} tokens, {request['new_tokens']} were asked for")
+        lengths = sorted(set(answer["tokens"]))
+        raise RunError(f"{SHOWN[name]} generated {lengths} tokens per client instead of {request['new_tokens']}")
     return answer
 
 
-def body_of(name: str, ids: list[int], count: int) -> dict[str, Any]:
-    """A streamed request for `count` greedy tokens."""
-    if name == "llama.cpp":
-        how = {"temperature": -1.0, "ignore_eos": True, "cache_prompt": False, "repeat_penalty": 1.0}
-        return {"prompt": ids, "n_predict": count, "stream": True, **how}
-    wishes = {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
-    return {"prompt": ids, "max_tokens": count, **wishes}
+def bodies(request: Request) -> dict[str, list[Request]]:
+    """The clients' requests: streamed, greedy, each part with its number of new tokens."""
+    counts = {"warm": WARM_UP, "prompts": request["new_tokens"], "background": BACKGROUND_TOKENS, "idle": 1, "busy": 1}
+    limit, how = "max_tokens", {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
+    if request["name"] == "llama.cpp":
+        limit = "n_predict"
+        how = {"temperature": -1.0, "ignore_eos": True, "cache_prompt": False, "repeat_penalty": 1.0, "stream": True}
+    return {part: [{"prompt": ids, limit: count, **how} for ids in request[part]] for part, count in counts.items()}
 
 
 @contextmanager
-def serving(request: dict[str, Any], folder: Path) -> Iterator[tuple[str, int]]:
-    """Address and process number of a contender's server, which runs meanwhile.
+def serving(request: Request) -> Iterator[tuple[str, int]]:
+    """Address and process id of a system's server, which runs meanwhile.
 
     Raises:
-        RunError: it does not start; with the last lines it said.
+        RunError: it does not start; with its last lines of standard error.
     """
-    path, log = folder / "server.json", folder / "server.log"
-    path.write_text(json.dumps(request), encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(request["threads"])}
-    with log.open("w", encoding="utf-8") as said:
-        process = subprocess.Popen(
-            [sys.executable, servers.__file__, str(path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=environment,
-        )  # fmt: skip
+    environment = harness.worker_environment(request["threads"])
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        subprocess.Popen(
+            [sys.executable, WORKER], text=True, env=environment, stdin=pipe, stdout=pipe, stderr=log
+        ) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
-        with process.stdout, process.stdin:
+        try:
+            print(json.dumps(request | {"task": "serve"}), file=process.stdin, flush=True)
+            address = process.stdout.readline().strip()
+            if not address:
+                process.wait()
+                log.seek(0)
+                raise harness.worker_error(SHOWN[request["name"]], log.read())
+            yield address, process.pid
+        finally:
+            process.terminate()
             try:
-                address = process.stdout.readline().strip()
-                if not address:
-                    process.wait()
-                    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-                    raise RunError(f"{SHOWN[request['name']]} failed: {' | '.join(last)}")
-                yield address, process.pid
-            finally:
-                process.stdin.close()
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def needed_flops(shape: Preset, prompt: int, new_tokens: int) -> int:
-    """Operations in products with weights for one text: blocks for each token but the last, the head for each new one."""
+    """Operations in products with weights for one sequence: blocks for each token but the last, the head for each new one."""
     head = shape.vocab_size * shape.d_model
     return 2 * (matrix_values(shape) - head) * (prompt + new_tokens - 1) + 2 * head * new_tokens
 
@@ -214,71 +213,133 @@ def per_cpu_second(answers: Sequence[dict[str, Any]]) -> float | None:
     return sum(answers[0]["tokens"]) / statistics.median(spent) if all(spent) else None
 
 
-def summary(case: Case, one: Contender, answers: Sequence[dict[str, Any]], new_tokens: int, peak: float) -> Result:
-    """A contender's rounds as one result; `peak` is the measured GEMM speed, FLOP/s."""
-    texts, totals = len(answers[0]["tokens"]), [answer["total"] for answer in answers]
-    paces = [sum(answer["tokens"]) / answer["total"] for answer in answers]
-    seconds = statistics.median(totals)
+def summary(case: Case, system: System, answers: Sequence[dict[str, Any]], new_tokens: int, peak: float) -> Result:
+    """All rounds of a system in a case; `peak` is the measured GEMM speed, FLOP/s."""
+    clients, totals = len(answers[0]["tokens"]), [answer["total"] for answer in answers]
     every = {key: [value for answer in answers for value in answer[key]] for key in ("firsts", "idle", "busy")}
-    return Result(
-        case=str(case),
-        who=one.who,
-        weights=one.weights,
-        totals=totals,
-        tokens_per_s=texts * new_tokens / seconds,
-        slowest=min(paces),
-        fastest=max(paces),
-        per_cpu_second=per_cpu_second(answers),
-        first=statistics.median(every["firsts"]),
-        last_first=statistics.median(max(answer["firsts"]) for answer in answers),
-        flops_share=texts * needed_flops(preset(case.model), case.context, new_tokens) / seconds / peak,
-        idle_first=statistics.median(every["idle"]) if every["idle"] else None,
-        busy_first=statistics.median(every["busy"]) if every["busy"] else None,
-    )
+    needed = clients * needed_flops(preset(case.model), case.context, new_tokens)
+    return {
+        "case": str(case),
+        "who": system.name,
+        "weights": system.weights,
+        "totals": totals,
+        **harness.rates(clients * new_tokens, [[total] for total in totals]),
+        "per_cpu_second": per_cpu_second(answers),
+        "first": statistics.median(every["firsts"]),
+        "last_first": statistics.median(max(answer["firsts"]) for answer in answers),
+        "flops_share": needed / statistics.median(totals) / peak,
+        "idle_first": statistics.median(every["idle"]) if every["idle"] else None,
+        "busy_first": statistics.median(every["busy"]) if every["busy"] else None,
+    }
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results as a Markdown table. Ratios are this package's, in the same format; transformers is in fp32 always."""
-    pace = {(r.case, r.who, r.weights): r.tokens_per_s for r in results}
-    lines = [
-        "| case | who | weights | tokens/s (slowest-fastest round) | of GEMM | tokens per CPU s "
-        "| first token, median (all) | idle → half load | × one client | × engine | × one at a time | × transformers "
-        "| × llama.cpp |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """The results in Markdown. Ratios are gpt3's, in the same format; transformers is always in fp32."""
+    headings = ["case", "system", "weights", "tokens/s (slowest-fastest round)", "of GEMM", "tokens per CPU s"]
+    headings += ["first token, median (all)", "idle → half load", "× one client", "× engine", "× one at a time"]
+    pace = {(r["case"], r["who"], r["weights"]): r["tokens_per_s"] for r in results}
+    rows = []
     for r in results:
-        alone = next(
-            (
-                other.tokens_per_s
-                for other in results
-                if (other.who, other.weights) == (r.who, r.weights)
-                and parse_case(other.case) == dataclasses.replace(parse_case(r.case), batch=1)
-            ),
-            None,
-        )
-        against = [alone if alone != r.tokens_per_s else None]
-        if r.who == "server":
-            others = [
-                ("engine", r.weights),
-                ("one-at-a-time", r.weights),
-                ("transformers", "fp32"),
-                ("llama.cpp", r.weights),
-            ]
-            against += [pace.get((r.case, *other)) for other in others]
-        ratios = [f"{r.tokens_per_s / other:.2f}" if other else "" for other in against]
-        cells = [
-            r.case,
-            SHOWN[r.who],
-            "q8_0" if (r.who, r.weights) == ("llama.cpp", "int8") else r.weights,
-            f"{r.tokens_per_s:,.1f} ({r.slowest:,.1f}-{r.fastest:,.1f})",
-            f"{r.flops_share:.0%}",
-            "" if r.per_cpu_second is None else f"{r.per_cpu_second:,.1f}",
-            f"{r.first * 1000:,.0f} ms ({r.last_first * 1000:,.0f})",
-            f"{r.idle_first * 1000:,.0f} → {r.busy_first * 1000:,.0f} ms ({r.busy_first / r.idle_first:.2f})"
-            if r.idle_first and r.busy_first
-            else "",
-            *ratios,
-            *[""] * (5 - len(ratios)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        case, weights = harness.parse_case(r["case"]), r["weights"]
+        compared = [pace.get((str(case._replace(batch=1)), r["who"], weights)) if case.batch > 1 else None]
+        for name in ("engine", "one-at-a-time", "transformers", "llama.cpp"):
+            other = (r["case"], name, "fp32" if name == "transformers" else weights)
+            compared.append(pace.get(other) if r["who"] == "server" else None)
+        system = [r["case"], SHOWN[r["who"]], System(r["who"], weights).format]
+        cpu = "" if r["per_cpu_second"] is None else f"{r['per_cpu_second']:,.1f}"
+        first = f"{r['first'] * 1000:,.0f} ms ({r['last_first'] * 1000:,.0f})"
+        idle, busy = r["idle_first"], r["busy_first"]
+        loaded = f"{idle * 1000:,.0f} → {busy * 1000:,.0f} ms ({busy / idle:.2f})" if idle and busy else ""
+        ratios = [harness.ratio(r["tokens_per_s"], speed) for speed in compared]
+        rows.append([*system, harness.rate_cell(r), f"{r['flops_share']:.0%}", cpu, first, loaded, *ratios])
+    return harness.markdown([*headings, "× transformers", "× llama.cpp"], rows)
+
+
+def stream(address: str, path: str, body: Request, started: threading.Event) -> tuple[float, float, bytes]:
+    """Send a request for server-sent events and read the whole answer, over a plain socket, since the clients use the same cores.
+
+    Args:
+        started: set with the first event, or when there is none.
+
+    Returns:
+        When the first and the last event arrived, by `time.perf_counter`, and the last event other than the end mark.
+
+    Raises:
+        RuntimeError: the answer is no stream.
+    """
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    first = last = 0.0
+    event = b""
+    try:
+        with socket.create_connection((host, int(port))) as connection, connection.makefile("rb") as lines:
+            connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+            if b" 200 " not in (status := lines.readline()):
+                raise RuntimeError((status + lines.read()).decode("utf-8", "replace"))
+            for line in lines:
+                if line.startswith(b"data: "):
+                    last = time.perf_counter()
+                    first = first or last
+                    started.set()
+                    event = line if not line.startswith(b"data: [DONE]") else event
+    finally:
+        started.set()  # also after an error, for those who wait
+    return first, last, event
+
+
+def token_count(event: bytes) -> int:
+    """Tokens generated, as the server counts them in the last event of a stream."""
+    found = json.loads(event.removeprefix(b"data: "))
+    return int(found["tokens_predicted"] if "tokens_predicted" in found else found["usage"]["completion_tokens"])
+
+
+def run_clients(request: Request) -> dict[str, Any]:
+    """Warm the server up, send all requests at once, then time first tokens on the idle and the half-loaded server.
+
+    Args:
+        request: `address`, `path`, `process` (the server's id); lists of bodies: `warm`, `prompts`, `idle`, `busy`, and
+            `background`, those completed while `busy` are timed.
+
+    Returns:
+        firsts, seconds to the first token of each prompt; total, seconds to the last of all; tokens of each; cpu_seconds of the
+        server meanwhile, or None; idle, busy: seconds to the first token of each.
+
+    Raises:
+        RuntimeError: a background completion ended before the last first token.
+    """
+
+    def send(body: Request, started: threading.Event | None = None) -> tuple[float, float, bytes]:
+        return stream(request["address"], request["path"], body, started or threading.Event())
+
+    def first_token(body: Request) -> float:
+        began = time.perf_counter()
+        return send(body)[0] - began
+
+    with ThreadPoolExecutor(len(request["prompts"])) as pool:
+        list(pool.map(send, request["warm"]))
+        before, began = harness.cpu_seconds(request["process"]), time.perf_counter()
+        firsts, lasts, events = zip(*pool.map(send, request["prompts"]), strict=True)
+        after = harness.cpu_seconds(request["process"])
+    idle = [first_token(body) for body in request["idle"]]
+    others = []
+    for body in request["background"]:
+        started = threading.Event()
+        others.append(threading.Thread(target=send, args=(body, started), daemon=True))
+        others[-1].start()
+        started.wait()
+    busy = [first_token(body) for body in request["busy"]]
+    if not all(thread.is_alive() for thread in others):
+        raise RuntimeError("a background completion ended before the last first token was timed")
+    return {
+        "firsts": [first - began for first in firsts],
+        "total": max(lasts) - began,
+        "tokens": [token_count(event) for event in events],
+        "cpu_seconds": None if after is None or before is None else after - before,
+        "idle": idle,
+        "busy": busy,
+    }
+
+
+if __name__ == "__main__":  # the clients' process
+    harness.answer_request(run_clients)

@@ -39,24 +39,27 @@ PROMPT_TOKENS = 64  # of the prompt whose next token's probabilities are compare
 
 
 class LlamaCpp:
-    """A GGUF file loaded in llama.cpp, on the CPU, one sequence at a time.
+    """A GGUF file loaded in llama.cpp, on the CPU.
 
     Args:
         path: the file.
-        context: tokens to make room for; llama.cpp rounds it up to a multiple of 256.
-        exact: keys and values cached in f32, in place of llama.cpp's f16.
+        context: tokens that a slot must hold; rounded up to a multiple of 256, as llama.cpp does.
+        threads: for prompts and for generation.
+        exact: keys and values cached in f32 instead of llama.cpp's f16.
+        slots: sequences at a time.
 
     Raises:
         InputError: `xllamacpp` is not installed.
         RuntimeError: llama.cpp does not load the file.
     """
 
-    def __init__(self, path: Path | str, *, context: int, threads: int = 1, exact: bool = True) -> None:
+    def __init__(self, path: Path | str, *, context: int, threads: int = 1, exact: bool = True, slots: int = 1) -> None:
         llama = require("xllamacpp", extra="llama-cpp", purpose="running llama.cpp")
         parameters = llama.CommonParams()
         parameters.model.path = str(path)
-        parameters.n_ctx = context
-        parameters.n_parallel = 1
+        parameters.n_ctx = slots * 256 * math.ceil(context / 256)
+        parameters.n_parallel = slots
+        parameters.cache_ram_mib = 0
         parameters.n_gpu_layers = 0
         parameters.warmup = False
         parameters.fit_params = False
@@ -82,14 +85,14 @@ class LlamaCpp:
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """The `count` likeliest next tokens, each after those before; fewer, end-of-text the last, where it ends."""
-        return self._complete(prompt, n_predict=count, return_tokens=True)["tokens"]
+        return self.complete(prompt, n_predict=count, return_tokens=True)["tokens"]
 
     def log_probabilities(self, prompt: Sequence[int], rows: int) -> list[float]:
         """Natural logarithms of the next token's probabilities, by id, of the model's own logits."""
         # The server leaves out the probabilities of half a character and of the end: so it is made to say "a". They are
         # those before this bias.
         (plain,) = self.tokenize("a")
-        answer = self._complete(prompt, n_predict=1, n_probs=rows, logit_bias=[[plain, 1000.0]])
+        answer = self.complete(prompt, n_predict=1, n_probs=rows, logit_bias=[[plain, 1000.0]])
         (entry,) = answer["completion_probabilities"]
         values = [-math.inf] * rows
         for other in entry["top_logprobs"]:
@@ -98,14 +101,15 @@ class LlamaCpp:
 
     def log_probability(self, prompt: Sequence[int], token: int, rows: int) -> float:
         """That of one token being next, in nats; without the list of all, where it can be had so."""
-        answer = self._complete(prompt, n_predict=1, n_probs=1, logit_bias=[[token, 1000.0]])
+        answer = self.complete(prompt, n_predict=1, n_probs=1, logit_bias=[[token, 1000.0]])
         if entries := answer.get("completion_probabilities"):
             return entries[0]["logprob"]
         return self.log_probabilities(prompt, rows)[token]
 
-    def _complete(self, prompt: Sequence[int], **wishes: Any) -> dict[str, Any]:
-        plain = {"temperature": -1.0, "repeat_penalty": 1.0, "cache_prompt": True}  # below 0: greedy
-        return self._post("/completion", {"prompt": list(prompt), **plain, **wishes})
+    def complete(self, prompt: Sequence[int], **options: Any) -> dict[str, Any]:
+        """The answer of llama.cpp's server to a completion request with these options; greedy unless they say otherwise."""
+        defaults = {"temperature": -1.0, "repeat_penalty": 1.0, "cache_prompt": True}  # below 0: greedy
+        return self._post("/completion", {"prompt": list(prompt), **defaults, **options})
 
     def _post(self, place: str, content: dict[str, Any]) -> Any:
         request = urllib.request.Request(
