@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -18,6 +19,7 @@ pytest.importorskip("peft")
 
 from transformers import TrainerCallback
 
+from gpt3.cli import finetune as command
 from gpt3.finetuning import trainers, tuning
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.template import add_tokens, end_of_answers
@@ -273,6 +275,23 @@ def test_a_signal_saves_after_the_running_step_and_the_same_command_goes_on(
     assert all(torch.equal(whole[name], run[name]) for name in whole)
     assert records(tmp_path / "whole", "val/loss") == records(tmp_path / "run", "val/loss")
     assert records(tmp_path / "whole", "tokens")[-1] == records(tmp_path / "run", "tokens")[-1]
+
+
+def test_the_command_says_what_was_made_and_how_to_resume(tiny, tmp_path, monkeypatch, capfd) -> None:
+    def struck(self, args, state, control, **keywords):
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers.Recorder, "on_step_begin", struck, raising=False)
+        assert command.run(tiny(steps=2)) == 130
+    assert f"Saved to {tmp_path / 'run'} at step 1. Run the same command to resume." in capfd.readouterr().err
+    assert command.run(tiny(steps=2)) == 0
+    out, err = capfd.readouterr()
+    assert f"Resuming {tmp_path / 'run'} from step 1" in err
+    assert re.search(r"^held-out loss: \d\.\d{3} -> \d\.\d{3}$", out, flags=re.M)
+    assert f"model: {tmp_path / 'run/model'} " in out
+    assert command.run(tiny(show=2)) == 0
+    assert "--- sample 2: " in capfd.readouterr().out
 
 
 def test_options_decide_samples_and_steps(tiny, tmp_path) -> None:
