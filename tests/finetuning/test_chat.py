@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -65,7 +66,7 @@ def test_answers_are_the_models_own(tuned, model) -> None:
         ids = theirs.generate(**prompt, do_sample=False, max_new_tokens=3)[0, prompt["input_ids"].shape[1] :]
         assert answer == tokenizer.decode(ids, skip_special_tokens=True).strip()
         messages.append({"role": "assistant", "content": answer})
-    assert [message.as_dict() for message in chat.messages] == messages
+    assert [dataclasses.asdict(message) for message in chat.messages] == messages
 
 
 def test_a_turn_reads_only_what_is_new(model) -> None:

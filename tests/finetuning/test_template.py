@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from gpt3.errors import InputError
@@ -47,12 +49,12 @@ def test_transformers_makes_the_same_tokens_of_the_saved_tokenizer(tokenizer, na
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     theirs = again.apply_chat_template(
-        [message.as_dict() for message in WHOLE], return_dict=True, return_assistant_tokens_mask=True
+        [dataclasses.asdict(message) for message in WHOLE], return_dict=True, return_assistant_tokens_mask=True
     )
     ours = template.encode(WHOLE)
     assert (theirs["input_ids"], [bool(bit) for bit in theirs["assistant_masks"]]) == ours
     prompt = again.apply_chat_template(
-        [message.as_dict() for message in WHOLE[:4]], add_generation_prompt=True, return_dict=True
+        [dataclasses.asdict(message) for message in WHOLE[:4]], add_generation_prompt=True, return_dict=True
     )
     assert prompt["input_ids"] == template.prompt(WHOLE[:4])
 

@@ -20,8 +20,10 @@ from gpt3.tokenizer.chat_template import FEW_SHOT_STOPS, ChatTemplate, Message, 
 
 ANSWER_SHARE = 4
 """At least a fourth of the context is kept free for the answer, or max_new_tokens where that is less."""
-FIXED = ("num_samples", "logprobs")
-"""Sampling options that a conversation does not take."""
+SETTABLE = [
+    field.name for field in dataclasses.fields(SamplingOptions) if field.name not in ("num_samples", "logprobs")
+]
+"""The sampling options that a conversation takes."""
 
 
 class Chat:
@@ -147,10 +149,6 @@ class Chat:
         self.messages = [Message("system", text.strip())] if text.strip() else []
         self.dropped = 0
 
-    def settable(self) -> list[str]:
-        """The sampling options that `set_option` takes."""
-        return [field.name for field in dataclasses.fields(SamplingOptions) if field.name not in FIXED]
-
     def set_option(self, name: str, value: str) -> Any:
         """Change one of SamplingOptions, given as text; returns the new value.
 
@@ -158,8 +156,8 @@ class Chat:
             InputError: an unknown name, or a value out of its range.
         """
         key = name.replace("-", "_")
-        if key not in self.settable():
-            raise InputError(f"unknown option {name!r}. The options are {', '.join(self.settable())}.")
+        if key not in SETTABLE:
+            raise InputError(f"unknown option {name!r}. The options are {', '.join(SETTABLE)}.")
         try:
             new = json.loads(value)
         except ValueError:
@@ -169,7 +167,7 @@ class Chat:
 
     def save(self, path: Path | str) -> None:
         """Write the conversation as JSON, which `load` and ``gpt3 finetune --data`` read."""
-        record = {"messages": [message.as_dict() for message in self.messages]}
+        record = {"messages": list(map(dataclasses.asdict, self.messages))}
         try:
             write_text(Path(path).expanduser(), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
         except OSError as error:

@@ -52,8 +52,9 @@ class Checkpointing:
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         with replacing(folder / CHECKPOINT.format(step)) as temporary:
             temporary.mkdir()
-            self._save(str(temporary))
-            tensors, numbers = optimizer_state(self.model, plain(self.optimizer))
+            self.model.save_pretrained(temporary)  # the model folder's files, or the adapter's
+            self.processing_class.save_pretrained(temporary)
+            tensors, numbers = optimizer_state(self.model, self.optimizer)
             save_file(
                 {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / f"{OPTIMIZER}.safetensors"
             )
@@ -73,18 +74,12 @@ class Checkpointing:
             if step_of(path) not in kept:
                 discard(path)
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model folder's files, or the adapter's; without Trainer's pickle of its arguments."""
-        folder = output_dir or self.args.output_dir
-        self.model.save_pretrained(folder)
-        self.processing_class.save_pretrained(folder)
-
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
         entries = entries_of(Path(checkpoint), OPTIMIZER)
-        load_optimizer_state(self.model, plain(self.optimizer), entries, state["optimizer"])
+        load_optimizer_state(self.model, self.optimizer, entries, state["optimizer"])
         self.lr_scheduler.load_state_dict(state["scheduler"])
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate  # the scheduler sets it at its next step, which comes after the optimizer's
@@ -93,8 +88,3 @@ class Checkpointing:
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             random_state.restore(load_file(Path(checkpoint) / RANDOM))
-
-
-def plain(optimizer: Any) -> Any:
-    """torch's optimizer, out of accelerate's wrapper."""
-    return getattr(optimizer, "optimizer", optimizer)

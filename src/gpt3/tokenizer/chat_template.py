@@ -48,10 +48,6 @@ class Message:
     """system, user or assistant."""
     content: str
 
-    def as_dict(self) -> dict[str, str]:
-        """As chat templates and JSON files have it."""
-        return {"role": self.role, "content": self.content}
-
 
 def has_template(tokenizer: Any) -> bool:
     """Whether the model was tuned to converse: its tokenizer has a chat template."""
