@@ -8,8 +8,8 @@ from live_server import TEMPLATE, serving
 from gpt3.finetuning.template import prepare_tokenizer, read_template
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving.chat import Chat
-from gpt3.serving.completions import Served
 from gpt3.serving.schema import ChatBody
+from gpt3.serving.text_request import Served
 from gpt3.tokenizer import chat_template
 from gpt3.tokenizer.chat_template import ChatTemplate, Message
 

@@ -27,7 +27,7 @@ class Loop:
 
 
 def ticket(loop: Loop) -> SimpleNamespace:
-    return SimpleNamespace(loop=loop, events=asyncio.Queue(), heard=False)
+    return SimpleNamespace(loop=loop, events=asyncio.Queue(), has_event=False)
 
 
 def piece(text: str) -> list[Piece]:

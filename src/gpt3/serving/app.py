@@ -16,15 +16,17 @@ from starlette.exceptions import HTTPException
 
 from gpt3.serving.answers import CHAT_COMPLETION, COMPLETION, HEALTH, MODEL, MODELS, answered, corrected
 from gpt3.serving.chat import Chat
-from gpt3.serving.completions import Completion, Served
+from gpt3.serving.completions import Completion
 from gpt3.serving.compute import ComputeThread
 from gpt3.serving.errors import ApiError
 from gpt3.serving.gate import Gate
 from gpt3.serving.metrics import Metrics
 from gpt3.serving.options import ServeOptions
+from gpt3.serving.pending import PendingRequest
 from gpt3.serving.reference_page import reference_page
-from gpt3.serving.schema import ChatBody, CompletionBody, validation_error
-from gpt3.serving.worker import Ticket, Worker
+from gpt3.serving.schema import ChatBody, CompletionBody, Sampler, validation_error
+from gpt3.serving.text_request import Served, TextRequest
+from gpt3.serving.worker import Worker
 from gpt3.version import __version__
 
 KEPT = (401, 403)
@@ -34,7 +36,7 @@ ASSETS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg"
 
 
 class Host(NamedTuple):
-    """A model that is served, and who writes for it."""
+    """A served model and what generates its texts."""
 
     served: Served
     worker: Worker
@@ -79,22 +81,22 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
             )
         return by_name[name]
 
-    async def write(work: Completion | Chat, worker: Worker, request: Request) -> Response:
-        if not (
-            work.stream or any(text.needs_engine for text in work.texts)
-        ):  # it only counts tokens: no reason to wait
+    async def respond(kind: type[TextRequest], host: Host, body: Any, request: Request) -> Response:
+        work = await asyncio.to_thread(kind, host.served, body)
+        stream = bool(body.stream)
+        if not (stream or any(text.needs_engine for text in work.texts)):  # it only counts tokens: no reason to wait
             for text in work.texts:
                 text.take_piece([])
             return JSONResponse(work.answer())
-        ticket = Ticket(work.texts, work.stream, options.timeout)
-        worker.submit(ticket)
-        if work.stream:
+        pending = PendingRequest(work.texts, stream, options.timeout)
+        host.worker.submit(pending)
+        if stream:
             return StreamingResponse(
-                events(work, ticket, worker),
+                events(work, pending, host.worker),
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
             )
-        await finished(ticket, worker, request)
+        await finished(pending, host.worker, request)
         return JSONResponse(work.answer())
 
     completed = answered(COMPLETION, "the texts; with stream events, closed by data: [DONE]", stream=True)
@@ -102,19 +104,16 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
 
     @app.post("/v1/completions", summary="Continue text", responses=completed)
     async def completions(body: CompletionBody, request: Request) -> Response:
-        host = host_of(body.model)
-        return await write(await asyncio.to_thread(Completion, host.served, body), host.worker, request)
+        return await respond(Completion, host_of(body.model), body, request)
 
     @app.post("/v1/engines/{engine}/completions", summary="Continue text, at the path of 2020", responses=completed)
     async def engine_completions(engine: str, body: CompletionBody, request: Request) -> Response:
-        host = host_of(engine)
         host_of(body.model)
-        return await write(await asyncio.to_thread(Completion, host.served, body), host.worker, request)
+        return await respond(Completion, host_of(engine), body, request)
 
     @app.post("/v1/chat/completions", summary="Answer in a conversation", responses=chatted)
     async def chat_completions(body: ChatBody, request: Request) -> Response:
-        host = host_of(body.model)
-        return await write(await asyncio.to_thread(Chat, host.served, body), host.worker, request)
+        return await respond(Chat, host_of(body.model), body, request)
 
     def card(served: Served) -> dict[str, Any]:
         return {
@@ -165,6 +164,7 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
 
     assets = resources.files("gpt3.serving") / "assets"
     files = {item.name: item.read_bytes() for item in assets.iterdir() if item.name.rpartition(".")[2] in ASSETS}
+    files["options.js"] = b"export const OPTIONS = " + orjson.dumps(Sampler.model_json_schema()["properties"]) + b";\n"
 
     def asset(name: str) -> Response:
         if name not in files:
@@ -186,13 +186,13 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
     return app
 
 
-async def finished(ticket: Ticket, worker: Worker, request: Request) -> None:
+async def finished(pending: PendingRequest, worker: Worker, request: Request) -> None:
     """Wait until a request is complete, or its client goes away.
 
     Raises:
         ApiError: it was not completed.
     """
-    end = asyncio.ensure_future(ticket.events.get())
+    end = asyncio.ensure_future(pending.events.get())
     gone = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -202,7 +202,7 @@ async def finished(ticket: Ticket, worker: Worker, request: Request) -> None:
         if isinstance(event, ApiError):
             raise event
     finally:
-        worker.cancel(ticket)
+        worker.cancel(pending)
         for task in (end, gone):
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -214,26 +214,26 @@ async def _gone(request: Request) -> None:
         continue
 
 
-async def events(work: Completion | Chat, ticket: Ticket, worker: Worker) -> AsyncIterator[bytes]:
+async def events(work: TextRequest, pending: PendingRequest, worker: Worker) -> AsyncIterator[bytes]:
     """The server-sent events of a streamed answer. When the client goes away this is cancelled, and the request with it."""
     try:
         chunks = work.opening()
         going = True
         while going:
-            event = await ticket.events.get()
+            event = await pending.events.get()
             while True:
                 if isinstance(event, list):
                     chunks += work.chunks(event)
                 else:
                     chunks += work.closing() if event is None else [event.body]
                     going = False
-                if not going or ticket.events.empty():
+                if not going or pending.events.empty():
                     break
-                event = ticket.events.get_nowait()  # what came in the meantime goes out with it
+                event = pending.events.get_nowait()  # what came in the meantime goes out with it
             yield b"".join(map(_event, chunks)) + (b"" if going else b"data: [DONE]\n\n")
             chunks = []
     finally:
-        worker.cancel(ticket)
+        worker.cancel(pending)
 
 
 def _event(data: dict[str, Any]) -> bytes:

@@ -8,63 +8,51 @@ from typing import Any
 from gpt3.errors import InputError
 from gpt3.inference.sampling import Token
 from gpt3.serving import schema
-from gpt3.serving.completions import Answer, Served, sampling_options, seed_of
 from gpt3.serving.errors import bad
+from gpt3.serving.text_request import Served, TextRequest
 from gpt3.serving.texts import Piece, Text
 from gpt3.tokenizer.chat_template import Message
 
 
-class Chat(Answer):
+class Chat(TextRequest):
     """One request to /v1/chat/completions.
-
-    Attributes:
-        texts: the n answers to generate.
 
     Raises:
         ApiError: 400, a request that cannot be carried out, or a model without a chat template.
     """
 
-    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    prefix, chunk_object = "chatcmpl", "chat.completion.chunk"
 
     def __init__(self, served: Served, body: schema.ChatBody) -> None:
-        super().__init__(served, body)
-        self.logprobs = body.logprobs
         if served.template is None:
             raise bad(
-                f"the model {served.name} has no chat template, it only continues text; use /v1/completions",
+                f"the model {served.name} has no chat template, it only continues text. Use /v1/completions.",
                 "model",
                 "no_chat_template",
             )
+        super().__init__(served, body)
         if body.top_logprobs is not None and not body.logprobs:
-            raise bad("top_logprobs is given without logprobs; set logprobs to true", "top_logprobs")
+            raise bad("top_logprobs is given without logprobs. Set logprobs to true.", "top_logprobs")
         if None not in (body.max_tokens, body.max_completion_tokens):
-            raise bad("max_tokens and max_completion_tokens are both given; give one", "max_tokens")
+            raise bad("max_tokens and max_completion_tokens are both given. Use one.", "max_tokens")
         try:
             ids = served.template.prompt([message(sent) for sent in body.messages])
         except InputError as error:  # a template that fails on these messages, or a message that is no text
             raise bad(str(error), "messages") from None
         limit = body.max_tokens or body.max_completion_tokens
-        served.check_length(len(ids), 1 if limit is None else limit, "messages")
-        count = body.n or 1
-        served.check_samples(count, "n")
-        options = sampling_options(body, (body.top_logprobs or 0) if body.logprobs else None)
-        seed = seed_of(body)
+        served.check_length(len(ids), limit or 1, "messages")
+        limit = limit or served.context - len(ids)
+        n = body.n or 1
+        served.check_samples(n, "n")
+        options = body.sampling_options((body.top_logprobs or 0) if body.logprobs else None, limit)
         self.prompt_tokens = len(ids)
         self.texts = [
-            Text(
-                served.model,
-                served.spelling,
-                ids,
-                options,
-                seed=seed,
-                number=number,
-                limit=limit or served.context - len(ids),
-            )
-            for number in range(count)
+            Text(served.model, served.spelling, ids, options, seed=self.seed, number=number, limit=limit)
+            for number in range(n)
         ]
 
     def answer(self) -> dict[str, Any]:
-        """The whole response, once all texts are complete."""
+        """As TextRequest's."""
         choices = [
             {
                 "index": text.number,
@@ -74,29 +62,29 @@ class Chat(Answer):
             }
             for text in self.texts
         ]
-        return self.response(self.kind, choices, usage=self.usage())
+        return self.response("chat.completion", choices, usage=self.usage())
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks that say who speaks."""
-        return [self._delta(text.number, {"role": "assistant", "content": ""}) for text in self.texts]
+        return [self._chunk(number, {"role": "assistant", "content": ""}) for number in range(len(self.texts))]
 
     def chunks(self, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         """Chunks of the stream; the reason a text ended comes in one of its own."""
         result = []
         for piece in pieces:
             if piece.text or piece.tokens:
-                result.append(self._delta(piece.number, {"content": piece.text}, self._logprobs(piece.tokens)))
+                result.append(self._chunk(piece.number, {"content": piece.text}, self._logprobs(piece.tokens)))
             if piece.finish_reason is not None:
-                result.append(self._delta(piece.number, {}, reason=piece.finish_reason))
+                result.append(self._chunk(piece.number, {}, reason=piece.finish_reason))
         return result
 
-    def _delta(
+    def _chunk(
         self, index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None
     ) -> dict[str, Any]:
         return self.chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason})
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
-        if not self.logprobs:
+        if not self.body.logprobs:
             return None
         content = [
             {

@@ -1,12 +1,11 @@
-"""The one thread that computes, for each model that is served in turn."""
+"""The one thread that computes, for each served model in turn."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from gpt3.serving.worker import Worker
+from gpt3.serving.worker import Worker
 
 
 class ComputeThread:
@@ -16,14 +15,13 @@ class ComputeThread:
     computes helpers of its own. When these are more than there are cores, they sleep after each loop in place of waiting for
     the next one, and a small model's step takes three times as long.
 
-    Attributes:
-        workers: which register themselves.
-        bell: to be held while a worker's queues change, and notified then.
+    Args:
+        workers: one per model.
+        bell: what they notify when their queues change.
     """
 
-    def __init__(self) -> None:
-        self.workers: list[Worker] = []
-        self.bell = threading.Condition()
+    def __init__(self, workers: Sequence[Worker], bell: threading.Condition) -> None:
+        self.workers, self.bell = workers, bell
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="gpt3-compute", daemon=True)
 
@@ -32,7 +30,7 @@ class ComputeThread:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread. Requests that are not done are told that the server stops."""
+        """End the thread. Requests that are not done are answered that the server stops."""
         for worker in self.workers:
             worker.drain(0)
         with self.bell:

@@ -50,20 +50,21 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
 def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, list[Worker]]:
     """The application that serves these models under these ids, and one worker per model."""
     from gpt3.serving.app import Host, create_app
-    from gpt3.serving.completions import Served
     from gpt3.serving.compute import ComputeThread
     from gpt3.serving.metrics import Metrics
+    from gpt3.serving.text_request import Served
     from gpt3.serving.worker import Worker
 
-    metrics, compute = Metrics(), ComputeThread()
+    metrics, bell = Metrics(), threading.Condition()
     hosts = [
         Host(
             Served(model, name, options.max_samples),
-            Worker(model, options.slots, options.queue, options.prompt_tokens, metrics, compute),
+            Worker(model, options.slots, options.queue, options.prompt_tokens, metrics, bell),
         )
         for name, model in models.items()
     ]
-    return create_app(hosts, options, metrics, compute), [host.worker for host in hosts]
+    workers = [host.worker for host in hosts]
+    return create_app(hosts, options, metrics, ComputeThread(workers, bell)), workers
 
 
 def serve(
@@ -78,7 +79,7 @@ def serve(
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Ends in two steps: requests get time to finish, then are told. A second Ctrl-C ends it at once."""
+        """Ends in two steps: requests get time to finish, then an error. A second Ctrl-C ends it at once."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             for worker in workers:

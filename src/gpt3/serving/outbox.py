@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
-from gpt3.serving.errors import ApiError
-from gpt3.serving.texts import Piece
-
-if TYPE_CHECKING:
-    from gpt3.serving.worker import Ticket
-
-Event = list[Piece] | ApiError | None
-"""Pieces of texts; an error, after which nothing comes; None: all texts are complete."""
+from gpt3.serving.pending import Event, PendingRequest
 
 PAUSE = 0.02
-"""Seconds between two deliveries, while texts only go on.
+"""Seconds between two deliveries while texts only grow.
 
 Each delivery wakes an event loop, which takes the interpreter and a core from the engine: with a small model, whose step takes a
 millisecond or two, for as long as the step itself. Nobody reads faster than fifty times a second.
@@ -24,21 +16,21 @@ millisecond or two, for as long as the step itself. Nobody reads faster than fif
 
 
 class Outbox:
-    """Events that were not handed over yet. For one thread."""
+    """Events that were not delivered yet. For one thread."""
 
     def __init__(self) -> None:
-        self._events: list[tuple[Ticket, Event]] = []
+        self._events: list[tuple[PendingRequest, Event]] = []
         self._urgent = False
         self._sent = 0.0
 
-    def put(self, ticket: Ticket, event: Event) -> None:
+    def put(self, request: PendingRequest, event: Event) -> None:
         """Take an event; a request's first one and its last do not wait."""
-        self._urgent |= not ticket.heard or not isinstance(event, list)
-        ticket.heard = True
-        self._events.append((ticket, event))
+        self._urgent |= not request.has_event or not isinstance(event, list)
+        request.has_event = True
+        self._events.append((request, event))
 
     def send_if_due(self, busy: float) -> None:
-        """Hand everything over, unless that can wait and the next chance comes soon.
+        """Deliver everything, unless that can wait and the next chance comes soon.
 
         Args:
             busy: seconds until then, about.
@@ -47,19 +39,19 @@ class Outbox:
             self.send()
 
     def send(self) -> None:
-        """Hand everything over, one call for each event loop."""
+        """Deliver everything, with one call for each event loop."""
         if not self._events:
             return
         events, self._events, self._urgent = self._events, [], False
         self._sent = time.monotonic()
-        for loop in dict.fromkeys(ticket.loop for ticket, _ in events):
-            _hand_over(loop, [(ticket, event) for ticket, event in events if ticket.loop is loop])
+        for loop in dict.fromkeys(request.loop for request, _ in events):
+            _deliver(loop, [(request, event) for request, event in events if request.loop is loop])
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, events: list[tuple[Ticket, Event]]) -> None:
+def _deliver(loop: asyncio.AbstractEventLoop, events: list[tuple[PendingRequest, Event]]) -> None:
     def put() -> None:
-        for ticket, event in events:
-            ticket.events.put_nowait(event)
+        for request, event in events:
+            request.events.put_nowait(event)
 
     try:
         loop.call_soon_threadsafe(put)

@@ -1,54 +1,87 @@
-"""The bodies of requests, as OpenAI's API has them, checked; and the errors of a bad one in one line."""
+"""The bodies of requests, as OpenAI's API has them, checked; and the errors of a bad one in one line.
+
+Fields of the sampler come from the table of sampler options (`SamplingOptions` and the chain of `gpt3.inference.sampling`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import re
+import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from gpt3.errors import InputError
+from gpt3.inference.options import SMALLEST_TEMPERATURE, SamplingOptions
+from gpt3.inference.sampling import CHAIN
+from gpt3.options import documentation, option_of
 from gpt3.serving.errors import ApiError, bad
 
 MOST_STOPS = 4
 SEEDS = 2**63
+LEAST_TOP_P = 1e-9
+"""top_p 0, which OpenAI allows, is the likeliest token alone."""
+OPENAI = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+"""Sampler options that OpenAI's API has, too."""
+RANGES: dict[str, dict[str, float | None]] = {
+    "temperature": {"le": 2},
+    "top_p": {"gt": None, "ge": 0},
+    "top_k": {"le": 2**31},
+    "repetition_penalty": {"le": 100},
+}
+"""Where the API's range is not the option's."""
 
 
-class Body(BaseModel):
-    """What both kinds of request share. null stands for the default everywhere."""
+class Strict(BaseModel):
+    """No conversions, no unknown fields, no NaN."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    model: str | None = Field(None, description="the model's id as /v1/models lists it; may be left out")
-    temperature: float | None = Field(None, ge=0, le=2, description="divides the logits; 0 is greedy. Default 1")
-    top_p: float | None = Field(
-        None, ge=0, le=1, description="only the fewest tokens with this much probability together. Default 1, all"
-    )
-    n: int | None = Field(None, ge=1, le=128, description="completions of each prompt. Default 1")
-    stream: bool | None = Field(None, description="send pieces as server-sent events, closed by data: [DONE]")
+
+def sampler_fields() -> dict[str, Any]:
+    """A field for each sampler option that is a number: its type and pydantic's description of it."""
+    hints, texts = typing.get_type_hints(SamplingOptions), documentation(SamplingOptions)
+    in_chain = {name for step in CHAIN for name in step.options}
+    found = {}
+    for field in dataclasses.fields(SamplingOptions):
+        name, kind, declared = field.name, hints[field.name], option_of(field)
+        if name in in_chain and kind in (int, float):
+            bounds: dict[str, Any] = {
+                "ge": declared.least,
+                "gt": declared.above,
+                "le": declared.most,
+                "lt": declared.below,
+            }
+            bounds = {key: bound for key, bound in (bounds | RANGES.get(name, {})).items() if bound is not None}
+            text = f"{texts[name]} Default: {field.default:g}.{'' if name in OPENAI else ' Not an OpenAI field.'}"
+            extra = {"x-neutral": field.default}
+            found[name] = (kind | None, Field(None, description=text, json_schema_extra=extra, **bounds))
+    return found
+
+
+SAMPLER = sampler_fields()
+Sampler: Any = create_model("Sampler", __base__=Strict, **SAMPLER)
+
+
+class Body(Sampler):
+    """What both kinds of request share. null stands for the default everywhere."""
+
+    model: str | None = Field(None, description="Model id as /v1/models lists it. Default: the first.")
+    n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt. Default: 1.")
+    stream: bool | None = Field(None, description="Send pieces as server-sent events, closed by data: [DONE].")
     stream_options: dict[str, bool] | None = Field(
-        None, description='{"include_usage": true} sends a last chunk with the usage'
+        None, description='{"include_usage": true} sends a last chunk with the usage.'
     )
     stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = Field(
-        None, description="1 to 4 texts that end the completion; they are not in it"
-    )
-    presence_penalty: float | None = Field(
-        None, ge=-2, le=2, description="taken from the logit of every token already in the completion. Default 0"
-    )
-    frequency_penalty: float | None = Field(
-        None, ge=-2, le=2, description="taken from a token's logit for each time it is in the completion. Default 0"
+        None, description="1 to 4 strings that end the completion; they are not in it."
     )
     logit_bias: dict[str, float] | None = Field(
-        None, description='-100 to 100 by token id, added to the logits: {"50256": -100} keeps end-of-text away'
+        None, description='-100 to 100 by token id, added to the logits: {"50256": -100} prevents EOS.'
     )
-    seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS, description="the same seed gives the same text")
-    user: str | None = Field(None, description="not looked at")
-    top_k: int | None = Field(None, ge=0, le=2**31, description="only the k likeliest tokens; 0 is all. Not OpenAI's")
-    min_p: float | None = Field(
-        None, ge=0, le=1, description="only tokens at least this many times as likely as the likeliest. Not OpenAI's"
-    )
-    repetition_penalty: float | None = Field(
-        None, ge=0.01, le=100, description="above 1: tokens in prompt or text become less likely. Not OpenAI's"
-    )
+    seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS, description="The same seed gives the same text.")
+    user: str | None = Field(None, description="Ignored.")
 
     @property
     def stops(self) -> list[str]:
@@ -67,17 +100,40 @@ class Body(BaseModel):
             ApiError: 400.
         """
         if any(not stop for stop in self.stops):
-            raise bad("stop has an empty text; give texts of at least one character", "stop")
+            raise bad("stop has an empty text. Use texts of at least one character.", "stop")
         if self.stream_options is not None:
             if not self.stream:
-                raise bad("stream_options is given without stream; leave it out, or set stream", "stream_options")
+                raise bad("stream_options is given without stream. Leave it out, or set stream.", "stream_options")
             if unknown := set(self.stream_options) - {"include_usage", "include_obfuscation"}:
-                raise bad(f"stream_options has {sorted(unknown)[0]!r}; it takes include_usage", "stream_options")
+                raise bad(f"stream_options has {sorted(unknown)[0]!r}, but takes include_usage.", "stream_options")
         for token, bias in (self.logit_bias or {}).items():
             if not (token.isascii() and token.isdigit() and len(token) < 10 and int(token) < vocabulary):
-                raise bad(f"logit_bias names {token[:20]!r}; give token ids from 0 to {vocabulary - 1}", "logit_bias")
+                raise bad(f"logit_bias names {token[:20]!r}. Use token ids from 0 to {vocabulary - 1}.", "logit_bias")
             if not abs(bias) <= 100:
-                raise bad(f"logit_bias of {token} is {bias:g}; give numbers from -100 to 100", "logit_bias")
+                raise bad(f"logit_bias of {token} is {bias:g}. Use numbers from -100 to 100.", "logit_bias")
+
+    def sampling_options(self, logprobs: int | None, limit: int) -> SamplingOptions:
+        """How tokens are chosen.
+
+        Args:
+            logprobs: see SamplingOptions.
+            limit: tokens at most, from 0.
+
+        Raises:
+            ApiError: 400, options that contradict each other.
+        """
+        given = {name: value for name in SAMPLER if (value := getattr(self, name)) is not None}
+        if given.get("temperature", 1) < SMALLEST_TEMPERATURE:
+            given["temperature"] = 0.0
+        if "top_p" in given:
+            given["top_p"] = max(given["top_p"], LEAST_TOP_P)
+        bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
+        try:
+            return SamplingOptions(
+                **given, logit_bias=bias, stop=self.stops, logprobs=logprobs, max_new_tokens=max(limit, 1)
+            )
+        except InputError as error:
+            raise bad(re.sub("--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))) from None
 
 
 class CompletionBody(Body):
@@ -85,42 +141,43 @@ class CompletionBody(Body):
 
     prompt: str | list[str] | list[int] | list[list[int]] | None = Field(
         None,
-        description="a text, several, token ids, or several lists of them. Default: the beginning of a document",
+        description="A text, several, token ids, or several lists of them. Default: the start of a document.",
         examples=["The sea was"],
     )
-    suffix: str | None = Field(None, description="refused: the models here write forward only")
+    suffix: str | None = Field(None, description="Refused: these models only continue text.")
     max_tokens: int | None = Field(
-        None, ge=0, description="tokens to write at most; 0 with echo scores the prompt. Default 16"
+        None, ge=0, description="Tokens to generate at most; 0 with echo scores the prompt. Default: 16."
     )
     logprobs: int | None = Field(
-        None, ge=0, le=5, description="log-probabilities of the chosen token and of so many likeliest. Default none"
+        None,
+        ge=0,
+        le=5,
+        description="Log-probabilities of the chosen token and this many of the likeliest. Default: none.",
     )
-    echo: bool | None = Field(None, description="return the prompt before the completion")
+    echo: bool | None = Field(None, description="Return the prompt before the completion.")
     best_of: int | None = Field(
-        None, ge=1, le=20, description="write so many and return the n of the highest log-probability per token"
+        None, ge=1, le=20, description="Generate this many and return the n of the highest log-probability per token."
     )
 
 
-class Message(BaseModel):
+class Message(Strict):
     """One message of a conversation."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    role: Literal["system", "developer", "user", "assistant"] = Field(description="who speaks")
-    content: str | list[dict[str, str]] = Field(description='a text, or parts {"type": "text", "text": …}')
-    name: str | None = Field(None, description="not looked at")
+    role: Literal["system", "developer", "user", "assistant"] = Field(description="Who speaks.")
+    content: str | list[dict[str, str]] = Field(description='A text, or parts {"type": "text", "text": …}.')
+    name: str | None = Field(None, description="Ignored.")
 
 
 class ChatBody(Body):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, description="the conversation so far")
+    messages: list[Message] = Field(min_length=1, description="The conversation so far.")
     max_tokens: int | None = Field(
-        None, ge=1, description="tokens to write at most. Default: what the context has room for"
+        None, ge=1, description="Tokens to generate at most. Default: what fits the context."
     )
-    max_completion_tokens: int | None = Field(None, ge=1, description="the same under its newer name")
-    logprobs: bool | None = Field(None, description="give log-probabilities of the tokens")
-    top_logprobs: int | None = Field(None, ge=0, le=20, description="and of so many likeliest in each place")
+    max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens.")
+    logprobs: bool | None = Field(None, description="Return log-probabilities of the tokens.")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="And of this many of the likeliest at each place.")
 
 
 def validation_error(faults: Sequence[Any]) -> ApiError:

@@ -6,6 +6,7 @@ import codecs
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.sampling import Token
@@ -65,8 +66,7 @@ class Text(RunningSequence):
         spelling: of the model's ids.
         echo: the prompt as text, shown before the completion; None: not shown.
         base: characters of the prompt, which offsets count.
-        score_prompt: whether an echoed prompt has log-probabilities, too.
-        model, prompt, options, seed, number, limit: see RunningSequence; `number` is also that of the text in its request.
+        model, prompt, options, more: see RunningSequence; `number` is also that of the text in its request.
 
     Attributes:
         given: the tokens of `text`, with log-probabilities where they were asked for.
@@ -79,15 +79,11 @@ class Text(RunningSequence):
         prompt: list[int],
         options: SamplingOptions,
         *,
-        seed: int,
-        number: int,
-        limit: int,
         echo: str | None = None,
         base: int = 0,
-        score_prompt: bool = False,
+        **more: Any,
     ) -> None:
-        score = options.logprobs if score_prompt else None
-        super().__init__(model, prompt, options, seed=seed, number=number, limit=limit, score=score)
+        super().__init__(model, prompt, options, **more)
         self.spelling, self.echo, self.base = spelling, echo, base
         self.given: list[Token] = []
         self._begun = False

@@ -234,7 +234,7 @@ function again() {
   last.write();
 }
 
-// Take another token than the model did, and go on from there.
+// Take another token than the model did, and continue from there.
 function branch(index, text) {
   const token = paper.tokens[index];
   hideToken();
@@ -274,7 +274,7 @@ function describe(index, pin) {
   const items = token.top.map(([word, logprob]) => {
     const bar = dialogs.element("i"), fixed = /^bytes:|^<\|.*\|>$/.test(word);  // parts of characters and control tokens are no text
     bar.style.width = `${100 * Math.exp(logprob)}%`;
-    const button = dialogs.element("button", { disabled: fixed, title: fixed ? "" : "Go on from here with this token" },
+    const button = dialogs.element("button", { disabled: fixed, title: fixed ? "" : "Continue from here with this token" },
       dialogs.element("span", { className: "word", textContent: visible(word) }), dialogs.element("span", { className: "share" }, bar),
       dialogs.element("span", { className: "per", textContent: per(logprob) }));
     button.addEventListener("click", () => branch(index, word));

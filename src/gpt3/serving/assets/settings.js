@@ -1,17 +1,24 @@
 // Parameters, presets, and what is kept in this browser or sent along in a link.
 
+import { OPTIONS } from "./options.js";  // the sampler's fields, as in the API's OpenAPI document
+
+// What this page shows of an option otherwise than the API has it.
+const SHOWN = { temperature: { value: 0.7 }, top_k: { most: 200 }, repetition_penalty: { least: 0.5, most: 2 } };
+const MOST = 100;  // of a slider without an upper bound
+const labelled = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll(/_(\w)(?=_|$)/g, (_, letter) => ` ${letter.toUpperCase()}`).replaceAll("_", " ");
+const slider = ([name, field]) => {
+  const kind = field.anyOf[0], step = kind.type === "integer" ? 1 : 0.01;
+  const { least, most, value } = { least: kind.minimum ?? kind.exclusiveMinimum + step, most: kind.maximum ?? MOST, value: field["x-neutral"], ...SHOWN[name] };
+  return [name, labelled(name), least, most, step, value, field.description];
+};
+const COMMON = ["temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty"];  // the others are behind a fold
+
 export const SLIDERS = [
   // name, label, least, most, step, default, explanation
-  ["temperature", "Temperature", 0, 2, 0.01, 0.7, "0 always takes the likeliest token; higher is wilder"],
-  ["max_tokens", "Maximum length", 1, 2048, 1, 64, "tokens to write at most"],
-  ["top_p", "Top P", 0, 1, 0.01, 1, "only the likeliest tokens with this much probability together"],
-  ["frequency_penalty", "Frequency penalty", -2, 2, 0.01, 0, "the more often a token came, the less likely it becomes"],
-  ["presence_penalty", "Presence penalty", -2, 2, 0.01, 0, "tokens that came once become less likely"],
-  ["top_k", "Top K", 0, 200, 1, 0, "only so many of the likeliest tokens; 0 is all"],
-  ["min_p", "Min P", 0, 1, 0.01, 0, "only tokens at least this many times as likely as the likeliest"],
-  ["repetition_penalty", "Repetition penalty", 0.5, 2, 0.01, 1, "above 1: tokens of prompt and text become less likely"],
-  ["best_of", "Best of", 1, 20, 1, 1, "write so many, show the likeliest; does not stream"],
-];
+  ["max_tokens", "Maximum length", 1, 2048, 1, 64, "Tokens to generate at most."],
+  ...Object.entries(OPTIONS).map(slider),
+  ["best_of", "Best of", 1, 20, 1, 1, "Generate this many, show the likeliest; does not stream."],
+].sort((one, other) => (COMMON.indexOf(one[0]) + 1 || 9) - (COMMON.indexOf(other[0]) + 1 || 9));
 
 // Prompts in the forms of the paper (Brown et al. 2020, sections 3.9.1 to 3.9.6 and appendix G).
 export const PRESETS = [
@@ -38,8 +45,7 @@ export const PRESETS = [
   ["A story", { text: "The lighthouse keeper had not spoken to anyone for a year when", temperature: 1, top_p: 0.9, max_tokens: 200 }],
 ];
 
-const RARE = ["top_k", "min_p", "repetition_penalty", "best_of"];  // behind a fold
-const CENTRES = { frequency_penalty: 0, presence_penalty: 0, repetition_penalty: 1 };  // where a slider does nothing, if not at its left end
+const NEUTRAL = Object.fromEntries(Object.entries(OPTIONS).map(([name, field]) => [name, field["x-neutral"]]));
 const TEXTS = ["stops", "start", "restart", "seed"];
 const SHOWS = ["off", "most", "least", "full"];
 const $ = (id) => document.getElementById(id);
@@ -60,17 +66,18 @@ export function buildSliders(changed) {
     number.addEventListener("change", () => { set(name, number.value); changed(); });
     head.append(title, number);
     box.append(head, range);
-    $(RARE.includes(name) ? "rare-sliders" : "sliders").append(box);
+    $(COMMON.includes(name) ? "sliders" : "rare-sliders").append(box);
   }
   for (const name of TEXTS) $(name).addEventListener("input", changed);
   $("show").addEventListener("change", changed);
 }
 
-// Fill the track from where the slider does nothing to where it stands.
+// Fill the track from the left end, or from an inner neutral value, to where the slider is.
 function paint(range, name) {
   const [least, most] = [Number(range.min), Number(range.max)];
   const share = (value) => (100 * (value - least)) / (most - least);
-  const ends = [share(CENTRES[name] ?? least), share(Number(range.value))].sort((a, b) => a - b);
+  const inner = least < NEUTRAL[name] && NEUTRAL[name] < most && name !== "temperature";
+  const ends = [share(inner ? NEUTRAL[name] : least), share(Number(range.value))].sort((a, b) => a - b);
   range.style.setProperty("--low", `${ends[0]}%`);
   range.style.setProperty("--high", `${ends[1]}%`);
 }
@@ -102,7 +109,7 @@ export function read() {
 // Values may come from a link, so nothing is believed about them.
 export function write(values) {
   for (const [name, , , , , value] of SLIDERS) set(name, values[name] ?? value);
-  if (SLIDERS.some(([name, , , , , value]) => RARE.includes(name) && Number($(name).value) !== value)) $("rarer").open = true;
+  if (SLIDERS.some(([name, , , , , value]) => !COMMON.includes(name) && Number($(name).value) !== value)) $("rarer").open = true;
   for (const name of TEXTS) $(name).value = typeof values[name] === "string" ? values[name].slice(0, 2000) : "";
   $("show").value = SHOWS.includes(values.show) ? values.show : "off";
 }
@@ -110,8 +117,7 @@ export function write(values) {
 // The fields of a request; those at their defaults are left out.
 export function parameters(values, chat) {
   const body = { max_tokens: values.max_tokens, temperature: values.temperature };
-  const neutral = { top_p: 1, top_k: 0, min_p: 0, frequency_penalty: 0, presence_penalty: 0, repetition_penalty: 1 };
-  for (const [name, none] of Object.entries(neutral)) if (values[name] !== none) body[name] = values[name];
+  for (const [name, none] of Object.entries(NEUTRAL)) if (values[name] !== none) body[name] = values[name];
   if (!chat && values.best_of > 1) body.best_of = values.best_of;
   const stops = values.stops.split("\n").filter(Boolean).map(unescaped);
   if (stops.length) body.stop = stops;
