@@ -21,7 +21,7 @@ def test_scores_are_those_of_scoring_and_texts_those_of_writing(language_model, 
         return Row(prompts[number], options, seed=1, number=number, ends=set(), vocabulary=300, score=score)
 
     def write(scores: list[int | None]) -> list[Row]:
-        decoder = Decoder(engine, slots=3, room=128, prompt_tokens=prompt_tokens)
+        decoder = Decoder(engine, slots=3, capacity=128, prompt_tokens=prompt_tokens)
         rows = [row(number, score) for number, score in enumerate(scores)]
         for each in rows:
             decoder.join(each)

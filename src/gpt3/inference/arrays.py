@@ -78,7 +78,7 @@ class Keys(NamedTuple):
     number: Array
     """(L,) int64: a layer's number among those of its kind."""
     dense_keys: Array
-    """(dense layers, S, heads, room, D)"""
+    """(dense layers, S, heads, capacity, D)"""
     dense_values: Array
     """The same."""
     ring_keys: Array
@@ -101,6 +101,6 @@ class Buffers(NamedTuple):
     hidden: Array
     """(N, F)"""
     scores: Array
-    """(N, heads, room)"""
+    """(N, heads, capacity)"""
     logits: Array
     """(N, V)"""

@@ -75,8 +75,8 @@ def beam_search(
     if not 1 <= len(prompt) <= engine.context:
         raise ValueError(f"the prompt has {len(prompt)} tokens, but must have 1 to {engine.context}")
     most = min(max_new_tokens, engine.context - len(prompt) + 1)  # the last token is not read any more
-    room = min(engine.context, len(prompt) + most)
-    cache = engine.new_cache(width, room)
+    capacity = min(engine.context, len(prompt) + most)
+    cache = engine.new_cache(width, capacity)
     logprobs = _log_softmax(engine.forward(cache, [Run(0, prompt)]))
     beams = [_Beam((), 0.0, 0)]
     finished: list[tuple[float, list[int]]] = []  # at most `width`, the best

@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 SHORT = 32
 """Runs of up to so many tokens are gathered with others; longer ones are read by themselves."""
 STEP = 256
-"""Tokens of all short runs that are computed at a time: each has a line of scores a head, as long as the room."""
+"""Tokens of all short runs that are computed at a time: each has a line of scores a head, as long as the capacity."""
 CHUNK = 512
 """Tokens of a long run that are read at a time, which bounds the activations held."""
 _LOCK = threading.Lock()  # one parallel kernel at a time: they use all threads, and not every threading layer takes two
 
 
 class CpuCache(Cache):
-    """Keys and values in float32: for dense layers `room` places, for banded ones a ring of window + ROLLBACK."""
+    """Keys and values in float32: for dense layers `capacity` places, for banded ones a ring of window + ROLLBACK."""
 
-    def __init__(self, engine: CpuEngine, slots: int, room: int) -> None:
-        super().__init__(slots, room)
+    def __init__(self, engine: CpuEngine, slots: int, capacity: int) -> None:
+        super().__init__(slots, capacity)
         config = engine.config
         banded = np.array([kind == "sliding_attention" for kind in config.layer_types])
         index = np.where(banded, np.cumsum(banded), np.cumsum(~banded)) - 1
-        self.ring = min(room, config.sliding_window + ROLLBACK)
-        dense_shape = (int((~banded).sum()), slots, config.num_attention_heads, room, config.head_dim)
+        self.ring = min(capacity, config.sliding_window + ROLLBACK)
+        dense_shape = (int((~banded).sum()), slots, config.num_attention_heads, capacity, config.head_dim)
         ring_shape = (int(banded.sum()), slots, config.num_attention_heads, self.ring, config.head_dim)
         self.dense = (huge(dense_shape, torch.float32), huge(dense_shape, torch.float32))  # read only where written
         self.rings = (huge(ring_shape, torch.float32), huge(ring_shape, torch.float32))
@@ -77,7 +77,7 @@ class CpuCache(Cache):
         }
         wanted: dict[str, tuple[int, ...]] = {name: (tokens, width) for name, width in widths.items()}
         wanted["normed"] = (max(tokens, logits), c.hidden_size)
-        wanted["scores"] = (tokens if scores else 1, c.num_attention_heads, self.room)
+        wanted["scores"] = (tokens if scores else 1, c.num_attention_heads, self.capacity)
         wanted["logits"] = (logits, self._vocabulary)
         grown = False
         for name, shape in wanted.items():
@@ -127,9 +127,9 @@ class CpuEngine(Engine):
         """Whether the kernels compute this model."""
         return model.config.activation_function in kernels.ACTIVATIONS
 
-    def new_cache(self, slots: int, room: int) -> CpuCache:
+    def new_cache(self, slots: int, capacity: int) -> CpuCache:
         """An empty cache."""
-        return CpuCache(self, slots, min(room, self.context))
+        return CpuCache(self, slots, min(capacity, self.context))
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, CpuCache)

@@ -40,7 +40,7 @@ class Decoder:
     Args:
         engine: of the model.
         slots: texts side by side.
-        room: tokens a text may hold, prompt included; at most the context.
+        capacity: tokens a text may hold, prompt included; at most the context.
         draft: proposes tokens that are then checked several at a time.
         prompt_tokens: of prompts that are read in one step, at most; None: all. So many a step that others wait little.
 
@@ -50,10 +50,10 @@ class Decoder:
     """
 
     def __init__(
-        self, engine: Engine, slots: int, room: int, draft: Draft | None = None, prompt_tokens: int | None = None
+        self, engine: Engine, slots: int, capacity: int, draft: Draft | None = None, prompt_tokens: int | None = None
     ) -> None:
         self.engine, self.draft, self.prompt_tokens = engine, draft, prompt_tokens
-        self.cache = engine.new_cache(slots, room)
+        self.cache = engine.new_cache(slots, capacity)
         self.rows: list[Row] = []
         self.waiting: deque[Row] = deque()
         self._held: list[list[int]] = [[] for _ in range(slots)]  # tokens in each slot; kept when its text has left
@@ -124,7 +124,7 @@ class Decoder:
             try:
                 tokens = sample(logits if whole else logits[places], going)
             except NotNumbersError:
-                raise self.engine.complaint() from None
+                raise self.engine.non_finite_error() from None
             still = []
             for row, token in zip(going, tokens, strict=True):
                 done = chosen[row]
@@ -152,8 +152,8 @@ class Decoder:
         limits = []
         for row in self.rows:
             assert row.slot is not None
-            room = self.cache.room - len(self._held[row.slot]) - len(row.unread)
-            limits.append(min(DRAFT_TOKENS, max(room, 0)) if len(row.unread) == 1 else 0)
+            capacity = self.cache.capacity - len(self._held[row.slot]) - len(row.unread)
+            limits.append(min(DRAFT_TOKENS, max(capacity, 0)) if len(row.unread) == 1 else 0)
         return self.draft.propose(self.rows, limits)
 
     def _to_read(self) -> list[tuple[Row, int]]:
@@ -234,9 +234,9 @@ class Decoder:
         """Where the context is full, read its last half anew."""
         for row in self.rows:
             assert row.slot is not None
-            if len(self._held[row.slot]) + len(row.unread) > self.cache.room and len(row.unread) == 1:
+            if len(self._held[row.slot]) + len(row.unread) > self.cache.capacity and len(row.unread) == 1:
                 self._cut(row.slot, 0)
-                row.unread = row.tokens[-max(1, self.cache.room // 2) :]
+                row.unread = row.tokens[-max(1, self.cache.capacity // 2) :]
                 row.restarts += 1
 
     def _cut(self, slot: int, length: int) -> None:

@@ -1,7 +1,7 @@
 """What every engine does: tokens in, logits out, over a cache of slots.
 
     engine = make_engine(model)                       weights packed once
-    cache = engine.new_cache(slots=2, room=512)       keys and values of two texts, allocated once
+    cache = engine.new_cache(slots=2, capacity=512)       keys and values of two texts, allocated once
     engine.forward(cache, [Run(0, prompt)])           read a prompt: logits of what follows it, (1, V)
     cache.copy(0, 1)                                  a second text with the same beginning
     engine.forward(cache, [Run(0, [7]), Run(1, [9])]) one token each, (2, V)
@@ -38,14 +38,14 @@ class Run:
 
 
 class Cache(ABC):
-    """Keys and values of `slots` texts, each of at most `room` tokens.
+    """Keys and values of `slots` texts, each of at most `capacity` tokens.
 
     Attributes:
         lengths: tokens held, by slot. Positions are 0, 1, ... within each slot.
     """
 
-    def __init__(self, slots: int, room: int) -> None:
-        self.slots, self.room = slots, room
+    def __init__(self, slots: int, capacity: int) -> None:
+        self.slots, self.capacity = slots, capacity
         self.lengths = [0] * slots
         self._highest = [0] * slots  # the longest each slot was: what rings still hold depends on it
 
@@ -105,8 +105,8 @@ class Engine(ABC):
     """Whether short runs of several slots are computed together, to the same bits as each by itself."""
 
     @abstractmethod
-    def new_cache(self, slots: int, room: int) -> Cache:
-        """An empty cache of `slots` texts of up to `room` tokens (at most `context`)."""
+    def new_cache(self, slots: int, capacity: int) -> Cache:
+        """An empty cache of `slots` texts of up to `capacity` tokens (at most `context`)."""
 
     def forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         """Append each run to its slot.
@@ -115,16 +115,17 @@ class Engine(ABC):
             (sum of the runs' `logits`, V) float32, in the order of the runs. Valid until the next forward.
 
         Raises:
-            ValueError: a slot named twice, an empty run, an id outside the vocabulary, or no room for a run.
+            ValueError: a slot named twice, an empty run, an id outside the vocabulary, or a run beyond the capacity.
         """
         if len({run.slot for run in runs}) != len(runs):
             raise ValueError("each slot may have one run in a forward")
         for run in runs:
             if not run.tokens or not 0 <= run.logits <= len(run.tokens):
                 raise ValueError(f"a run of {len(run.tokens)} tokens and {run.logits} logits")
-            if cache.lengths[run.slot] + len(run.tokens) > cache.room:
+            if cache.lengths[run.slot] + len(run.tokens) > cache.capacity:
                 raise ValueError(
-                    f"slot {run.slot} holds {cache.lengths[run.slot]} of {cache.room} tokens, no room for {len(run.tokens)}"
+                    f"slot {run.slot} holds {cache.lengths[run.slot]} tokens, {len(run.tokens)} more exceed its capacity of "
+                    f"{cache.capacity}"
                 )
             if not 0 <= min(run.tokens) <= max(run.tokens) < self.vocabulary:
                 raise ValueError(f"an id of slot {run.slot} is not among the {self.vocabulary} the model has")
@@ -150,8 +151,8 @@ class Engine(ABC):
             runs.append(Run(target, tokens, len(tokens)))
         return self.forward(cache, runs)
 
-    def complaint(self) -> Exception:
-        """Why logits are not numbers; to be raised."""
+    def non_finite_error(self) -> Exception:
+        """The error to raise where logits are NaN or +inf."""
         return RunError("the model's logits are not numbers although its weights are finite; try --dtype fp32")
 
     @abstractmethod

@@ -29,8 +29,8 @@ PACKED = ("llama", "gpt2")
 class ReferenceCache(Cache):
     """A list of ids and a DynamicCache a slot; what was cut is read anew by the next forward."""
 
-    def __init__(self, slots: int, room: int) -> None:
-        super().__init__(slots, room)
+    def __init__(self, slots: int, capacity: int) -> None:
+        super().__init__(slots, capacity)
         self.ids: list[list[int]] = [[] for _ in range(slots)]
         self.caches: list[Any] = [None] * slots  # of transformers; None: nothing read
 
@@ -69,9 +69,9 @@ class ReferenceEngine(Engine):
         self.device = model.device
         self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
 
-    def new_cache(self, slots: int, room: int) -> ReferenceCache:
+    def new_cache(self, slots: int, capacity: int) -> ReferenceCache:
         """An empty cache."""
-        return ReferenceCache(slots, min(room, self.context))
+        return ReferenceCache(slots, min(capacity, self.context))
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, ReferenceCache)
@@ -154,14 +154,14 @@ class ReferenceEngine(Engine):
             for module in training:  # not train(), which would reach parts that were not
                 module.training = True
 
-    def complaint(self) -> Exception:
+    def non_finite_error(self) -> Exception:
         """As Engine's, and the tensor that is not finite."""
         try:
             for name, tensor in self.model.named_parameters():
                 check(name, tensor)
         except InputError as error:
             return error
-        return super().complaint()
+        return super().non_finite_error()
 
     def _run(self, cache: ReferenceCache, run: Run) -> Tensor:
         from transformers import DynamicCache

@@ -70,8 +70,8 @@ class ModelDraft:
         drafts: list[list[int]] = [[] for _ in rows]
         going = []
         for place, (row, limit) in enumerate(zip(rows, limits, strict=True)):
-            room = self.cache.room - len(row.tokens)
-            if (length := min(limit, self.tokens, room)) > 0 and row.slot is not None:
+            capacity = self.cache.capacity - len(row.tokens)
+            if (length := min(limit, self.tokens, capacity)) > 0 and row.slot is not None:
                 going.append((place, row, length))
         self._seat(max((row.slot or 0 for _, row, _ in going), default=0) + 1)
         new = {place: self._unread(row) for place, row, _ in going}

@@ -46,9 +46,9 @@ class Meter(Engine):
         """What comes next does not follow at once: the time until then is nobody's."""
         self._last = None
 
-    def new_cache(self, slots: int, room: int) -> Cache:
+    def new_cache(self, slots: int, capacity: int) -> Cache:
         """The engine's."""
-        return self.engine.new_cache(slots, room)
+        return self.engine.new_cache(slots, capacity)
 
     def forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         """The engine's, noted."""
@@ -64,9 +64,9 @@ class Meter(Engine):
         self._last = now
         return logits
 
-    def complaint(self) -> Exception:
+    def non_finite_error(self) -> Exception:
         """The engine's."""
-        return self.engine.complaint()
+        return self.engine.non_finite_error()
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         raise AssertionError("the engine's own forward is called")

@@ -29,11 +29,11 @@ CHUNK = 2048
 class TorchCache(Cache):
     """Keys and values (slots, H, places + 1, D) a layer, in the model's format; rings for banded layers."""
 
-    def __init__(self, model: GPT3ForCausalLM, slots: int, room: int) -> None:
-        super().__init__(slots, room)
+    def __init__(self, model: GPT3ForCausalLM, slots: int, capacity: int) -> None:
+        super().__init__(slots, capacity)
         c = model.config
-        ring = min(room, c.sliding_window + ROLLBACK)
-        self.places = [ring if kind == "sliding_attention" else room for kind in c.layer_types]
+        ring = min(capacity, c.sliding_window + ROLLBACK)
+        self.places = [ring if kind == "sliding_attention" else capacity for kind in c.layer_types]
         # a place more, and then up to a multiple of 8, which fused attention's masks want
         shapes = [(slots, c.num_attention_heads, -(-(places + 1) // 8) * 8, c.head_dim) for places in self.places]
         self.keys = [torch.zeros(shape, dtype=model.dtype, device=model.device) for shape in shapes]
@@ -67,9 +67,9 @@ class TorchEngine(Engine):
         self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
         self._lock = threading.Lock()
 
-    def new_cache(self, slots: int, room: int) -> TorchCache:
+    def new_cache(self, slots: int, capacity: int) -> TorchCache:
         """An empty cache."""
-        return TorchCache(self.model, slots, min(room, self.context))
+        return TorchCache(self.model, slots, min(capacity, self.context))
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, TorchCache)

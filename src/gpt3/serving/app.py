@@ -24,7 +24,7 @@ from gpt3.serving.metrics import Metrics
 from gpt3.serving.options import ServeOptions
 from gpt3.serving.pending import PendingRequest
 from gpt3.serving.reference_page import reference_page
-from gpt3.serving.schema import ChatBody, CompletionBody, Sampler, validation_error
+from gpt3.serving.schema import SAMPLER, ChatBody, CompletionBody, validation_error
 from gpt3.serving.text_request import Served, TextRequest
 from gpt3.serving.worker import Worker
 from gpt3.version import __version__
@@ -164,7 +164,8 @@ def create_app(hosts: Sequence[Host], options: ServeOptions, metrics: Metrics, c
 
     assets = resources.files("gpt3.serving") / "assets"
     files = {item.name: item.read_bytes() for item in assets.iterdir() if item.name.rpartition(".")[2] in ASSETS}
-    files["options.js"] = b"export const OPTIONS = " + orjson.dumps(Sampler.model_json_schema()["properties"]) + b";\n"
+    fields = CompletionBody.model_json_schema()["properties"]
+    files["options.js"] = b"export const OPTIONS = " + orjson.dumps({name: fields[name] for name in SAMPLER}) + b";\n"
 
     def asset(name: str) -> Response:
         if name not in files:

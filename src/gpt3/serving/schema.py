@@ -45,7 +45,7 @@ def sampler_fields() -> dict[str, Any]:
     hints, texts = typing.get_type_hints(SamplingOptions), documentation(SamplingOptions)
     in_chain = {name for step in CHAIN for name in step.options}
     found = {}
-    for field in dataclasses.fields(SamplingOptions):
+    for field in sorted(dataclasses.fields(SamplingOptions), key=lambda field: field.name not in OPENAI):
         name, kind, declared = field.name, hints[field.name], option_of(field)
         if name in in_chain and kind in (int, float):
             bounds: dict[str, Any] = {
@@ -56,19 +56,24 @@ def sampler_fields() -> dict[str, Any]:
             }
             bounds = {key: bound for key, bound in (bounds | RANGES.get(name, {})).items() if bound is not None}
             text = f"{texts[name]} Default: {field.default:g}.{'' if name in OPENAI else ' Not an OpenAI field.'}"
-            extra = {"x-neutral": field.default}
+            extra: Any = {"x-neutral": field.default}
             found[name] = (kind | None, Field(None, description=text, json_schema_extra=extra, **bounds))
     return found
 
 
+class ToModel(Strict):
+    """A request to a model."""
+
+    model: str | None = Field(None, description="Model id as /v1/models lists it. Default: the first.")
+
+
 SAMPLER = sampler_fields()
-Sampler: Any = create_model("Sampler", __base__=Strict, **SAMPLER)
+Sampler: Any = create_model("Sampler", __base__=ToModel, **SAMPLER)
 
 
 class Body(Sampler):
     """What both kinds of request share. null stands for the default everywhere."""
 
-    model: str | None = Field(None, description="Model id as /v1/models lists it. Default: the first.")
     n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt. Default: 1.")
     stream: bool | None = Field(None, description="Send pieces as server-sent events, closed by data: [DONE].")
     stream_options: dict[str, bool] | None = Field(
