@@ -159,7 +159,7 @@ def test_a_killed_run_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, lora: b
             finetune(tiny(out=str(tmp_path / "killed"), **changes))
     half = tmp_path / "killed/checkpoints/step-5"
     shutil.copytree(tmp_path / "killed/checkpoints/step-4", half)
-    (half / "optimizer.safetensors").write_bytes(b"broken")  # a damaged one is passed over
+    (half / "optimizer.safetensors").write_bytes(b"broken")  # a damaged one is skipped
     names = {path.name for path in half.iterdir()}
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))], names
     assert choose_folder(tiny(out=str(tmp_path / "killed"), **changes)) == tmp_path / "killed"

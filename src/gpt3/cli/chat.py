@@ -166,9 +166,7 @@ def obey(chat: Chat, line: str) -> Generator[str] | None:
             name, _, value = rest.partition(" ")
             say(f"{name} is {chat.set_option(name, value.strip())}")
         case "/set":
-            from gpt3.finetuning.chat import SETTABLE
-
-            say(", ".join(f"{name} {getattr(chat.options, name)}" for name in SETTABLE))
+            say(", ".join(f"{name} {getattr(chat.options, name)}" for name in chat.SETTABLE))
         case "/save":
             chat.save(rest)
             say(f"Saved to {rest}.")

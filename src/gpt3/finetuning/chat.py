@@ -20,10 +20,6 @@ from gpt3.tokenizer.chat_template import FEW_SHOT_STOPS, ChatTemplate, Message, 
 
 ANSWER_SHARE = 4
 """At least a fourth of the context is kept free for the answer, or max_new_tokens where that is less."""
-SETTABLE = [
-    field.name for field in dataclasses.fields(SamplingOptions) if field.name not in ("num_samples", "logprobs")
-]
-"""The sampling options that a conversation takes."""
 
 
 class Chat:
@@ -51,6 +47,11 @@ class Chat:
         >>> for piece in chat.reply("What is the Eiffel Tower?"):
         ...     print(piece, end="")
     """
+
+    SETTABLE = tuple(
+        field.name for field in dataclasses.fields(SamplingOptions) if field.name not in ("num_samples", "logprobs")
+    )
+    """The sampling options that `set_option` takes."""
 
     def __init__(
         self,
@@ -156,8 +157,8 @@ class Chat:
             InputError: an unknown name, or a value out of its range.
         """
         key = name.replace("-", "_")
-        if key not in SETTABLE:
-            raise InputError(f"unknown option {name!r}. The options are {', '.join(SETTABLE)}.")
+        if key not in self.SETTABLE:
+            raise InputError(f"unknown option {name!r}. The options are {', '.join(self.SETTABLE)}.")
         try:
             new = json.loads(value)
         except ValueError:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerFast
 
 from gpt3.errors import InputError
+from gpt3.model.vocabulary import resize_vocabulary
 from gpt3.tokenizer.chat_template import GENERATION, ChatTemplate, Message
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 FOLDER = Path(__file__).parent / "templates"
 NAMED = ("harmony", "chatml")
@@ -51,8 +52,6 @@ def read_template(choice: str | None, tokenizer: PreTrainedTokenizerFast) -> str
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> list[str]:
     """Give a tokenizer a chat template and the special tokens it spells; returns those that are new."""
-    from tokenizers import AddedToken
-
     known = tokenizer.get_vocab()
     new = [token for token in dict.fromkeys(SPECIAL.findall(source)) if token not in known]
     if new:
@@ -69,8 +68,6 @@ def add_tokens(model: Any, tokenizer: Any, new: list[str]) -> list[int]:
 
     Padding rows of the vocabulary go: trainers take every row for a token.
     """
-    from gpt3.model.vocabulary import resize_vocabulary
-
     had = getattr(model.config, "real_vocab_size", None) or model.get_input_embeddings().num_embeddings
     ids = [tokenizer.convert_tokens_to_ids(token) for token in new]
     resize_vocabulary(model, max([had, *(number + 1 for number in ids)]), ids)
