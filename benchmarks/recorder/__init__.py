@@ -1,0 +1,1 @@
+"""A recorder of what the package does, seen from outside, so that a change of its inside can be shown to lose nothing."""
