@@ -206,7 +206,7 @@ def elsewhere(record: Record, w: Workshop, folder: Path) -> None:
     code = (
         "import sys; sys.modules['gpt3'] = None\n"
         "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T\n"
-        f"m = M.from_pretrained({str(folder)!r}, trust_remote_code=True); t = T.from_pretrained({str(folder)!r}, trust_remote_code=True)\n"
+        f"m, t = (X.from_pretrained({str(folder)!r}, trust_remote_code=True) for X in (M, T))\n"
         f"i = t({PROMPT!r}, return_tensors='pt')['input_ids']\n"
         "print(m.generate(i, max_new_tokens=12, do_sample=False, pad_token_id=0).tolist())"
     )
