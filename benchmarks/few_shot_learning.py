@@ -5,7 +5,7 @@
 writes episodes, trains three sizes on them and on encyclopedia text with `gpt3 train`, asks `gpt3 eval` about words that stand in
 no episode, and draws accuracy over K. The same command goes on where a killed one stopped. docs/few-shot.md has what came out.
 
-An episode is a document of solved examples of one hidden task, in the format of the generated tasks (gpt3.evaluation.scrambling):
+An episode is a document of solved examples of one hidden task, in the format of gpt3.evaluation.generated_tasks:
 
     noitats = station
     evitaler = relative
@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt3.durable import replacing, write_text
+from gpt3.evaluation.generated_tasks import INSTRUCTION, SCRAMBLING, cycled, inserted, reversed_word
 from gpt3.evaluation.items import Source
-from gpt3.evaluation.scrambling import INSTRUCTION, SCRAMBLING, cycled, inserted, reversed_word
 
 DASHED = ' stroke-dasharray="5 4"'
 SCORED = ("random-insertion", "reversed-words", "cycle-letters")

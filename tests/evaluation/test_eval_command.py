@@ -9,6 +9,7 @@ from task_rows import ROWS
 
 from gpt3.cli import main as cli
 from gpt3.evaluation.page import page
+from gpt3.evaluation.results import Evaluation, Figure, TaskScore
 
 TASKS = ["--tasks", "arithmetic-2d+,wiki-topic", "--shots", "0,1", "--limit", "4", "--dtype", "fp32"]
 
@@ -37,9 +38,8 @@ def test_a_table_with_errors_chance_and_the_papers_figures(folder, network, tmp_
 
 def test_models_are_drawn_over_their_size():
     def results(name, size, accuracy):
-        figure = {"value": accuracy, "error": 0.01}
-        entry = {"task": "t", "shots": 1, "examples": 9, "chance": 0.5, "metrics": {"acc": figure}, "paper": {}}
-        return {"model": name, "parameters": size, "results": [entry]}
+        score = TaskScore("t", 1, 9, 0.5, "acc", {"acc": Figure(accuracy, 0.01)})
+        return Evaluation(name, "", size, "1", 0, "paper", "paper", None, [score])
 
     shown = page([results("a<b", 1_000_000, 0.5), results("c", 25_000_000, 0.75)])
     assert "a&lt;b" in shown
@@ -55,7 +55,7 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
     path = tmp_path / "out" / "examples" / "wiki-topic-1.jsonl"
     before = path.read_bytes()
     path.write_bytes(before[:-40])  # a half line at the end
-    from gpt3.cli import evaluate as module
+    from gpt3.evaluation import runner as module
 
     asked = []
     monkeypatch.setattr(
@@ -75,7 +75,7 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
     ("arguments", "message"),
     [
         (["--tasks", "aritmetic"], "no task aritmetic; did you mean arithmetic"),
-        (["--tasks", "hellaswag,storycloze"], "storycloze: its owners hand out the rows on request; give --data-dir"),
+        (["--tasks", "hellaswag,storycloze"], "storycloze: its owners give out the rows on request. Use --data-dir"),
         (
             ["--tasks", "hellaswag"],
             "hellaswag (dataset Rowan/hellaswag): the hub cannot be reached (",
@@ -84,12 +84,12 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
             ["--tasks", "quac"],
             "hf download --repo-type dataset allenai/quac; https://huggingface.co/datasets/allenai/quac) and",
         ),
-        (["--shots", "0,many"], "--shots is '0,many'"),
-        (["--limit", "0"], "--limit is 0"),
-        (["--data-dir", "nowhere"], "--data-dir nowhere is no folder"),
+        (["--shots", "0,many"], "--shots '0,many' must be"),
+        (["--limit", "0"], "--limit 0 must be"),
+        (["--data-dir", "nowhere"], "--data-dir nowhere is not a folder"),
         (
             ["--tasks", "wiki-topic", "--shots", "20", "--limit", "3"],
-            "of wiki-topic does not fit the model's 512 positions; about",
+            "of wiki-topic exceeds the model's 512 positions. About",
         ),
     ],
 )
@@ -150,9 +150,9 @@ def test_k_is_what_there_is_where_a_file_has_fewer_rows(folder, tmp_path, capsys
     assert cli.main([*command, "--shots", "0,K", "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr()
     assert [entry["shots"] for entry in json.loads(shown.out)["results"]] == [0, 2]
-    assert "K, all examples that there are: piqa 2 of 50" in shown.err
+    assert "K reduced to the available examples: piqa 2 of 50" in shown.err
     assert cli.main([*command, "--shots", "3", "--out", str(tmp_path / "out")]) == 2
-    assert "--shots 3 of piqa: there are 2 examples to draw from" in capsys.readouterr().err
+    assert "--shots 3 of piqa exceeds the 2 examples to draw from" in capsys.readouterr().err
 
 
 def test_the_list_of_tasks_needs_no_model(capsys):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt3.evaluation.file_tasks import FILE_TASKS
-from gpt3.evaluation.tasks import TASKS
+from gpt3.evaluation.tasks import FILE_TASKS, TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 

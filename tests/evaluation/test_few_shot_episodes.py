@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt3.corpus import wiki
-from gpt3.evaluation import scrambling
+from gpt3.evaluation import generated_tasks
 from gpt3.evaluation.items import Source
 from gpt3.evaluation.protocol import questions
 
@@ -24,19 +24,19 @@ def benchmark():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wiki, "articles", lambda: some)
         patch.setitem(sys.modules, specification.name, module)  # where its dataclass looks for its names
-        scrambling.frequent_words.cache_clear()
+        generated_tasks.frequent_words.cache_clear()
         specification.loader.exec_module(module)
         yield module
-    scrambling.frequent_words.cache_clear()
+    generated_tasks.frequent_words.cache_clear()
 
 
 def test_no_word_that_is_asked_and_no_anagram_of_it_is_in_an_episode(benchmark):
     words = benchmark.training_words(benchmark.held_out(limit=60))
-    trained = "".join(benchmark.episodes(words, 300)).replace(scrambling.INSTRUCTION, "")
+    trained = "".join(benchmark.episodes(words, 300)).replace(generated_tasks.INSTRUCTION, "")
     pairs = [line.split(" = ", 1) for line in trained.splitlines() if " = " in line]
     seen = {"".join(sorted(filter(str.isalpha, text.lower()))) for pair in pairs for text in pair}
     asked = set()
-    for task in scrambling.SCRAMBLING:
+    for task in generated_tasks.SCRAMBLING:
         for format in benchmark.FORMATS if task.name in benchmark.SCORED else ():
             asked |= {"".join(sorted(item.id)) for item in task.split(Source(format=format)).test[:60]}
     assert len(asked) > 150
@@ -47,7 +47,7 @@ def test_no_word_that_is_asked_and_no_anagram_of_it_is_in_an_episode(benchmark):
 @pytest.mark.parametrize("format", ["released", "paper"])
 @pytest.mark.parametrize(("name", "form"), [("reversed-words", "backwards"), ("cycle-letters", "turned")])
 def test_an_episode_is_the_text_of_a_question_with_its_examples(benchmark, monkeypatch, name, form, format):
-    [task] = [task for task in scrambling.SCRAMBLING if task.name == name]
+    [task] = [task for task in generated_tasks.SCRAMBLING if task.name == name]
     split = task.split(Source(format=format))
     question = questions(task, split, 4, seed=0, limit=1)[0]
     answered = question.context + question.item.completions[0] + "\n"

@@ -8,10 +8,9 @@ import pytest
 from task_rows import EXPECTED, INSTRUCTIONS, ROWS, TALK
 
 from gpt3.errors import InputError
-from gpt3.evaluation.file_tasks import FILE_TASKS
 from gpt3.evaluation.items import Source
 from gpt3.evaluation.protocol import questions
-from gpt3.evaluation.tasks import TASKS
+from gpt3.evaluation.tasks import FILE_TASKS, TASKS
 
 SIMPLE = {
     "hellaswag": {"ctx": "Cooking: He stirs. he", "endings": ["eats.", "flies.", "sings.", "sleeps."], "label": 0},
@@ -106,7 +105,7 @@ def test_a_bad_row_is_named(row, message, tmp_path):
 def test_missing_data_says_what_to_give(tmp_path):
     with pytest.raises(InputError, match=r"piqa: .* has no piqa.jsonl"):
         TASKS["piqa"].split(Source(str(tmp_path)))
-    with pytest.raises(InputError, match=r"on request; give --data-dir, a folder with storycloze\.jsonl"):
+    with pytest.raises(InputError, match=r"on request. Use --data-dir with a folder that has storycloze\.jsonl"):
         TASKS["storycloze"].split(Source())
 
 
@@ -134,7 +133,7 @@ def test_earlier_questions_of_a_passage_are_told_and_never_drawn_from_it(tmp_pat
     assert split.test[2].context.startswith("Article:\nText 0.\n\nQ: Q0?\n\nA: ate\n\nQ: Q1?\n\nA: ate\n\nQ: Q2?")
     for question in questions(task, split, 6, seed=0):
         assert question.item.group not in question.before
-    with pytest.raises(InputError, match="there are 6 examples to draw from"):
+    with pytest.raises(InputError, match="exceeds the 6 examples to draw from"):
         questions(task, split, 7, seed=0)
 
 
@@ -171,7 +170,7 @@ def test_wsc_shows_right_nouns_only(tmp_path):
     right, wrong = {**row, "split": "train"}, {**row, "split": "train", "span1_text": "Bo", "label": 0}
     split = TASKS["wsc"].split(write(tmp_path, "wsc", [right, wrong, {**wrong, "split": "test"}]))
     assert [item.completions for item in split.shots] == [(" al",)]
-    with pytest.raises(InputError, match="there are 0 examples"):
+    with pytest.raises(InputError, match="exceeds the 0 examples"):
         questions(TASKS["wsc"], TASKS["wsc"].split(write(tmp_path, "wsc", [row, wrong | {"split": "test"}])), 1, seed=0)
 
 
@@ -197,8 +196,8 @@ def test_zero_shot_translation_is_asked_in_words(tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("winograd", {"pronoun_loc": 3}, "pronoun_loc 3 is not where 'it' stands"),
-        ("wsc", {"span2_index": 0}, "span2_index 0 is not where 'he' stands"),
+        ("winograd", {"pronoun_loc": 3}, "'it' is not at pronoun_loc 3"),
+        ("wsc", {"span2_index": 0}, "'he' is not at span2_index 0"),
         ("race_h", {"answer": "Z"}, "the right option is"),
         ("record", {"answers": ["Eve"]}, "no answer is among the entities"),
         ("record", {"query": "Who?"}, "the query has no @placeholder"),

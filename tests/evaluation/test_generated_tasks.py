@@ -5,10 +5,8 @@ import string
 
 import pytest
 
-from gpt3.evaluation.arithmetic import ARITHMETIC
+from gpt3.evaluation.generated_tasks import ARITHMETIC, INSTRUCTION, SCRAMBLING, WIKI_TOPIC
 from gpt3.evaluation.items import Source
-from gpt3.evaluation.scrambling import INSTRUCTION, SCRAMBLING
-from gpt3.evaluation.wiki_topic import WIKI_TOPIC
 
 BOTH = ("paper", "released")
 

@@ -123,7 +123,7 @@ def test_tasks_come_from_the_hub_once_and_what_it_cannot_give_is_told(tmp_path: 
     assert "hellaswag (dataset Rowan/hellaswag): no such dataset on the Hub" in missing["error"]
     assert "hf download --repo-type dataset aps/super_glue" in gone["error"]
     for answer, name in ((columns, "piqa"), (gone, "rte")):
-        assert f"and give --data-dir, a folder with {name}.jsonl" in answer["error"]
+        assert f"and use --data-dir with a folder that has {name}.jsonl" in answer["error"]
         assert "\n" not in answer["error"]
 
 

@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 
 from gpt3.errors import InputError
-from gpt3.evaluation import lm_eval_style
-from gpt3.evaluation.lm_eval_style import in_lm_eval_style
-from gpt3.evaluation.tasks import select
+from gpt3.evaluation import answer_rows, choice_rows
+from gpt3.evaluation.tasks import in_lm_eval_style, select
 
 
 def test_prompts_are_lm_evals():
     row = {"activity_label": "Roof", "ctx_a": "A man sits.", "ctx_b": "he", "ctx": "A man sits. he", "label": "1"}
-    item = lm_eval_style.hellaswag(row | {"endings": ["falls [step] off.", "smiles. "]})
+    item = choice_rows.lm_eval_hellaswag(row | {"endings": ["falls [step] off.", "smiles. "]})
     assert (item.context, item.completions, item.gold) == ("Roof: A man sits. He", (" falls off.", " smiles."), 1)
-    item = lm_eval_style.piqa({"goal": "dress", "sol1": "in  a hat", "sol2": "so ", "label": 0})
+    item = choice_rows.lm_eval_piqa({"goal": "dress", "sol1": "in  a hat", "sol2": "so ", "label": 0})
     assert (item.context, item.completions) == ("Question: dress\nAnswer:", (" in  a hat", " so "))
-    item = lm_eval_style.lambada({"text": 'One two "three'})
+    item = answer_rows.lm_eval_lambada({"text": 'One two "three'})
     assert (item.context, item.completions) == ("One two", (' "three',))
 
 

@@ -2,18 +2,18 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from task_rows import ROWS
 
 from gpt3.cli import main as cli
-from gpt3.evaluation import lm_eval_definitions
 from gpt3.evaluation.items import Source
 from gpt3.evaluation.protocol import Questions, questions
 from gpt3.evaluation.results import figures
 from gpt3.evaluation.scores import score
-from gpt3.evaluation.tasks import TASKS
+from gpt3.evaluation.tasks import GROUPS, TASKS, lm_eval_definitions, lm_eval_name, write_lm_eval_definitions
 
 ROWS_OF = {
     "piqa": [
@@ -32,14 +32,31 @@ ROWS_OF = {
 GENERATED = ("arithmetic-2d+", "anagrams-1", "wiki-topic")
 
 
-def test_the_shipped_folder_has_every_task_and_group(capsys):
-    folder = lm_eval_definitions.FOLDER
-    shipped = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*.yaml")}
-    assert shipped == lm_eval_definitions.definitions()
-    assert lm_eval_definitions.name_of("arithmetic-2d+") == "gpt3_arithmetic_2da"
-    assert len({lm_eval_definitions.name_of(name) for name in TASKS}) == len(TASKS)
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT3_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_definitions_of_all_tasks_and_groups_are_written_once(capsys):
     assert cli.main(["eval", "--lm-eval-tasks"]) == 0
-    assert capsys.readouterr().out.strip() == str(folder)
+    folder = Path(capsys.readouterr().out.strip())
+    written = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*.yaml")}
+    assert written == lm_eval_definitions()
+    assert len(written) == len(TASKS) + len(GROUPS)
+    before = folder.stat().st_mtime_ns
+    assert cli.main(["eval", "--lm-eval-tasks"]) == 0
+    assert folder.stat().st_mtime_ns == before
+    assert len({lm_eval_name(name) for name in TASKS}) == len(TASKS)
+    entry = "class: !function gpt3.evaluation.lm_eval_task.PaperTask\n"
+    assert written["gpt3_arithmetic_2da.yaml"] == f"task: gpt3_arithmetic_2da\ngpt3_task: arithmetic-2d+\n{entry}"
+    assert written["mmlu/gpt3_mmlu_anatomy.yaml"] == f"task: gpt3_mmlu_anatomy\ngpt3_task: mmlu_anatomy\n{entry}"
+    members = "".join(f"  - gpt3_anli_r{n}\n" for n in (1, 2, 3))
+    average = "aggregate_metric_list:\n  - metric: acc\n    weight_by_size: false\n"
+    assert written["groups/gpt3_anli.yaml"] == f"group: gpt3_anli\ntask:\n{members}{average}"
+    assert written["groups/gpt3_mmlu.yaml"].endswith("  - metric: acc\n    weight_by_size: true\n")
+    assert "aggregate" not in written["groups/gpt3_paper.yaml"]
 
 
 def test_a_question_is_the_same_alone_and_among_all():
@@ -89,10 +106,9 @@ def run(lm_eval, backend, names, shots, more=None, **metadata):
     """What lm-eval finds with seed 3 on the first six questions."""
     from lm_eval.tasks import TaskManager
 
-    folder = lm_eval_definitions.FOLDER
-    manager = TaskManager(include_path=folder, include_defaults=False, metadata=metadata)
+    manager = TaskManager(include_path=write_lm_eval_definitions(), include_defaults=False, metadata=metadata)
     settings = {"num_fewshot": shots, "limit": 6, "bootstrap_iters": 100, "fewshot_random_seed": 3} | (more or {})
-    names = [lm_eval_definitions.name_of(name) for name in names]
+    names = [lm_eval_name(name) for name in names]
     return lm_eval.simple_evaluate(backend, tasks=names, task_manager=manager, **settings)
 
 
@@ -101,7 +117,7 @@ def check(found, model, name, shots, data, same=True, limit=6):
     task = TASKS[name]
     asked = questions(task, task.split(Source(str(data) if name in ROWS_OF else None, seed=3)), shots, 3, limit)
     results = list(score(model, task, asked))
-    samples = found["samples"][lm_eval_definitions.name_of(name)]
+    samples = found["samples"][lm_eval_name(name)]
     assert len(samples) == len(results)
     for question, result, sample in zip(asked, results, samples, strict=True):
         if not question.item.contexts:
@@ -117,7 +133,7 @@ def check(found, model, name, shots, data, same=True, limit=6):
         if task.kind == "choice":
             values = [answer[0] for answer in sample["filtered_resps"]][: len(result.detail["logprobs"])]
             assert values == pytest.approx(result.detail["logprobs"], abs=2e-4)
-    row = found["results"][lm_eval_definitions.name_of(name)]
+    row = found["results"][lm_eval_name(name)]
     for metric in task.metrics if same else ():
         figure = figures(task, results)[metric]
         assert row[f"{metric},none"] == pytest.approx(figure.value, rel=1e-5), (name, metric)
@@ -181,7 +197,7 @@ def test_mmlu_is_averaged_over_its_questions(lm_eval, ours, tokenizer, data):
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(
-        include_path=lm_eval_definitions.FOLDER, include_defaults=False, metadata={"data_dir": str(data)}
+        include_path=write_lm_eval_definitions(), include_defaults=False, metadata={"data_dir": str(data)}
     )
     names = ["gpt3_mmlu_anatomy", "gpt3_mmlu_virology"]
     group = Group.from_config({"group": "two", "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}]})
@@ -191,7 +207,7 @@ def test_mmlu_is_averaged_over_its_questions(lm_eval, ours, tokenizer, data):
     one, two = (found["results"][name]["acc,none"] for name in names)
     assert found["results"]["two"]["acc,none"] == pytest.approx((3 * one + 5 * two) / 8)
     assert set(manager.load(["gpt3_mmlu"])["tasks"]) == {
-        lm_eval_definitions.name_of(name) for name in TASKS if name.startswith("mmlu_")
+        lm_eval_name(name) for name in TASKS if name.startswith("mmlu_")
     }
 
 
@@ -207,7 +223,7 @@ def test_what_is_missing_is_said_in_one_line(lm_eval, ours, data):
 
     with pytest.raises(InputError, match=r"gpt3_piqa compares .* per token.*--metadata '\{\"tokenizer\""):
         run(lm_eval, ours, ["piqa"], 0, data_dir=str(data))
-    with pytest.raises(InputError, match="of piqa: there are 7 examples"):
+    with pytest.raises(InputError, match="of piqa exceeds the 7 examples"):
         run(lm_eval, ours, ["piqa"], 8, data_dir=str(data))
-    with pytest.raises(InputError, match="leave out --apply_chat_template"):
+    with pytest.raises(InputError, match="Leave out --apply_chat_template"):
         run(lm_eval, ours, ["arithmetic-2d+"], 0, {"system_instruction": "Be brief."})

@@ -9,7 +9,7 @@ from gpt3.errors import InputError
 from gpt3.evaluation.answers import exact_match, f1
 from gpt3.evaluation.items import Item, Source, Split, Task
 from gpt3.evaluation.protocol import Question, check_fit, encode_pair, questions, with_room
-from gpt3.evaluation.results import figures, group_record, mean, paper_values, table
+from gpt3.evaluation.results import Figure, TaskScore, figures, group_score, mean, paper_values, table
 from gpt3.evaluation.scores import judge_choice, score
 from gpt3.evaluation.tasks import TASKS, select
 from gpt3.inference.language_model import LanguageModel
@@ -44,7 +44,7 @@ def test_demonstrations_come_from_their_split():
     shots = [Item("Q: s?\n\nA:", (" yes",))]
     [question] = questions(task(), Split(ITEMS[:1], shots, instruction="Say.\n"), 1, seed=0)
     assert question.context == "Say.\nQ: s?\n\nA: yes\n\nQ: What is 0?\n\nA:"
-    with pytest.raises(InputError, match="there are 1 examples to draw from"):
+    with pytest.raises(InputError, match="exceeds the 1 examples to draw from"):
         questions(task(), Split(ITEMS, shots), 2, seed=0)
 
 
@@ -184,7 +184,7 @@ def test_greedy_answers_are_transformers_own(network, tokenizer, model):
 
 def test_too_many_demonstrations_say_how_many_fit(model):
     asked = questions(task(), Split(ITEMS), 11, seed=0)
-    with pytest.raises(InputError, match=r"the model's 512 positions; about \d+ fit"):
+    with pytest.raises(InputError, match=r"the model's 512 positions. About \d+ fit"):
         check_fit(model, task("greedy", max_new_tokens=450), asked)
 
 
@@ -193,7 +193,7 @@ def test_a_long_context_loses_its_oldest_tokens_and_an_answer_is_never_cut(model
     [result] = score(model, task("word"), questions(task(), Split([long]), 0, seed=0))
     assert result.dropped > 0
     too_long = Item("The", (" 1 7 3 9 5" * 100,))
-    with pytest.raises(InputError, match="would be cut"):
+    with pytest.raises(InputError, match=r"an answer of \d+ tokens exceeds the model's 512 positions"):
         list(score(model, task("word"), questions(task(), Split([too_long]), 0, seed=0)))
 
 
@@ -222,13 +222,13 @@ def test_the_papers_figures_stand_beside_ours():
 
 def test_a_groups_means_are_told_apart_where_its_tasks_are_of_different_sizes():
     def entry(values):
-        return {"metrics": {"acc": {"value": sum(values) / len(values), "error": 0.1}}, "examples": len(values)}
+        return TaskScore("t", 5, len(values), 0, "acc", {"acc": Figure(sum(values) / len(values), 0.1)})
 
-    group = group_record("mmlu", 5, [entry([1.0]), entry([0.0, 0.0, 1.0])])
+    group = group_score("mmlu", 5, [entry([1.0]), entry([0.0, 0.0, 1.0])])
     lines = table([group]).splitlines()[2:]
     assert "acc, mean of tasks  66.67 ± 7.07" in lines[0]
     assert "acc, all questions  50.00 ± 7.91" in lines[1]
-    [line] = table([group_record("race", 5, [entry([1.0]), entry([0.0])])]).splitlines()[2:]
+    [line] = table([group_score("race", 5, [entry([1.0]), entry([0.0])])]).splitlines()[2:]
     assert line.split()[-4:] == ["acc", "50.00", "±", "7.07"]
 
 

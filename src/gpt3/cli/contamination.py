@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import orjson
-
-from gpt3 import durable
-from gpt3.cli.contamination_options import ContaminationOptions
-from gpt3.contamination.scan import Contamination, Shares, measure
-from gpt3.contamination.training_text import find_run, parts_of_data, parts_of_run
-from gpt3.corpus.compression import open_stream
-from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
+from gpt3.options import Options, option
+from gpt3.progress import say
+from gpt3.tables import aligned
+from gpt3.threads import usable_cores
 
-TABLE, EXAMPLES = "contamination.json", "examples.jsonl"
+if TYPE_CHECKING:
+    from gpt3.contamination.scan import Shares
+
+
+@dataclass(frozen=True)
+class ContaminationOptions(Options):
+    """Find benchmark examples in the training text, by N-grams (Brown et al. 2020, App. C)."""
+
+    tasks: list[str] = option([], group="Tasks", common=True)
+    """Task files: names in --data-dir (lambada also means every lambada_….jsonl) or paths. Default: all files there."""
+    data_dir: str | None = option(None, common=True)
+    """Folder of task files, JSON lines, also compressed."""
+    scores: str | None = option(None, common=True)
+    """JSON lines with task, id and score of each example; the table then compares all, dirty and clean."""
+    model: str | None = option(None, group="Training text", common=True)
+    """Run whose training text is read. Default: the newest run in ./runs, unless --data is given."""
+    data: list[str] = option([], common=True)
+    """Training text instead of a run's: shard folders, wiki, hf:owner/name, files, folders, globs."""
+    out: str | None = option(None, group="Output", common=True)
+    """Folder for contamination.json (the table) and examples.jsonl (each example's verdict and collisions)."""
+    json: bool = option(False, common=True)
+    """Print the table as one JSON object."""
+    workers: int | None = option(None, least=1, group="Hardware", common=True)
+    """Processes that read. Default: one per core."""
+
+    def errors(self) -> list[str]:
+        """What the ranges cannot express."""
+        found = []
+        if self.model is not None and self.data:
+            found.append("--model and --data are both given. Give the one with the training text")
+        if not self.tasks and self.data_dir is None:
+            found.append("there are no --tasks. Name some, or use --data-dir with a folder of task files (.jsonl)")
+        if self.out is not None and Path(self.out).is_file():
+            found.append(f"--out {self.out} is a file. Give a folder")
+        return found
 
 
 def run(options: ContaminationOptions) -> None:
-    """The command: read, compare, print the table and write what was asked for."""
+    """Read, compare, print the table and write what was requested."""
+    from gpt3.contamination.scan import measure
+    from gpt3.contamination.training_text import find_run, parts_of_data, parts_of_run
+    from gpt3.corpus.task_texts import find_tasks, read_examples
+
     files = find_tasks(options.tasks, None if options.data_dir is None else Path(options.data_dir).expanduser())
     scores = None if options.scores is None else read_scores(Path(options.scores))
-    if options.out is not None and Path(options.out).is_file():
-        raise InputError(f"--out {options.out} is a file; give a folder")
     examples = [example for task, path in files.items() for example in read_examples(task, path)]
     if scores is not None and not any((example.task, example.id) in scores for example in examples):
         raise InputError(
-            f"--scores {options.scores} has none of these examples; its task and id must be those of the tasks"
+            f"--scores {options.scores} has none of these examples. Its task and id must be those of the tasks."
         )
     if options.data:
         what, parts = " ".join(options.data), parts_of_data(options.data)
@@ -39,25 +71,25 @@ def run(options: ContaminationOptions) -> None:
         folder = find_run(options.model)
         what, parts = str(folder), parts_of_run(folder)
     start = time.monotonic()
-    found = measure(examples, parts, workers=options.worker_count())
+    found = measure(examples, parts, workers=options.workers or usable_cores())
     seconds = time.monotonic() - start
     rows = found.shares(scores)
     if options.out is not None:
-        write(Path(options.out), found, rows, what)
+        found.write(Path(options.out), what, rows)
     if options.json:
-        print(json.dumps(summary(found, rows, what)))
+        print(json.dumps(found.summary(what, rows)))
         return
     print(table(rows))
-    print(
-        f"{found.documents:,} documents, {found.text_bytes / 1e6:,.1f} MB of {what}; {found.ngrams:,} N-grams "
+    size = found.text_bytes / 1e6
+    say(
+        f"{found.documents:,} documents, {size:,.1f} MB of {what}; {found.ngrams:,} N-grams "
         f"({found.index_bytes / 1e6:,.0f} MB); "
-        f"read in {found.seconds:.1f} s ({found.text_bytes / 1e6 / max(found.seconds, 1e-9):.0f} MB/s), {seconds:.1f} s in all",
-        file=sys.stderr,
+        f"read in {found.seconds:.1f} s ({size / max(found.seconds, 1e-9):.0f} MB/s), {seconds:.1f} s in total"
     )
 
 
-def table(rows: list[Shares]) -> str:
-    """The rows as text; the columns of scores only where there are any."""
+def table(rows: Sequence[Shares]) -> str:
+    """The rows as text; the columns of scores only if there are any."""
     scored = any(row.all_score is not None for row in rows)
     head = ["task", "N", "examples", "dirty", "clean", "clean %"]
     head += ["all", "dirty", "clean", "rel. diff."] if scored else []
@@ -71,41 +103,19 @@ def table(rows: list[Shares]) -> str:
             change = row.relative_difference
             line.append("-" if change is None else f"{100 * change:+.1f}%")
         lines.append(line)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if not i else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
-
-
-def summary(found: Contamination, rows: list[Shares], what: str) -> dict[str, Any]:
-    """The table and what it is of, ready for JSON."""
-    tasks = [
-        dataclasses.asdict(row)
-        | {"clean": row.clean, "clean_share": row.clean_share, "relative_difference": row.relative_difference}
-        for row in rows
-    ]
-    return {"text": what, "documents": found.documents, "text_bytes": found.text_bytes, "tasks": tasks}
-
-
-def write(folder: Path, found: Contamination, rows: list[Shares], what: str) -> None:
-    """Write both files into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with durable.replacing(folder / EXAMPLES) as temporary, open(temporary, "wb") as file:
-        for verdict in found.verdicts:
-            file.write(orjson.dumps(dataclasses.asdict(verdict) | {"clean": verdict.clean}) + b"\n")
-    durable.write_text(folder / TABLE, json.dumps(summary(found, rows, what), indent=1))
+    return "\n".join(aligned(lines))
 
 
 def read_scores(path: Path) -> dict[tuple[str, str], float]:
     """Scores by (task, id) from JSON lines with at least these fields: task, id, score.
 
     Raises:
-        InputError: no such file, or a line of another kind; its number is named.
+        InputError: no such file, or a line without these fields; its number is named.
     """
+    import orjson
+
+    from gpt3.corpus.compression import open_stream
+
     scores: dict[tuple[str, str], float] = {}
     try:
         with open_stream(path) as lines:
@@ -120,7 +130,7 @@ def read_scores(path: Path) -> dict[tuple[str, str], float]:
                         f"--scores {path}: line {number} must be a JSON object with task, id and a number score"
                     ) from None
     except OSError as error:
-        raise InputError(f"--scores {path}: cannot be read ({error.strerror})") from None
+        raise InputError(f"--scores {path} cannot be read ({error.strerror}). Give a file of JSON lines.") from None
     if not scores:
-        raise InputError(f"--scores {path}: it is empty")
+        raise InputError(f"--scores {path} is empty. Give a file with a line for each example.")
     return scores

@@ -83,7 +83,7 @@ COMMANDS = {
     ),
     "contamination": Command(
         "which benchmark examples stand in the training text",
-        "gpt3.cli.contamination_options:ContaminationOptions",
+        "gpt3.cli.contamination:ContaminationOptions",
         "gpt3.cli.contamination:run",
     ),
     "tokenizer train": Command(

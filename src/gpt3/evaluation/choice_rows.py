@@ -1,6 +1,7 @@
-"""Rows of choices and the paper's prompts for them (App. G); an option begins with the space that parts it from its context.
+"""Rows of choices and the paper's prompts for them (App. G); an option begins with the space between it and its context.
 
-A row may be as the data set's home on the hub has it, or as in simple files of query, choices and gold (docs/evaluation.md).
+A row may be as in the dataset on the hub, or simpler, with query, choices and gold (docs/evaluation.md). Functions that begin
+with lm_eval_ make the prompts of lm-eval 0.4.13 instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def spaced(options: Sequence[Any]) -> tuple[str, ...]:
 
 
 def right_place(value: Any, options: Sequence[Any]) -> int:
-    """The right option's place, counted from 0."""
+    """The right option's index, from 0."""
     try:
         place = int(value)
     except ValueError:
@@ -34,7 +35,7 @@ def right_place(value: Any, options: Sequence[Any]) -> int:
 
 
 def truth(value: Any) -> bool:
-    """A truth value as JSON has it, or as CSV writes it."""
+    """A boolean as JSON has it, or as CSV writes it."""
     word = str(value).strip().lower()
     if word not in ("true", "false", "1", "0"):
         raise ValueError(f"the answer is {value!r}; it must be true or false")
@@ -42,8 +43,11 @@ def truth(value: Any) -> bool:
 
 
 def bare_question(text: str) -> str:
-    """The bare question of a field that may begin with "Question:"."""
+    """The question in a field that may begin with "Question:" and end with "Answer:"."""
     return re.sub(r"^Question:\s*", "", text.strip()).removesuffix("Answer:").strip()
+
+
+# ---- completion
 
 
 def hellaswag(row: Row) -> Item:
@@ -53,30 +57,67 @@ def hellaswag(row: Row) -> Item:
     return Item(unmarked(context), endings, right_place(row["label"], endings))
 
 
+def lm_eval_hellaswag(row: Row) -> Item:
+    """ "{activity}: {first sentences} {The rest}"; a row without these parts has its `ctx` taken as it is."""
+    context = row["ctx"]
+    if "ctx_a" in row:
+        context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+    endings = tuple(f" {unmarked(ending)}" for ending in row["endings"])
+    return Item(unmarked(context), endings, right_place(row["label"], endings))
+
+
 def unmarked(text: str) -> str:
-    """WikiHow's marks out, as every evaluation of HellaSwag does."""
+    """Text without WikiHow's marks, as every evaluation of HellaSwag removes them."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
+def storycloze(row: Row) -> Item:
+    """Fig. G.17: four sentences, two endings."""
+    story = " ".join(row[f"input_sentence_{number}"].strip() for number in range(1, 5))
+    options = spaced([row["sentence_quiz1"], row["sentence_quiz2"]])
+    return Item(story, options, right_place(int(row["answer_right_ending"]) - 1, options))
+
+
+def copa(row: Row) -> Item:
+    """Fig. G.5: the premise, because or therefore, two alternatives."""
+    link = {"cause": "because", "effect": "therefore"}[row["question"]]
+    options = spaced([text[0].lower() + text[1:] for text in (row["choice1"], row["choice2"])])
+    return Item(f"{row['premise'].strip().rstrip('.')} {link}", options, right_place(row["label"], options))
+
+
+# ---- questions
+
+
 def piqa(row: Row) -> Item:
     """Fig. G.4: the goal, two solutions."""
+    goal, solutions, gold = _piqa(row)
+    options = spaced(solutions)
+    return Item(goal.strip(), options, right_place(gold, options))
+
+
+def lm_eval_piqa(row: Row) -> Item:
+    """ "Question: {goal} Answer:", two solutions."""
+    goal, solutions, gold = _piqa(row)
+    options = tuple(f" {solution}" for solution in solutions)
+    return Item(f"Question: {goal}\nAnswer:", options, right_place(gold, options))
+
+
+def _piqa(row: Row) -> tuple[str, Sequence[str], Any]:
     if "goal" in row:
-        options = spaced([row["sol1"], row["sol2"]])
-        return Item(row["goal"].strip(), options, right_place(row["label"], options))
-    options = spaced(row["choices"])
-    return Item(bare_question(row["query"]), options, right_place(row["gold"], options))
+        return row["goal"], (row["sol1"], row["sol2"]), row["label"]
+    return bare_question(row["query"]), row["choices"], row["gold"]
 
 
 def arc(row: Row) -> Item:
     """Figs. G.11, G.16: "Question: … Answer:", the options' texts."""
     if "answerKey" in row:
-        options = spaced(row["choices"]["text"])
-        return Item(
-            f"Question: {row['question'].strip()}\nAnswer:", options, row["choices"]["label"].index(row["answerKey"])
-        )
-    options = spaced(row["choices"])
-    return Item(f"Question: {bare_question(row['query'])}\nAnswer:", options, right_place(row["gold"], options))
+        options, question = spaced(row["choices"]["text"]), row["question"].strip()
+        gold = row["choices"]["label"].index(row["answerKey"])
+    else:
+        options, question = spaced(row["choices"]), bare_question(row["query"])
+        gold = right_place(row["gold"], options)
+    return Item(f"Question: {question}\nAnswer:", options, gold)
 
 
 def openbookqa(row: Row) -> Item:
@@ -96,8 +137,62 @@ def boolq(row: Row) -> Item:
     return Item(f"{passage.strip()}\nquestion: {question}?\nanswer:", (" no", " yes"), int(right))
 
 
+LETTERS = "ABCD"
+
+
+def mmlu(row: Row) -> Item:
+    """Hendrycks et al. 2021: the options are listed with their letters, and the letter is the answer."""
+    choices = list(row["choices"])
+    if len(choices) != len(LETTERS):
+        raise ValueError(f"{len(choices)} choices; needs four")
+    gold = right_place(row["answer"], choices)
+    listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
+    return Item(f"{row['question'].strip()}{listed}\nAnswer:", tuple(f" {letter}" for letter in LETTERS), gold)
+
+
+# ---- labels
+
+
+def _labelled(prompt: Callable[[Row], str], *options: str) -> Callable[[Row], Item]:
+    """Prompts whose row has the right option's index as `label`."""
+    return lambda row: Item(prompt(row), options, right_place(row["label"], options))
+
+
+rte = _labelled(  # Fig. G.31: label 0 is entailment
+    lambda row: f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip()} True or False?\nanswer:",
+    *(" True", " False"),
+)
+cb = _labelled(  # Fig. G.30: labels 0 entailment, 1 contradiction, 2 neutral
+    lambda row: (
+        f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip().rstrip('.')}. true, false, or neither?\nanswer:"
+    ),
+    *(" true", " false", " neither"),
+)
+wic = _labelled(  # Fig. G.32: a word in two sentences; label 1 is the same sense
+    lambda row: (
+        f"{row['sentence1']}\n{row['sentence2']}\nquestion: Is the word '{row['word']}' used in the same way in the two "
+        "sentences above?\nanswer:"
+    ),
+    *(" no", " yes"),
+)
+
+
+def anli(round_: int) -> Callable[[Row], Item]:
+    """Figs. G.2, G.7, G.10: labels 0 entailment, 1 neutral, 2 contradiction."""
+    return _labelled(
+        lambda row: (
+            f"anli {round_}: anli {round_}: {row['premise'].strip()}\nQuestion: {row['hypothesis'].strip()} "
+            "True, False, or Neither?"
+        ),
+        *(" True", " Neither", " False"),
+    )
+
+
+# ---- partial scoring
+
+
 def winogrande(row: Row) -> Item:
-    """Fig. G.14, partial scoring: the rest of the sentence after each candidate."""
+    """Fig. G.14: the rest of the sentence after each candidate."""
     if "context_options" in row:
         contexts, rest, gold = tuple(row["context_options"]), row["continuation"], row["gold"]
     else:
@@ -107,88 +202,28 @@ def winogrande(row: Row) -> Item:
         contexts, gold = (before + row["option1"], before + row["option2"]), int(row["answer"]) - 1
     place = right_place(gold, contexts)
     if not rest.strip():
-        raise ValueError("nothing follows the candidates; a partial scoring compares what does")
+        raise ValueError("nothing follows the candidates; partial scoring compares what does")
     return Item(contexts[place], (f" {rest.strip()}",) * len(contexts), place, contexts)
 
 
 def winograd(row: Row) -> Item:
-    """Fig. G.13, partial scoring: the candidates in the pronoun's place, small where they do not begin the sentence."""
+    """Fig. G.13: the candidates in the pronoun's place, in lower case where they do not begin the sentence."""
     text, pronoun, start = row["text"], row["pronoun"], int(row["pronoun_loc"])
     before, rest = text[:start], text[start + len(pronoun) :].rstrip()
     if text[start : start + len(pronoun)] != pronoun or not rest:
-        raise ValueError(f"pronoun_loc {start} is not where {pronoun!r} stands, or nothing follows it")
+        raise ValueError(f"{pronoun!r} is not at pronoun_loc {start}, or nothing follows it")
     begins = not before.strip() or before.rstrip()[-1] in ".!?"
     owner = "'s" if pronoun.lower() in ("my", "his", "her", "our", "their", "its") else ""
-    contexts = tuple(_single(before + _cased(option.strip(), begins) + owner) for option in row["options"])
+    nouns = [_cased(option.strip(), begins) for option in row["options"]]
+    contexts = tuple(re.sub(" +", " ", before + noun + owner) for noun in nouns)
     place = right_place(row["label"], contexts)
-    return Item(contexts[place], (_single(rest),) * len(contexts), place, contexts)
+    return Item(contexts[place], (re.sub(" +", " ", rest),) * len(contexts), place, contexts)
 
 
 def _cased(noun: str, begins: bool) -> str:
-    """A noun at the begin of a sentence, or its article or pronoun inside of one."""
+    """A noun at the beginning of a sentence, or its article or pronoun inside one."""
     first, _, others = noun.partition(" ")
     if begins:
         return noun[0].upper() + noun[1:]
     small = {"a", "an", "the", "my", "his", "her", "our", "their", "its", "she", "he", "it", "they"}
     return f"{first.lower()} {others}".rstrip() if first.lower() in small else noun
-
-
-def _single(text: str) -> str:
-    return re.sub(" +", " ", text)
-
-
-def copa(row: Row) -> Item:
-    """Fig. G.5: the premise, because or therefore, two alternatives."""
-    link = {"cause": "because", "effect": "therefore"}[row["question"]]
-    options = spaced([text[0].lower() + text[1:] for text in (row["choice1"], row["choice2"])])
-    return Item(f"{row['premise'].strip().rstrip('.')} {link}", options, right_place(row["label"], options))
-
-
-def rte(row: Row) -> Item:
-    """Fig. G.31: entailment as True or False; label 0 is entailment."""
-    return Item(
-        f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip()} True or False?\nanswer:",
-        (" True", " False"),
-        right_place(row["label"], "TF"),
-    )
-
-
-def cb(row: Row) -> Item:
-    """Fig. G.30: labels 0 entailment, 1 contradiction, 2 neutral."""
-    return Item(
-        f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip().rstrip('.')}. true, false, or neither?\nanswer:",
-        (" true", " false", " neither"),
-        right_place(row["label"], "TFN"),
-    )
-
-
-def wic(row: Row) -> Item:
-    """Fig. G.32: one word in two sentences; label 1 is the same sense."""
-    return Item(
-        f"{row['sentence1']}\n{row['sentence2']}\nquestion: Is the word '{row['word']}' used in the same way in the two "
-        "sentences above?\nanswer:",
-        (" no", " yes"),
-        right_place(row["label"], "NY"),
-    )
-
-
-def anli(round_: int) -> Callable[[Row], Item]:
-    """Figs. G.2, G.7, G.10: labels 0 entailment, 1 neutral, 2 contradiction."""
-
-    def make(row: Row) -> Item:
-        options = (" True", " Neither", " False")
-        return Item(
-            f"anli {round_}: anli {round_}: {row['premise'].strip()}\nQuestion: {row['hypothesis'].strip()} "
-            "True, False, or Neither?",
-            options,
-            right_place(row["label"], options),
-        )
-
-    return make
-
-
-def storycloze(row: Row) -> Item:
-    """Fig. G.17: four sentences, two endings."""
-    story = " ".join(row[f"input_sentence_{number}"].strip() for number in range(1, 5))
-    options = spaced([row["sentence_quiz1"], row["sentence_quiz2"]])
-    return Item(story, options, right_place(int(row["answer_right_ending"]) - 1, options))

@@ -1,4 +1,4 @@
-"""Tasks asked now and then while a model trains: `gpt3 train --probe arithmetic,wiki-topic`, logged as eval/NAME."""
+"""Tasks evaluated while a model trains: `gpt3 train --probe arithmetic,wiki-topic`, logged as eval/NAME."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
 
 EXAMPLES = 50
-"""Questions of a task; of a group, shared out among its tasks, at least 5 of each."""
+"""Questions of a task; those of a group are shared among its tasks, at least 5 each."""
 SHOTS = 1
 
 
 class Probe:
-    """An Evaluator of the training loop: accuracy of each name, one-shot where that fits, else zero-shot.
+    """An Evaluator of the training loop: accuracy of each name, one-shot if that fits, else zero-shot.
 
     Args:
         names: generated tasks, and groups of them.
@@ -42,13 +42,13 @@ class Probe:
         self._asked: dict[str, tuple[Task, list[Question]]] = {}
 
     def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
-        """Accuracies by name, 0 to 1; none for weights that give no numbers. No random state is touched."""
+        """Accuracies by name, 0 to 1; none if the weights give NaN. The random state is untouched."""
         was_training = model.training
         model.eval()
         try:
             language_model = LanguageModel(model, self.tokenizer)
             return {f"{name}/acc": self._accuracy(language_model, name) for name in self.parts}
-        except RunError:  # the loop stops for that, in its own words
+        except RunError:  # the loop stops for that, with its own message
             return {}
         finally:
             model.train(was_training)
@@ -70,14 +70,13 @@ class Probe:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse what cannot be asked while training.
+    """Refuse tasks that cannot be evaluated in training.
 
     Raises:
         InputError: unknown tasks, or tasks that need files.
     """
-    generated = set(GROUPS["generated"])
-    files = [task.name for task in select(names) if task.name not in generated]
+    files = [task.name for task in select(names) if task.name not in GROUPS["generated"]]
     if files:
         raise InputError(
-            f"--probe {files[0]} needs files; probes are generated tasks: arithmetic, scrambling, wiki-topic or one of theirs"
+            f"--probe {files[0]} needs files. Use arithmetic, scrambling, wiki-topic or one of their tasks."
         )

@@ -1,10 +1,10 @@
-"""The paper's protocol (section 2.4): K solved examples, drawn at random for each question, before it.
+"""The paper's protocol (section 2.4): K few-shot examples, drawn at random for each question, before it.
 
     instruction · example 1 · separator · … · example K · separator · question → answer
 
-The draw depends on the seed, the task, K and the question's number only, so it is the same for every model, batch and limit.
-Texts become ids as lm-eval makes them: context and answer are encoded together, and the answer is what follows the context's
-ids; a space at the context's end belongs to the answer.
+The draw depends only on the seed, the task, K and the question's number, so it is the same for every model, batch and limit.
+Texts become ids as in lm-eval: context and answer are encoded together, and the answer is the ids after those of the context;
+a space at the end of the context belongs to the answer.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """An item with what stands before it."""
+    """An item with the text before it."""
 
     number: int
-    """Its place among the test items."""
+    """Its index among the test items."""
     item: Item
     before: str
-    """Instruction and demonstrations, the last separator included."""
+    """Instruction and few-shot examples, the last separator included."""
     shots: int
-    """Demonstrations in `before`."""
+    """Few-shot examples in `before`."""
 
     @property
     def context(self) -> str:
@@ -42,20 +42,20 @@ class Question:
 
 
 class Encoder(Protocol):
-    """What makes ids of texts: a `LanguageModel`, or a tokenizer alone."""
+    """A `LanguageModel`, or a tokenizer alone."""
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Ids of what a text begins with."""
+        """Ids of the beginning of a text."""
 
     def encode_word(self, word: str) -> list[int]:
-        """Ids of what stands inside a text."""
+        """Ids of a part of a text."""
 
 
 class Questions:
-    """The test items, each with `shots` demonstrations of its own, which are drawn when it is looked at.
+    """The test items, each with `shots` few-shot examples of its own, which are drawn when it is accessed.
 
     Raises:
-        InputError: fewer demonstrations than asked for.
+        InputError: fewer examples than requested.
     """
 
     def __init__(self, task: Task, split: Split, shots: int, seed: int) -> None:
@@ -67,9 +67,7 @@ class Questions:
         self._own = groups(self._pool) if split.shots is None else [range(0)] * len(self.items)
         most = most_shots(split)
         if shots > most:
-            raise InputError(
-                f"--shots {shots} of {task.name}: there are {most} examples to draw from; give at most so many"
-            )
+            raise InputError(f"--shots {shots} of {task.name} exceeds the {most} examples to draw from")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -85,23 +83,32 @@ class Questions:
 
 
 def most_shots(split: Split) -> int:
-    """Demonstrations that there are for every question."""
+    """Few-shot examples available for every question."""
     return len(split.test) - max(map(len, groups(split.test))) if split.shots is None else len(split.shots)
+
+
+def groups(items: Sequence[Item]) -> list[range]:
+    """The indexes of each item's own group; for an item without one, its own index."""
+    found: list[range] = []
+    for _, members in itertools.groupby(enumerate(items), lambda pair: pair[1].group or pair[0]):
+        span = range(len(found), len(found) + sum(1 for _ in members))
+        found += [span] * len(span)
+    return found
 
 
 def questions(task: Task, split: Split, shots: int, seed: int, limit: int | None = None) -> list[Question]:
     """The first `limit` questions, or all.
 
     Raises:
-        InputError: fewer demonstrations than asked for.
+        InputError: fewer examples than requested.
     """
     asked = Questions(task, split, shots, seed)
     return [asked[number] for number in range(len(asked))[:limit]]
 
 
 def texts_of(task: Task, question: Question) -> list[tuple[str, str]]:
-    """What is to be scored for a question, as (context, completion): its options after its context; then, for the unconditional
-    normalisation, the same options after the answer context. A partial scoring has one answer after each of several contexts."""
+    """The texts to score for a question, as (context, completion): its options after its context; then, for the unconditional
+    normalization, the same options after the answer context. Partial scoring has one answer after each of several contexts."""
     item = question.item
     if item.contexts:
         return [(question.before + context, item.completions[0]) for context in item.contexts]
@@ -110,19 +117,10 @@ def texts_of(task: Task, question: Question) -> list[tuple[str, str]]:
     return [(context, completion) for context in contexts for completion in completions]
 
 
-def groups(items: Sequence[Item]) -> list[range]:
-    """The places of each item's own group; of an item without one, its own place."""
-    found: list[range] = []
-    for _, members in itertools.groupby(enumerate(items), lambda pair: pair[1].group or pair[0]):
-        span = range(len(found), len(found) + sum(1 for _ in members))
-        found += [span] * len(span)
-    return found
-
-
 def encode_pair(model: Encoder, context: str, completion: str) -> tuple[list[int], list[int]]:
     """Ids of a context and of the completion that follows it.
 
-    An empty context is the begin of a document: end-of-text.
+    An empty context is the beginning of a document: the EOS token.
 
     Raises:
         InputError: the completion is empty.
@@ -131,13 +129,11 @@ def encode_pair(model: Encoder, context: str, completion: str) -> tuple[list[int
     if spaces:
         context, completion = context[:-spaces], context[-spaces:] + completion
     if not context:
-        ids = model.encode_prompt("")
-        return ids, model.encode_word(completion)
+        return model.encode_prompt(""), model.encode_word(completion)
     before = model.encode_prompt(context)
-    whole = model.encode_prompt(context + completion)
-    answer = whole[len(before) :]
+    answer = model.encode_prompt(context + completion)[len(before) :]
     if not answer:
-        raise InputError(f"the answer {completion!r} has no tokens after its context; give one that is not empty")
+        raise InputError(f"the answer {completion!r} has no tokens after its context. Give one that is not empty.")
     return before, answer
 
 
@@ -149,17 +145,16 @@ def with_room(model: Encoder, task: Task, split: Split) -> Task:
     if task.kind != "greedy":
         return task
     accepted = (text for item in split.test for text in item.completions)
-    long = [
-        text for text in accepted if len(text.encode()) >= task.max_new_tokens
-    ]  # no text has more tokens than bytes
+    # no text has more tokens than bytes
+    long = [text for text in accepted if len(text.encode()) >= task.max_new_tokens]
     longest = max((len(model.encode_word(text)) for text in long), default=0)
     return dataclasses.replace(task, max_new_tokens=max(task.max_new_tokens, longest + 1))
 
 
 def fitting_shots(model: LanguageModel, task: Task, asked: Sequence[Question]) -> int:
-    """About how many demonstrations fit the model beside a question and its answer; those asked for where they do.
+    """About how many few-shot examples fit the model with a question and its answer; those requested if they do.
 
-    They do when at least half of the first 20 questions keep all of theirs; of the rest the oldest tokens are left out.
+    They do if at least half of the first 20 questions keep all of theirs; the others lose the oldest tokens.
     """
     some = asked[:20]
     shots = some[0].shots
@@ -167,27 +162,25 @@ def fitting_shots(model: LanguageModel, task: Task, asked: Sequence[Question]) -
         return 0
     answer = task.max_new_tokens
     if task.kind not in ("greedy", "text"):
-        answer = max(
-            len(model.encode_word(completion)) for question in some for completion in question.item.completions
-        )
+        answer = max(len(model.encode_word(text)) for question in some for text in question.item.completions)
     room = model.engine.context - answer + 1
-    lengths = sorted(len(model.encode_prompt(question.context)) for question in some)
+    lengths = [len(model.encode_prompt(question.context)) for question in some]
     if sum(length > room for length in lengths) <= len(some) / 2:
         return shots
-    alone = sorted(len(model.encode_prompt(question.item.context)) for question in some)
-    each = sum(lengths) / len(some) / shots - sum(alone) / len(some) / shots
-    return max(0, min(shots - 1, int((room - alone[-1]) / each)))
+    alone = [len(model.encode_prompt(question.item.context)) for question in some]
+    each = (sum(lengths) - sum(alone)) / len(some) / shots
+    return max(0, min(shots - 1, int((room - max(alone)) / each)))
 
 
 def check_fit(model: LanguageModel, task: Task, asked: Sequence[Question]) -> None:
-    """Refuse more demonstrations than the model's positions hold.
+    """Refuse more few-shot examples than the model's positions hold.
 
     Raises:
-        InputError: naming how many fit.
+        InputError: with the number that fits.
     """
     fits = fitting_shots(model, task, asked)
     if fits < asked[0].shots:
         raise InputError(
-            f"--shots {asked[0].shots} of {task.name} does not fit the model's {model.engine.context:,} positions; "
-            f"about {fits} fit"
+            f"--shots {asked[0].shots} of {task.name} exceeds the model's {model.engine.context:,} positions. "
+            f"About {fits} fit."
         )

@@ -1,29 +1,31 @@
-"""From results of single questions to figures with standard errors, beside the paper's, and to a table."""
+"""An evaluation's results: figures with standard errors, next to the paper's; as a table, as JSON, and as an HTML page."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gpt3.evaluation.items import Task
-from gpt3.evaluation.scores import Result
-from gpt3.evaluation.whole import WHOLE
+from gpt3.evaluation.items import Result, Task
+from gpt3.tables import aligned
 
 TABLE_H1 = Path(__file__).parent / "data" / "table_h1.json"
 SHOT_COLUMNS = {0: "zero", 1: "one"}
+SHOWN = ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl")
+"""The figures that the table has."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean with its standard error: of the sample's deviation over the root of the number of questions."""
+    """A mean with its standard error: the sample's deviation over the root of the number of questions."""
 
     value: float
-    error: float
+    error: float = 0.0
     """0 for a single question."""
 
 
@@ -36,83 +38,133 @@ def mean(values: Sequence[float]) -> Figure:
 
 
 def figures(task: Task, results: Sequence[Result]) -> dict[str, Figure]:
-    """Means of all that was measured; ppl is exp of the mean nats of a whole answer (its error by the delta method)."""
+    """Means of all measurements; ppl is exp of the mean nats of a whole answer (its error by the delta method)."""
     found = {name: mean([result.metrics[name] for result in results]) for name in results[0].metrics}
     if "nll" in found:
         nll = found["nll"]
         perplexity = math.exp(min(nll.value, 700.0))
         found["ppl"] = Figure(perplexity, perplexity * nll.error)
-    if task.whole is not None:
-        found |= {name: Figure(*pair) for name, pair in WHOLE[task.whole](results).items()}
-    return found
+    return found | {name: Figure(*figure(results)) for name, figure in task.whole.items()}
 
 
-def record(task: Task, shots: int, results: Sequence[Result], clean: Sequence[bool] | None = None) -> dict[str, Any]:
-    """What results.json holds of a task with so many demonstrations.
+@dataclass(frozen=True)
+class TaskScore:
+    """A model's results on a task with this many few-shot examples."""
+
+    task: str
+    shots: int
+    """Few-shot examples before each question."""
+    examples: int
+    """Questions."""
+    chance: float
+    """Accuracy of guessing, 0 to 1."""
+    main: str
+    """The name of the figure that the paper reports."""
+    metrics: dict[str, Figure]
+    """Figures by name, 0 to 1, except perplexity."""
+    truncated: int = 0
+    """Questions whose context lost its oldest tokens."""
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What the paper's models had, in percent: by figure, by model."""
+    contamination: dict[str, Any] | None = None
+    """`overlap_of`; None: the training text is not known."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Where the questions come from."""
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """The averages of a group of tasks."""
+
+    group: str
+    shots: int | None
+    """None: each task's own K."""
+    tasks: int
+    examples: int
+    metrics: dict[str, Figure]
+    """acc_macro, the mean of the tasks' accuracies, and acc_micro, that of all questions."""
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """A model's results on all tasks; the content of results.json. Its repr is the table."""
+
+    model: str
+    model_hash: str
+    parameters: int
+    gpt3_version: str
+    seed: int
+    format: str
+    style: str
+    limit: int | None
+    results: list[TaskScore | GroupScore]
+
+    def __repr__(self) -> str:
+        return f"{self.model}\n{table(self.results)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+def task_score(
+    task: Task,
+    shots: int,
+    results: Sequence[Result],
+    clean: Sequence[bool] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> TaskScore:
+    """The results of a task from those of its questions.
 
     Args:
-        clean: whether each question, by number, is not in the training text; None: that is not known.
+        clean: whether each question, by number, is absent from the training text; None: not known.
+        origin: where the questions come from.
     """
-    return {
-        "task": task.name,
-        "shots": shots,
-        "examples": len(results),
-        "chance": task.chance,
-        "main": task.metrics[0],
-        "metrics": {
-            name: {"value": figure.value, "error": figure.error} for name, figure in figures(task, results).items()
-        },
-        "truncated": sum(result.dropped > 0 for result in results),
-        "paper": {metric: value for metric in task.metrics if (value := paper_values(task, shots, metric)) is not None},
-        "contamination": None if clean is None else contamination_record(task, results, clean),
-    }
+    paper = {metric: paper_values(task, shots, metric) for metric in task.metrics}
+    return TaskScore(
+        task.name,
+        shots,
+        len(results),
+        task.chance,
+        task.metrics[0],
+        figures(task, results),
+        sum(result.dropped > 0 for result in results),
+        {metric: values for metric, values in paper.items() if values is not None},
+        None if clean is None else overlap_of(task, results, clean),
+        dict(origin or {}),
+    )
 
 
-def contamination_record(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> dict[str, Any]:
+def overlap_of(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> dict[str, Any]:
     """Each figure over all questions, over the clean ones, and (clean - all) / all (Brown et al. 2020, Figure 4.2).
 
-    What is not defined is None: a mean of no clean question, a difference from 0.
+    Undefined values are None: a mean of no clean question, a difference from 0.
     """
     kept = [result for result in results if clean[result.number]]
-    every = {name: figure.value for name, figure in figures(task, results).items()}
-    some = {name: figure.value for name, figure in figures(task, kept).items()} if kept else dict.fromkeys(every)
-    return {
-        "dirty": len(results) - len(kept),
-        "clean": len(kept),
-        "metrics": {
-            name: {
-                "all": value,
-                "clean": rest,
-                "relative_difference": (rest - value) / value if rest is not None and value else None,
-            }
-            for (name, value), rest in zip(every.items(), some.values(), strict=True)
-        },
-    }
+    rest = figures(task, kept) if kept else {}
+    metrics = {}
+    for name, figure in figures(task, results).items():
+        part = rest[name].value if kept else None
+        change = (part - figure.value) / figure.value if part is not None and figure.value else None
+        metrics[name] = {"all": figure.value, "clean": part, "relative_difference": change}
+    return {"dirty": len(results) - len(kept), "clean": len(kept), "metrics": metrics}
 
 
-def group_record(name: str, shots: int | None, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The same of a group: the mean of its tasks' accuracies, and that of all its questions."""
-    values = [record["metrics"]["acc"]["value"] for record in records]
-    errors = [record["metrics"]["acc"]["error"] for record in records]
-    counts = [record["examples"] for record in records]
+def group_score(name: str, shots: int | None, scores: Sequence[TaskScore]) -> GroupScore:
+    """The averages of several tasks' accuracies."""
+    found = [score.metrics["acc"] for score in scores]
+    counts = [score.examples for score in scores]
     total = sum(counts)
-    return {
-        "group": name,
-        "shots": shots,
-        "tasks": len(records),
-        "examples": total,
-        "metrics": {
-            "acc_macro": {
-                "value": math.fsum(values) / len(values),
-                "error": math.sqrt(math.fsum(error**2 for error in errors)) / len(errors),
-            },
-            "acc_micro": {
-                "value": math.fsum(value * count for value, count in zip(values, counts, strict=True)) / total,
-                "error": math.sqrt(math.fsum((error * count) ** 2 for error, count in zip(errors, counts, strict=True)))
-                / total,
-            },
-        },
-    }
+
+    def averaged(weights: Sequence[float]) -> Figure:
+        pairs = list(zip(found, weights, strict=True))
+        value = math.fsum(figure.value * weight for figure, weight in pairs) / sum(weights)
+        return Figure(
+            value, math.sqrt(math.fsum((figure.error * weight) ** 2 for figure, weight in pairs)) / sum(weights)
+        )
+
+    metrics = {"acc_macro": averaged([1] * len(found)), "acc_micro": averaged(counts)}
+    return GroupScore(name, shots, len(scores), total, metrics)
 
 
 @lru_cache(maxsize=1)
@@ -123,7 +175,7 @@ def table_h1() -> dict[str, Any]:
 
 
 def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None:
-    """What the paper measured, in per cent (perplexity as it is), by model; none for a K that it does not report."""
+    """The paper's figures, in percent (perplexity as it is), by model; None for a K that it does not report."""
     column = SHOT_COLUMNS.get(shots) or ("few" if shots == task.shots else None)
     metrics = {"acc": ("acc", "em"), "bleu": ("BLEU-sb",)}.get(metric, (metric,))
     for row in table_h1()["rows"]:
@@ -132,68 +184,67 @@ def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None
     return None
 
 
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """Lines for a terminal: our figure ± its error, chance, and the paper's for its smallest and largest model.
+# ---- the table
 
-    Where the training text is known: how many questions it holds, and the score over the others.
+
+def rows(scores: Sequence[TaskScore | GroupScore]) -> list[tuple[str, ...]]:
+    """Headings, and a row per figure: ours ± its error, chance, and those of the paper's smallest and largest model.
+
+    If the training text is known: how many questions it holds, and the score over the others.
     """
-    known = any(entry.get("contamination") for entry in records)
-    overlap_columns = ("dirty", "clean", "rel. diff.") if known else ()
-    header = ("task", "K", "n", "metric", "score", *overlap_columns, "chance", "paper 125M", "paper 175B", "cut")
-    lines: list[tuple[str, ...]] = [header]
-    for entry in records:
-        if "group" in entry:
-            tasks, all_questions = entry["metrics"]["acc_macro"], entry["metrics"]["acc_micro"]
-            means = {"acc, mean of tasks": tasks, "acc, all questions": all_questions}
-            if math.isclose(tasks["value"], all_questions["value"]):
-                means = {"acc": tasks}
-            shots = "K" if entry["shots"] is None else str(entry["shots"])
-            title = (f"{entry['group']} ({entry['tasks']} tasks)", shots, f"{entry['examples']:,}")
-            for name, found in means.items():
-                lines.append((*title, name, _percent(found), *("" for _ in header[5:])))
+    known = any(score.contamination for score in scores if isinstance(score, TaskScore))
+    overlap = ("dirty", "clean", "rel. diff.") if known else ()
+    found: list[tuple[str, ...]] = [
+        ("task", "K", "n", "metric", "score", *overlap, "chance", "paper 125M", "paper 175B", "cut")
+    ]
+    for score in scores:
+        shots = "K" if score.shots is None else str(score.shots)
+        if isinstance(score, GroupScore):
+            macro, micro = score.metrics["acc_macro"], score.metrics["acc_micro"]
+            means = {"acc, mean of tasks": macro, "acc, all questions": micro}
+            if math.isclose(macro.value, micro.value):
+                means = {"acc": macro}
+            title = (f"{score.group} ({score.tasks} tasks)", shots, f"{score.examples:,}")
+            for name, figure in means.items():
+                found.append((*title, name, _shown(figure, name), *("" for _ in found[0][5:])))
                 title = ("", "", "")
             continue
-        shown = [name for name in ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl") if name in entry["metrics"]]
-        for place, name in enumerate(shown):
-            found = entry["metrics"][name]
-            paper = entry["paper"].get(name, {})
-            score = f"{found['value']:,.2f} ± {found['error']:,.2f}" if name == "ppl" else _percent(found)
-            lines.append(
+        title = (score.task, shots, f"{score.examples:,}")
+        cut = f"{score.truncated:,}" if score.truncated else ""
+        for name in (name for name in SHOWN if name in score.metrics):
+            paper = score.paper.get(name, {})
+            found.append(
                 (
-                    entry["task"] if place == 0 else "",
-                    str(entry["shots"]) if place == 0 else "",
-                    f"{entry['examples']:,}" if place == 0 else "",
+                    *title,
                     name,
-                    score,
-                    *(overlap_cells(entry, name) if known else ()),
-                    f"{100 * entry['chance']:.1f}" if name == "acc" and entry["chance"] else "",
+                    _shown(score.metrics[name], name),
+                    *(_overlap_cells(score, name) if known else ()),
+                    f"{100 * score.chance:.1f}" if name == "acc" and score.chance else "",
                     *(f"{paper[size]:g}" if paper else "" for size in ("Small", "175B")),
-                    f"{entry['truncated']:,}" if entry["truncated"] and place == 0 else "",
+                    cut,
                 )
             )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    left = {0, 3}
-
-    def row(line: Sequence[str]) -> str:
-        cells = (
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([row(header), "  ".join("─" * width for width in widths), *map(row, lines[1:])])
+            title, cut = ("", "", ""), ""
+    return found
 
 
-def overlap_cells(entry: dict[str, Any], metric: str) -> tuple[str, str, str]:
-    """Dirty questions, the score over the clean ones, and the relative difference; empty where it is not known."""
-    overlap = entry.get("contamination")
-    if not overlap:
+def table(scores: Sequence[TaskScore | GroupScore]) -> str:
+    """The rows as lines for a terminal."""
+    cells = rows(scores)
+    line = tuple("─" * max(map(len, column)) for column in zip(*cells, strict=True))
+    return "\n".join(aligned([cells[0], line, *cells[1:]], left=(0, 3)))
+
+
+def _shown(figure: Figure, name: str) -> str:
+    scale = 1 if name == "ppl" else 100
+    return f"{scale * figure.value:,.2f} ± {scale * figure.error:,.2f}"
+
+
+def _overlap_cells(score: TaskScore, metric: str) -> tuple[str, str, str]:
+    """Dirty questions, the score over the clean ones, and the relative difference; empty if not known."""
+    if not score.contamination:
         return "", "", ""
-    figure = overlap["metrics"][metric]
+    figure = score.contamination["metrics"][metric]
     clean, change = figure["clean"], figure["relative_difference"]
-    shown = "-" if clean is None else f"{clean:,.2f}" if metric == "ppl" else f"{100 * clean:.2f}"
-    return f"{overlap['dirty']:,}", shown, "-" if change is None else f"{100 * change:+.1f}%"
-
-
-def _percent(figure: dict[str, float]) -> str:
-    return f"{100 * figure['value']:.2f} ± {100 * figure['error']:.2f}"
+    shown = "-" if clean is None else f"{(1 if metric == 'ppl' else 100) * clean:,.2f}"
+    return f"{score.contamination['dirty']:,}", shown, "-" if change is None else f"{100 * change:+.1f}%"

@@ -1,18 +1,266 @@
-"""All tasks by name, and groups of them."""
+"""All tasks and groups by name. A new task is a function that makes an item of a row, and a line here.
+
+Rows of files and of the hub get the paper's prompts (App. G). Those with a field `split` are divided by it: train, dev and
+validation give the few-shot examples, test is scored. Without such rows, and without a file NAME_train, examples come from the
+scored rows themselves, never from the passage of the question.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Sequence
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from gpt3 import durable
+from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError
-from gpt3.evaluation.arithmetic import ARITHMETIC
-from gpt3.evaluation.file_tasks import FILE_TASKS, SUPERGLUE, TRANSLATION
-from gpt3.evaluation.items import Task
-from gpt3.evaluation.mmlu import MMLU
-from gpt3.evaluation.scrambling import SCRAMBLING
-from gpt3.evaluation.wiki_topic import WIKI_TOPIC
+from gpt3.evaluation import answer_rows, answers, choice_rows
+from gpt3.evaluation.answer_rows import Join
+from gpt3.evaluation.generated_tasks import ARITHMETIC, SCRAMBLING, WIKI_TOPIC
+from gpt3.evaluation.items import HubData, Item, Source, Split, Task
+from gpt3.evaluation.task_rows import locate, read_items
 
+Make = Callable[[dict[str, Any]], "Item | Sequence[Item]"]
+SHOT_SPLITS = ("train", "dev", "validation", "auxiliary_train")
+
+
+def _read(path: Path, make: Make, join: Join) -> tuple[list[Item], list[Item]]:
+    """Items of the scored rows, and of those for few-shot examples."""
+
+    def parted(row: dict[str, Any]) -> tuple[bool, list[Item]]:
+        made = make(row)
+        return row.get("split") in SHOT_SPLITS, [made] if isinstance(made, Item) else list(made)
+
+    rows = read_items(path, parted)
+    test, shots = ([item for part, items in rows if part == wanted for item in items] for wanted in (False, True))
+    return join(test), join(shots)
+
+
+def split_rows(
+    source: Source,
+    files: Sequence[str],
+    hub: HubData | None,
+    make: Make,
+    zero_shot: Make | None = None,
+    join: Join = list,
+    instruction: str = "",
+) -> Split:
+    """Read a task's rows; the arguments are those of `file_task`."""
+    path, more_shots, origin = locate(files, hub, source)
+    test, shots = _read(path, make, join)
+    if not test:
+        test, shots = shots, []
+    if not test:
+        raise InputError(f"{path} has no rows of this task.")
+    if more_shots is not None:
+        shots = [item for part in _read(more_shots, make, join) for item in part]
+    plain = None
+    if zero_shot is not None:
+        asked, others = _read(path, zero_shot, join)
+        plain = asked or others
+    if any(not item.rights for item in test):  # those are no few-shot examples
+        shots = [item for item in shots if item.rights]
+    elif not shots:
+        return Split(test, None, plain, instruction, origin)
+    elif shots[0].solved:  # one of each question
+        shots = list({item.demonstration: item for item in shots}.values())
+    return Split(test, shots, plain, instruction, origin)
+
+
+def file_task(
+    name: str,
+    summary: str,
+    make: Make,
+    hub: HubData | None,
+    paper: str | None,
+    shots: int,
+    *,
+    files: Sequence[str] = (),
+    zero_shot: Make | None = None,
+    join: Join = list,
+    instruction: str = "",
+    kind: Any = "choice",
+    lm_eval: Make | None = None,
+    **more: Any,
+) -> Task:
+    """A task with rows.
+
+    Args:
+        make: the item or items of a row.
+        hub: its dataset on the hub; None: it needs --data-dir.
+        paper: its name in Table H.1.
+        shots: the paper's K.
+        files: names its file may have, without endings. Default: its own name.
+        zero_shot: `make` for questions without few-shot examples, if different.
+        join: a change of all items of a file, such as putting earlier questions of a conversation before later ones.
+        instruction: before the first few-shot example.
+        lm_eval: `make` with lm-eval's prompts, for --style lm-eval.
+        more: other fields of `Task`.
+    """
+    files = files or (name,)
+    split = partial(
+        split_rows, files=files, hub=hub, make=make, zero_shot=zero_shot, join=join, instruction=instruction
+    )
+    theirs = None if lm_eval is None else partial(split_rows, files=files, hub=hub, make=lm_eval)
+    return Task(name, summary, kind, split, shots, paper=paper, hub=hub, lm_eval=theirs, **more)
+
+
+def _superglue(config: str, *fields: str) -> HubData:
+    return HubData("aps/super_glue", (*fields, "label"), config=config)
+
+
+TEXT: dict[str, Any] = {"kind": "text", "max_new_tokens": 24, "metrics": ("acc", "f1"), "measure": answers.squad}
+TALK: dict[str, Any] = {"kind": "text", "join": answer_rows.with_earlier, "metrics": ("f1", "acc")}
+ARC = ("question", "choices", "answerKey")
+UNCONDITIONAL: dict[str, Any] = {"chance": 0.25, "normalization": "unconditional", "answer_context": "Answer:"}
+RACE: dict[str, Any] = UNCONDITIONAL | {"answer_context": "A:", "join": answer_rows.with_earlier}
+HALF: dict[str, Any] = {"chance": 1 / 2}
+THIRD: dict[str, Any] = {"chance": 1 / 3}
+QUARTER: dict[str, Any] = {"chance": 1 / 4}
+
+# fmt: off
+FILE_TASKS = (
+    # completion and cloze
+    file_task("hellaswag", "scene completion", choice_rows.hellaswag,
+              HubData("Rowan/hellaswag", ("activity_label", "ctx", "ctx_a", "ctx_b", "endings", "label")),
+              "HellaSwag", 20, files=("hellaswag", "hellaswag_val"), lm_eval=choice_rows.lm_eval_hellaswag, **QUARTER),
+    file_task("storycloze", "story completion", choice_rows.storycloze, None, "StoryCloze", 70, **HALF),
+    *(file_task(name, "the last word of a passage", answer_rows.lambada_blank, hub, paper, 15, files=files,
+                zero_shot=answer_rows.lambada, instruction="Fill in blank:\n\n", kind="word", metrics=("acc", "ppl"),
+                lm_eval=answer_rows.lm_eval_lambada if name == "lambada" else None)
+      for name, paper, files, hub in (
+          ("lambada", "LAMBADA", ("lambada", "lambada_openai", "lambada_standard"),
+           HubData("EleutherAI/lambada_openai", ("text",), "test", None, "default")),
+          ("lambada_standard", None, ("lambada_standard",), HubData("cimec/lambada", ("text",), "test", "validation")),
+      )),
+    # questions from memory
+    file_task("triviaqa", "trivia, from memory", answer_rows.triviaqa,
+              HubData("mandarjoshi/trivia_qa", ("question", "answer"), config="rc.wikipedia.nocontext"),
+              "TriviaQA", 64, files=("triviaqa", "triviaqa_subset"), **TEXT),
+    file_task("nq", "search questions, from memory", answer_rows.open_question,
+              HubData("google-research-datasets/nq_open", ("question", "answer")), "NQs", 64, files=("nq", "nq_open"), **TEXT),
+    file_task("webqs", "questions about entities, from memory", answer_rows.open_question,
+              HubData("stanfordnlp/web_questions", ("question", "answers"), "test"), "WebQs", 64, **TEXT),
+    # pronouns
+    file_task("winograd", "pronoun resolution", choice_rows.winograd,
+              HubData("lighteval/winograd_wsc", ("text", "pronoun", "pronoun_loc", "options", "label"), "test", None, "wsc273"),
+              "Winograd", 7, **HALF),
+    file_task("winogrande", "pronoun resolution, adversarial", choice_rows.winogrande,
+              HubData("allenai/winogrande", ("sentence", "option1", "option2", "answer"), config="winogrande_xl"),
+              "Winogrande", 50, lm_eval=choice_rows.winogrande, **HALF),
+    # common sense and science
+    file_task("piqa", "physical common sense", choice_rows.piqa,
+              HubData("baber/piqa", ("goal", "sol1", "sol2", "label")), "PIQA", 50,
+              lm_eval=choice_rows.lm_eval_piqa, **HALF),
+    file_task("arc_easy", "school science, easy", choice_rows.arc,
+              HubData("allenai/ai2_arc", ARC, "test", config="ARC-Easy"), "ARC (Easy)", 50,
+              lm_eval=choice_rows.arc, **UNCONDITIONAL),
+    file_task("arc_challenge", "school science, hard", choice_rows.arc,
+              HubData("allenai/ai2_arc", ARC, "test", config="ARC-Challenge"), "ARC (Challenge)", 50,
+              lm_eval=choice_rows.arc, **UNCONDITIONAL),
+    file_task("openbookqa", "science facts", choice_rows.openbookqa,
+              HubData("allenai/openbookqa", ("question_stem", "choices", "answerKey"), "test", config="main"),
+              "OpenBookQA", 100, **UNCONDITIONAL),
+    # reading
+    *(file_task(f"race_{letter}", f"exams of {school} schools", answer_rows.race,
+                HubData("ehovy/race", ("example_id", "article", "question", "options", "answer"), "test", config=school),
+                f"RACE-{letter}", 10, **RACE)
+      for letter, school in (("h", "high"), ("m", "middle"))),
+    file_task("squad2", "answers in an article, or none", answer_rows.squad2,
+              HubData("rajpurkar/squad_v2", ("id", "title", "context", "question", "answers")),
+              "SQuADv2", 16, measure=answers.squad2, max_new_tokens=32, **TALK | {"metrics": ("acc", "f1")}),
+    file_task("coqa", "a conversation about a story", answer_rows.coqa,
+              HubData("EleutherAI/coqa", ("id", "story", "questions", "answers", "additional_answers")),
+              "CoQA", 5, measure=answers.coqa, max_new_tokens=32, **TALK),
+    file_task("drop", "arithmetic and dates in a passage", answer_rows.drop,
+              HubData("EleutherAI/drop", ("query_id", "passage", "question", "answer", "validated_answers")),
+              "DROP", 20, **TEXT | {"metrics": ("f1", "acc"), "measure": answers.drop}),
+    file_task("quac", "a conversation about an article", answer_rows.quac,
+              HubData("allenai/quac", ("dialogue_id", "wikipedia_page_title", "section_title", "context", "questions", "answers",
+                                       "orig_answers"), revision="refs/convert/parquet"),  # its main branch is a script
+              "QuAC", 5, measure=answers.quac, max_new_tokens=48, **TALK),
+    # SuperGLUE
+    file_task("boolq", "yes or no, after a passage", choice_rows.boolq,
+              HubData("google/boolq", ("passage", "question", "answer")), "BoolQ", 32, **HALF),
+    file_task("copa", "cause or effect", choice_rows.copa,
+              _superglue("copa", "premise", "choice1", "choice2", "question"), "COPA", 32, **HALF),
+    file_task("rte", "entailed or not", choice_rows.rte, _superglue("rte", "premise", "hypothesis"), "RTE", 32, **HALF),
+    file_task("cb", "entailed, denied or neither", choice_rows.cb, _superglue("cb", "premise", "hypothesis"), "CB", 32,
+              whole={"f1": answers.macro_f1}, metrics=("acc", "f1"), **THIRD),
+    file_task("wic", "a word in the same sense or not", choice_rows.wic,
+              _superglue("wic", "word", "sentence1", "sentence2"), "WiC", 32, **HALF),
+    file_task("wsc", "the noun that a pronoun refers to", answer_rows.wsc,
+              _superglue("wsc.fixed", "text", "span1_text", "span2_text", "span2_index"), "WSC", 32,
+              kind="text", measure=answers.wsc, max_new_tokens=12, fixed_draw=True, instruction=answer_rows.WSC_INSTRUCTION),
+    file_task("multirc", "each of several answers, true or false", answer_rows.multirc,
+              _superglue("multirc", "paragraph", "question", "answer", "idx"), "MultiRC", 32, join=answer_rows.with_answers,
+              whole={"acc": answers.multirc_acc, "f1a": answers.multirc_f1a}, metrics=("acc", "f1a"), fixed_draw=True,
+              instruction="READING COMPREHENSION ANSWER KEY\n\n"),
+    file_task("record", "the entity that fits a gap", answer_rows.record,
+              HubData("aps/super_glue", ("passage", "query", "entities", "answers"), config="record"),
+              "ReCoRD", 32, measure=answers.record, metrics=("acc", "f1")),
+    *(file_task(f"anli_r{n}", "adversarial entailment", choice_rows.anli(n),
+                HubData("facebook/anli", ("premise", "hypothesis", "label"), f"test_r{n}", f"train_r{n}"),
+                f"ANLI R{n}", 50, **THIRD)
+      for n in (1, 2, 3)),
+    # translation
+    *(file_task(f"wmt{year}_{source}_{target}", f"{answer_rows.LANGUAGES[source]} to {answer_rows.LANGUAGES[target]}",
+                answer_rows.translation(source, target, asked=False),
+                HubData(f"wmt/wmt{year}", ("translation",), "test", "validation", pair),
+                f"{source.title()}-{target.title()} {year}", 64,
+                files=(f"wmt{year}_{source}_{target}", f"wmt{year}_{target}_{source}"),
+                zero_shot=answer_rows.translation(source, target, asked=True), kind="text", whole={"bleu": answers.bleu},
+                metrics=("bleu",), max_new_tokens=200, separator="\n")
+      for year, pair in ((14, "fr-en"), (16, "de-en"), (16, "ro-en"))
+      for source, target in (pair.split("-"), reversed(pair.split("-")))),
+)
+# fmt: on
+
+SUBJECTS = re.findall(
+    r"\w+",
+    """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
+    college_computer_science college_mathematics college_medicine college_physics computer_security conceptual_physics
+    econometrics electrical_engineering elementary_mathematics formal_logic global_facts high_school_biology
+    high_school_chemistry high_school_computer_science high_school_european_history high_school_geography
+    high_school_government_and_politics high_school_macroeconomics high_school_mathematics high_school_microeconomics
+    high_school_physics high_school_psychology high_school_statistics high_school_us_history high_school_world_history
+    human_aging human_sexuality international_law jurisprudence logical_fallacies machine_learning management marketing
+    medical_genetics miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory professional_accounting
+    professional_law professional_medicine professional_psychology public_relations security_studies sociology
+    us_foreign_policy virology world_religions""",
+)
+
+
+def _mmlu(subject: str) -> Task:
+    """A subject of MMLU (Hendrycks et al. 2021), in its authors' format; examples are drawn from its own five dev rows."""
+
+    def make(row: dict[str, Any]) -> list[Item]:
+        own = row["subject"] == subject and row.get("split", "test") in ("dev", "test")
+        return [choice_rows.mmlu(row)] if own else []
+
+    about = subject.replace("_", " ")
+    instruction = f"The following are multiple choice questions (with answers) about {about}.\n\n"
+    hub = HubData("cais/mmlu", ("subject", "question", "choices", "answer"), "test", "dev", "all")
+    return file_task(
+        f"mmlu_{subject}",
+        f"MMLU, {about}",
+        make,
+        hub,
+        None,
+        5,
+        files=("mmlu",),
+        instruction=instruction,
+        normalization="sum",
+        **QUARTER,
+    )
+
+
+MMLU = tuple(map(_mmlu, SUBJECTS))
 TASKS: dict[str, Task] = {task.name: task for task in (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC, *FILE_TASKS, *MMLU)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "arithmetic": tuple(task.name for task in ARITHMETIC),
@@ -21,8 +269,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "mmlu": tuple(task.name for task in MMLU),
     "anli": ("anli_r1", "anli_r2", "anli_r3"),
     "race": ("race_h", "race_m"),
-    "superglue": tuple(task.name for task in SUPERGLUE),
-    "translation": tuple(task.name for task in TRANSLATION),
+    "superglue": ("boolq", "copa", "rte", "cb", "wic", "wsc", "multirc", "record"),
+    "translation": tuple(task.name for task in FILE_TASKS if "bleu" in task.whole),
     "paper": tuple(task.name for task in (*FILE_TASKS, *ARITHMETIC, *SCRAMBLING) if task.paper),
 }
 
@@ -31,7 +279,7 @@ def select(names: Sequence[str]) -> list[Task]:
     """Tasks of these names and groups, each once, in the order given.
 
     Raises:
-        InputError: unknown names, with those that are near.
+        InputError: unknown names, with similar ones.
     """
     found: dict[str, Task] = {}
     faults = []
@@ -42,8 +290,93 @@ def select(names: Sequence[str]) -> list[Task]:
             found.update((member, TASKS[member]) for member in GROUPS[name])
         else:
             near = difflib.get_close_matches(name, [*TASKS, *GROUPS], n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else "`gpt3 eval --list-tasks` shows them all"
+            hint = f"did you mean {' or '.join(near)}?" if near else "`gpt3 eval --list-tasks` shows them all."
             faults.append(f"--tasks: no task {name}; {hint}")
     if faults:
         raise InputError("; ".join(faults))
     return list(found.values())
+
+
+def listing() -> str:
+    """All tasks: name, kind, the paper's K, what is asked, and the dataset on the hub."""
+    width = max(map(len, TASKS))
+    lines = [f"{'task':<{width}}  kind    K    asks"]
+    for task in TASKS.values():
+        if task.name not in GROUPS["mmlu"]:
+            place = f" ({task.hub.repository})" if task.hub is not None else ""
+            lines.append(f"{task.name:<{width}}  {task.kind:<7} {task.shots:<4} {task.summary}{place}")
+    lines += ["", "groups:"]
+    for name, members in GROUPS.items():
+        more = ", …" if len(members) > 4 else ""
+        lines.append(f"{name:<{width}}  {len(members)} tasks: {', '.join(members[:4])}{more}")
+    return "\n".join(lines)
+
+
+def in_lm_eval_style(tasks: Sequence[Task]) -> list[Task]:
+    """The same tasks with lm-eval's prompts and its two accuracies, for figures to compare with published ones.
+
+    `acc` compares whole log-probabilities, `acc_norm` divides them by the characters of the option (lm-eval 0.4.13).
+
+    Raises:
+        InputError: naming all that have no such form here.
+    """
+    strange = [task.name for task in tasks if task.lm_eval is None]
+    if strange:
+        known = ", ".join(name for name, task in TASKS.items() if task.lm_eval is not None)
+        raise InputError(
+            f"--style lm-eval has no {', '.join(strange)}; it has {known}. lm-eval itself runs any of its tasks on our "
+            "engine, see docs/evaluation.md."
+        )
+    found = []
+    for task in tasks:
+        normed = task.kind == "choice" and task.name != "winogrande"  # whose completions are all the same
+        changes: dict[str, Any] = {"split": task.lm_eval, "metrics": ("acc", "acc_norm") if normed else task.metrics}
+        changes |= {"normalization": "sum", "answer_context": "", "separator": "\n\n"}
+        found.append(dataclasses.replace(task, **changes))
+    return found
+
+
+# ---- definitions for lm-eval
+
+SIGNS = {"+": "a", "-": "s", "x": "m"}
+"""Addition, subtraction and multiplication in the names of lm-eval's own arithmetic tasks."""
+AVERAGES = {"translation": "bleu"} | dict.fromkeys(
+    ("arithmetic", "scrambling", "mmlu", "anli", "race", "superglue"), "acc"
+)
+"""The figure to average over a group's tasks; the other groups are lists. MMLU's mean is that of all its questions."""
+
+
+def lm_eval_name(name: str) -> str:
+    """A task's or group's name in lm-eval: arithmetic-2d+ is gpt3_arithmetic_2da."""
+    name = re.sub(r"(?<=\dd)[-+x]$", lambda sign: SIGNS[sign[0]], name)
+    return f"gpt3_{name.replace('-', '_')}"
+
+
+def lm_eval_definitions() -> dict[str, str]:
+    """YAML files by path: one per task, which names `lm_eval_task.PaperTask`, and one per group."""
+    files = {}
+    for name in TASKS:
+        folder = "mmlu/" if name in GROUPS["mmlu"] else ""
+        files[f"{folder}{lm_eval_name(name)}.yaml"] = (
+            f"task: {lm_eval_name(name)}\ngpt3_task: {name}\nclass: !function gpt3.evaluation.lm_eval_task.PaperTask\n"
+        )
+    for name, members in GROUPS.items():
+        text = f"group: {lm_eval_name(name)}\ntask:\n" + "".join(f"  - {lm_eval_name(member)}\n" for member in members)
+        if name in AVERAGES:
+            weighted = str(name == "mmlu").lower()
+            text += f"aggregate_metric_list:\n  - metric: {AVERAGES[name]}\n    weight_by_size: {weighted}\n"
+        files[f"groups/{lm_eval_name(name)}.yaml"] = text
+    return files
+
+
+def write_lm_eval_definitions() -> Path:
+    """The folder of the definitions in the user's cache, for lm-eval's --include_path; written if it is not there yet."""
+    files = lm_eval_definitions()
+    digest = hashlib.sha256(repr(files).encode()).hexdigest()[:8]
+    folder = cache_folder() / f"lm-eval-tasks-{digest}"
+    if not folder.is_dir():
+        with durable.replacing(folder) as temporary:
+            for name, text in files.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).write_text(text, encoding="utf-8", newline="\n")
+    return folder

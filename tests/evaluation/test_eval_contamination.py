@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gpt3.cli import main as cli
-from gpt3.evaluation.results import record
-from gpt3.evaluation.scores import Result
+from gpt3.evaluation.items import Result
+from gpt3.evaluation.results import task_score
 from gpt3.evaluation.tasks import TASKS
 
 STORY = "the old lamp by the harbour wall was lit every evening by a woman who knew"
@@ -101,16 +101,16 @@ def test_data_that_is_gone_is_said_and_the_scores_stand(run, capsys):
 def test_what_is_not_defined_is_none():
     results = [Result(n, str(n), {"acc": acc}) for n, acc in enumerate((0.0, 0.0, 1.0))]
     task = TASKS["piqa"]
-    none_right = record(task, 0, results[:2], [True, False])["contamination"]["metrics"]["acc"]
+    none_right = task_score(task, 0, results[:2], [True, False]).contamination["metrics"]["acc"]
     assert none_right == {"all": 0.0, "clean": 0.0, "relative_difference": None}
-    none_clean = record(task, 0, results, [False] * 3)["contamination"]["metrics"]["acc"]
+    none_clean = task_score(task, 0, results, [False] * 3).contamination["metrics"]["acc"]
     assert none_clean == {"all": pytest.approx(1 / 3), "clean": None, "relative_difference": None}
-    assert record(task, 0, results)["contamination"] is None
+    assert task_score(task, 0, results).contamination is None
 
 
 def test_lambadas_figures_each_have_their_difference():
     results = [Result(n, str(n), {"acc": float(n > 0), "nll": float(n)}) for n in range(3)]
-    found = record(TASKS["lambada"], 0, results, [True, True, False])["contamination"]["metrics"]
+    found = task_score(TASKS["lambada"], 0, results, [True, True, False]).contamination["metrics"]
     assert found["acc"]["clean"] == 0.5
     assert found["ppl"]["clean"] == pytest.approx(2.718281828459045**0.5)
     assert found["acc"]["relative_difference"] == pytest.approx((1 / 2 - 2 / 3) / (2 / 3))

@@ -1,0 +1,298 @@
+"""The evaluation of models on tasks: questions, answers and results, into a folder.
+
+results.json        all figures
+report.html         the same drawn
+examples/TASK-K.jsonl   a JSON object for each question; an interrupted evaluation resumes from them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt3.durable import write_text
+from gpt3.errors import InputError
+from gpt3.evaluation.items import Result, Source, Split, Task
+from gpt3.evaluation.options import EvalOptions
+from gpt3.evaluation.page import page
+from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, most_shots, questions, with_room
+from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_score, task_score
+from gpt3.evaluation.scores import score
+from gpt3.evaluation.tasks import GROUPS, in_lm_eval_style, select
+from gpt3.inference.continuations import continuation_logprobs
+from gpt3.inference.language_model import LanguageModel, load
+from gpt3.model_folder.locate import locate
+from gpt3.progress import Progress, say
+from gpt3.version import __version__
+from gpt3.work_folder import differences, locked_folder
+
+TOLD_FAULTS = 3
+"""Tasks whose errors are shown in full; of more, the names."""
+
+Verdicts = Mapping[str, Sequence[bool]]
+"""By task: whether each question is absent from the training text."""
+Overlap = Callable[[str, str, Mapping[str, tuple[Task, Split]], Path], Verdicts]
+"""Looks for questions in a model's training text: its folder, --contamination, tasks, and where to write what was found."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A task with a number of few-shot examples."""
+
+    task: Task
+    split: Split
+    shots: int
+    asked: list[Question]
+    most: bool = False
+    """The paper's K was requested: as many as fit, if it does not."""
+
+
+def evaluate(options: EvalOptions, overlap: Overlap | None = None) -> list[Evaluation]:
+    """Score models on tasks, as ``gpt3 eval`` does, and write the results.
+
+    Args:
+        overlap: looks for the questions in the training text (`gpt3.contamination.overlap.measure_overlap`). None: they are
+            not looked for.
+
+    Returns:
+        One result per model. Printed, it is the table; ``results`` has the figures of each task.
+
+    Raises:
+        InputError: unknown tasks, missing or bad data, too many few-shot examples, no model.
+        KeyboardInterrupt: passed on; the same command resumes.
+    """
+    return list(evaluate_each(options, overlap))
+
+
+def evaluate_each(options: EvalOptions, overlap: Overlap | None = None) -> Iterator[Evaluation]:
+    """As `evaluate`: each model's results as soon as they are known."""
+    parts = prepare(options)  # before the model, whose loading takes seconds
+    places = [locate(name) for name in (options.model or (None,))]
+    found = []
+    for place in places:
+        if not options.model or len(places) > 1:
+            say(f"model: {place}")
+        model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
+        out = folder_of(options, str(place), several=len(places) > 1)
+        fitting = fit(model, parts, options)
+        with locked_folder(out):
+            tasks = {part.task.name: (part.task, part.split) for part in fitting}
+            clean = overlap(str(place), options.contamination, tasks, out / "contamination") if overlap else {}
+            found.append(_evaluate(model, str(place), fitting, options, out, clean))
+        yield found[-1]
+        say(f"results: {out / 'results.json'}")
+    if len(found) > 1:
+        report = Path(options.out or "eval") / "report.html"
+        write_text(report, page(found))
+        say(f"report of all models: {report}")
+
+
+def prepare(options: EvalOptions) -> list[Part]:
+    """Every task's questions.
+
+    Raises:
+        InputError: all tasks whose data is missing or bad, in one message.
+    """
+    source = Source(options.data_dir, options.format, options.seed)
+    parts: list[Part] = []
+    faults: dict[str, str] = {}  # by message: the missing file of several tasks is named once
+    if options.data_dir is not None and not Path(options.data_dir).is_dir():
+        raise InputError(f"--data-dir {options.data_dir} is not a folder. Give the folder with the tasks' files.")
+    tasks = select(options.task_names)
+    if options.style == "lm-eval":
+        tasks = in_lm_eval_style(tasks)
+    for task in tasks:
+        try:
+            split = task.split(source)
+            for count in options.shot_counts:
+                shots = min(task.shots, most_shots(split)) if count is None else count
+                asked = questions(task, split, shots, options.seed, options.limit)
+                parts.append(Part(task, split, shots, asked, most=count is None))
+        except InputError as error:
+            faults.setdefault(str(error), task.name)
+    if faults:
+        told, others = [*faults][:TOLD_FAULTS], [*faults.values()][TOLD_FAULTS:]
+        raise InputError("; ".join([*told, f"and {len(others)} more: {', '.join(others)}"] if others else told))
+    return parts
+
+
+def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> list[Part]:
+    """The parts for this model: K reduced to what fits and to the available examples, none twice.
+
+    Raises:
+        InputError: an explicit number that does not fit.
+    """
+    found: dict[tuple[str, int], Part] = {}
+    smaller: list[str] = []
+    fewer: list[str] = []
+    for part in parts:
+        part = dataclasses.replace(part, task=with_room(model, part.task, part.split))
+        if not part.most:
+            check_fit(model, part.task, part.asked)
+        elif (fits := fitting_shots(model, part.task, part.asked)) < part.shots:
+            smaller.append(f"{part.task.name} {fits} of {part.task.shots}")
+            asked = questions(part.task, part.split, fits, options.seed, options.limit)
+            part = Part(part.task, part.split, fits, asked, most=True)
+        elif part.shots < part.task.shots:
+            fewer.append(f"{part.task.name} {part.shots} of {part.task.shots}")
+        found.setdefault((part.task.name, part.shots), part)
+    if smaller:
+        say(f"K reduced to fit {model.engine.context:,} positions: {', '.join(smaller)}")
+    if fewer:
+        say(f"K reduced to the available examples: {', '.join(fewer)}")
+    return list(found.values())
+
+
+def _evaluate(
+    model: LanguageModel, name: str, parts: list[Part], options: EvalOptions, out: Path, clean: Verdicts
+) -> Evaluation:
+    """Score all parts and write `out`."""
+    entries = []
+    model_hash = fingerprint(model)
+    with Progress("eval", sum(len(part.asked) for part in parts), "examples") as progress:
+        for part in parts:
+            header = {
+                "model": name,
+                "model_hash": model_hash,
+                "task": part.task.name,
+                "shots": part.shots,
+                "seed": options.seed,
+                "format": options.format,
+                "style": options.style,
+                "dtype": options.dtype,
+                "quantize": options.quantize,
+                "questions": digest(part.asked),
+            }
+            path = out / "examples" / f"{part.task.name}-{part.shots}.jsonl"
+            results = _answers(path, header, model, part, options.batch, progress)
+            known = clean.get(part.task.name)
+            entries.append(task_score(part.task, part.shots, results, known, part.split.origin))
+    found = Evaluation(
+        name,
+        model_hash,
+        parameters(model),
+        __version__,
+        options.seed,
+        options.format,
+        options.style,
+        options.limit,
+        [*entries, *_groups(options, parts, entries)],
+    )
+    write_text(out / "report.html", page([found]))
+    write_text(out / "results.json", json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    return found
+
+
+def _answers(
+    path: Path, header: dict[str, Any], model: LanguageModel, part: Part, batch: int, progress: Progress
+) -> list[Result]:
+    """Results of all questions: those in the file from an interrupted evaluation, and the others, added as they are known.
+
+    The first line of the file is `header`, which decides the scores. A file with another one is started again.
+    """
+    results, kept = _resumed(path, header)
+    progress.start += len(results)
+    progress.update(progress.done + len(results))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise InputError(f"--out {path} cannot be written ({error.strerror}). Choose another folder.") from None
+    with open(path, "r+b") as file:
+        file.truncate(kept)
+        file.seek(kept)
+        if not kept:
+            file.write(_line(header))
+        for result in score(model, part.task, part.asked[len(results) :], batch=batch):
+            results.append(result)
+            file.write(_line(dataclasses.asdict(result)))
+            file.flush()
+            progress.advance(1, f"{part.task.name} K={part.shots}")
+        file.flush()
+        os.fsync(file.fileno())
+    return results
+
+
+def _resumed(path: Path, header: dict[str, Any]) -> tuple[list[Result], int]:
+    """The results in a file of the same header, and the bytes of the file to keep."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    before = _parsed(lines[0]) if lines else None
+    if before is None or before != header:
+        if before is not None:
+            say(f"{path} is of another evaluation and starts again: {'; '.join(differences(before, header))}")
+        return [], 0
+    results, kept = [], len(lines[0])
+    for number, line in enumerate(lines[1:]):
+        values = _parsed(line)
+        if not line.endswith(b"\n") or values is None or values.get("number") != number:
+            break  # half a line, left by a kill
+        results.append(Result(**values))
+        kept += len(line)
+    return results, kept
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, ensure_ascii=False).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _groups(options: EvalOptions, parts: Sequence[Part], scores: Sequence[TaskScore]) -> list[GroupScore]:
+    """Averages of the groups that were requested by name, for each of --shots (K by each task's own)."""
+    found = []
+    for name in options.task_names:
+        for count in options.shot_counts if len(GROUPS.get(name, ())) > 1 else ():
+            members = [
+                score
+                for part, score in zip(parts, scores, strict=True)
+                if part.task.name in GROUPS[name]
+                and "acc" in score.metrics
+                and (part.most if count is None else part.shots == count)
+            ]
+            shots = {score.shots for score in members}
+            if members:
+                found.append(group_score(name, shots.pop() if len(shots) == 1 else None, members))
+    return found
+
+
+def folder_of(options: EvalOptions, place: str, several: bool) -> Path:
+    """The folder of a model's results."""
+    path = Path(place)
+    name = path.parent.name if path.name in ("model", "adapter") and path.parent.name else path.name
+    if options.out is None:
+        return Path("eval", name)
+    return Path(options.out, name) if several else Path(options.out)
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """A hash of how likely a model finds a fixed text: it distinguishes models that were in one place."""
+    ids = [*range(min(17, model.engine.vocabulary))]
+    [found] = continuation_logprobs(model.engine, ids[:1], [ids[1 : model.engine.context]])
+    return hashlib.sha256(repr([round(value, 3) for value in found.logprobs]).encode()).hexdigest()[:16]
+
+
+def parameters(model: LanguageModel) -> int:
+    """Parameters of the model, a tied head counted once; computed from its shape alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return int(AutoModelForCausalLM.from_config(model.config).num_parameters())
+
+
+def digest(asked: list[Question]) -> str:
+    """A hash of the first questions, so that other data starts again."""
+    text = json.dumps([(question.context, question.item.completions) for question in asked[:50]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
