@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpt3.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from gpt3.api import evaluate as evaluate
     from gpt3.api import finetune as finetune
     from gpt3.api import serve as serve
     from gpt3.api import train as train
@@ -26,6 +27,7 @@ _HOMES = {
     "GPT3Config": "gpt3.model",
     "GPT3ForCausalLM": "gpt3.model",
     "GPT3Model": "gpt3.model",
+    "evaluate": "gpt3.api",
     "finetune": "gpt3.api",
     "LanguageModel": "gpt3.inference.language_model",
     "generate": "gpt3.inference.language_model",

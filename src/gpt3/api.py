@@ -12,11 +12,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from gpt3.evaluation.options import EvalOptions
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.serving.options import ServeOptions
 from gpt3.training.options import TrainOptions
 
 if TYPE_CHECKING:
+    from gpt3.evaluation.results import Evaluation
     from gpt3.finetuning.tuning import FinetuneResult
     from gpt3.training.loop import Evaluator
     from gpt3.training.run import RunResult
@@ -54,6 +56,15 @@ def train(options: TrainOptions, evaluators: Sequence[Evaluator] = ()) -> RunRes
     from gpt3.training.run import train as run
 
     return run(options, evaluators=evaluators)
+
+
+@_with_options_of(EvalOptions)
+def evaluate(options: EvalOptions) -> list[Evaluation]:
+    """Score models on tasks, as ``gpt3 eval`` does; one result per model, whose repr is the table."""
+    from gpt3.contamination.overlap import measure_overlap
+    from gpt3.evaluation.runner import evaluate as run
+
+    return run(options, measure_overlap)
 
 
 @_with_options_of(FinetuneOptions)

@@ -30,6 +30,16 @@ def test_the_commands(folder, tmp_path):
     assert (tmp_path / "scrambles" / "results.json").is_file()
 
 
+def test_the_python_example(folder, tmp_path, monkeypatch, capsys):
+    shutil.copytree(folder, tmp_path / "runs" / "demo" / "model")
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)[0]
+    exec(compile(code, str(PAGE), "exec"), {})
+    shown = capsys.readouterr().out
+    assert re.search(r"^arithmetic-2d\+ +1 +20 +acc ", shown, flags=re.M)  # the table
+    assert re.search(r"^arithmetic-2d\+ 1 [01]\.\d+$", shown, flags=re.M)
+
+
 def test_every_option_is_on_the_page():
     from gpt3.evaluation.options import EvalOptions
 

@@ -26,11 +26,11 @@ def colors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The page's task, registered."""
     text = PAGE.read_text(encoding="utf-8")
     (function,) = re.findall(r"^```python\n(def colors.*?)^```", text, flags=re.M | re.S)
-    (line,) = re.findall(r"^```python\n( +file_task\(.*?)^```", text, flags=re.M | re.S)
+    (entry,) = re.findall(r"^```python\n(file_task\(.*?)^```", text, flags=re.M | re.S)
     names = dict(vars(choice_rows))
     exec(compile(function, str(PAGE), "exec"), names)
     monkeypatch.setattr(choice_rows, "colors", names["colors"], raising=False)
-    (task,) = eval(f"({line})", dict(vars(tasks)))
+    task = eval(entry, dict(vars(tasks)))
     monkeypatch.setitem(tasks.TASKS, task.name, task)
     monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
 

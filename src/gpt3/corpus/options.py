@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Literal
 from gpt3.corpus.sources import known_sources
 from gpt3.errors import InputError
 from gpt3.options import Options, option
+from gpt3.threads import usable_cores
 
 KEYS = 1 << 64
 """A document's key is a 64-bit hash of its text, see `gpt3.corpus.segments.document_key`; folds are equal ranges of keys."""
@@ -57,9 +57,7 @@ class PrepareOptions(Options):
 
     def worker_count(self) -> int:
         """`workers`, or the cores this process may use."""
-        if self.workers is not None:
-            return self.workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores() if self.workers is None else self.workers
 
 
 def parse_fold(text: str) -> tuple[int, int]:
