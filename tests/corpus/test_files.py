@@ -12,7 +12,7 @@ from gpt3.corpus import formats
 from gpt3.corpus.compression import RATIOS, open_stream
 from gpt3.corpus.files import open_files
 from gpt3.corpus.records import KNOWN, format_of
-from gpt3.corpus.sources import open_sources
+from gpt3.corpus.sources import SOURCES, open_sources
 
 
 @pytest.fixture
@@ -96,6 +96,13 @@ def test_the_fingerprint_changes_with_the_files(tmp_path):
 def test_a_file_with_a_hash_in_its_name(tmp_path):
     (tmp_path / "a#b.txt").write_text("one", encoding="utf-8")
     assert read(open_files(str(tmp_path / "a#b.txt"))) == ["one"]
+
+
+def test_the_page_has_a_row_for_every_source():
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
+    for name, kind in SOURCES.items():
+        assert kind.form.startswith(name)
+        assert f"| `{kind.form}` | {kind.summary} |\n" in page
 
 
 def test_all_known_suffixes_are_told():

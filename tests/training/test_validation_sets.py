@@ -34,7 +34,7 @@ def test_sets_are_prepared_whole_and_shard_folders_taken_as_they_are(tiny, shard
     backend = shards.tokenizer().backend_tokenizer
     assert [backend.decode(ids.tolist()) for ids in documents(sets["mine"])] == texts
     assert (sets["own-run"].name, len(sets["own-run"])) == ("validation", len(shards.split("validation")))
-    folder = sets["mine"].folder  # prepared with nothing held out: its train split is what is scored
+    folder = sets["mine"].shards[0][0]  # prepared with nothing held out: its train split is what is scored
     again = val_sets([f"again={folder}"], shards)["again"]
     assert (again.name, len(again)) == ("train", len(sets["mine"]))
 

@@ -1,10 +1,10 @@
 """Benchmark text removed from training text (Brown et al. 2020, App. C).
 
-Where a 13-gram of a benchmark stands in a document, it is cut out with 200 characters on each side; the document falls into
-pieces. Pieces under 200 characters are dropped, and a document that falls into more than 10 pieces is dropped whole. A 13-gram
-that more than 10 documents hold is a common phrase and stays.
+A 13-gram of a benchmark is cut out of a document with 200 characters on each side, which splits the document into pieces.
+Pieces under 200 characters are dropped, and a document of more than 10 pieces is dropped whole. A 13-gram that more than 10
+documents hold is a common phrase and stays.
 
-The paper says "a 200 character window around it" and not whether that is 200 in all; 200 on each side removes the more.
+The paper says "a 200 character window around it" and not whether that is 200 in all; 200 on each side removes more.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def cut_out(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
 
 
 def prepare_folder(folder: Path, index: NgramIndex, parts: Sequence[Part], workers: int) -> None:
-    """Lay in `folder` what `CleanPart`s need: the index, and which grams are in more than `MOST_DOCUMENTS` of the documents.
+    """Write to `folder` what `CleanPart`s need: the index, and which grams are in more than `MOST_DOCUMENTS` of the documents.
 
     Reads all parts once. A folder that is complete is left as it is.
 

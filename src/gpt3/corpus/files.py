@@ -208,7 +208,7 @@ def _find_cuts(file: File, part_bytes: int) -> list[int]:
     with open_stream(file.path) as stream:
         for index in range(1, count):
             even = file.size * index // count
-            if cuts and even <= cuts[-1]:  # within a long line that the last cut passed over
+            if cuts and even <= cuts[-1]:  # within a long line that the last cut left whole
                 continue
             stream.seek(even - 1)  # a line may end just there
             cut = find(stream, even - 1)

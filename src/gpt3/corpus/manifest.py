@@ -81,7 +81,7 @@ class Manifest:
     end_of_text: int
     """The id that ends every document."""
     tokenizer_sha256: str
-    """`gpt3.tokenizer.loading.tokenizer_hash` of the tokenizer saved beside the shards."""
+    """`gpt3.tokenizer.loading.tokenizer_hash` of the tokenizer in the folder."""
     validation_fraction: float
     """The requested share of validation documents."""
     validation_below: str
@@ -104,7 +104,7 @@ class Manifest:
 
 
 def is_shard_folder(name: str | Path) -> bool:
-    """Whether `name` is a folder with a manifest; reading it tells whether it is a good one."""
+    """Whether `name` is a folder with a manifest; `read_manifest` checks it."""
     return (Path(name).expanduser() / FILE_NAME).is_file()
 
 

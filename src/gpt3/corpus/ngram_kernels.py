@@ -96,7 +96,7 @@ def fill(unique, bits, keys, values) -> None:
 
 @njit(cache=True, nogil=True)
 def same(points, starts, stops, first, size, blob, place) -> bool:
-    """Whether the `size` words from word `first` on are those that stand in `blob` at `place`, one space between."""
+    """Whether the `size` words from word `first` on are those in `blob` at `place`, one space between."""
     p = place
     for w in range(first, first + size):
         for i in range(starts[w], stops[w]):

@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 TABLE_SIZE = 0x20000
 """Unicode has no punctuation, symbol or white space from here on."""
 BITS_PER_GRAM = 16
-"""Of the filter that spares most words a look into the table: one in sixteen passes by chance."""
+"""Of the filter that spares most words a look-up in the table: one in sixteen passes by chance."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -63,9 +63,9 @@ class NgramIndex:
     seed: int
     """Of the hashes."""
     points: Array
-    """uint32: the texts' words, one space between, texts one after the other."""
+    """uint32: the texts' words with one space between, texts one after the other."""
     place: Array
-    """(grams,) int64: where in `points` each gram first stands."""
+    """(grams,) int64: where in `points` each gram first begins."""
     size: Array
     """(grams,) int64: its words."""
     offsets: Array
@@ -115,10 +115,10 @@ class NgramIndex:
         return found
 
     def find(self, text: str) -> tuple[Array, Array, Array]:
-        """All places in `text` where a gram of the index stands.
+        """All places in `text` where a gram of the index occurs.
 
         Returns:
-            (hits,) each, int64: the gram's number; its first character in `text`; the character behind its last.
+            (hits,) each, int64: the gram's number; its first character in `text`; the character after its last.
         """
         from gpt3.corpus.ngram_kernels import cut_words, look_up
 
@@ -216,7 +216,7 @@ class Sighting:
     document: str
     """The first of them: the part's name, "#", the document's number in the part from 0."""
     text: str
-    """As it stands there."""
+    """The passage in that document."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Found:
 
 
 def scan_part(index: NgramIndex, part: Part, report: Report) -> Found:
-    """Read one part from beginning to end; `report` is told the bytes done now and then."""
+    """Read one part from beginning to end; `report` gets the bytes done now and then."""
     seen: dict[int, list[int | str]] = {}
     documents = total = pending = 0
     for text in part.read():
@@ -261,7 +261,7 @@ def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: 
     """Read all parts once.
 
     Args:
-        folder: an empty one, where the index is laid for the processes to share, unless it lies there.
+        folder: an empty one, where the index is saved for the processes to share, unless it is there.
         workers: processes, at most.
         label: what the progress is called.
 

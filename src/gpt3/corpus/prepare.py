@@ -1,4 +1,4 @@
-"""Sources to a shard folder: what is asked for, what is there already, what is left to do. Also the cache of shard folders."""
+"""Sources to a shard folder, resuming work that was interrupted; and the cache of shard folders."""
 
 from __future__ import annotations
 

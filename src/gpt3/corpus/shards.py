@@ -1,7 +1,7 @@
 """Token shards on disk: the writer that makes them and the folder that reads them through memory maps.
 
 A shard folder holds, for each split, ``train-00000.bin``, ``train-00001.bin`` …: token ids one after the other,
-little-endian uint16 (uint32 above 65,536 ids), every document followed by end-of-text. Beside each lies an index,
+little-endian uint16 (uint32 above 65,536 ids), every document followed by end-of-text. Each has an index,
 ``train-00000.idx``: little-endian uint64, the end of every document in tokens from the shard's start. ``tokenizer/``
 is the tokenizer that made the ids, ``manifest.json`` counts and hashes it all.
 """

@@ -23,17 +23,17 @@ SYNTHETIC = re.compile(
     r"(arithmetic|cycle_letters|mid_word_[12]|anagrams|random_insertion|reversed_words|sum_of_digits"
     r"|(single|one|two|three|four|five|six)_digit)"
 )
-"""Names of generated tasks begin so: their examples are short by design."""
+"""Names of generated tasks begin like this: their examples are short by design."""
 
 
 @dataclass(frozen=True)
 class TaskExample:
-    """One example of a benchmark. Tasks from elsewhere are plugged in by making these (see `measure` in gpt3.evaluation)."""
+    """One example of a benchmark. Other tasks are measured by making these (see `gpt3.contamination.scan.measure`)."""
 
     task: str
     """The task's name."""
     id: str
-    """Its name in the task: unlike those of all its others, the same in a file of scores."""
+    """Its name, unique in the task and the same in a file of scores."""
     texts: tuple[str, ...]
     """What it says, in the order of the prompt, the right answer last. N-grams may run from one text into the next."""
 
@@ -88,7 +88,7 @@ def find_tasks(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
     Without names: every such file of `folder` and the folders in it.
 
     Raises:
-        InputError: nothing of that name; all names at fault are told.
+        InputError: nothing of that name; the message lists all such names.
     """
     here = {} if folder is None else dict(_files(folder))
     if not names:

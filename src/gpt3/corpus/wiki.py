@@ -1,6 +1,6 @@
 """The embedded corpus: the lead texts of Wikipedia's 10,033 vital articles, 4.9 MB, available without a network.
 
-The text is Wikipedia's, CC BY-SA 4.0; examples/wiki_corpus.py makes the file and tells what it cleans.
+The text is Wikipedia's, CC BY-SA 4.0; examples/wiki_corpus.py makes the file and documents the cleaning.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def articles() -> Iterator[Article]:
 def document(article: Article) -> str:
     """The text a language model reads of an article: its lead text, nothing else.
 
-    The title is not put before it: nine leads in ten open with it anyway ("The Eiffel Tower is a lattice tower…"). So a
+    The title does not precede it: nine leads in ten open with it anyway ("The Eiffel Tower is a lattice tower…"). So a
     prompt such as "The Eiffel Tower" is where the model has seen such words, at the start of a document, and it continues
     as a sentence rather than as a headline. Description and topic are labels for tasks, not prose.
     """

@@ -1,6 +1,6 @@
 """Many documents to ids at once, for preparing data: the fastest library that gives the tokenizer's own ids.
 
-`fastokens` encodes our byte-level BPEs some thirty times faster than `tokenizers` and hands back flat buffers, no Python
+`fastokens` encodes our byte-level BPEs some thirty times faster than `tokenizers` and returns flat buffers, no Python
 integer per token. Where it is not installed, does not fit the tokenizer, or gives other ids on the probes below,
 `tokenizers` does the work; the ids are the same.
 """

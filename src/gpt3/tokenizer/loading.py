@@ -55,7 +55,7 @@ def _with_config(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _bare(file: Path) -> PreTrainedTokenizerFast:
-    """A ``tokenizer.json`` without transformers' own file beside it."""
+    """A ``tokenizer.json`` without transformers' own file next to it."""
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_file(str(file))
