@@ -10,7 +10,7 @@ import torch
 from tokenizers import pre_tokenizers
 
 from gpt3.errors import InputError
-from gpt3.export.gguf import read_gguf, tensor_name, write_gguf
+from gpt3.export.gguf import read_gguf, tensor_names, write_gguf
 
 DENSE = {"layer_types": ["full_attention"] * 4}
 
@@ -24,10 +24,18 @@ def logits(model, ids, rows):
         return model(ids).logits[..., :rows]
 
 
-def test_names_are_those_of_the_gguf_package(new_model):
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, 4)
-    for ours, _ in new_model(tie_word_embeddings=False).named_parameters():
-        assert tensor_name(ours) == names.get_name(ours, try_suffixes=(".weight", ".bias"))
+def test_names_are_those_that_llama_cpp_reads(new_model):
+    block = {
+        "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm", "mlp.c_fc": "ffn_up",
+        "mlp.c_proj": "ffn_down",
+    }  # fmt: skip
+    names = {"wte.weight": "token_embd.weight", "wpe.weight": "position_embd.weight"}
+    names |= {f"ln_f.{kind}": f"output_norm.{kind}" for kind in ("weight", "bias")}
+    for layer in range(4):
+        names |= {f"h.{layer}.{o}.{k}": f"blk.{layer}.{t}.{k}" for o, t in block.items() for k in ("weight", "bias")}
+    names = {f"transformer.{ours}": theirs for ours, theirs in names.items()} | {"lm_head.weight": "output.weight"}
+    found = tensor_names((name for name, _ in new_model(tie_word_embeddings=False).named_parameters()), 4)
+    assert found == names
 
 
 @pytest.mark.parametrize(
@@ -36,7 +44,8 @@ def test_names_are_those_of_the_gguf_package(new_model):
 def test_values_are_the_models_as_far_as_the_format_goes(new_model, tokenizer, tmp_path, dtype, bound):
     model = new_model(**DENSE, tie_word_embeddings=False)
     write_gguf(model, tokenizer, tmp_path / "m.gguf", dtype=dtype)
-    ours = {tensor_name(name): value.detach() for name, value in model.named_parameters()}
+    parameters = dict(model.named_parameters())
+    ours = {name: parameters[key].detach() for key, name in tensor_names(parameters, 4).items()}
     tensors = gguf.GGUFReader(tmp_path / "m.gguf").tensors
     assert {tensor.name for tensor in tensors} == set(ours)
     for tensor in tensors:

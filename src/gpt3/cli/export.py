@@ -56,7 +56,7 @@ def run(options: ExportOptions) -> Path:
         InputError: no such model, or one that the format cannot hold; an `out` that holds something else.
         RunError: what was written differs from the model by more than rounding.
     """
-    from gpt3.export.fitting import check_shape, export_context, vocabulary_rows
+    from gpt3.export.fitting import fit
     from gpt3.export.gguf import gguf_module
     from gpt3.model import GPT3ForCausalLM
     from gpt3.model_folder.load import load_transformers
@@ -73,12 +73,8 @@ def run(options: ExportOptions) -> Path:
         raise InputError(
             f"--model {place} is a {kind} model, not a gpt3 one. Convert it with gpt3 import, if it can be"
         )
-    check_shape(model.config, options.format)
-    positions, context = (
-        model.config.max_position_embeddings,
-        export_context(model.config, options.format, options.context),
-    )
-    rows = vocabulary_rows(model.config, tokenizer)
+    positions = model.config.max_position_embeddings
+    context, rows = fit(model.config, tokenizer, options.format, options.context)
     check_room(out.parent, int(model.num_parameters() * BYTES[options.dtype]), purpose="the exported model")
     with replacing(out) as temporary:
         write = _write_gguf if options.format == "gguf" else _write_folder

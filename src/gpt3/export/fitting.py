@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from gpt3.model import GPT3Config
 
 ITSELF = "The model folder itself loads in Transformers with trust_remote_code=True"
-TANH_GELUS = frozenset({"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"})
-GGUF_ACTIVATIONS = frozenset({"gelu", *TANH_GELUS})
+GGUF_ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
 
 
-def check_shape(config: GPT3Config, target: str) -> None:
-    """Refuse what no GPT-2, GPT-Neo or GGUF file of theirs can say.
+def fit(config: GPT3Config, tokenizer: PreTrainedTokenizerFast, target: str, asked: int | None) -> tuple[int, int]:
+    """How many positions and how many rows of the embedding to write: all but the padding ones.
+
+    Args:
+        target: gguf, gpt2 or gpt-neo.
+        asked: positions. None: the model's; for GGUF of a banded model at most the window.
 
     Raises:
-        InputError: naming every such trait of the model, and what to do in place.
+        InputError: naming every trait of the model that the target cannot hold; more positions than the model has, or than
+            its banded layers see where the target has none of them; a tokenizer with more ids than the model.
     """
     faults = []
     if not config.use_pre_layernorm:
@@ -33,28 +37,23 @@ def check_shape(config: GPT3Config, target: str) -> None:
         faults.append(f"its activation is {config.activation_function}, llama.cpp's gpt2 has GELU only")
     if faults:
         raise InputError(f"--format {target} cannot hold this model: {'; '.join(faults)}. {ITSELF}")
+    rows, ids = config.real_vocab_size or config.vocab_size, 1 + max(tokenizer.get_vocab().values())
+    if ids > rows:
+        raise InputError(
+            f"the tokenizer in the model folder has {ids:,} ids, the model {rows:,}: it belongs to another model. "
+            "Put the model's own tokenizer there"
+        )
+    return _context(config, target, asked), rows
 
 
-def band(config: GPT3Config, context: int) -> int | None:
-    """The window, where some layer is banded and `context` is wider; None where the model is dense within `context`."""
-    banded = "sliding_attention" in config.layer_types
-    return config.sliding_window if banded and config.sliding_window < context else None
-
-
-def export_context(config: GPT3Config, target: str, asked: int | None) -> int:
-    """How many positions to write: `asked`, or the model's own; for GGUF of a banded model at most the window.
-
-    Raises:
-        InputError: more than the model has, or more than its banded layers see where the target has none of them.
-    """
-    positions = config.max_position_embeddings
+def _context(config: GPT3Config, target: str, asked: int | None) -> int:
+    positions, window = config.max_position_embeddings, config.sliding_window
     if asked is not None and asked > positions:
         raise InputError(
             f"--context {asked:,} exceeds the model's {positions:,} positions. Use --context {positions} or less"
         )
     context = asked or positions
-    window = band(config, context)
-    if window is None or target == "gpt-neo":
+    if target == "gpt-neo" or window >= context or "sliding_attention" not in (config.layer_types or ()):
         return context
     if target == "gguf" and asked is None:
         return window
@@ -64,19 +63,3 @@ def export_context(config: GPT3Config, target: str, asked: int | None) -> int:
         f"--format {target}: {what} no banded layers, and this model's see only {window:,} tokens: {wish} would be "
         f"wrong. Use --context {window} or less, or --format gpt-neo, which has them. {ITSELF}"
     )
-
-
-def vocabulary_rows(config: GPT3Config, tokenizer: PreTrainedTokenizerFast) -> int:
-    """Rows of the embedding to write: all but the padding ones.
-
-    Raises:
-        InputError: the tokenizer has ids beyond them: it is another model's.
-    """
-    rows = config.real_vocab_size or config.vocab_size
-    ids = 1 + max(tokenizer.get_vocab().values())
-    if ids > rows:
-        raise InputError(
-            f"the tokenizer in the model folder has {ids:,} ids, the model {rows:,}: it belongs to another model. "
-            "Put the model's own tokenizer there"
-        )
-    return rows

@@ -8,13 +8,13 @@ the same. Names and layout: the `gguf` package's constants (MODEL_ARCH.GPT2); ma
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3.durable import replacing
 from gpt3.errors import InputError, require
-from gpt3.export.fitting import check_shape, export_context, vocabulary_rows
+from gpt3.export.fitting import fit
 from gpt3.export.stock import build, kept_weights, transposed
 
 if TYPE_CHECKING:
@@ -23,21 +23,6 @@ if TYPE_CHECKING:
 
     from gpt3.model import GPT3ForCausalLM
 
-BLOCK = {
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-TOP = {
-    "transformer.wte.weight": "token_embd.weight",
-    "transformer.wpe.weight": "position_embd.weight",
-    "transformer.ln_f.weight": "output_norm.weight",
-    "transformer.ln_f.bias": "output_norm.bias",
-    "lm_head.weight": "output.weight",
-}
 Q8_BLOCK = 32  # values that share a scale in q8_0
 
 
@@ -50,10 +35,11 @@ def gguf_module() -> Any:
     return require("gguf", extra="export", purpose="--format gguf")
 
 
-def tensor_name(name: str) -> str:
-    """GGUF's name of one of our parameters."""
-    match = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name)
-    return f"blk.{match[1]}.{BLOCK[match[2]]}.{match[3]}" if match else TOP[name]
+def tensor_names(names: Iterable[str], layers: int) -> dict[str, str]:
+    """GPT-2's parameter names, which are ours, to GGUF's."""
+    gguf = gguf_module()
+    known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, layers)
+    return {name: known.get_name(name, try_suffixes=(".weight", ".bias")) for name in names}
 
 
 def number_format(name: str, value: Tensor, dtype: str) -> str:
@@ -87,10 +73,7 @@ def write_gguf(
     import numpy as np
 
     gguf = gguf_module()
-    config = model.config
-    check_shape(config, "gguf")
-    context = export_context(config, "gguf", context)
-    rows = vocabulary_rows(config, tokenizer)
+    context, rows = fit(model.config, tokenizer, "gguf", context)
     path = Path(path)
 
     with replacing(path) as temporary:
@@ -98,7 +81,9 @@ def write_gguf(
         try:
             _write_metadata(writer, gguf, model, name or path.stem, dtype, context)
             _write_tokenizer(writer, gguf, model, tokenizer, rows)
-            weights = {tensor_name(key): value for key, value in kept_weights(model, context, rows).items()}
+            kept = kept_weights(model, context, rows)
+            names = tensor_names(kept, model.config.num_hidden_layers)
+            weights = {names[key]: value for key, value in kept.items()}
             kinds = {
                 key: gguf.GGMLQuantizationType[number_format(key, value, dtype).upper()]
                 for key, value in weights.items()
@@ -204,24 +189,23 @@ def read_gguf(path: Path | str) -> GPT2LMHeadModel:
     def field(name: str) -> Any:
         return reader.get_field(name).contents()
 
-    layers = field("gpt2.block_count")
-    parts = [f"transformer.h.{layer}.{module}" for layer in range(layers) for module in BLOCK]
-    names = {tensor_name(name): name for name in (*TOP, *(f"{p}.{kind}" for p in parts for kind in ("weight", "bias")))}
-    state = {
-        names[tensor.name]: torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
-        for tensor in reader.tensors
-    }
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
     config = GPT2Config(
-        vocab_size=state["transformer.wte.weight"].shape[0],
+        vocab_size=len(tensors["token_embd.weight"].data),
         n_positions=field("gpt2.context_length"),
         n_embd=field("gpt2.embedding_length"),
-        n_layer=layers,
+        n_layer=field("gpt2.block_count"),
         n_head=field("gpt2.attention.head_count"),
         n_inner=field("gpt2.feed_forward_length"),
         layer_norm_epsilon=field("gpt2.attention.layer_norm_epsilon"),
         activation_function="gelu_new",
         bos_token_id=field("tokenizer.ggml.bos_token_id"),
         eos_token_id=field("tokenizer.ggml.eos_token_id"),
-        tie_word_embeddings="lm_head.weight" not in state,
+        tie_word_embeddings="output.weight" not in tensors,
     )
-    return build(GPT2LMHeadModel, config, transposed(state))
+    with torch.device("meta"):
+        names = tensor_names((name for name, _ in GPT2LMHeadModel(config).named_parameters()), config.n_layer)
+    if extra := set(tensors) - set(names.values()):
+        raise KeyError(f"gpt2 has no tensor {min(extra)}")
+    values = {ours: gguf.dequantize(tensors[name].data, tensors[name].tensor_type) for ours, name in names.items()}
+    return build(GPT2LMHeadModel, config, transposed({name: torch.from_numpy(v.copy()) for name, v in values.items()}))
