@@ -1,11 +1,11 @@
-"""The demo run against nanoGPT's CPU recipe: the same text, the same wall-clock, bits per byte on the same held-out documents.
+"""The demo run compared with nanoGPT's CPU recipe: same text, same wall-clock time, bits per byte on the same held-out documents.
 
     python benchmarks/demo_vs_nanogpt.py --nanogpt PATH [--runs 3] [--seconds 0]
 
 PATH is a checkout of github.com/karpathy/nanoGPT. Each run: `gpt3 train` with an empty cache, preparation included, timed
 from outside; then nanoGPT's train.py with the options of its README for a CPU (4 layers, 128 wide, 4 heads, block 64,
 batch 12, dropout 0, character level, learning rate 1e-3 to 1e-4, its config train_shakespeare_char.py for the rest) and as
-many iterations as fit the same seconds. nanoGPT is given the text already encoded, is evaluated twice, and its start-up does
+many iterations as fit into the same seconds. nanoGPT gets the text already encoded, evaluates twice, and its start-up does
 not count. Both predict an end symbol after each document, which costs bits and counts no bytes.
 """
 
@@ -62,23 +62,29 @@ def write_characters(folder: Path, texts: dict[str, list[str]]) -> None:
     (folder / "meta.pkl").write_bytes(pickle.dumps(meta))  # nanoGPT's own format
 
 
+def run_python(checkout: Path, code: str) -> str:
+    """Run code in the checkout; returns what it prints."""
+    return subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True).stdout
+
+
 def nanogpt(checkout: Path, out: Path, iterations: int, seed_shift: int) -> tuple[float, float]:
     """Train for `iterations`; returns the process's wall-clock seconds and the median milliseconds of an iteration."""
-    options = RECIPE | {
-        "out_dir": str(out), "max_iters": iterations, "lr_decay_iters": iterations, "log_interval": 50,
-        "eval_interval": iterations,
-    }  # fmt: skip
-    arguments = ["config/train_shakespeare_char.py", *(f"--{key}={value}" for key, value in options.items())]
+    options = {**RECIPE, "out_dir": out, "max_iters": iterations, "lr_decay_iters": iterations, "log_interval": 50}
+    options["eval_interval"] = iterations
+    arguments = [
+        "train.py",
+        "config/train_shakespeare_char.py",
+        *(f"--{key}={value}" for key, value in options.items()),
+    ]
     source = f"open('train.py').read().replace('manual_seed(1337', 'manual_seed({1337 + seed_shift}')"
-    code = f"import sys; sys.argv = ['train.py', *{arguments!r}]; exec({source})"
     start = time.perf_counter()
-    run = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True)
-    times = [float(found) for found in re.findall(r"time ([0-9.]+)ms", run.stdout)]
+    printed = run_python(checkout, f"import sys; sys.argv = {arguments!r}; exec({source})")
+    times = [float(found) for found in re.findall(r"time ([0-9.]+)ms", printed)]
     return time.perf_counter() - start, statistics.median(times)
 
 
 def nanogpt_bits(checkout: Path, out: Path, text_bytes: int) -> float:
-    """Bits per byte of the trained model over the whole held-out text, in blocks that follow one another."""
+    """Bits per byte of the trained model over the whole held-out text, in consecutive blocks."""
     code = f"""
 import sys, numpy as np, torch
 from model import GPT, GPTConfig
@@ -92,8 +98,7 @@ with torch.no_grad():
         nats += model(x[i : i + 64], y[i : i + 64])[1].double().item() * y[i : i + 64].numel()
 print(nats / (n * 64) * (len(data) - 1))
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True)
-    return float(run.stdout.strip().splitlines()[-1]) / math.log(2) / text_bytes
+    return float(run_python(checkout, code).strip().splitlines()[-1]) / math.log(2) / text_bytes
 
 
 def ours(work: Path, seed: int, extra: list[str]) -> tuple[float, float]:
@@ -112,8 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of nanoGPT")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0, help="run nanoGPT alone for this long")
-    parser.add_argument("options", nargs="*", help="further options of gpt3 train, behind --")
+    parser.add_argument("--seconds", type=float, default=0, help="run only nanoGPT, for this many seconds")
+    parser.add_argument("options", nargs="*", help="further options of gpt3 train, after --")
     arguments = parser.parse_args()
     checkout = arguments.nanogpt.resolve()
     texts = documents()

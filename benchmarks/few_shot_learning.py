@@ -1,18 +1,20 @@
-"""Few-shot learning on a laptop: small models whose accuracy rises with the solved examples they are shown, as in Figure 1.2.
+"""Few-shot learning on a laptop: small models whose accuracy rises with the number of examples they see, as in Figure 1.2.
 
     python benchmarks/few_shot_learning.py --out runs/few-shot
 
-writes episodes, trains three sizes on them and on encyclopedia text with `gpt3 train`, asks `gpt3 eval` about words that stand in
-no episode, and draws accuracy over K. The same command goes on where a killed one stopped. docs/few-shot.md has what came out.
+writes episodes, trains three sizes on them and on encyclopedia text with `gpt3 train`, evaluates words that are in no episode
+with `gpt3 eval`, and draws accuracy over K. Run the same command to resume after an interruption. docs/few-shot.md has the
+results.
 
-An episode is a document of solved examples of one hidden task, in the format of gpt3.evaluation.generated_tasks:
+An episode is a document with few-shot examples of one hidden task, in the format of the generated tasks
+(gpt3.evaluation.generated_tasks):
 
     noitats = station
     evitaler = relative
 
-A task is a form of the input (a word backwards, with signs in it, turned round, plain) and a rule that makes the output of the
-input (the same again, backwards, without signs, in capitals, ...). No input tells the rule: examples do, or the paper's
-instruction, which stands above a part of the episodes of the tasks that `gpt3 eval` asks.
+A task is a form of the input (a word backwards, with signs in it, rotated, plain) and a rule from the input to the output
+(the same, backwards, without signs, in capitals, ...). The input alone does not determine the rule: examples do, or the
+paper's instruction, which comes first in some episodes of the tasks that are evaluated.
 """
 
 from __future__ import annotations
@@ -24,49 +26,52 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from gpt3.bench.harness import markdown
 from gpt3.durable import replacing, write_text
 from gpt3.evaluation.generated_tasks import INSTRUCTION, SCRAMBLING, cycled, inserted, reversed_word
 from gpt3.evaluation.items import Source
 
-DASHED = ' stroke-dasharray="5 4"'
 SCORED = ("random-insertion", "reversed-words", "cycle-letters")
 FORMATS = ("released", "paper")
 """Of the questions: without the instruction and with it."""
 SHOTS = {"released": (0, 1, 2, 4, 6), "paper": (0, 1, 2, 4)}
-"""Six examples below the instruction are longer than the training's windows."""
+"""Six examples after the instruction exceed the training's windows."""
 LIMIT = 250
 """Questions of each task, format and K."""
 EPISODES, MOST_EXAMPLES = 40_000, 10
 INSTRUCTED = 0.25
-"""Share of the episodes of a scored task with the instruction above."""
+"""Share of the episodes of an evaluated task that begin with the instruction."""
 TRAINING = [
     *("--model", "17M", "--layers", "4", "--heads", "2", "--context", "256", "--tokenizer", "own:257"),
     *("--optimizer", "muon", "--lr", "6e-3", "--batch-tokens", "2048", "--steps", "2000"),
     *("--checkpoint-every", "400", "--keep-every", "400", "--validate-every", "400", "--validation-tokens", "20000"),
 ]
 """The preset with other layers and another width. A token is a byte, so that letters can be moved."""
+WIDTHS = {"0.09M": 32, "0.28M": 64, "0.96M": 128}
+"""Width by number of parameters."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A model that is asked: a size after so many steps."""
+class Stage(NamedTuple):
+    """A checkpoint that is evaluated: a size after some steps of 2,000."""
 
     size: str
     steps: int
     colour: str = ""
-    """Of its curves; without one it is in the table alone."""
+    """Of its curves; without one it is in the table only."""
 
-    @property
-    def name(self) -> str:
-        """For people."""
+    def __str__(self) -> str:
         return f"{self.size}, {self.steps:,} steps"
 
+    def checkpoint(self, out: Path) -> Path:
+        return out / f"run-{self.size}" / "checkpoints" / f"step-{self.steps}"
 
-WIDTHS = {"0.09M": 32, "0.28M": 64, "0.96M": 128}
-"""Sizes, as parameters, and their widths."""
+    def scores(self, out: Path, format: str) -> Path:
+        return out / "eval" / f"{self.size}-{self.steps}-{format}"
+
+
 STAGES = (
     Stage("0.09M", 2000, "#9aa1ad"),
     Stage("0.28M", 800),
@@ -74,11 +79,9 @@ STAGES = (
     Stage("0.28M", 2000, "#dd6b10"),
     Stage("0.96M", 2000, "#2a63d4"),
 )
-"""2,000 steps are the end of training."""
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """Accuracy of one model on one task."""
 
     task: str
@@ -102,28 +105,28 @@ RULES: dict[str, Callable[[str, str], str]] = {
     "capitals": lambda given, word: given.upper(),
     "backwards": lambda given, word: given[::-1],
 }
-"""Output made of the input, or of the word behind it."""
+"""Output made of the input, or of the word it was made of."""
 TASKS = {
     "plain": {"same": 1, "capitals": 1, "backwards": 1},
     "backwards": {"same": 3, "word": 2, "capitals": 1},
     "turned": {"same": 3, "word": 2, "capitals": 1},
     "signs": {"same": 3, "word": 2, "word in capitals": 1},
 }
-"""The hidden tasks: forms, drawn alike, and their rules with weights. That the input comes back as it is is likeliest, so a model
-without examples is best advised to repeat it."""
+"""The hidden tasks: forms, equally likely, and their rules with weights. Repeating the input is the likeliest rule, so that a
+model without examples is usually wrong."""
 LONGEST = (6, 8, 15)
-"""Letters that an episode's words have at most; drawn alike, since short words teach sooner."""
+"""Most letters of an episode's words; equally likely, since short words are learned sooner."""
 
 
 def held_out(limit: int = LIMIT) -> set[str]:
-    """The words that `gpt3 eval` will ask, in both formats, as their letters in order: no anagram of them is trained on."""
+    """The words that `gpt3 eval` will use, in both formats, as sorted letters: no anagram of them is in the training text."""
     tasks = [task for task in SCRAMBLING if task.name in SCORED]
     splits = [task.split(Source(format=format)) for task in tasks for format in FORMATS]
     return {"".join(sorted(item.id)) for split in splits for item in split.test[:limit]}
 
 
 def training_words(held: set[str]) -> list[str]:
-    """The embedded corpus' words of 4 to 15 small letters, but for those held out."""
+    """The embedded corpus' words of 4 to 15 small letters, except those held out."""
     from gpt3.corpus.wiki import articles
 
     found: set[str] = set()
@@ -133,7 +136,7 @@ def training_words(held: set[str]) -> list[str]:
 
 
 def episodes(words: Sequence[str], count: int, seed: int = 0) -> Iterator[str]:
-    """Documents of up to `MOST_EXAMPLES` solved examples of a hidden task each; the same for the same arguments."""
+    """Documents with up to `MOST_EXAMPLES` examples of a hidden task each; the same for the same arguments."""
     rng = random.Random(seed)
     pools = [[word for word in words if len(word) <= longest] for longest in LONGEST]
     for _ in range(count):
@@ -148,7 +151,7 @@ def episodes(words: Sequence[str], count: int, seed: int = 0) -> Iterator[str]:
 
 
 def write_episodes(out: Path) -> Path:
-    """The episodes' file and the mixture that names it, where they are not there yet."""
+    """The episodes, unless they exist, and the mixture that names them. Returns the mixture's path."""
     path, mixture = out / "episodes.jsonl", out / "mixture.yaml"
     if not path.exists():
         held = held_out()
@@ -162,49 +165,29 @@ def write_episodes(out: Path) -> Path:
 
 
 def gpt3(*arguments: object) -> None:
-    """Run a command of the package; its progress and its faults are shown as they come."""
+    """Run a command of the package; its progress and errors are shown as they come."""
     done = subprocess.run([sys.executable, "-m", "gpt3", *map(str, arguments)])
     if done.returncode:
         sys.exit(done.returncode)
 
 
-def run_of(out: Path, size: str) -> Path:
-    """The folder of a size's training."""
-    return out / f"run-{size}"
-
-
-def train(out: Path, mixture: Path) -> None:
-    """Train each size, or go on with its run, unless it is finished."""
+def train_and_evaluate(out: Path) -> None:
+    """Train each size and evaluate every stage, except what is finished."""
+    mixture = write_episodes(out)
     for size, width in WIDTHS.items():
-        if not (run_of(out, size) / "model").exists():
-            gpt3("train", "--mixture", mixture, *TRAINING, "--width", width, "--out", run_of(out, size))
-
-
-def model_of(out: Path, stage: Stage) -> Path:
-    """The checkpoint that is asked."""
-    return run_of(out, stage.size) / "checkpoints" / f"step-{stage.steps}"
-
-
-def scores_of(out: Path, stage: Stage, format: str) -> Path:
-    """Where its scores lie."""
-    return out / "eval" / f"{stage.size}-{stage.steps}-{format}"
-
-
-def evaluate(out: Path) -> None:
-    """Ask every stage all questions, or those that are missing."""
-    asked = ["--tasks", ",".join(SCORED), "--limit", LIMIT, "--batch", 32]
+        if not (out / f"run-{size}" / "model").exists():
+            gpt3("train", "--mixture", mixture, *TRAINING, "--width", width, "--out", out / f"run-{size}")
     for stage in STAGES:
         for format in FORMATS:
-            place = scores_of(out, stage, format)
+            place = stage.scores(out, format)
             if not (place / "results.json").exists():
-                shots = ",".join(map(str, SHOTS[format]))
-                what = ["--model", model_of(out, stage), "--format", format, "--shots", shots]
-                gpt3("eval", *asked, *what, "--out", place)
+                asked = ["--tasks", ",".join(SCORED), "--limit", LIMIT, "--batch", 32, "--model", stage.checkpoint(out)]
+                gpt3("eval", *asked, "--format", format, "--shots", ",".join(map(str, SHOTS[format])), "--out", place)
 
 
-def behind_an_article(out: Path) -> str:
-    """A control of K = 0 without the instruction: the question behind 100 bytes of an article and end-of-text, as documents lie
-    in training, where hardly any begins at the first position.
+def after_an_article(out: Path) -> str:
+    """A control for K = 0 without the instruction: the question after 100 bytes of an article and EOS, as in training, where
+    hardly any document begins at the first position.
     """
     from gpt3.corpus.wiki import articles
     from gpt3.evaluation.results import mean
@@ -213,9 +196,9 @@ def behind_an_article(out: Path) -> str:
     from gpt3.inference.options import SamplingOptions
 
     texts = [article.text.encode()[:100].decode(errors="ignore") for article in articles()][:LIMIT]
-    lines = ["| task | model | behind an article |", "|---|---|---|"]
+    rows = []
     for stage in STAGES:
-        model = load(model_of(out, stage))
+        model = load(stage.checkpoint(out))
         for task in (task for task in SCRAMBLING if task.name in SCORED):
             items = task.split(Source(format="released")).test[:LIMIT]
             prompts = [
@@ -225,8 +208,8 @@ def behind_an_article(out: Path) -> str:
             options = SamplingOptions(temperature=0, max_new_tokens=20, stop=["\n"])
             answers = zip(GenerationRequest(model, prompts, options, slots=32).complete(), items, strict=True)
             right = mean([float(made.text.strip() == item.completions[0].strip()) for made, item in answers])
-            lines.append(f"| {task.name} | {stage.name} | {100 * right.value:.1f} ± {100 * right.error:.1f} |")
-    return "\n".join(lines)
+            rows.append([task.name, str(stage), f"{100 * right.value:.1f} ± {100 * right.error:.1f}"])
+    return markdown(["task", "model", "after an article"], rows)
 
 
 def curves(out: Path) -> list[Curve]:
@@ -234,90 +217,80 @@ def curves(out: Path) -> list[Curve]:
     found = []
     for stage in STAGES:
         for format in FORMATS:
-            results = json.loads((scores_of(out, stage, format) / "results.json").read_text(encoding="utf-8"))
+            results = json.loads((stage.scores(out, format) / "results.json").read_text(encoding="utf-8"))["results"]
             for task in SCORED:
-                entries = [entry for entry in results["results"] if entry.get("task") == task]
-                figures = [
-                    (entry["shots"], entry["metrics"]["acc"]) for entry in entries if entry["shots"] in SHOTS[format]
-                ]
+                entries = [e for e in results if e.get("task") == task and e["shots"] in SHOTS[format]]
+                figures = [(entry["shots"], entry["metrics"]["acc"]) for entry in entries]
                 points = [(shots, 100 * figure["value"], 100 * figure["error"]) for shots, figure in figures]
                 found.append(Curve(task, stage, format == "paper", points))
     return found
 
 
 def table(found: Sequence[Curve]) -> str:
-    """The figures in Markdown."""
-    most = SHOTS["released"]
-    lines = [
-        f"| task | model | instruction | {' | '.join(f'K = {shots}' for shots in most)} |",
-        "|---" * (3 + len(most)) + "|",
-    ]
+    """The results in Markdown."""
+    rows = []
     for curve in sorted(found, key=lambda curve: (SCORED.index(curve.task), curve.instructed)):
-        scores = " | ".join(
-            [f"{score:.1f} ± {error:.1f}" for _, score, error in curve.points] + [""] * (len(most) - len(curve.points))
-        )
-        lines.append(f"| {curve.task} | {curve.stage.name} | {'yes' if curve.instructed else 'no'} | {scores} |")
-    return "\n".join(lines)
+        cells = [f"{score:.1f} ± {error:.1f}" for _, score, error in curve.points]
+        cells += [""] * (len(SHOTS["released"]) - len(cells))
+        rows.append([curve.task, str(curve.stage), "yes" if curve.instructed else "no", *cells])
+    return markdown(["task", "model", "instruction", *(f"K = {shots}" for shots in SHOTS["released"])], rows)
 
 
 def draw(found: Sequence[Curve]) -> str:
-    """Accuracy over K as an SVG, a panel a task; dashed without the instruction, as in Figure 1.2."""
+    """Accuracy over K as an SVG, one panel per task; dashed without the instruction, as in Figure 1.2."""
     ink, soft, grid, top, bottom, wide = "#171a21", "#5b6472", "#e2e5ea", 78, 262, 210
-    title = "A word's letters put right: accuracy over the number of solved examples in the context"
+    dashes = {True: "", False: ' stroke-dasharray="5 4"'}
+    title = "Words restored from their letters: accuracy over the number of examples in the context"
     lines = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 330" width="860" height="330" '
         'font-family="system-ui, sans-serif" font-size="12"><rect width="860" height="330" fill="#ffffff"/>',
         f'<text x="16" y="26" font-size="15" font-weight="600" fill="{ink}">{title}</text>',
     ]
+
+    def text(x: float, y: float, content: object, more: str = f'fill="{soft}" text-anchor="middle"') -> None:
+        lines.append(f'<text x="{x:.1f}" y="{y:.1f}" {more}>{content}</text>')
+
     keys = [(f"{stage.size} parameters", stage.colour, "") for stage in STAGES if stage.colour]
-    keys += [("instruction", ink, ""), ("no instruction", ink, DASHED)]
-    for place, (words, colour, dash) in enumerate(keys):
-        x = 16 + 150 * place
+    keys += [("instruction", ink, ""), ("no instruction", ink, dashes[False])]
+    for x, (words, colour, dash) in zip(range(16, 860, 150), keys, strict=False):
         lines.append(f'<line x1="{x}" x2="{x + 26}" y1="44" y2="44" stroke="{colour}" stroke-width="2"{dash}/>')
-        lines.append(f'<text x="{x + 32}" y="48" fill="{soft}">{words}</text>')
+        text(x + 32, 48, words, f'fill="{soft}"')
     for panel, task in enumerate(SCORED):
         left = 50 + panel * (wide + 65)
-        lines.append(f'<text x="{left}" y="{top - 10}" font-weight="600" fill="{ink}">{task}</text>')
-
-        def across(shots: int, left: int = left) -> float:
-            return left + wide * shots / max(map(max, SHOTS.values()))
+        text(left, top - 10, task, f'font-weight="600" fill="{ink}"')
+        across = {shots: left + wide * shots / max(SHOTS["released"]) for shots in SHOTS["released"]}
 
         def up(score: float) -> float:
             return bottom - (bottom - top) * score / 100
 
-        for shots in SHOTS["released"]:
-            lines.append(
-                f'<text x="{across(shots):.1f}" y="{bottom + 17}" text-anchor="middle" fill="{soft}">{shots}</text>'
-            )
-        lines.append(
-            f'<text x="{left + wide / 2}" y="{bottom + 36}" text-anchor="middle" fill="{soft}">examples K</text>'
-        )
+        for shots, x in across.items():
+            text(x, bottom + 17, shots)
+        text(left + wide / 2, bottom + 36, "examples K")
         for mark in range(0, 101, 20):
-            lines.append(
-                f'<line x1="{left}" x2="{left + wide}" y1="{up(mark):.1f}" y2="{up(mark):.1f}" stroke="{grid}"/>'
-            )
-            lines.append(f'<text x="{left - 6}" y="{up(mark) + 4:.1f}" text-anchor="end" fill="{soft}">{mark}%</text>')
+            y = f"{up(mark):.1f}"
+            lines.append(f'<line x1="{left}" x2="{left + wide}" y1="{y}" y2="{y}" stroke="{grid}"/>')
+            text(left - 6, up(mark) + 4, f"{mark}%", f'fill="{soft}" text-anchor="end"')
         for curve in (curve for curve in found if curve.task == task and curve.stage.colour):
-            colour, dash = curve.stage.colour, "" if curve.instructed else DASHED
-            path = " ".join(f"{across(shots):.1f},{up(score):.1f}" for shots, score, _ in curve.points)
-            lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+            line = f'stroke="{curve.stage.colour}"'
+            path = " ".join(f"{across[shots]:.1f},{up(score):.1f}" for shots, score, _ in curve.points)
+            dash = dashes[curve.instructed]
+            lines.append(f'<polyline points="{path}" fill="none" {line} stroke-width="2"{dash}/>')
             for shots, score, error in curve.points:
-                x, bar = across(shots), f"{up(max(0.0, score - error)):.1f}V{up(score + error):.1f}"
-                lines.append(f'<path d="M{x:.1f} {bar}" stroke="{colour}"/>')
-                lines.append(f'<circle cx="{x:.1f}" cy="{up(score):.1f}" r="3" fill="{colour}"/>')
+                x, bar = across[shots], f"{up(max(0.0, score - error)):.1f}V{up(score + error):.1f}"
+                lines.append(f'<path d="M{x:.1f} {bar}" {line}/>')
+                lines.append(f'<circle cx="{x:.1f}" cy="{up(score):.1f}" r="3" fill="{curve.stage.colour}"/>')
     return "\n".join([*lines, "</svg>\n"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/few-shot"), help="for episodes, run, scores")
-    parser.add_argument("--figure", type=Path, help="the SVG to write; default: few-shot.svg in --out")
-    asked = parser.parse_args()
-    train(asked.out, write_episodes(asked.out))
-    evaluate(asked.out)
-    found = curves(asked.out)
-    write_text(asked.figure or asked.out / "few-shot.svg", draw(found))
-    print(table(found), behind_an_article(asked.out), sep="\n\n")
+    parser.add_argument("--out", type=Path, default=Path("runs/few-shot"), help="folder for episodes, runs, scores")
+    parser.add_argument("--figure", type=Path, help="SVG file to write; default: few-shot.svg in --out")
+    arguments = parser.parse_args()
+    train_and_evaluate(arguments.out)
+    found = curves(arguments.out)
+    write_text(arguments.figure or arguments.out / "few-shot.svg", draw(found))
+    print(table(found), after_an_article(arguments.out), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How fast the libraries that run a byte-level BPE turn text into arrays of ids, and whether the ids are the same.
+"""How fast the libraries for a byte-level BPE turn text into arrays of ids, and whether the ids are the same.
 
     python benchmarks/tokenizer_speed.py --data novels.jsonl [--tokenizer gpt2] [--mb 50] [--rounds 5]
 
---data takes what `gpt3 prepare` takes. The text is encoded twice: cut to documents of about 600 bytes (``short``) and in
-documents of at least 100 kB (``long``). Every library that is installed takes part: tokenizers, tiktoken, fastokens
-(which our Encoder uses), gigatoken, tokie, splintr (`pip install gigatoken awkward tokie splintr-rs`). Rounds are
-interleaved. MB/s is UTF-8 text over wall-clock, output as one numpy array of ids and one of lengths included: the first
-pass (empty caches), then median, least and most of the others. MB per CPU second counts all threads and is the figure to
-read on a busy machine. Ids are compared with those of `tokenizers`, on the data and on tricky texts.
+--data takes what `gpt3 prepare` takes. The text is encoded twice: in documents of about 600 bytes (``short``) and of at least
+100 kB (``long``). Every library that is installed takes part: tokenizers, tiktoken, fastokens (which gpt3's Encoder uses),
+gigatoken, tokie, splintr (`pip install gigatoken awkward tokie splintr-rs`). Rounds alternate. MB/s is UTF-8 text over wall-clock
+time, output as one NumPy array of ids and one of lengths included: of the first pass (empty caches), then the median, least
+and most of the others. MB per CPU second counts all threads; use it on a busy machine. Ids are compared with those of
+`tokenizers`, on the data and on difficult texts.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt3.bench.harness import alternate, markdown, spread
 from gpt3.corpus.sources import open_sources
 from gpt3.tokenizer.bytelevel import END_OF_TEXT, SPLIT_PATTERN, token_bytes
 from gpt3.tokenizer.encoder import PROBES, Encoder
@@ -43,8 +44,8 @@ def from_buffers(ids: bytes, offsets: bytes) -> Flat:
     return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<u8").astype(np.int64))
 
 
-def contenders(name: str) -> Iterator[tuple[str, str, Callable[[], Encode]]]:
-    """Library, module to import, and how to set it up so that text spelling end-of-text stays text."""
+def libraries(name: str) -> Iterator[tuple[str, Callable[[], Encode]]]:
+    """Name, and how to set it up so that text that spells end-of-text remains text."""
     tokenizer = load_tokenizer(name)
     description = tokenizer.backend_tokenizer.to_str()
     plain = json.dumps({**json.loads(description), "added_tokens": []})  # for libraries without such a switch
@@ -88,58 +89,46 @@ def contenders(name: str) -> Iterator[tuple[str, str, Callable[[], Encode]]]:
         engine = importlib.import_module("splintr").from_json_bytes(plain.encode())
         return lambda texts: from_buffers(*engine.encode_batch_flat(texts))
 
-    yield "tokenizers", "tokenizers", tokenizers
-    yield "tiktoken", "tiktoken", tiktoken
-    yield "fastokens", "fastokens", fastokens
-    yield "gigatoken", "gigatoken", gigatoken
-    yield "tokie", "tokie", tokie
-    yield "splintr", "splintr", splintr
+    yield from {each.__name__: each for each in (tokenizers, tiktoken, fastokens, gigatoken, tokie, splintr)}.items()
     encoder = Encoder(tokenizer)
-    yield f"our Encoder ({encoder.library})", "gpt3", lambda: encoder.encode_batch
+    yield f"gpt3's Encoder ({encoder.library})", lambda: encoder.encode_batch
 
 
 def corpora(data: list[str], limit: int) -> dict[str, list[str]]:
-    """About `limit` bytes of the data in the two sizes of document."""
+    """About `limit` bytes of the data, cut into the two sizes of documents."""
     text, size = [], 0
     for document in (document for source in open_sources(data) for part in source.parts() for document in part.read()):
         text.append(document)
         size += len(document.encode())
         if size >= limit:
             break
-    shapes: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for name, least in (("short", 500), ("long", 100_000)):
-        shapes[name], pending, length = [], [], 0
+        found[name], pending = [], ""
         for line in chain.from_iterable(document.splitlines(keepends=True) for document in text):
             for start in range(0, len(line), least):
-                pending.append(line[start : start + least])
-                length += len(pending[-1])
-                if length >= least:
-                    shapes[name].append("".join(pending))
-                    pending, length = [], 0
-        shapes[name].append("".join(pending))
-    return shapes
+                pending += line[start : start + least]
+                if len(pending) >= least:
+                    found[name].append(pending)
+                    pending = ""
+        found[name].append(pending)
+    return found
 
 
-def tricky(count: int = 20_000) -> list[str]:
-    """Random strings over all of Unicode, spaces, contractions and runs, and the probes of our Encoder."""
+def difficult(count: int = 20_000) -> list[str]:
+    """Random strings over all of Unicode, spaces, contractions and repetitions, and the probes of gpt3's Encoder."""
     rng = random.Random(0)
+    special = ["'s", "'LL", " ", "  ", "\n", "\t", "\u00a0", "\u3000", "\u0085", "1", "\u00b2", ".", END_OF_TEXT]
 
     def piece() -> str:
         kind = rng.random()
         if kind < 0.4:
-            return rng.choice(
-                ["'s", "'LL", " ", "  ", "\n", "\t", "\u00a0", "\u3000", "\u0085", "1", "\u00b2", ".", END_OF_TEXT]
-            )
+            return rng.choice(special)
         code = rng.randrange(0x20, rng.choice([0x80, 0x800, 0x3000, 0xD800, 0x110000]))
         return ("" if 0xD800 <= code < 0xE000 else chr(code)) * (1 if kind < 0.9 else rng.randrange(2, 20))
 
-    return [*PROBES, "a" * 20_000, " \n" * 10_000] + [
-        "".join(piece() for _ in range(rng.randrange(40))) for _ in range(count)
-    ]
-
-
-def same(one: Flat, other: Flat) -> bool:
-    return np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
+    strings = ["".join(piece() for _ in range(rng.randrange(40))) for _ in range(count)]
+    return [*PROBES, "a" * 20_000, " \n" * 10_000, *strings]
 
 
 def main() -> None:
@@ -150,34 +139,35 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     engines: dict[str, Encode] = {}
-    for name, module, make in contenders(options.tokenizer):
+    for name, make in libraries(options.tokenizer):
         try:
-            importlib.import_module(module)
-        except ModuleNotFoundError:
-            print(f"{name}: not installed")
-            continue
-        engines[name] = make()
-    shapes = corpora(options.data, int(options.mb * 1e6))
-    reference = {shape: engines["tokenizers"](texts) for shape, texts in {**shapes, "tricky": tricky()}.items()}
-    exact = {name: same(encode(tricky()), reference["tricky"]) for name, encode in engines.items()}
-    for shape, texts in shapes.items():
-        megabytes = sum(len(text.encode()) for text in texts) / 1e6
-        speeds: dict[str, list[float]] = {name: [] for name in engines}
-        per_cpu: dict[str, list[float]] = {name: [] for name in engines}
-        for _ in range(options.rounds + 1):
-            for name, encode in engines.items():
-                wall, cpu = time.perf_counter(), time.process_time()
-                result = encode(texts)
-                speeds[name].append(megabytes / (time.perf_counter() - wall))
-                per_cpu[name].append(megabytes / (time.process_time() - cpu))
-                exact[name] = exact[name] and same(result, reference[shape])
-        print(f"\n{shape}: {len(texts):,} documents, {megabytes:.1f} MB, {len(reference[shape][0]):,} tokens")
-        print(f"{'':28}first   MB/s (least-most)   MB per CPU second")
-        for name in engines:
-            first, *later = speeds[name]
-            spread = f"{statistics.median(later):.0f} ({min(later):.0f}-{max(later):.0f})"
-            print(f"{name:26}{first:7.0f}   {spread:<18}  {statistics.median(per_cpu[name][1:]):7.0f}")
-    print("\nids identical on all of it: " + ", ".join(f"{name} {'yes' if ok else 'NO'}" for name, ok in exact.items()))
+            engines[name] = make()
+        except ModuleNotFoundError as error:
+            print(f"{name}: {error.name} is not installed")
+    corpus = {**corpora(options.data, int(options.mb * 1e6)), "difficult": difficult()}
+    reference = {kind: engines["tokenizers"](texts) for kind, texts in corpus.items()}
+    different: set[str] = set()
+
+    def measure(kind: str, name: str) -> tuple[float, float]:
+        """Wall-clock and processor seconds."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = engines[name](corpus[kind])
+        seconds = time.perf_counter() - wall, time.process_time() - cpu
+        if not all(map(np.array_equal, result, reference[kind])):
+            different.add(name)
+        return seconds
+
+    alternate(["difficult"], list(engines), 1, measure)
+    rows = []
+    for (kind, name), passes in alternate(["short", "long"], list(engines), options.rounds + 1, measure).items():
+        megabytes = sum(len(text.encode()) for text in corpus[kind]) / 1e6
+        first, *later = (megabytes / wall for wall, _ in passes)
+        median, least, most = spread([[speed] for speed in later])
+        per_cpu = statistics.median(megabytes / cpu for _, cpu in passes[1:])
+        same = "no" if name in different else "yes"
+        speeds = [f"{first:.0f}", f"{median:.0f} ({least:.0f}-{most:.0f})", f"{per_cpu:.0f}"]
+        rows.append([f"{kind}, {len(corpus[kind]):,} documents, {megabytes:.1f} MB", name, *speeds, same])
+    print(markdown(["text", "library", "first pass", "MB/s (least-most)", "MB per CPU second", "same ids"], rows))
 
 
 if __name__ == "__main__":

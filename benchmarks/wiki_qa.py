@@ -1,16 +1,16 @@
-"""What fine-tuning on wiki-qa teaches: does the model stop, does it know topics, what did it cost.
+"""What fine-tuning on wiki-qa teaches: whether answers end, whether topics are known, and what it costs.
 
     gpt3 train
     gpt3 finetune --model runs/demo --data wiki-qa --out runs/assistant
     python benchmarks/wiki_qa.py runs/demo runs/assistant
 
-Questions are about articles that `gpt3 finetune` holds out (by title, whatever the run), answered greedily. A topic is asked
-for in three ways: by the title alone, which a model can only guess from its words; with the article's short description;
-with its first sentence. The base has read these articles' texts, as it has read most others; it has not seen a topic.
+Questions are about articles that `gpt3 finetune` holds out (by title, whatever the run), answered greedily. A question for the
+topic has one of three forms: with the title only, from whose words a model must guess; with the article's short description;
+with its first sentence. The base was trained on these articles' texts, as on most others, but on no topics.
 
-Bits per byte are those of two sets of articles: the ones that `gpt3 train` holds out by default, which neither model has read,
-and the ones that only `gpt3 finetune` holds out. A base that read the latter several times knows them partly by heart, and loses
-that first.
+Bits per byte are those of two sets of articles: those that `gpt3 train` holds out by default, which neither model was trained on,
+and those that only `gpt3 finetune` holds out. A base that was trained on the latter several times has memorized parts of
+them, which it forgets first.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import sys
 from collections import Counter
 from typing import Any
 
-import gpt3
 from gpt3.corpus.wiki import Article, articles, document
 from gpt3.finetuning.catalogue import UNCATEGORIZED, about, first_sentence, is_validation
 from gpt3.finetuning.gathering import is_held_out
 from gpt3.inference.generation import GenerationRequest
+from gpt3.inference.language_model import load
 from gpt3.inference.options import SamplingOptions
 from gpt3.tokenizer.chat_template import ChatTemplate, Message, has_template
 
@@ -39,7 +39,7 @@ OTHER = "(no topic)"
 
 
 def prompts(model: Any, questions: list[str]) -> list[list[int]]:
-    """As the model is asked: by its template; a base model in plain text."""
+    """With the model's template; for a base model in plain text."""
     if not has_template(model.tokenizer):
         return [model.encode_prompt(f"Q: {question}\nA:") for question in questions]
     template = ChatTemplate(model.tokenizer)
@@ -49,8 +49,8 @@ def prompts(model: Any, questions: list[str]) -> list[list[int]]:
 def answers(model: Any, questions: list[str], most: int) -> list[Any]:
     """Greedy answers, batched. None is longer than the context allows."""
     asked = prompts(model, questions)
-    room = min(most, model.engine.context - max(map(len, asked)))
-    options = SamplingOptions(temperature=0, max_new_tokens=room)
+    limit = min(most, model.engine.context - max(map(len, asked)))
+    options = SamplingOptions(temperature=0, max_new_tokens=limit)
     return GenerationRequest(model, asked, options, slots=16).complete()
 
 
@@ -61,12 +61,12 @@ def topics(model: Any, asked: list[Article], form: str) -> list[str]:
         ASKED[form].format(title=a.title, description=a.description.rstrip("."), sentence=first_sentence(a.text))
         for a in asked
     ]
-    said = [answer.text.strip().rstrip(".") for answer in answers(model, questions, 16)]
-    return [name if name in names else OTHER for name in said]
+    stated = [answer.text.strip().rstrip(".") for answer in answers(model, questions, 16)]
+    return [name if name in names else OTHER for name in stated]
 
 
 def confusion(truth: list[str], guesses: list[str]) -> str:
-    """A table: a line for each topic, a column for each guess, in the same order."""
+    """A table: one row per topic, one column per guess, in the same order."""
     names = [name for name, _ in Counter(truth).most_common()]
     columns = [*names, OTHER]
     counts = Counter(zip(truth, guesses, strict=True))
@@ -86,10 +86,8 @@ def main() -> None:
     parser.add_argument("base")
     parser.add_argument("tuned")
     parser.add_argument("--fraction", type=float, default=0.05, help="the run's --validation-fraction")
-    parser.add_argument("--questions", type=int, default=200, help="held-out questions that shall end by themselves")
-    parser.add_argument(
-        "--texts", type=int, default=100, help="articles that the base has read, scored in bits per byte"
-    )
+    parser.add_argument("--questions", type=int, default=200, help="held-out questions to answer")
+    parser.add_argument("--texts", type=int, default=100, help="articles of the base's training text to score")
     arguments = parser.parse_args()
     every = list(articles())
     held = [a for a in every if is_held_out(a.title, arguments.fraction) and not is_validation(a)]
@@ -104,7 +102,7 @@ def main() -> None:
     truth = [article.topic for article in asked]
     result: dict[str, Any] = {"held_out_articles": len(held), "asked_for_topics": len(asked)}
     for name in ("base", "tuned"):
-        model = gpt3.load(getattr(arguments, name))
+        model = load(getattr(arguments, name))
         found = answers(model, questions, 128)
         stopped = sum(answer.finish_reason == "stop" for answer in found) / len(found)
         result[name] = {"stopped": stopped} | {kind: bits_per_byte(model, some) for kind, some in texts.items()}

@@ -145,6 +145,7 @@ def make_models(folder: str, model: str, seed: int, gguf_formats: Sequence[str] 
     places = {"model": Path(folder, model), "ggufs": Path(folder, f"{model}-gguf")}
     if not places["model"].exists():
         import torch
+        from transformers.utils import logging
 
         from gpt3.export.gguf import write_gguf
         from gpt3.model import GPT3ForCausalLM
@@ -152,6 +153,7 @@ def make_models(folder: str, model: str, seed: int, gguf_formats: Sequence[str] 
         from gpt3.tokenizer.gpt2 import gpt2_merges
 
         shape = preset(model)
+        logging.disable_progress_bar()
         torch.manual_seed(seed)
         ours = GPT3ForCausalLM(shape.config())
         tokenizer = wrap(build(gpt2_merges()[: shape.vocab_size - 257]))  # ids: the bytes, the merges, EOS
