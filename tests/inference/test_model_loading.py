@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from gpt3.errors import InputError
 from gpt3.inference.language_model import LanguageModel, generate
+from gpt3.inference.language_model import load as load_model
 from gpt3.model_folder.load import load_transformers as load
 from gpt3.model_folder.locate import locate
 
@@ -199,6 +200,12 @@ def test_the_code_in_a_model_folder_is_not_run(saved, tmp_path):
 )
 def test_dtypes(saved, name, dtype):
     assert load(saved, dtype=name)[0].dtype == dtype
+
+
+def test_a_loaded_model_says_what_it_is(saved):
+    parameters = f"{load(saved)[0].num_parameters():,} parameters"
+    assert repr(load_model(saved, device="cpu", dtype="bf16")).startswith(f"LanguageModel(gpt3, {parameters}, context ")
+    assert repr(load_model(saved, device="cpu", quantize="int8")).endswith(", int8, cpu)")
 
 
 def test_a_device_that_is_not_here(saved):

@@ -51,17 +51,28 @@ def load(
         )
     if quantize == "int8" and dtype not in ("auto", "fp32"):
         raise InputError(f"--quantize int8 and --dtype {dtype} are both given; leave one out")
-    if where.type != "cpu":
-        model, tokenizer = load_transformers(path, device=device, dtype=dtype)
-        return LanguageModel(model, tokenizer, make_engine(model))
-    model, tokenizer = load_transformers(path, device="cpu", dtype="fp32")  # rounded as it is packed
     names = {number: name for name, number in TORCH_DTYPES.items()}
     weight_format = "int8" if quantize == "int8" else names[number_format]
-    return LanguageModel(model, tokenizer, make_engine(model, weight_format, take=True))
+    cpu = where.type == "cpu"  # there, weights are rounded as they are packed
+    model, tokenizer = load_transformers(path, device=device, dtype="fp32" if cpu else dtype)
+    context = getattr(model.config, "max_position_embeddings", "unknown")
+    family = getattr(model, "family", model.config.model_type)
+    summary = f"{family}, {model.num_parameters():,} parameters, context {context}, {weight_format}, {where}"
+    loaded = LanguageModel(
+        model, tokenizer, make_engine(model, weight_format, take=True) if cpu else make_engine(model)
+    )
+    loaded.summary = summary
+    return loaded
 
 
 class LanguageModel(TextModel):
     """A model one can talk to; arguments and attributes are TextModel's."""
+
+    summary = "in memory"
+    """Family, parameters, context, number format and device, of a model that `load` has loaded."""
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.summary})"
 
     @overload
     def complete(
