@@ -1,4 +1,4 @@
-"""Work in progress that a kill does not lose: the settings it was started with, its lock, and when it may be resumed.
+"""Work that may be interrupted and resumed: the settings it was started with, its lock, and how a signal ends it.
 
 A folder (or a file) of work remembers the settings that it was started with, as a JSON object. The same command resumes it;
 a command with other settings is refused, and the error names them. One process at a time works in it.
@@ -10,8 +10,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from gpt3.durable import TEMPORARY_SUFFIX, discard
@@ -184,3 +188,43 @@ def _shown(value: Any) -> str:
         return "unset"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
+
+
+class Interruption:
+    """The signal that asked the work to end; None so far."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """130 for Ctrl-C, 143 for SIGTERM, as a shell reports them."""
+        return 128 + (self.number or signal.SIGINT)
+
+
+@contextlib.contextmanager
+def interruptible(speak: bool = True) -> Iterator[Interruption]:
+    """Record SIGINT and SIGTERM instead of ending by them; a second one ends at once. Other threads than the main one do nothing.
+
+    Args:
+        speak: say on standard error what happens.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if interruption.number is not None:
+            os._exit(128 + number)
+        interruption.number = number
+        if speak:
+            message = "Stopping after this step. Press Ctrl-C again to quit now.\n"
+            os.write(sys.stderr.fileno(), message.encode())
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -25,8 +25,8 @@ from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.template import add_tokens, end_of_answers
 from gpt3.finetuning.trainers import with_adapter
 from gpt3.finetuning.tuning import Tuning, choose_folder, finetune
+from gpt3.report.run_folder import read_metrics
 from gpt3.tokenizer.chat_template import ChatTemplate
-from gpt3.training.tracking import read_metrics
 from gpt3.work_folder import requested
 
 CONTEXT = 64

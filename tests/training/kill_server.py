@@ -1,4 +1,4 @@
-"""Sittings of a run that die at a chosen moment: a process that has imported everything forks a child for each.
+"""Sessions of a run that die at a chosen moment: a process that has imported everything forks a child for each.
 
     python kill_server.py < jobs
 
@@ -69,7 +69,7 @@ def before(owner: Any, name: str, come: Callable[[], None], after: bool = False)
 def arm(moment: str, count: int) -> None:
     """Make this process die at `moment`."""
     from gpt3.training import tracking
-    from gpt3.training.loop import Trainer
+    from gpt3.training.trainer import Trainer
 
     come = counted(count, die)
     if moment == "step":
@@ -110,9 +110,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from gpt3.report import page  # noqa: F401 - imported once for all children
-    from gpt3.training import TrainOptions, pretraining  # noqa: F401
-    from gpt3.training.run import run
+    import gpt3.training.run  # noqa: F401 - imported once for all children
+    from gpt3.cli.train import run
+    from gpt3.training.options import TrainOptions
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     for line in sys.stdin:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gpt3.training.final_model import extract_model
+from gpt3.training.run_folder import extract_model
 
 
 def checkpoint(folder: Path, *names: str) -> Path:

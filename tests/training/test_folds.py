@@ -10,11 +10,12 @@ import pytest
 
 from gpt3.corpus.shards import documents
 from gpt3.errors import InputError
-from gpt3.training import TrainOptions, train
+from gpt3.report.run_folder import read_metrics
 from gpt3.training.data import open_data
 from gpt3.training.folds import fold_options, last_score, run_folds
-from gpt3.training.run import RunResult, shape_of
-from gpt3.training.tracking import read_metrics
+from gpt3.training.options import TrainOptions
+from gpt3.training.plan import shape_of
+from gpt3.training.run import RunResult, train
 
 
 @pytest.fixture
@@ -68,12 +69,12 @@ def test_three_folds_interrupted_and_gone_on_with(asked, tmp_path: Path, capsys)
 def test_every_document_is_held_out_in_one_fold(asked, tmp_path: Path, again: bool) -> None:
     options = asked()
     if again:  # the same from a shard folder
-        shards = open_data(dataclasses.replace(options, folds=None), shape_of(options))
+        shards = open_data(dataclasses.replace(options, folds=None), shape_of(options)).shards[0]
         shutil.copytree(shards.path, tmp_path / "shards")
         options = asked(data=[str(tmp_path / "shards")], tokenizer=None)
     held_out, whole = [], set()
     for number in (1, 2, 3):
-        folder = open_data(fold_options(options, number, 3, tmp_path / "x"), shape_of(options))
+        folder = open_data(fold_options(options, number, 3, tmp_path / "x"), shape_of(options)).shards[0]
         parts = {name: [d.tobytes() for d in documents(folder.split(name))] for name in ("train", "validation")}
         assert not set(parts["train"]) & set(parts["validation"])
         held_out += parts["validation"]

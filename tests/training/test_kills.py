@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints, damage
-from gpt3.training.tracking import read_metrics
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its sittings")
 STEPS = 40

@@ -16,7 +16,7 @@ def test_the_curve_is_the_means_of_equal_parts():
     assert len(losses) == 50
     text = _curve(losses)
     assert "| tokens seen | 500 | 1,000 | 1,500 |" in text
-    assert "| mean loss until there | 7.700 | 7.200 |" in text
+    assert "| mean loss up to there | 7.700 | 7.200 |" in text
     assert _curve([]) == ""
 
 

@@ -17,13 +17,10 @@ from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
-from gpt3.training.lion import Lion
-from gpt3.training.optimizer import (
-    hidden_matrices,
-    make_optimizer,
-    parameter_groups,
-)
-from gpt3.training.options import OPTIMIZERS, TrainOptions
+from gpt3.training.optimizers import OPTIMIZERS, decay_groups, make_optimizer
+from gpt3.training.optimizers.lion import Lion
+from gpt3.training.optimizers.muon import hidden_matrices
+from gpt3.training.options import TrainOptions
 
 
 def tiny_model() -> GPT3ForCausalLM:
@@ -62,7 +59,7 @@ def names_of(model: torch.nn.Module, weights: list[torch.Tensor]) -> set[str]:
 
 def test_matrices_decay_and_nothing_else() -> None:
     model = tiny_model()
-    decayed, plain = (group["params"] for group in parameter_groups(model, 0.1))
+    decayed, plain = (group["params"] for group in decay_groups(model.parameters(), 0.1))
     names = {name for name, _ in model.named_parameters()}
     assert names_of(model, plain) == {n for n in names if n.endswith("bias") or ".ln_" in n}
     assert len(decayed) + len(plain) == len(names)  # the tied head once
@@ -85,7 +82,7 @@ def test_it_is_adamw_with_the_papers_numbers() -> None:
     model, reference = tiny_model(), tiny_model()
     ours = make_optimizer(model, TrainOptions(), lr=1e-2)
     plain = torch.optim.AdamW(
-        parameter_groups(reference, 0.1), lr=1e-2, betas=(0.9, 0.95), eps=1e-8, foreach=False, fused=False
+        decay_groups(reference.parameters(), 0.1), lr=1e-2, betas=(0.9, 0.95), eps=1e-8, foreach=False, fused=False
     )
     for seed in range(5):
         for net, optimizer in ((model, ours), (reference, plain)):
@@ -213,11 +210,11 @@ def test_three_steps_and_three_after_a_restart_are_six_bit_for_bit(name: str, ca
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "sgd"}, "--optimizer 'sgd' is unknown; choose from adamw, muon, lion"),
-        ({"beta1": 1.0}, "--beta1 1.0 must be at least 0 and below 1"),
-        ({"beta2": -0.1}, "--beta2 -0.1 must be at least 0 and below 1"),
-        ({"muon_momentum": 1.5}, "--muon-momentum 1.5 must be at least 0 and below 1"),
-        ({"lion_beta2": math.nan}, "--lion-beta2 nan must be at least 0 and below 1"),
+        ({"optimizer": "sgd"}, "--optimizer sgd must be one of adamw, muon, lion"),
+        ({"beta1": 1.0}, "--beta1 1.0 must be a number of at least 0 and below 1"),
+        ({"beta2": -0.1}, "--beta2 -0.1 must be a number of at least 0 and below 1"),
+        ({"muon_momentum": 1.5}, "--muon-momentum 1.5 must be a number of at least 0 and below 1"),
+        ({"lion_beta2": math.nan}, "--lion-beta2 nan must be a number of at least 0 and below 1"),
         ({"lr": 0.0}, "--lr 0.0 must be a number above 0"),
         ({"lr": math.inf}, "--lr inf must be a number above 0"),
         ({"eps": -1e-8}, "--eps -1e-08 must be a number above 0"),

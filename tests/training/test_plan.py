@@ -12,7 +12,7 @@ from gpt3.training.plan import make_plan, settled
 
 
 def test_at_300b_tokens_the_recipe_is_the_papers() -> None:
-    plan = make_plan(TrainOptions(model="125M", tokens="300B"), preset("125M"), train_tokens=10**12)
+    plan = make_plan(TrainOptions(model="125M", tokens="300B"), train_tokens=10**12)
     assert plan.warmup_tokens == 375_000_000
     assert plan.batch_tokens == 2**19  # 0.5M
     assert plan.context == 2048
@@ -25,7 +25,7 @@ def test_at_300b_tokens_the_recipe_is_the_papers() -> None:
 
 
 def test_the_cosine_is_torchs() -> None:
-    plan = make_plan(TrainOptions(steps=1000, batch_tokens=256, warmup_tokens=0, lr=1.0), preset("demo"), 10**6)
+    plan = make_plan(TrainOptions(steps=1000, batch_tokens=256, warmup_tokens=0, lr=1.0), 10**6)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     steps = plan.decay_tokens / plan.batch_tokens
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=plan.min_lr)  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ def test_the_cosine_is_torchs() -> None:
     corpus=st.integers(10**4, 10**12),
 )
 def test_every_plan_is_consistent(name: str, tokens: int, corpus: int) -> None:
-    plan = make_plan(TrainOptions(model=name, tokens=str(tokens)), preset(name), corpus)
+    plan = make_plan(TrainOptions(model=name, tokens=str(tokens)), corpus)
     assert plan.batch_tokens % (plan.micro_batch * plan.context) == 0
     assert plan.batch_tokens <= max(PRESETS[name].batch_tokens, plan.context)
     assert 0 <= plan.tokens - tokens < plan.batch_tokens
@@ -58,7 +58,7 @@ def test_every_plan_is_consistent(name: str, tokens: int, corpus: int) -> None:
 def test_the_batch_ramp_is_the_papers() -> None:
     """App. B: from 32k tokens, linearly to the full batch over the first 4 to 12 billion tokens depending on the size."""
     for name, billions in (("125M", 4), ("6.7B", 7.26), ("175B", 12)):
-        plan = make_plan(TrainOptions(model=name, tokens="300B"), preset(name), 10**12)
+        plan = make_plan(TrainOptions(model=name, tokens="300B"), 10**12)
         assert plan.stages[0].sequences * plan.context == 32_768
         assert plan.ramp_tokens == pytest.approx(billions * 1e9, rel=0.01)
         full = plan.stages[-1]
@@ -67,14 +67,11 @@ def test_the_batch_ramp_is_the_papers() -> None:
         for step in range(0, full.first_step, 101):
             line = 32_768 + (plan.batch_tokens - 32_768) * plan.tokens_after(step) / plan.ramp_tokens
             assert line - 32_768 <= len(plan.sequences(step)) * plan.context <= line + 1
-    assert (
-        make_plan(TrainOptions(model="175B", tokens="300B", ramp_tokens=0), preset("175B"), 10**12).stages[0].sequences
-        == 1568
-    )
+    assert make_plan(TrainOptions(model="175B", tokens="300B", ramp_tokens=0), 10**12).stages[0].sequences == 1568
 
 
 def test_small_batches_have_no_ramp() -> None:
-    assert make_plan(TrainOptions(model="17M", tokens="30M"), preset("17M"), 10**9).ramp_tokens == 0
+    assert make_plan(TrainOptions(model="17M", tokens="30M"), 10**9).ramp_tokens == 0
 
 
 @given(
@@ -85,7 +82,7 @@ def test_small_batches_have_no_ramp() -> None:
 )
 def test_steps_cut_the_sequences_without_gap_or_overlap(batch: int, ramp: int, context: int, steps: int) -> None:
     options = TrainOptions(model="125M", context=context, batch_tokens=batch * context, ramp_tokens=ramp, steps=steps)
-    plan = make_plan(options, preset("125M"), 10**9)
+    plan = make_plan(options, 10**9)
     follows, sizes = 0, []
     for step in range(steps):
         sequences = plan.sequences(step)
@@ -101,16 +98,16 @@ def test_steps_cut_the_sequences_without_gap_or_overlap(batch: int, ramp: int, c
 
 
 def test_without_a_budget_it_is_four_epochs_and_at_most_the_papers_tokens() -> None:
-    assert make_plan(TrainOptions(model="17M"), preset("17M"), 1_000_000).tokens == pytest.approx(4e6, rel=0.01)
-    assert make_plan(TrainOptions(model="17M"), preset("17M"), 10**12).tokens == pytest.approx(300e9, rel=0.01)
+    assert make_plan(TrainOptions(model="17M"), 1_000_000).tokens == pytest.approx(4e6, rel=0.01)
+    assert make_plan(TrainOptions(model="17M"), 10**12).tokens == pytest.approx(300e9, rel=0.01)
 
 
 def test_a_settled_plan_settles_to_itself() -> None:
     options = TrainOptions(model="17M", tokens="3M")
-    plan = make_plan(options, preset("17M"), 10**6)
+    plan = make_plan(options, 10**6)
     again = settled(options, plan)
     assert again.tokens is None
-    assert make_plan(again, preset("17M"), 10**6) == plan
+    assert make_plan(again, 10**6) == plan
 
 
 @pytest.mark.parametrize(
@@ -118,12 +115,12 @@ def test_a_settled_plan_settles_to_itself() -> None:
     [
         (TrainOptions(batch_tokens=1000), r"--batch-tokens 1000 is not a multiple of the context of 128; try 896"),
         (TrainOptions(batch_tokens=1024, micro_batch=3), r"--micro-batch 3 does not divide the 8 sequences"),
-        (TrainOptions(context=4096), r"--context 4096 is beyond the 128 positions of demo"),
+        (TrainOptions(context=4096), r"--context 4096 exceeds the 128 positions of demo"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options: TrainOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make_plan(options, preset("demo"), 10**6)
+        make_plan(options, 10**6)
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints
-from gpt3.training.tracking import read_metrics
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and gloo's interfaces differ there")
 TIMING = {"tokens_per_s", "mfu", "seconds"}

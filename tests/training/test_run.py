@@ -21,13 +21,14 @@ import gpt3
 from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError, RunError
 from gpt3.model_folder.load import load_transformers
-from gpt3.training import TrainOptions, loop, train
+from gpt3.report.run_folder import read_metrics
+from gpt3.training import trainer
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.data import open_data
-from gpt3.training.loop import document_positions
-from gpt3.training.pretraining import Pretraining
-from gpt3.training.run import shape_of
-from gpt3.training.tracking import read_metrics
+from gpt3.training.options import TrainOptions
+from gpt3.training.plan import shape_of
+from gpt3.training.run import train
+from gpt3.training.trainer import Trainer, document_positions
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -71,7 +72,7 @@ def test_bits_per_byte_is_what_the_logits_say(tiny, tmp_path: Path) -> None:
     """Recomputed from the final model's own logits with torch's cross-entropy, token by token."""
     options = tiny(steps=5)
     result = train(options)
-    split = open_data(options, shape_of(options)).split("validation")
+    split = open_data(options, shape_of(options)).held_out
     model, _ = load_transformers(tmp_path / "run")
     nats = 0.0
     for start in range(0, len(split) - 1, 32):
@@ -124,7 +125,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tiny, tmp_path: Path) ->
     options = {"steps": 150, "checkpoint_every": 5, "validate_every": 1000}
     train(tiny(out=str(whole), **options))
     saved = tiny(out=str(killed), **options)
-    code = f"from gpt3.training import *\ntrain({saved!r})"
+    code = f"from gpt3.training.run import *\ntrain({saved!r})"
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not checkpoints(killed / "checkpoints") and process.poll() is None:
@@ -141,7 +142,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tiny, tmp_path: Path) ->
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
 def test_a_polite_stop_saves_and_exits_143(tiny, tmp_path: Path, text_file: Path) -> None:
     options = tiny(steps=100_000, checkpoint_every=50_000, validate_every=50_000)
-    code = f"import sys; from gpt3.training.run import *; sys.exit(run({options!r}))"
+    code = f"import sys; from gpt3.cli.train import *; sys.exit(run({options!r}))"
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -186,17 +187,17 @@ def test_a_machine_that_is_busy_at_the_start_does_not_make_the_run_shorter(tiny,
     def planned(busy: int) -> list[float]:
         """Seconds a token that the run is planned by, where the first `busy` steps take 2 s and all others 0.1 s."""
         clock = SimpleNamespace(now=0.0, steps=0, perf_counter=lambda: clock.now, monotonic=time.monotonic)
-        accumulate, found = loop.Trainer.accumulate, []
+        accumulate, measure, found = Trainer.accumulate, Trainer.measure_token, []
 
-        def timed(self: loop.Trainer, step: int) -> torch.Tensor:
+        def timed(self: Trainer, step: int) -> torch.Tensor:
             clock.steps += 1
             clock.now += 2.0 if clock.steps <= busy else 0.1
             return accumulate(self, step)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "time", clock)
-            patch.setattr(loop.Trainer, "accumulate", timed)
-            patch.setattr(Pretraining, "_lay_out", lambda self, seconds: found.append(seconds))
+            patch.setattr(trainer, "time", clock)
+            patch.setattr(Trainer, "accumulate", timed)
+            patch.setattr(Trainer, "measure_token", lambda self: found.append(measure(self)) or found[-1])
             train(tiny(steps=None, minutes=1.0, plan=True))
         return found
 
@@ -213,7 +214,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(tiny) -> None:
 
 def test_a_tokenizer_that_is_not_the_shards_is_refused(tiny) -> None:
     options = tiny()
-    shards = open_data(options, shape_of(options))
+    shards = open_data(options, shape_of(options)).shards[0]
     assert open_shards(shards.path).vocab_size == 300
     with pytest.raises(InputError, match="tokenizer"):
         train(tiny(data=[str(shards.path)], tokenizer="gpt2"))

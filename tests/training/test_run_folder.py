@@ -15,13 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from gpt3.cli.train import run
 from gpt3.errors import InputError, RunError
 from gpt3.model_folder.load import load_transformers
-from gpt3.training import train
+from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints
-from gpt3.training.loop import Trainer
-from gpt3.training.run import run
-from gpt3.training.tracking import read_metrics
+from gpt3.training.run import train
+from gpt3.training.trainer import Trainer
 from gpt3.work_folder import locked_folder
 
 resource = pytest.importorskip("resource", reason="file-size limits are a Unix thing")
@@ -29,7 +29,7 @@ resource = pytest.importorskip("resource", reason="file-size limits are a Unix t
 
 def test_a_second_process_in_the_same_folder_is_refused(tiny, tmp_path: Path) -> None:
     options = tiny(steps=100_000, checkpoint_every=50_000, validate_every=50_000)
-    code = f"from gpt3.training import *; train({options!r})"
+    code = f"from gpt3.training.run import *; train({options!r})"
     first = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
@@ -47,7 +47,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tiny, tmp_path: Path) ->
 
 
 def test_a_refused_run_leaves_no_folder(tiny, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="beyond the"):
+    with pytest.raises(InputError, match="exceeds the"):
         train(tiny(context=4096))
     assert not (tmp_path / "run").exists()
 
@@ -58,10 +58,10 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny, tmp_path: Path) -> None
     train(tiny(steps=12, checkpoint_every=4, out=str(tmp_path / "whole")))
     biggest = max(p.stat().st_size for p in (tmp_path / "whole" / "checkpoints" / "step-12").iterdir())
     code = (
-        "import resource, signal, sys; from gpt3.cli.main import main; from gpt3.training import run as r;"
+        "import resource, signal, sys; from gpt3.cli.main import main; from gpt3.cli import train as r;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({biggest - 1}, {biggest - 1}));"
-        f"from gpt3.training import TrainOptions; from gpt3.errors import RunError\n"
+        f"from gpt3.training.options import TrainOptions; from gpt3.errors import RunError\n"
         f"try:\n    r.run({options!r})\nexcept RunError as error:\n    print(error, file=sys.stderr); sys.exit(1)"
     )
     process = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True)
@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tiny, tmp_path: Path, cap
     weights.write_bytes(data)
     capsys.readouterr()
     assert train(options).finished
-    assert "passed over" in (error := capsys.readouterr().err)
+    assert "Skipping" in (error := capsys.readouterr().err)
     assert "step-12: model.safetensors is damaged" in error
     again = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt3.cli import main as cli
-from gpt3.training import train
+from gpt3.training.run import train
 
 DOCS = Path(__file__).parents[2] / "docs"
 

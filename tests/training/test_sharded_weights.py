@@ -15,8 +15,8 @@ from torch.distributed.tensor import DTensor
 from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.ema import WeightAverage
-from gpt3.training.optimizer import make_optimizer
-from gpt3.training.options import OPTIMIZERS, TrainOptions
+from gpt3.training.optimizers import OPTIMIZERS, make_optimizer
+from gpt3.training.options import TrainOptions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo with DTensor is tested on Linux")
 

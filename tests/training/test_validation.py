@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpt3.errors import InputError
 from gpt3.model import GPT3Config, GPT3ForCausalLM
-from gpt3.training.device import Compute
+from gpt3.training.distributed import Compute
 from gpt3.training.validation import EarlyStopping, Score, loss_interval, records, student_quantile, validate
 
 CONTEXT = 16
@@ -239,7 +239,7 @@ def test_early_stopping_stops_after_patience_runs_out():
     stopping = EarlyStopping(patience=2)
     said = []
     for step, loss in enumerate([3.0, 2.5, 2.5, 2.3, math.nan, 2.4]):
-        said.append((stopping.update(step, {"": score(loss)}), stopping.stop))
+        said.append((stopping.update(step, loss), stopping.stop))
     # an equal loss is no improvement; 2.3 is one; then two without
     assert said == [(True, False), (True, False), (False, False), (True, False), (False, False), (False, True)]
     assert (stopping.best_step, stopping.best_loss) == (3, 2.3)
@@ -251,20 +251,13 @@ losses = st.lists(st.one_of(st.floats(0.5, 5), st.just(math.nan)), max_size=20)
 @settings(deadline=None)
 @given(losses, st.one_of(st.none(), st.integers(1, 4)), st.integers(0, 20))
 def test_early_stopping_goes_on_from_its_state(values, patience, cut):
-    whole, before = EarlyStopping(patience, on="a"), EarlyStopping(patience, on="a")
-    expected = [(whole.update(i, {"a": score(loss)}), whole.stop) for i, loss in enumerate(values)]
-    found = [(before.update(i, {"a": score(loss)}), before.stop) for i, loss in enumerate(values[:cut])]
-    after = EarlyStopping(patience, on="a")
+    whole, before = EarlyStopping(patience), EarlyStopping(patience)
+    expected = [(whole.update(i, loss), whole.stop) for i, loss in enumerate(values)]
+    found = [(before.update(i, loss), before.stop) for i, loss in enumerate(values[:cut])]
+    after = EarlyStopping(patience)
     after.load(json.loads(json.dumps(before.state(), allow_nan=False)))
-    found += [(after.update(i + cut, {"a": score(loss)}), after.stop) for i, loss in enumerate(values[cut:])]
+    found += [(after.update(i + cut, loss), after.stop) for i, loss in enumerate(values[cut:])]
     assert found == expected
     assert after.state() == whole.state()
     finite = [loss for loss in values if not math.isnan(loss)]
     assert whole.best_loss == min(finite, default=math.inf)
-
-
-def test_early_stopping_on_a_set_that_is_not_there_names_it():
-    with pytest.raises(InputError, match=r"--early-stop-on books: no such validation set; named ones here: wiki"):
-        EarlyStopping(1, on="books").update(1, {"": score(1), "wiki": score(1)})
-    with pytest.raises(InputError, match="--early-stop 0 must be"):
-        EarlyStopping(0)

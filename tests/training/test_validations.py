@@ -7,11 +7,12 @@ import pytest
 
 from gpt3.errors import InputError
 from gpt3.model_folder.load import load_transformers
+from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints, read_state
 from gpt3.training.data import open_data
-from gpt3.training.device import choose_compute
-from gpt3.training.run import shape_of, train
-from gpt3.training.tracking import read_metrics
+from gpt3.training.distributed import choose_compute
+from gpt3.training.plan import shape_of
+from gpt3.training.run import train
 from gpt3.training.validation import validate
 
 
@@ -23,7 +24,7 @@ def test_a_part_is_read_on_the_way_and_all_at_the_end_with_the_averaged_weights(
     """The last score is that of the final model folder, scored anew."""
     options = tiny(steps=4, validate_every=2, validation_tokens=64, ema=0.9, mask_documents=True)
     result = train(options)
-    split = open_data(options, shape_of(options)).split("validation")
+    split = open_data(options, shape_of(options)).held_out
     assert scores(result.folder) == {2: 64, 4: len(split) - 1}
     model, _ = load_transformers(result.folder / "model", device="cpu", dtype="fp32")
     anew = validate(model, split, choose_compute("cpu", "fp32"), options.context, 8, mask_documents=True)
@@ -53,7 +54,7 @@ def test_the_best_is_chosen_among_validations_of_the_same_tokens(tiny, tmp_path:
 
 
 def test_a_run_that_stops_early_stays_stopped(tiny, tmp_path: Path) -> None:
-    """Its last checkpoint knows: a second sitting finishes and takes no further step."""
+    """Its last checkpoint knows: a second session finishes and takes no further step."""
     options = tiny(
         steps=40, validate_every=2, validation_tokens=10**9, early_stop=2, lr=1e-30
     )  # weights that stand still

@@ -231,7 +231,7 @@ def measure_machine(request: Request) -> dict[str, Any]:
     """
     import torch
 
-    from gpt3.training.device import choose_compute, gemm_flops
+    from gpt3.training.distributed import choose_compute, gemm_flops
 
     if request["threads"]:
         torch.set_num_threads(request["threads"])

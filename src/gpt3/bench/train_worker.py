@@ -29,7 +29,7 @@ def gpt3(request: Request, device: torch.device) -> Training:
     """This package, as `gpt3 train` runs it."""
     from gpt3.ladder.presets import preset
     from gpt3.model import GPT3ForCausalLM
-    from gpt3.training.optimizer import make_optimizer
+    from gpt3.training.optimizers import make_optimizer
     from gpt3.training.options import TrainOptions
 
     model = GPT3ForCausalLM(preset(request["model"]).config()).to(device)  # type: ignore[arg-type]

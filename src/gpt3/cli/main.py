@@ -35,7 +35,7 @@ COMMANDS = {
     "train": Command(
         "pretrain a model; with no options: the demo, a few minutes on a laptop",
         "gpt3.training.options:TrainOptions",
-        "gpt3.training.run:run",
+        "gpt3.cli.train:run",
     ),
     "generate": Command(
         "continue a text with a trained model",

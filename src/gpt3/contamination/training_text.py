@@ -63,10 +63,9 @@ def parts_of_run(run: Path) -> list[Part]:
     Raises:
         InputError: the data has changed since (data.json counts it), or is gone.
     """
-    from gpt3.training.data import open_mixture
+    from gpt3.training.data import open_shard_folders, source_sizes
     from gpt3.training.options import TrainOptions
-    from gpt3.training.run import shape_of
-    from gpt3.training.run_data import open_data
+    from gpt3.training.plan import shape_of
 
     try:
         saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
@@ -76,13 +75,8 @@ def parts_of_run(run: Path) -> list[Part]:
         counts = [(row["name"], row["tokens"]) for row in recorded]
     except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"--model {run}: its config.yaml and data.json do not tell its data ({error})") from None
-    preset = shape_of(options)
-    if options.mixture is not None:
-        folders = list(open_mixture(options.mixture, options, preset).shards)
-        now = [(name, len(f.split("train"))) for (name, _), f in zip(counts, folders, strict=False)]
-    else:
-        folders = [open_data(options, preset)]
-        now = [(str(s["name"]), s["splits"]["train"]["tokens"]) for s in folders[0].manifest.sources]
+    opened = open_shard_folders(options, shape_of(options))
+    now = [(row["name"], row["tokens"]) for spec, folder in opened for row in source_sizes(spec, folder)]
     if now != counts:
         raise InputError(f"--model {run}: its data has changed since it was trained; name the text it read with --data")
-    return [part for folder in folders for part in parts_of_shards(folder)]
+    return [part for _, folder in opened for part in parts_of_shards(folder)]

@@ -20,8 +20,8 @@ from trl import DPOTrainer, SFTTrainer
 from gpt3.finetuning.checkpoints import Checkpointing
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.progress import say
-from gpt3.training.signals import Interruption
 from gpt3.training.tracking import Tracker
+from gpt3.work_folder import Interruption
 
 NAMES = {
     "loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm", "mean_token_accuracy": "accuracy",

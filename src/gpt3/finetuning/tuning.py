@@ -30,12 +30,12 @@ from gpt3.model_folder.load import choose_dtype, load_transformers
 from gpt3.model_folder.locate import locate
 from gpt3.progress import say
 from gpt3.report.page import write_report
+from gpt3.report.run_folder import read_metrics
 from gpt3.tokenizer.chat_template import ChatTemplate
 from gpt3.training.checkpoint import discard_partial, newest_whole, step_of
 from gpt3.training.run_folder import environment
-from gpt3.training.signals import interruptible
-from gpt3.training.tracking import open_trackers, read_metrics
-from gpt3.work_folder import locked_folder, requested, stored
+from gpt3.training.tracking import open_trackers
+from gpt3.work_folder import interruptible, locked_folder, requested, stored
 
 ASKED, CHECKPOINTS, MODEL, ADAPTER, CARD = "asked.json", "checkpoints", "model", "adapter", "README.md"
 FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")

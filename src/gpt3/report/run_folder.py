@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from gpt3.errors import InputError
-from gpt3.training.tracking import read_metrics
 
 METRICS, SAMPLES, CONFIG, ENVIRONMENT, DATA = (
     "metrics.jsonl",
@@ -87,6 +86,14 @@ def read_run(folder: Path) -> Run:
         written=f"{datetime.fromtimestamp(path.stat().st_mtime, timezone.utc):%Y-%m-%d %H:%M} UTC",
         notes=notes,
     )
+
+
+def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl or samples.jsonl, up to `last_step`. A last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    records = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
+    return [record for record in records if last_step is None or record["step"] <= last_step]
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:

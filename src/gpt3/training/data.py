@@ -1,19 +1,27 @@
-"""The data of a run: a shard folder as given, one prepared from sources into the cache, or a mixture of such."""
+"""What a run reads: one source or more, each a shard folder, with weights; held-out documents and further validation sets.
+
+Sources that are no shard folder yet are prepared into the cache. All have one tokenizer.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gpt3.corpus.manifest import is_shard_folder
-from gpt3.corpus.mixture import Mixture, SourceSpec, read_mixture
+from gpt3.corpus.mixture import NAME, Mixture, SourceSpec, read_mixture
 from gpt3.corpus.order import WindowOrder
 from gpt3.corpus.prepare import cache_folder, prepare_cached
-from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, open_shards
+from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, documents, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.durable import replacing
 from gpt3.errors import InputError
@@ -22,142 +30,191 @@ from gpt3.tokenizer.loading import load_tokenizer
 from gpt3.tokenizer.train import train_tokenizer
 from gpt3.training.options import TrainOptions
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 OWN = "own:"
 TOKENIZER_VERSION = 1
-"""Counts changes of how a tokenizer is trained, so that a cached one is not taken for a new one."""
+"""Counts changes in how a tokenizer is trained, so that a cached one is not taken for a new one."""
+MOST_SEARCHED = 1 << 29
+"""Up to this many training tokens are searched for validation documents before a run: about half a minute."""
 
 
-def tokenizer_name(options: TrainOptions, preset: Preset) -> str:
-    """What --tokenizer means when it is not given: GPT-2's, or for a preset of another vocabulary a BPE of that size."""
-    if options.tokenizer is not None:
-        return options.tokenizer
-    return "gpt2" if preset.vocab_size == GPT2_VOCABULARY else f"{OWN}{preset.vocab_size}"
+@dataclass(frozen=True)
+class TrainingData:
+    """The opened data of a run."""
+
+    specs: tuple[SourceSpec, ...]
+    """The sources: those of the mixture file, or one without a name for ``--data``."""
+    shards: tuple[ShardFolder, ...]
+    """The shard folder of each source."""
+    given: Mapping[str, TokenSplit]
+    """The validation sets of ``--val`` by name."""
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer of all sources."""
+        return self.shards[0].tokenizer()
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the tokenizer."""
+        return self.shards[0].vocab_size
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of the token that ends a document."""
+        return self.shards[0].end_of_text
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a mixture file gave the sources, so that they have names."""
+        return self.specs[0].name != ""
+
+    @property
+    def training(self) -> list[TokenSplit]:
+        """The training split of each source."""
+        return [folder.split("train") for folder in self.shards]
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens of all sources together."""
+        return sum(map(len, self.training))
+
+    @cached_property
+    def held_out(self) -> TokenSplit:
+        """The held-out documents of all sources as one split; it may be empty."""
+        return TokenSplit.joined([folder.split("validation") for folder in self.shards])
+
+    @property
+    def validation(self) -> dict[str, TokenSplit]:
+        """What is scored, by name: the held-out documents (``""``), those of each source of a mixture, the sets of ``--val``."""
+        names = (spec.name for spec in self.specs)
+        named = {name: folder.split("validation") for name, folder in zip(names, self.shards, strict=True) if name}
+        sets: dict[str, TokenSplit] = {"": self.held_out, **named, **self.given}
+        return {name: split for name, split in sets.items() if len(split) > 1}
+
+    def sampler(self, context: int, seed: int) -> Mixture:
+        """The training sequences: of one source, exactly its own in its own order.
+
+        Raises:
+            InputError: a source is shorter than a sequence.
+        """
+        samplers = []
+        for spec, split in zip(self.specs, self.training, strict=True):
+            try:
+                samplers.append(WindowOrder(split, context, seed))
+            except InputError as error:
+                raise InputError(f"source {spec.name} of the mixture: {error}" if spec.name else str(error)) from None
+        return Mixture(samplers, [spec.weight for spec in self.specs], seed)
+
+    def sources(self, sampler: Mixture, sequences: int) -> list[dict[str, Any]]:
+        """What data.json holds of each source: name, training tokens and documents, weight, share of the tokens and epochs.
+
+        Args:
+            sampler: of this data.
+            sequences: sequences of the run, or of the part of it so far.
+        """
+        rows = []
+        shares = zip(self.specs, self.shards, sampler.weights, sampler.shares(sequences), strict=True)
+        for spec, folder, weight, share in shares:
+            for row in source_sizes(spec, folder):
+                part = 1.0 if spec.name else row["tokens"] / len(folder.split("train"))  # drawn from evenly
+                rows.append(row | {"weight": part * float(weight), "share": part * share.share, "epochs": share.epochs})
+        return rows
 
 
-def own_vocabulary(name: str) -> int | None:
-    """N of ``own:N``, None for other tokenizers.
+def open_data(options: TrainOptions, shape: Preset) -> TrainingData:
+    """Open a run's data, prepared first where it is not yet.
 
     Raises:
-        InputError: N is no number.
+        InputError: see gpt3.corpus; a --tokenizer that is not the one of the shards; a --val without a name or of a taken one.
     """
-    if not name.startswith(OWN):
-        return None
-    if not name.removeprefix(OWN).isdigit():
-        raise InputError(f"--tokenizer {name!r}: write own:N with N entries, such as own:4096")
-    return int(name.removeprefix(OWN))
+    pairs = open_shard_folders(options, shape)
+    names = {spec.name for spec, folder in pairs if len(folder.split("validation")) > 1}
+    for name in parse_val(options.val):
+        if name in names:
+            raise InputError(f"--val {name}=…: the mixture has a source called {name}; choose another name")
+    given = val_sets(options.val, pairs[0][1], options.workers)
+    return TrainingData(tuple(spec for spec, _ in pairs), tuple(folder for _, folder in pairs), given)
 
 
-def open_data(options: TrainOptions, preset: Preset) -> ShardFolder:
-    """The shard folder of a run, prepared first where the data is not one yet, or where a fold of it is asked for.
+def open_on_every_rank(options: TrainOptions, shape: Preset, agree: Callable[[Callable[[], Any]], Any]) -> TrainingData:
+    """`open_data` on every rank: rank 0 prepares what is not prepared yet, the others then find it in the cache.
+
+    Args:
+        agree: `World.agree`.
+    """
+    opened: list[TrainingData] = []
+    agree(lambda: opened.append(open_data(options, shape)))
+    if not opened:
+        with contextlib.redirect_stderr(io.StringIO()):  # rank 0 has said it all
+            opened.append(open_data(options, shape))
+    return opened[0]
+
+
+def open_shard_folders(options: TrainOptions, shape: Preset) -> list[tuple[SourceSpec, ShardFolder]]:
+    """The sources of a run, each with its shard folder: as given, or prepared into the cache with the run's tokenizer.
+
+    A tokenizer own:N is trained on all of them together; one that comes with a shard folder is used for all.
 
     Raises:
-        InputError: see gpt3.corpus; or a --tokenizer that is not the one the shards were made with.
+        InputError: see gpt3.corpus and `run_tokenizer`.
     """
-    return open_source(options.data, run_tokenizer(options, preset, options.data), options)
+    specs = [SourceSpec("", tuple(options.data), 1.0)]
+    if options.mixture is not None:
+        specs = read_mixture(options.mixture)
+    tokenizer = run_tokenizer(options, shape, [name for spec in specs for name in spec.data])
+    pairs = []
+    for spec in specs:
+        if len(spec.data) == 1 and is_shard_folder(spec.data[0]) and options.fold is None:
+            folder = Path(spec.data[0])
+        else:
+            folder = prepare_cached(
+                spec.data, tokenizer, validation_fraction=options.validation_fraction, fold=options.fold,
+                workers=options.workers,
+            )  # fmt: skip
+        pairs.append((spec, open_shards(folder)))
+    return pairs
 
 
-def run_tokenizer(options: TrainOptions, preset: Preset, data: Sequence[str]) -> str:
+def source_sizes(spec: SourceSpec, folder: ShardFolder) -> list[dict[str, Any]]:
+    """Name, training tokens and documents of a mixture's source; of ``--data``, of each source in its shards, with licence."""
+    if spec.name:
+        split = folder.split("train")
+        return [{"name": spec.name, "tokens": len(split), "documents": split.documents}]
+    return [
+        {"name": str(source["name"]), **{key: source["splits"]["train"][key] for key in ("tokens", "documents")}}
+        | {"licence": source.get("licence")}
+        for source in folder.manifest.sources
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- tokenizer
+
+
+def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> str:
     """The tokenizer, by name or folder: the one of the shard folders in `data`, else what --tokenizer or the preset says.
 
     Raises:
         InputError: shard folders of different tokenizers, or of another than --tokenizer names.
     """
-    folders = [open_shards(name) for name in data if is_shard_folder(name)]
+    name = options.tokenizer
+    if name is None:
+        name = "gpt2" if shape.vocab_size == GPT2_VOCABULARY else f"{OWN}{shape.vocab_size}"
+    size = name.removeprefix(OWN) if name.startswith(OWN) else None
+    if size is not None and not size.isdigit():
+        raise InputError(f"--tokenizer {name!r}: write own:N with N entries, such as own:4096")
+    folders = [open_shards(source) for source in data if is_shard_folder(source)]
     if not folders:
-        name = tokenizer_name(options, preset)
-        vocabulary = own_vocabulary(name)
-        return name if vocabulary is None else str(cached_tokenizer(list(data), vocabulary))
+        return name if size is None else str(cached_tokenizer(list(data), int(size)))
     own = str(folders[0].path / TOKENIZER_FOLDER)
-    if options.tokenizer is not None and own_vocabulary(options.tokenizer) is None:
+    if options.tokenizer is not None and size is None:
         for folder in folders:
-            folder.check_tokenizer(load_tokenizer(options.tokenizer), f"--tokenizer {options.tokenizer}")
+            folder.check_tokenizer(load_tokenizer(name), f"--tokenizer {name}")
     for folder in folders[1:]:
         folder.check_tokenizer(folders[0].tokenizer(), own)
     return own
-
-
-def open_source(data: Sequence[str], tokenizer: str, options: TrainOptions) -> ShardFolder:
-    """One shard folder as it is, or anything else prepared into the cache, with the run's fraction or fold held out."""
-    fold = options.fold
-    if len(data) == 1 and is_shard_folder(data[0]) and fold is None:
-        return open_shards(data[0])
-    return open_shards(
-        prepare_cached(
-            data, tokenizer, validation_fraction=options.validation_fraction, fold=fold, workers=options.workers
-        )
-    )
-
-
-@dataclass(frozen=True)
-class MixtureData:
-    """The opened sources of a mixture, all of one tokenizer."""
-
-    specs: tuple[SourceSpec, ...]
-    shards: tuple[ShardFolder, ...]
-
-    @property
-    def first(self) -> ShardFolder:
-        """A folder that speaks for all: vocabulary, end-of-text, tokenizer."""
-        return self.shards[0]
-
-    @property
-    def tokens(self) -> int:
-        """Training tokens of all sources together."""
-        return sum(len(folder.split("train")) for folder in self.shards)
-
-    def sampler(self, context: int, seed: int) -> Mixture:
-        """What the loop reads.
-
-        Raises:
-            InputError: a source is shorter than a window.
-        """
-        samplers = []
-        for spec, folder in zip(self.specs, self.shards, strict=True):
-            try:
-                samplers.append(WindowOrder(folder.split("train"), context, seed))
-            except InputError as error:
-                raise InputError(f"source {spec.name} of the mixture: {error}") from None
-        return Mixture(samplers, [spec.weight for spec in self.specs], seed)
-
-    def held_out(self) -> TokenSplit:
-        """The validation splits of all sources as one."""
-        return TokenSplit.joined([folder.split("validation") for folder in self.shards])
-
-    def named(self) -> dict[str, TokenSplit]:
-        """The validation split of each source that has one, by the source's name."""
-        splits = {s.name: folder.split("validation") for s, folder in zip(self.specs, self.shards, strict=True)}
-        return {name: split for name, split in splits.items() if len(split) > 1}
-
-    def describe(self, mixture: Mixture, windows: int) -> dict[str, Any]:
-        """What data.json holds: each source's name, tokens and documents to train on, weight, and in a run of `windows`
-        windows its share of the tokens and its epochs."""
-        rows = zip(self.specs, self.shards, mixture.weights, mixture.shares(windows), strict=True)
-        return {
-            "sources": [
-                {
-                    "name": spec.name,
-                    "tokens": len(folder.split("train")),
-                    "documents": folder.split("train").documents,
-                    "weight": float(weight),
-                    "share": share.share,
-                    "epochs": share.epochs,
-                }
-                for spec, folder, weight, share in rows
-            ]
-        }
-
-
-def open_mixture(path: str | Path, options: TrainOptions, preset: Preset) -> MixtureData:
-    """The sources of a mixture file: shard folders as they are, others prepared into the cache with the run's tokenizer.
-
-    A tokenizer own:N is trained on all of them together; one that comes with a shard folder holds for all.
-
-    Raises:
-        InputError: see `read_mixture`, `run_tokenizer` and gpt3.corpus; the source is named.
-    """
-    specs = read_mixture(path)
-    tokenizer = run_tokenizer(options, preset, [name for spec in specs for name in spec.data])
-    return MixtureData(tuple(specs), tuple(open_source(spec.data, tokenizer, options) for spec in specs))
 
 
 def cached_tokenizer(data: list[str], vocab_size: int) -> Path:
@@ -172,3 +229,108 @@ def cached_tokenizer(data: list[str], vocab_size: int) -> Path:
         with replacing(folder) as temporary:
             tokenizer.save_pretrained(temporary)
     return folder
+
+
+# -------------------------------------------------------------------------------------------------------- validation sets
+
+
+def parse_val(specs: Sequence[str]) -> dict[str, str]:
+    """``["wiki=wiki", "mine=notes.txt"]`` as names and what they read.
+
+    Raises:
+        InputError: no NAME=SOURCE, a name of other characters than a-z 0-9 _ -, or the same name twice.
+    """
+    sources: dict[str, str] = {}
+    for spec in specs:
+        name, equals, source = spec.partition("=")
+        if not equals or not source.strip():
+            raise InputError(f"--val {spec!r} must be NAME=SOURCE, such as books=books.jsonl")
+        if not NAME.fullmatch(name):
+            raise InputError(f"--val {spec!r}: the name {name!r} may hold a-z, 0-9, _ and - only")
+        if name in sources:
+            raise InputError(f"--val {spec!r}: {name} is the name of {sources[name]} already; choose another")
+        sources[name] = source.strip()
+    return sources
+
+
+def val_sets(specs: Sequence[str], shards: ShardFolder, workers: int | None = None) -> dict[str, TokenSplit]:
+    """The named sets of ``--val``, prepared into the cache where they are not shards yet.
+
+    A shard folder is taken as it is: its validation split, or its train split if that is empty. Of any other source every
+    document is scored.
+
+    Args:
+        specs: NAME=SOURCE each; a source is what ``--data`` takes.
+        shards: the run's; their tokenizer makes the ids.
+        workers: processes that prepare.
+
+    Raises:
+        InputError: see `parse_val` and gpt3.corpus; a shard folder of another tokenizer.
+    """
+    sets = {}
+    for name, source in parse_val(specs).items():
+        if is_shard_folder(source):
+            folder = open_shards(source)
+            folder.check_tokenizer(shards.tokenizer(), f"of the run, for --val {name}={source},")
+            split = folder.split("validation")
+            sets[name] = split if len(split) > 1 else folder.split("train")
+        else:
+            tokenizer = shards.path / TOKENIZER_FOLDER
+            prepared = prepare_cached(source, tokenizer, validation_fraction=0, workers=workers)
+            sets[name] = open_shards(prepared).split("train")
+    return sets
+
+
+def set_rows(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit]) -> list[dict[str, Any]]:
+    """What data.json holds of named sets: name, tokens, documents, and how many of these are trained on (`trained_on`)."""
+    counts = trained_on(sets, training) or {}
+    return [
+        {"name": name, "tokens": len(split), "documents": split.documents, "trained_on": counts.get(name)}
+        for name, split in sets.items()
+    ]
+
+
+def trained_on(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit]) -> dict[str, int] | None:
+    """How many documents of each set also stand in the training text, to the byte.
+
+    All are of one tokenizer, so equal texts have equal ids and only they. Training documents are hashed only where a validation
+    document is of their length.
+
+    Returns:
+        Documents by the set's name; None where the training text is above `MOST_SEARCHED` and was not searched.
+    """
+    if not sets:
+        return {}
+    if sum(map(len, training)) > MOST_SEARCHED:
+        return None
+    keys = {name: [_digest(ids) for ids in documents(split)] for name, split in sets.items()}
+    wanted = {key for each in keys.values() for key in each}
+    lengths = np.unique(np.concatenate([_lengths(split) for split in sets.values()]))
+    found = set()
+    for split in training:
+        ends, own = split.document_ends(), _lengths(split)
+        for number in np.flatnonzero(np.isin(own, lengths)).tolist():
+            key = _digest(split.read(int(ends[number] - own[number]), int(ends[number]) - 1))
+            if key in wanted:
+                found.add(key)
+    return {name: sum(key in found for key in each) for name, each in keys.items()}
+
+
+def warning(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """A line on the sets of `set_rows` that hold training documents; None where none does."""
+    texts = [
+        f"{row['trained_on']:,} of the {row['documents']:,} documents of --val {row['name']}"
+        for row in rows
+        if row["trained_on"]
+    ]
+    return f"warning: {', '.join(texts)} are also in the training text, word for word" if texts else None
+
+
+def _digest(ids: np.ndarray) -> bytes:
+    """A document's hash, of its ids."""
+    return hashlib.blake2b(np.ascontiguousarray(ids, dtype="<u4").data, digest_size=16).digest()
+
+
+def _lengths(split: TokenSplit) -> np.ndarray:
+    """Tokens of each document, end-of-text included: (documents,) int64."""
+    return np.diff(split.document_ends(), prepend=0)

@@ -1,34 +1,122 @@
-"""One run on many devices: who takes part, what they agree on, and how the model is spread over them.
+"""What a run computes on: its device and number format, its processes, and the model spread over them.
 
-Every rank runs the same program. Data-parallel (`ddp`): each holds the whole model. Fully sharded (`fsdp`, FSDP2): each holds a
-part of every tensor. A step's loss is a mean over its tokens on all ranks, so that the result does not depend on their number but
-for the order of floating-point sums. Without torchrun's variables there is one rank, and nothing here costs anything.
+Every process (rank) runs the same program. Data-parallel (`ddp`): each holds the whole model. Fully sharded (`fsdp`, FSDP2): each
+holds a part of every tensor. A step's loss is a mean over its tokens on all ranks, so that the result does not depend on their
+number but for the order of floating-point sums. Without torchrun's variables there is one rank, and nothing here costs anything.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
+import hashlib
 import json
 import os
 import re
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
+from gpt3.device import choose_device
 from gpt3.errors import InputError, RunError
-from gpt3.training.initial_weights import fill
+from gpt3.ladder.presets import Preset
+from gpt3.model import GPT3ForCausalLM
+from gpt3.options import DType
+from gpt3.training.options import TrainOptions
 
-if TYPE_CHECKING:
-    from gpt3.model import GPT3ForCausalLM
-
+DTYPES: dict[DType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BF16_WORTH = 1.5
+"""bf16 is used on a CPU whose bf16 products measure this many times faster than fp32's (AVX512-BF16 or AMX: 4; AVX2: 0.5)."""
+GEMM_SHAPE = (2048, 768, 3072)
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a rank waits for others in a collective of training."""
 LONG_PATIENCE = datetime.timedelta(days=2)
 """How long ranks wait for work that only rank 0 does: preparing data."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, a dtype for matrix products, and the measured peak of those products."""
+
+    device: torch.device
+    dtype: torch.dtype
+    peak_flops: float
+    """FLOP/s of a plain matrix product of GEMM_SHAPE in `dtype`, the median of a short measurement at start."""
+
+    @property
+    def dtype_name(self) -> DType:
+        """`dtype` as ``--dtype`` names it."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The context that forward passes run in: weights stay fp32, products are computed in `dtype`."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def synchronize(self) -> None:
+        """Wait for the device, so that a clock read next is true."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def memory(self) -> int | None:
+        """Bytes of memory of the device, or of this machine for a CPU. None where nobody says."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_properties(self.device).total_memory
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, ValueError, OSError):  # Windows
+            return None
+
+
+def agree_on_compute(device_name: str, dtype_name: DType, world: World) -> Compute:
+    """`choose_compute` with the dtype of rank 0: it is measured, and ranks might differ."""
+    compute = choose_compute(device_name, dtype_name)
+    agreed = world.agree(lambda: compute.dtype_name)
+    return compute if agreed == compute.dtype_name else choose_compute(device_name, agreed)
+
+
+def choose_compute(device_name: str, dtype_name: DType) -> Compute:
+    """Choose device and dtype, and measure the peak of that dtype's matrix products (about 0.2 s)."""
+    device = choose_device(device_name)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 where fp32 is asked for
+    dtype = torch.float32
+    if dtype_name != "auto":
+        dtype = DTYPES[dtype_name]
+    elif device.type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    elif device.type == "cpu":
+        plain, half = gemm_flops(device, torch.float32), gemm_flops(device, torch.bfloat16)
+        faster = half > BF16_WORTH * plain
+        return Compute(device, torch.bfloat16 if faster else torch.float32, half if faster else plain)
+    return Compute(device, dtype, gemm_flops(device, dtype))
+
+
+def gemm_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -> float:
+    """FLOP/s of `F.linear` at GEMM_SHAPE, the median over about `seconds`."""
+    m, k, n = GEMM_SHAPE if device.type == "cpu" else tuple(4 * size for size in GEMM_SHAPE)
+    left = torch.randn(m, k, device=device).to(dtype)
+    right = torch.randn(n, k, device=device).to(dtype)
+    compute = Compute(device, dtype, 0.0)
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 4 or time.perf_counter() - began < seconds:
+        compute.synchronize()
+        start = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        compute.synchronize()
+        times.append(time.perf_counter() - start)
+    return 2 * m * k * n / statistics.median(times[1:])
 
 
 class PeersLostError(RunError):
@@ -161,6 +249,23 @@ def open_world(device: str) -> Iterator[World]:
             dist.destroy_process_group()
 
 
+def is_sharded(options: TrainOptions, world: World) -> bool:
+    """Whether the ranks hold parts of the model: then all of them compute each forward pass together."""
+    return options.parallel == "fsdp" and world.size > 1
+
+
+def build_model(options: TrainOptions, shape: Preset, end_of_text: int) -> GPT3ForCausalLM:
+    """A model of this shape, its weights on torch's current device (meta: not there yet)."""
+    rate = options.dropout
+    config = shape.config(
+        bos_token_id=end_of_text, eos_token_id=end_of_text, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate
+    )
+    model = GPT3ForCausalLM(config)
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
 def spread(
     model: GPT3ForCausalLM, seed: int, device: torch.device, parallel: str, world: World, compute_dtype: torch.dtype
 ) -> torch.nn.Module:
@@ -189,6 +294,35 @@ def spread(
     return model
 
 
+def fill(model: GPT3ForCausalLM, part: nn.Module, seed: int, device: torch.device) -> None:
+    """Give every tensor of `part` that is on the meta device its memory on `device` and its initial value.
+
+    The values are those of the model's own table (`GPT3PreTrainedModel._init_weights`), drawn on the CPU, one module at a time.
+
+    Args:
+        model: what `part` belongs to; its tied head follows the token embedding.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    head, table = model.lm_head, model.transformer.wte
+    tied = model.config.tie_word_embeddings
+    for module in part.modules():
+        own = list(module.parameters(recurse=False))
+        if not own or not own[0].is_meta or (module is head and tied):
+            continue
+        module.to_empty(device="cpu", recurse=False)
+        torch.manual_seed(seed_of(seed, names[id(module)]))
+        model._init_weights(module)
+        module.to(device)
+    if tied and head.weight is not table.weight:
+        head.weight = table.weight
+
+
+def seed_of(seed: int, name: str) -> int:
+    """A generator's seed for the module called `name`, 63 bits."""
+    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8, person=b"gpt3 init").digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
 @contextlib.contextmanager
 def gradients_stay(forward: torch.nn.Module, stay: bool) -> Iterator[None]:
     """With `stay`, DDP's backward passes inside keep their gradients on each rank: only the last micro-batch's are exchanged.
@@ -201,3 +335,24 @@ def gradients_stay(forward: torch.nn.Module, stay: bool) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextlib.contextmanager
+def full_machine() -> Iterator[None]:
+    """A full disk, a file-size limit or full GPU memory as one line.
+
+    Raises:
+        RunError: in place of the OSError or OutOfMemoryError.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise RunError(f"{reason}; use a smaller --micro-batch, --gradient-checkpointing or --parallel fsdp") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise RunError(
+            f"cannot write {error.filename or 'the run folder'}: {error.strerror}. Free some space, then run the same command to "
+            "resume from the last checkpoint."
+        ) from None

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt3 import work_folder
-from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.progress import say
+from gpt3.report.run_folder import METRICS, read_metrics
 from gpt3.training.options import TrainOptions
 from gpt3.training.run_folder import asked as asked_of_run
-from gpt3.training.tracking import read_metrics
 
 FILE_NAME = "folds.json"
 FORMAT = 1
@@ -78,9 +77,7 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
         InputError: fewer than two folds; a shared option that only makes sense for one run; OUT holds something else.
         RunError: a finished fold has no score.
     """
-    folds = int(options.folds or 0) if folds is None else folds
-    if not FEWEST_FOLDS <= folds <= MOST_FOLDS:
-        raise InputError(f"--folds {folds} must be a number from {FEWEST_FOLDS} to {MOST_FOLDS}")
+    folds = int(options.folds or 0)
     fold = options.fold
     if fold is not None:
         raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")
@@ -128,7 +125,7 @@ def last_score(run: Path) -> dict[str, Any]:
     Raises:
         RunError: there is none.
     """
-    scores = [record for record in read_metrics(run / "metrics.jsonl") if "val/loss" in record]
+    scores = [record for record in read_metrics(run / METRICS) if "val/loss" in record]
     if not scores:
         raise RunError(
             f"{run} is finished but its metrics.jsonl holds no validation; remove the folder and run it again"

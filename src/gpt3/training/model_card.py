@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from gpt3.model import GPT3ForCausalLM
+from gpt3.report.run_folder import METRICS, read_metrics
+from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions
+from gpt3.training.panel import sparkline
 from gpt3.training.plan import Plan
-from gpt3.training.sparkline import sparkline
-
-if TYPE_CHECKING:
-    from gpt3.model import GPT3ForCausalLM
-    from gpt3.training.run_data import RunData
-    from gpt3.training.validation import Score
+from gpt3.training.validation import Score
 
 CURVE_COLUMNS = 60
 CURVE_ROWS = 10
 
 
 def model_card(
-    name: str,
+    run: Path,
     options: TrainOptions,
     plan: Plan,
     model: GPT3ForCausalLM,
-    data: RunData,
+    sources: Sequence[Mapping[str, Any]],
     scores: Mapping[str, Score],
     seconds: float,
-    losses: Sequence[tuple[int, float]] = (),
 ) -> str:
     """Markdown with Hugging Face's front matter: what the model is, what it was trained on and how, how to run it where.
 
     Args:
+        run: the run folder; its metrics.jsonl has the training loss.
+        sources: the training data, as data.json has it.
         scores: of each validation set by name; the run's own held-out documents are ``""``.
-        losses: tokens seen and training loss, in order (see `losses_of`).
     """
-    config = model.config
+    name, config = run.name, model.config
     banded = sum(kind == "sliding_attention" for kind in config.layer_types or ())
     positions = config.max_position_embeddings
     dense = min(config.sliding_window, positions) if banded else positions  # what GPT-2 computes right
     ramp = f", growing from {plan.stages[0].sequences * plan.context:,}" if plan.ramp_tokens else ""
-    betas = f"AdamW {options.beta1:g}/{plan.beta2:g}"
-    optimizer = {"adamw": betas, "muon": f"Muon {options.muon_momentum:g} and {betas}"}.get(options.optimizer, "Lion")
-    optimizer += f", decay {options.weight_decay:g}, clip {options.clip:g}"
+    optimizer = f"{describe(options)}; decay {options.weight_decay:g}, clip {options.clip:g}"
     if options.ema is not None:
         optimizer += f"; these weights are their moving average of decay {options.ema:g}"
     return f"""---
@@ -57,7 +55,7 @@ A GPT-3 (Brown et al. 2020, arXiv 2005.14165) of {model.num_parameters():,} para
 | | |
 |---|---|
 | layers, width, heads | {config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads} |
-| attention | {config.num_hidden_layers - banded} dense and {banded} banded layers, window {config.sliding_window} |
+| attention | {config.num_hidden_layers - banded} dense and {banded} sliding-window layers, window {config.sliding_window} |
 | context, vocabulary | {config.max_position_embeddings}, {config.vocab_size:,} |
 | tokens seen | {plan.tokens:,} in {plan.steps:,} steps of {plan.batch_tokens:,}{ramp} |
 | optimizer | {optimizer} |
@@ -69,8 +67,8 @@ A GPT-3 (Brown et al. 2020, arXiv 2005.14165) of {model.num_parameters():,} para
 {_evaluation(scores)}
 ## Training data
 
-{_data(data.sources(plan.total_sequences, plan.context))}
-{_curve(losses)}## Licence
+{_data(sources)}
+{_curve(losses_of(read_metrics(run / METRICS)))}## Licence
 
 The weights have none yet: choose one before you publish them, as a line `license: ...` at the top of this file. It must
 agree with the licences of the training data above.
@@ -108,7 +106,7 @@ def losses_of(records: Iterable[Mapping[str, Any]]) -> list[tuple[int, float]]:
 def _evaluation(scores: Mapping[str, Score]) -> str:
     if not scores:
         return "Not measured: there were no held-out documents.\n"
-    lines = ["| text | loss, nats a token | 95% interval | perplexity | bits per byte |", "|---|---|---|---|---|"]
+    lines = ["| text | loss, nats per token | 95% interval | perplexity | bits per byte |", "|---|---|---|---|---|"]
     for name, score in scores.items():
         known = score.loss_low is not None and score.loss_high is not None
         interval = f"{score.loss_low:.4f} to {score.loss_high:.4f}" if known else "too few documents"
@@ -134,11 +132,11 @@ def _curve(losses: Sequence[tuple[int, float]]) -> str:
     parts = [losses[i * len(losses) // count : (i + 1) * len(losses) // count] for i in range(count)]
     means = [sum(loss for _, loss in part) / len(part) for part in parts]
     table = ["| tokens seen | " + " | ".join(f"{part[-1][0]:,}" for part in parts) + " |", "|---" * (count + 1) + "|"]
-    table.append("| mean loss until there | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    table.append("| mean loss up to there | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
     picture = "\n".join(drawn)
     return f"""## Training loss
 
-From {high:.2f} to {low:.2f} nats a token:
+From {high:.2f} to {low:.2f} nats per token:
 
 ```
 {picture}

@@ -1,4 +1,4 @@
-"""A run as it goes: a live panel on a terminal, a plain line now and then elsewhere. Always on stderr."""
+"""A run while it trains: a live panel on a terminal, a plain line now and then elsewhere. Always on stderr."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeGuard
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.panel import Panel as Frame
 from rich.text import Text
 
 from gpt3.progress import Progress, clock
-from gpt3.training.sparkline import History, sparkline
+from gpt3.training.tracking import Tracker
 
 REFRESH_SECONDS = 0.25
 """A panel is drawn at most this often."""
@@ -23,9 +25,14 @@ SAMPLE_LINES = 3
 MOST_WIDTH = 110
 VALIDATION, LOSS = "val/", "loss"
 HELD_OUT = "held-out"
+BLOCKS = " ▁▂▃▄▅▆▇█"
+ASCII = " .:|"
+MOST_VALUES = 512
+LOUD = 0.02
+"""The share of the highest values that the curve cuts off, so that one spike or the first steps do not flatten the rest."""
 
 
-class Panel:
+class Panel(Tracker):
     """A context manager that shows a training run.
 
     Args:
@@ -71,54 +78,51 @@ class Panel:
             self._live.stop()  # draws once more
             self._live = None
 
-    def update(self, record: Mapping[str, Any]) -> None:
-        """Take a training record (step, tokens, loss, lr, grad_norm, tokens_per_s, mfu), or that of a skipped step."""
-        self.step = int(record.get("step", self.step))
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Take a record of metrics.jsonl: a step's, a skipped step's or a validation's; others are ignored."""
+        if any(key.startswith(VALIDATION) for key in record):
+            self._validation(record)
+        elif LOSS in record:
+            self._training(record)
+
+    def _training(self, record: Mapping[str, Any]) -> None:
+        self.step = int(record["step"])
         if record.get("skipped"):
             self.skips += 1
             self.last_skip = f"step {self.step:,}: {record['skipped']}"
             if self._live is None:
                 windows = record.get("windows")
                 where = f" (windows {windows[0]} to {windows[-1]})" if windows else ""
-                self.say(f"step {self.step} skipped: {record['skipped']}{where}")
+                self.plain.say(f"step {self.step} skipped: {record['skipped']}{where}")
         else:
             self.last = record
             self.history.add(record.get(LOSS))
         if self._live is not None:
             self.refresh()
         else:
-            self.plain.update(self.step, self._note())
+            texts = (" ".join(filter(None, pair)) for pair in _numbers(self.last) if pair[0] not in ("tokens", "lr"))
+            self.plain.update(self.step, ", ".join(texts))
 
-    def validation(self, record: Mapping[str, Any]) -> None:
-        """Take a validation record: ``val/METRIC`` of the run's own set, ``val/NAME/METRIC`` of others."""
+    def _validation(self, record: Mapping[str, Any]) -> None:
+        named = []
         for key, value in record.items():
             if key.startswith(VALIDATION):
                 name, _, metric = key.removeprefix(VALIDATION).rpartition("/")
                 self.validations.setdefault(name or HELD_OUT, {})[metric] = value
-        for name, found in self.validations.items():
-            loss = found.get(LOSS)
+                named.append(name or HELD_OUT)
+        for name in dict.fromkeys(named):
+            loss = self.validations[name].get(LOSS)
             if _is_number(loss):
                 self.best[name] = min(loss, self.best.get(name, math.inf))
-        if self._live is not None:
-            self.refresh(force=True)
-            return
-        step = record.get("step", self.step)
-        for name in dict.fromkeys(_set_name(key) for key in record if key.startswith(VALIDATION)):
-            what = "validation" if name == HELD_OUT else f"validation on {name}:"
-            self.say(f"step {step}: {what} {', '.join(_validation_parts(self.validations[name]))}")
+            if self._live is None:
+                what = "validation" if name == HELD_OUT else f"validation on {name}:"
+                self.plain.say(f"step {record['step']}: {what} {', '.join(_validation_parts(self.validations[name]))}")
+        self.refresh(force=True)
 
     def sample(self, prompt: str, text: str) -> None:
         """Show what the model wrote. Plain lines leave it to samples.jsonl."""
         self.prompt, self.text = prompt, text
-        if self._live is not None:
-            self.refresh(force=True)
-
-    def say(self, text: str) -> None:
-        """Print a line of its own, above the panel."""
-        if self._live is not None:
-            self.console.print(self._safe(text), markup=False, highlight=False)
-        else:
-            self.plain.say(text)
+        self.refresh(force=True)
 
     def refresh(self, force: bool = False) -> None:
         """Draw, if the last time is long enough ago."""
@@ -131,14 +135,11 @@ class Panel:
 
     def render(self) -> RenderableType:
         """The panel as it stands."""
-        from rich import box
-        from rich.panel import Panel as Frame
-
         width = min(self.console.width, MOST_WIDTH)
         inner = max(1, width - 4)
         parts: list[RenderableType] = [self._bar(inner), *self._curve(inner), *self._numbers(inner)]
         if self.validations:
-            parts.append(self._validation_table(inner))
+            parts += self._validation_lines(inner)
         if self.skips:
             parts.append(self._line(f"skipped {self.skips:,}, last {self.last_skip}", "red"))
         if self.prompt or self.text:
@@ -184,21 +185,14 @@ class Panel:
         ]
         return self._packed(items, width, gap=3) or [Text("waiting for the first step", style="dim")]
 
-    def _validation_table(self, width: int) -> RenderableType:
-        from rich.table import Table
-
-        grid = Table.grid(padding=(0, 2))
-        rows = []
+    def _validation_lines(self, width: int) -> list[Text]:
+        lines = []
         for name, found in self.validations.items():
             best, loss = self.best.get(name), found.get(LOSS)
-            note = f"best {best:.3f}" if best is not None and _is_number(loss) and best < loss else ""
-            parts = _validation_parts(found)
-            cells = [self._line(part) for part in [*parts, "", "", ""][:3]]
-            cells = [self._line(name, "magenta"), *cells, self._line(note, "dim")]
-            grid.add_row(*cells)
-            rows += self._packed([cell for cell in cells if cell], width, gap=2)
-        wide = self.console.measure(grid).maximum <= width
-        return grid if wide else Group(*rows)
+            note = [f"best {best:.3f}"] if best is not None and _is_number(loss) and best < loss else []
+            items = [self._line(name, "magenta"), *map(self._line, _validation_parts(found))]
+            lines += self._packed([*items, *(self._line(text, "dim") for text in note)], width, gap=2)
+        return lines
 
     def _packed(self, items: Sequence[Text], width: int, gap: int) -> list[Text]:
         """Items side by side, as many on a line as there is room for: none is parted."""
@@ -233,11 +227,6 @@ class Panel:
         shown = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
         return shown.encode(self.console.encoding, "replace").decode(self.console.encoding)
 
-    def _note(self) -> str:
-        return ", ".join(
-            " ".join(filter(None, pair)) for pair in _numbers(self.last) if pair[0] not in ("tokens", "lr")
-        )
-
 
 def _numbers(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and texts of a training record's numbers; those that are missing are left out."""
@@ -266,9 +255,66 @@ def _validation_parts(found: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _set_name(key: str) -> str:
-    return key.removeprefix(VALIDATION).rpartition("/")[0] or HELD_OUT
-
-
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+class History:
+    """The mean values of a whole run in bounded memory: when full, neighbours are merged in pairs."""
+
+    def __init__(self, most: int = MOST_VALUES) -> None:
+        self.most = most
+        self.means: list[float] = []
+        self.width = 1  # values a mean stands for
+        self._total, self._count = 0.0, 0
+
+    def add(self, value: Any) -> None:
+        """Take one more value; one that is no finite number counts nothing."""
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            return
+        self._total += value
+        self._count += 1
+        if self._count == self.width:
+            self.means.append(self._total / self._count)
+            self._total, self._count = 0.0, 0
+            if len(self.means) == self.most:
+                self.means = [(a + b) / 2 for a, b in zip(self.means[::2], self.means[1::2], strict=True)]
+                self.width *= 2
+
+    def values(self) -> list[float]:
+        """The means so far, the one in the making last."""
+        return self.means + ([self._total / self._count] if self._count else [])
+
+
+def sparkline(values: Sequence[float], width: int, lines: int, unicode: bool = True) -> tuple[list[str], float, float]:
+    """`values` as `lines` strings of `width` characters, the top one first, with the values of the lowest and highest level.
+
+    Args:
+        values: finite, at least one. More than `width` are averaged in groups, fewer are spread out.
+        unicode: eighths of a block; otherwise ASCII.
+    """
+    columns = resampled(values, width)
+    ordered = sorted(columns)
+    low, high = ordered[0], ordered[max(0, math.ceil(len(ordered) * (1 - LOUD)) - 1)]
+    glyphs = BLOCKS if unicode else ASCII
+    full = len(glyphs) - 1
+    levels = []
+    for value in columns:
+        share = 0.5 if high == low else min(1.0, (value - low) / (high - low))
+        levels.append(1 + round(share * (lines * full - 1)))  # at least one level, so that the lowest is seen
+    rows = [
+        "".join(glyphs[min(full, max(0, level - full * below))] for level in levels)
+        for below in range(lines - 1, -1, -1)
+    ]
+    return rows, low, high
+
+
+def resampled(values: Sequence[float], width: int) -> list[float]:
+    """`values` as `width` numbers: means of groups, or each value several times."""
+    count = len(values)
+    result = []
+    for column in range(width):
+        first = column * count // width
+        group = values[first : max(first + 1, (column + 1) * count // width)]
+        result.append(sum(group) / len(group))
+    return result

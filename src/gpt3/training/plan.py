@@ -1,4 +1,4 @@
-"""The numbers of one run, settled before its first step: how long, how large a batch and which learning rate when.
+"""The numbers of one run, settled before its first step: how long, how large a batch, which learning rate when; and in words.
 
 The paper's recipe (Brown et al. 2020, App. B) is written for 300B tokens. A shorter run keeps its shape by RULES below.
 Everything is a function of the step alone, so that a run resumes by its step number.
@@ -9,13 +9,31 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gpt3.errors import InputError
-from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset
+from gpt3.ladder.memory import TrainingMemory
+from gpt3.ladder.presets import (
+    PAPER_TOKENS,
+    PF_DAY,
+    PRESETS,
+    Preset,
+    flops_per_token,
+    preset,
+    readable_size,
+    training_flops,
+)
+from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions, count
+from gpt3.training.panel import sparkline
+
+if TYPE_CHECKING:
+    from gpt3.training.data import TrainingData
+    from gpt3.training.distributed import Compute, World
 
 PAPER_WARMUP_TOKENS = 375_000_000
 PAPER_DECAY_TOKENS = 260_000_000_000
@@ -31,10 +49,11 @@ LEAST_STEPS = 1000
 DEFAULT_EPOCHS = 4
 """Repeating data up to four times is almost as good as new data (Muennighoff et al. 2023, arXiv 2305.16264)."""
 DEMO_MINUTES = 3.7
-"""What the demo trains for when nothing is said."""
+"""What the demo trains for when no length is given."""
 DEFAULT_MICRO_BATCH_TOKENS = 8192
 EVENTS_A_RUN = 10
 MOST_RECORDS = 10_000
+CHART_WIDTH, CHART_HEIGHT = 64, 6
 RULES = {
     "length": "--tokens, --steps or --minutes; else 4 epochs of the data, at most the paper's 300B tokens",
     "batch": "the preset's (Table 2.1), at most a thousandth of the run's tokens (of --steps N times it, if those are given)",
@@ -141,29 +160,43 @@ class Plan:
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def checked_context(options: TrainOptions, preset: Preset) -> int:
-    """Tokens of a sequence.
+def shape_of(options: TrainOptions) -> Preset:
+    """The preset, with the options that change its shape put in.
 
     Raises:
-        InputError: more than the model has positions.
+        InputError: an unknown preset, heads that do not divide the width, a context beyond the positions.
     """
-    context = options.context or preset.context
-    if context > preset.context:
+    base = preset(options.model)
+    width, heads = options.width or base.d_model, options.heads or base.n_heads
+    if width % heads:
+        raise InputError(f"--width {width} is not a multiple of --heads {heads}; choose heads that divide it")
+    context = options.context or base.context
+    if context > base.context:
         raise InputError(
-            f"--context {context} is beyond the {preset.context} positions of {preset.name}; choose at most that"
+            f"--context {context} exceeds the {base.context} positions of {base.name}. Use --context {base.context} or less."
         )
-    return context
+    resized = options.width is not None or options.heads is not None
+    return dataclasses.replace(
+        base,
+        n_layers=options.layers or base.n_layers,
+        d_model=width,
+        n_heads=heads,
+        d_head=width // heads if resized else base.d_head,
+        window=options.window or base.window,
+        context=context,
+        batch_tokens=max(1, base.batch_tokens // context) * context,
+    )
 
 
-def batch_shape(options: TrainOptions, preset: Preset, context: int, tokens: int) -> tuple[int, int]:
-    """Tokens an optimizer step and sequences a forward pass see, for a run of about `tokens`.
+def batch_shape(options: TrainOptions, shape: Preset, tokens: int) -> tuple[int, int]:
+    """Tokens of an optimizer step and sequences of a forward pass, for a run of about `tokens`.
 
     Raises:
         InputError: sizes that are no multiples of one another.
     """
-    batch_tokens = options.batch_tokens
+    batch_tokens, context = options.batch_tokens, shape.context
     if batch_tokens is None:
-        wanted = min(preset.batch_tokens, max(context, tokens // LEAST_STEPS))
+        wanted = min(shape.batch_tokens, max(context, tokens // LEAST_STEPS))
         sequences = max(1, wanted // context)
         micro = options.micro_batch or max(1, min(sequences, DEFAULT_MICRO_BATCH_TOKENS // context))
         sequences = max(1, sequences // micro) * micro
@@ -194,44 +227,35 @@ def ramp_length(parameters: int, tokens: int) -> int:
     return round(least * (most / least) ** share * min(1.0, tokens / PAPER_TOKENS))
 
 
-def wanted_tokens(options: TrainOptions, preset: Preset, train_tokens: int) -> int:
-    """About how many tokens the run will see, before its length is rounded to steps.
-
-    Args:
-        train_tokens: tokens of the training split.
-    """
-    if options.tokens is not None:
-        return count(options.tokens)
-    if options.steps is not None:
-        return options.steps * (options.batch_tokens or preset.batch_tokens)
-    return min(PAPER_TOKENS, DEFAULT_EPOCHS * train_tokens)
-
-
-def make_plan(options: TrainOptions, preset: Preset, train_tokens: int, tokens: int | None = None) -> Plan:
+def make_plan(options: TrainOptions, train_tokens: int, tokens: int | None = None) -> Plan:
     """Settle every number of a run.
 
     Args:
-        train_tokens: tokens of the training split.
+        train_tokens: tokens of the training data.
         tokens: the run's length where it was measured (``--minutes``).
 
     Raises:
-        InputError: a context beyond the model's positions, sizes that are no multiples of one another.
+        InputError: see `shape_of`; sizes that are no multiples of one another.
     """
-    context = checked_context(options, preset)
-    about = tokens or wanted_tokens(options, preset, train_tokens)
-    batch_tokens, micro_batch = batch_shape(options, preset, context, about)
+    shape = shape_of(options)
+    about = tokens or min(PAPER_TOKENS, DEFAULT_EPOCHS * train_tokens)
+    if options.tokens is not None:
+        about = count(options.tokens)
+    elif options.steps is not None:
+        about = options.steps * (options.batch_tokens or shape.batch_tokens)
+    batch_tokens, micro_batch = batch_shape(options, shape, about)
     steps = options.steps
     if steps is not None:
         about = steps * batch_tokens
     ramp = options.ramp_tokens
     if ramp is None:
-        ramp = ramp_length(preset.parameters, about) if batch_tokens > PAPER_RAMP_START_TOKENS else 0
-    lr = options.lr or preset.learning_rate
+        ramp = ramp_length(shape.parameters, about) if batch_tokens > PAPER_RAMP_START_TOKENS else 0
+    lr = options.lr or shape.learning_rate
     beta2 = options.beta2
     if beta2 is None:
         beta2 = PAPER_BETA2 if batch_tokens >= PAPER_RAMP_START_TOKENS else SMALL_BATCH_BETA2
     plan = Plan(
-        steps=steps or 1, batch_tokens=batch_tokens, micro_batch=micro_batch, context=context,
+        steps=steps or 1, batch_tokens=batch_tokens, micro_batch=micro_batch, context=shape.context,
         lr=lr, min_lr=lr * options.min_lr_ratio, beta2=beta2, warmup_tokens=0, decay_tokens=0, ramp_tokens=ramp,
         validate_every=1, sample_every=1, checkpoint_every=1, log_every=1,
     )  # fmt: skip
@@ -261,3 +285,106 @@ def settled(options: TrainOptions, plan: Plan) -> TrainOptions:
     names = {field.name for field in dataclasses.fields(options)} - {"tokens"}
     numbers = {name: value for name, value in dataclasses.asdict(plan).items() if name in names}
     return dataclasses.replace(options, tokens=None, minutes=None, **numbers)
+
+
+def plan_rows(
+    plan: Plan, options: TrainOptions, shape: Preset, data: TrainingData, compute: Compute, world: World
+) -> list[tuple[str, str]]:
+    """What the run will do: names and texts, for the lines at its start and for ``--plan``.
+
+    Args:
+        shape: with the data's vocabulary.
+    """
+    first, last = plan.stages[0], plan.stages[-1]
+    batch = f"{plan.batch_tokens:,} tokens, micro-batches of {plan.micro_batch} × {plan.context} on each device"
+    if plan.ramp_tokens:
+        least = first.sequences * plan.context
+        batch += f"; a ramp from {least:,} tokens in {len(plan.stages)} stages until step {last.first_step + 1:,}"
+    processes = "" if world.size == 1 else f", {world.size} processes ({options.parallel})"
+    sampler = data.sampler(plan.context, options.seed)
+    epochs = plan.total_sequences / sampler.windows_per_epoch
+    rate = f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
+    tokens = (
+        f"{plan.tokens:,} ({plan.tokens / shape.parameters:,.1f} per parameter), {epochs:.2f} epochs of {data.tokens:,}"
+    )
+    sources = data.sources(sampler, plan.total_sequences)
+    layers = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
+    return [
+        ("model", f"{shape.name}: {shape.parameters:,} parameters, {layers}"),
+        ("device", f"{compute.device.type} in {options.dtype}{processes}, GEMM peak {compute.peak_flops / 1e9:,.0f} GFLOP/s"),
+        ("steps", f"{plan.steps:,}; validation every {plan.validate_every:,}, checkpoint every {plan.checkpoint_every:,}"),
+        ("tokens", tokens),
+        ("batch", batch),
+        ("learning rate", rate),
+        ("optimizer", f"{describe(options)}; decay {options.weight_decay:g}, clip {options.clip:g}"),
+        *((f"source {row['name']}", f"{row['tokens']:,} tokens, {row['share']:.1%} of the run, {row['epochs']:.2f} epochs")
+          for row in sources),
+    ]  # fmt: skip
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Names and texts in two columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def plan_report(
+    plan: Plan,
+    rows: list[tuple[str, str]],
+    shape: Preset,
+    memory: TrainingMemory,
+    peak_flops: float,
+    token_seconds: float | None,
+) -> str:
+    """``gpt3 train --plan``: `plan_rows`, memory, compute and time, the rules, and the schedule drawn over the tokens.
+
+    Args:
+        shape: with the data's vocabulary.
+        memory: of each device.
+        peak_flops: FLOP/s of all devices together.
+        token_seconds: measured seconds per token; None where the model does not fit here.
+    """
+    flops = flops_per_token(shape.config(), plan.context) * plan.tokens
+    rough = training_flops(shape.parameters, plan.tokens)
+    parts = ("weights", "gradients", "optimizer", "copies", "activations", "loss")
+    sizes = ", ".join(f"{name} {readable_size(getattr(memory, name))}" for name in parts)
+    time = "not measured: the model does not fit on this device"
+    if token_seconds is not None:
+        mfu = flops / plan.tokens / token_seconds / peak_flops
+        time = f"about {_duration(plan.tokens * token_seconds)}, from a few measured steps of one micro-batch: "
+        time += f"{1 / token_seconds:,.0f} tokens/s, MFU {mfu:.0%}"
+    rows = [
+        *rows,
+        ("memory", f"about {readable_size(memory.total)} per device: {sizes}"),
+        ("compute", f"{flops:.3g} FLOPs counted product by product; 6ND: {rough:.3g} = {rough / PF_DAY:.3g} PF-days"),
+        ("time", time),
+    ]
+    lines = [
+        table(rows),
+        "",
+        "Rules for numbers that are not given:",
+        *(f"  {name}: {rule}" for name, rule in RULES.items()),
+    ]
+    lines += _chart("learning rate", plan, plan.learning_rate)
+    if plan.ramp_tokens:
+        lines += _chart(
+            "batch in tokens", plan, lambda tokens: plan.stage(plan.steps_for(tokens) - 1).sequences * plan.context
+        )
+    return "\n".join(lines)
+
+
+def _chart(title: str, plan: Plan, value: Callable[[int], float]) -> list[str]:
+    """A function of the tokens seen, drawn over the run."""
+    values = [value(max(1, round(plan.tokens * (column + 0.5) / CHART_WIDTH))) for column in range(CHART_WIDTH)]
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    drawn, low, high = sparkline(values, CHART_WIDTH, CHART_HEIGHT, unicode)
+    labels = [f"{high:.3g}", *[""] * (CHART_HEIGHT - 2), f"{low:.3g}"]
+    rows = [f"{label:>10} |{row}".rstrip() for label, row in zip(labels, drawn, strict=True)]
+    return ["", f"{title} over tokens", *rows, " " * 11 + "0" + f"{plan.tokens:,}".rjust(CHART_WIDTH - 1)]
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,29 +1,76 @@
-"""A whole pretraining run: data, plan, model, run folder, loop, final model folder."""
+"""A pretraining run from top to bottom: open the data → plan → build → loop → finish."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import os
+import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from gpt3.errors import InputError, RunError, require
-from gpt3.ladder.presets import Preset, preset
+import numpy as np
+import torch
+
+from gpt3.durable import check_room, replacing
+from gpt3.errors import InputError, RunError
+from gpt3.evaluation.probe import Probe, check_names
+from gpt3.ladder.memory import TrainingMemory, training_memory
+from gpt3.ladder.presets import Preset, flops_per_token
+from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say
+from gpt3.report.page import write_report
+from gpt3.training.checkpoint import load_checkpoint
+from gpt3.training.checkpoint_writer import CheckpointWriter
+from gpt3.training.data import TrainingData, open_on_every_rank, set_rows
+from gpt3.training.distributed import (
+    Compute,
+    World,
+    agree_on_compute,
+    build_model,
+    full_machine,
+    is_sharded,
+    open_world,
+    peers_lost,
+    spread,
+)
+from gpt3.training.model_card import model_card
+from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
-from gpt3.training.plan import checked_context
-from gpt3.training.run_folder import FINAL_MODEL, choose_folder
-from gpt3.work_folder import locked_folder
+from gpt3.training.panel import Panel
+from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, plan_report, plan_rows, settled, shape_of, table
+from gpt3.training.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    FINAL_MODEL,
+    choose_folder,
+    extract_model,
+    find_checkpoint,
+    say_what_changed,
+    settled_options,
+    write_beginning,
+)
+from gpt3.training.samples import SampleWriter
+from gpt3.training.tracking import RecordFile, Tracker, check_trackers, open_trackers
+from gpt3.training.trainer import Clock, StepProfiler, Trainer
+from gpt3.training.validation import Score, Validation
+from gpt3.work_folder import Interruption, interruptible, locked_folder
 
-if TYPE_CHECKING:
-    from gpt3.model import GPT3ForCausalLM
-    from gpt3.training.loop import Evaluator
-    from gpt3.training.validation import Score
+SHOW_SECONDS = 0.25
+"""Between logged steps the panel is told of one at most this often."""
+
+
+class Evaluator(Protocol):
+    """Something measured now and then while training, such as few-shot accuracy (gpt3.evaluation.probe)."""
+
+    every: int
+    """Steps between two measurements."""
+
+    def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
+        """Numbers by name; they are logged as ``eval/NAME``. Called on every rank."""
 
 
 @dataclass(frozen=True)
@@ -37,76 +84,14 @@ class RunResult:
     seconds: float
     """Training seconds, validation and saving left out."""
     finished: bool
-    """False: interrupted after a checkpoint; the same command goes on."""
+    """False: interrupted after a checkpoint; the same command resumes it."""
     exit_code: int = 0
     """130 or 143 after a signal."""
 
-
-def run(options: TrainOptions) -> int:
-    """``gpt3 train``: train, then say what was made and what to do next. Returns the exit code."""
-    ranked = "RANK" in os.environ
-    if options.folds is not None:
-        from gpt3.training.folds import run_folds
-
-        if ranked:
-            raise InputError(f"--folds {options.folds} starts its runs itself; give --nproc in place of torchrun")
-        return run_folds(options, train_fold).exit_code
-    if options.nproc is not None and options.nproc > 1 and not ranked:
-        from gpt3.training.launch import launch
-
-        return launch(options)
-    if ranked:
-        from gpt3.training.launch import end_with_launcher
-
-        end_with_launcher()
-    from transformers.utils import logging
-
-    from gpt3.training.distributed import PeersLostError, Silent
-
-    logging.disable_progress_bar()  # transformers' bars over saves of a second would break our line
-    quiet = int(os.environ.get("RANK", "0")) > 0
-    try:
-        return _run(options, quiet)
-    except Silent:
-        return 2
-    except (InputError, RunError) as error:
-        if quiet:  # what all ranks agree on rank 0 says; what befell this one alone, only this one can
-            if isinstance(error, RunError) and not isinstance(error, PeersLostError):
-                say(f"gpt3 train: rank {os.environ['RANK']}: {error}")
-            return 2 if isinstance(error, InputError) else 1
-        raise
-
-
-def _run(options: TrainOptions, quiet: bool) -> int:
-    began = time.monotonic()
-    result = train(options)
-    if quiet or options.plan:
-        return result.exit_code
-    if not result.finished:
-        how = "" if options.resume in ("auto", "never") else " without --resume"
-        say(f"Saved to {result.folder}. Run the same command{how} to resume.")
-        return result.exit_code
-    print(f"\nmodel: {result.folder / FINAL_MODEL}   ({time.monotonic() - began:.0f} s in all)")
-    if result.score is not None:
-        score = result.score
-        print(
-            f"held-out text: loss {score.loss:.3f}, perplexity {score.perplexity:.1f}, {score.bits_per_byte:.3f} bits per byte"
-            f" over {score.tokens:,} tokens"
-        )
-    print(f"report: {result.folder / 'report.html'}")
-    print(f'try next: gpt3 generate --model {result.folder} --temperature 0.7 "The history of"')
-    return 0
-
-
-def train_fold(options: TrainOptions) -> RunResult:
-    """One run of a cross-validation, with as many ranks as ``--nproc`` says."""
-    if options.nproc is None or options.nproc == 1:
-        return train(options)
-    from gpt3.training.launch import launch
-
-    code = launch(options)
-    folder = Path(str(options.out))
-    return RunResult(folder, None, 0.0, finished=(folder / FINAL_MODEL).exists(), exit_code=code)
+    def __repr__(self) -> str:
+        what = "finished" if self.finished else f"interrupted, exit_code={self.exit_code}"
+        loss = "" if self.score is None else f", loss={self.score.loss:.4f}, perplexity={self.score.perplexity:.2f}"
+        return f"RunResult({str(self.folder)!r}, {what}, seconds={self.seconds:.1f}{loss})"
 
 
 def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator] = (), **overrides: Any) -> RunResult:
@@ -114,7 +99,7 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
 
     Args:
         options: what to do; `overrides` are fields of it given by name.
-        evaluators: further measurements while training, see gpt3.training.loop.Evaluator.
+        evaluators: further measurements while training.
 
     Raises:
         InputError: see TrainOptions, gpt3.corpus and `choose_folder`.
@@ -125,87 +110,287 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
         raise InputError(f"--folds {options.folds} makes several runs; call gpt3.training.folds.run_folds for them")
     if (options.nproc or 1) > 1 and "RANK" not in os.environ:
         raise InputError(f"--nproc {options.nproc} starts processes from the command line; in Python use torchrun")
-    shape = shape_of(options)
-    for tracker in ("wandb", "tensorboard"):  # before the work, not after it
-        if tracker in options.track:
-            require(tracker, extra=tracker, purpose=f"--track {tracker}")
-    if options.probe_names:
-        from gpt3.evaluation.probe import check_names
-
-        check_names(options.probe_names)
-    from gpt3.training.distributed import open_world
-
+    name = shape_of(options).name
+    check_trackers(options.track)
+    check_names(options.probe_names)
     with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:
-        from gpt3.training.pretraining import Pretraining
 
         def claim() -> list[Any]:
-            folder, goes_on = choose_folder(options, shape.name)
+            folder, resumes = choose_folder(options, name)
             if not options.plan:
                 held.enter_context(locked_folder(folder))
-            return [str(folder), goes_on]
+            return [str(folder), resumes]
 
-        folder, goes_on = world.agree(claim)
-        return Pretraining(options, shape, Path(folder), goes_on, world, evaluators).run()
+        folder, resumes = world.agree(claim)
+        return train_in(Path(folder), resumes, options, world, evaluators)
 
 
-@contextlib.contextmanager
-def full_machine() -> Iterator[None]:
-    """A full disk, a file-size limit or full GPU memory as one line.
+def train_in(
+    folder: Path, resumes: bool, options: TrainOptions, world: World, evaluators: Sequence[Evaluator]
+) -> RunResult:
+    """Train in a run folder that this process holds.
 
-    Raises:
-        RunError: in place of the OSError or OutOfMemoryError.
+    Args:
+        resumes: whether it holds a run to resume.
     """
-    import torch
+    # The options: a run that resumes keeps the numbers it settled on.
+    requested = options
+    checkpoint = find_checkpoint(folder / CHECKPOINTS, options, world) if resumes else None
+    if resumes and (folder / CONFIG).exists():
+        options = settled_options(folder, options)
+    elif options.model == "demo" and options.minutes is None and options.tokens is None and options.steps is None:
+        options = dataclasses.replace(options, minutes=DEMO_MINUTES)
+    shape = shape_of(options)
 
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise RunError(f"{reason}; use a smaller --micro-batch, --gradient-checkpointing or --parallel fsdp") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise RunError(
-            f"cannot write {error.filename or 'the run folder'}: {error.strerror}; make room, then the same command goes on from "
-            "the last checkpoint"
-        ) from None
+    # The data.
+    data = open_on_every_rank(options, shape, world.agree)
+    shape = dataclasses.replace(shape, vocab_size=data.vocab_size)
+    validation = Validation(options, data)
 
+    # The plan.
+    compute = agree_on_compute(options.device, options.dtype, world)
+    options = dataclasses.replace(options, dtype=compute.dtype_name)
+    plan = make_plan(options, data.tokens)
+    memory = memory_of(options, shape, plan, compute, world)
+    fits = fits_in(compute, memory, shape, options)
 
-def shape_of(options: TrainOptions) -> Preset:
-    """The preset, with the shape options put in.
+    # The model, and the time of its steps where that is asked for.
+    token_seconds = None
+    if fits:
+        random.seed(options.seed)
+        np.random.seed(options.seed % 2**32)
+        with torch.device("meta"):
+            model = build_model(options, shape, data.end_of_text)
+        if not options.plan:
+            need = (options.keep_checkpoints + 2) * checkpoint_bytes(options, model)
+            world.agree(lambda: check_room(folder, need, purpose="checkpoints"))
+        with peers_lost():
+            forward: Any = spread(model, options.seed, compute.device, options.parallel, world, compute.dtype)
+        if options.compile if options.compile is not None else compute.device.type == "cuda":
+            forward = torch.compile(forward)
+        torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
+        parts = (model, forward, data.sampler(plan.context, options.seed), data.end_of_text, compute, world)
+        if options.plan or (options.minutes is not None and checkpoint is None):
+            token_seconds = Trainer(options, plan, *parts).measure_token()
+            if options.minutes is not None:
+                tokens = max(1, int(options.minutes * 60 / token_seconds))
+                plan = make_plan(options, data.tokens, tokens)
+    rows = plan_rows(plan, options, shape, data, compute, world)
+    if options.plan:
+        if world.first:
+            print(plan_report(plan, rows, shape, memory, compute.peak_flops * world.size, token_seconds))
+        return RunResult(folder, None, 0.0, finished=False)
 
-    Raises:
-        InputError: an unknown preset, heads that do not divide the width, a context beyond the positions.
-    """
-    base = preset(options.model)
-    width = options.width or base.d_model
-    heads = options.heads or base.n_heads
-    if width % heads:
-        raise InputError(f"--width {width} is not a multiple of --heads {heads}; choose heads that divide it")
-    resized = options.width is not None or options.heads is not None
-    context = checked_context(options, base)
-    return dataclasses.replace(
-        base,
-        n_layers=options.layers or base.n_layers,
-        d_model=width,
-        n_heads=heads,
-        d_head=width // heads if resized else base.d_head,
-        window=options.window or base.window,
-        context=context,
-        batch_tokens=max(1, base.batch_tokens // context) * context,
-    )
-
-
-def build_model(options: TrainOptions, shape: Preset, vocab_size: int, end_of_text: int) -> GPT3ForCausalLM:
-    """A model of this shape with fresh weights."""
-    from gpt3.model import GPT3ForCausalLM
-
-    rate = options.dropout
-    config = shape.config(
-        vocab_size=vocab_size, bos_token_id=end_of_text, eos_token_id=end_of_text,
-        resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate,
+    # All that moves: fresh, or as the checkpoint has it.
+    options = settled(options, plan)
+    trainer = Trainer(options, plan, *parts)
+    seconds = 0.0 if checkpoint is None else restore(checkpoint, trainer, validation)
+    writer = CheckpointWriter(
+        folder / CHECKPOINTS, model, data.tokenizer, keep=options.keep_checkpoints, keep_every=options.keep_every,
+        world=world,
     )  # fmt: skip
-    model = GPT3ForCausalLM(config)
-    if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    return model
+    samples = SampleWriter(model, data.tokenizer, data.held_out, options)
+    probes = [Probe(options.probe_names, data.tokenizer, plan.validate_every)] if options.probe_names else []
+
+    # Rank 0 writes down what the run is, and keeps its records.
+    sources, sets = data.sources(trainer.sampler, plan.total_sequences), set_rows(data.given, data.training)
+    device, resumed = str(compute.device), checkpoint is not None
+    world.agree(lambda: write_beginning(folder, requested, options, device, sources, sets, resumed=resumed))
+    trackers: list[Tracker] = []
+    panel = None
+    if world.first:
+        say(f"run folder: {folder}" + (f", resuming from {checkpoint.name}" if checkpoint else ""))
+        say(table(rows))
+        panel = Panel(f"training {folder.name}", plan.steps, start=trainer.step)
+        trackers = open_trackers(options.track, folder, dataclasses.asdict(options), trainer.step)
+        samples.file = RecordFile(folder / "samples.jsonl", trainer.step)
+    run = Run(folder, data, trainer, validation, samples, writer, trackers, panel, (*evaluators, *probes), seconds)
+    try:
+        with interruptible(speak=world.first) as interruption:
+            finished = validation.early.stop or run.loop(interruption)  # stopped in an earlier session
+            writer.close()
+        if not finished:
+            world.barrier()  # the checkpoint is whole before any rank leaves
+            return RunResult(folder, run.score, run.seconds, False, interruption.exit_code)
+        run.finish()
+    finally:
+        writer.close()
+        for tracker in (*trackers, *([samples.file] if samples.file else [])):
+            tracker.close()
+        if trackers:
+            try:
+                write_report([folder], folder / "report.html")
+            except InputError as error:  # a report must not fail the run
+                say(f"no report: {error}")
+    return RunResult(folder, run.score, run.seconds, finished=True)
+
+
+@dataclass
+class Run:
+    """A run whose parts are all there; rank 0's has trackers and a panel."""
+
+    folder: Path
+    data: TrainingData
+    trainer: Trainer
+    validation: Validation
+    samples: SampleWriter
+    writer: CheckpointWriter
+    trackers: Sequence[Tracker]
+    panel: Panel | None
+    evaluators: Sequence[Evaluator]
+    seconds: float
+    """Training time of earlier sessions and this one, validation and saving left out."""
+
+    def loop(self, interruption: Interruption) -> bool:
+        """Take every step that is left. True: all done, or stopped early; False: interrupted, after a checkpoint."""
+        trainer, plan, early = self.trainer, self.trainer.plan, self.validation.early
+        flops = flops_per_token(trainer.model.config, plan.context)
+        profiler = None
+        if trainer.options.profile is not None and trainer.world.first:
+            profiler = StepProfiler(self.folder, trainer.options.profile)
+        trainer.model.train()
+        with self.panel or contextlib.nullcontext(), profiler or contextlib.nullcontext():
+            clock = Clock(trainer.compute, plan.tokens_after(trainer.step), self.seconds)
+            shown = 0.0
+            while trainer.step < plan.steps:
+                record = trainer.one_step(lambda: interruption.number is not None)
+                interrupted, step = record.pop("stop"), trainer.step
+                last = step == plan.steps
+                if profiler is not None:
+                    profiler.step()
+                due = step % plan.log_every == 0 or step == 1 or last or "skipped" in record
+                if due or (self.panel is not None and time.monotonic() - shown > SHOW_SECONDS):
+                    shown = time.monotonic()
+                    tokens_per_s = clock.lap(record["tokens"])
+                    record |= {
+                        "tokens_per_s": round(tokens_per_s, 1),
+                        "mfu": round(tokens_per_s * flops / (trainer.compute.peak_flops * trainer.world.size), 4),
+                        "seconds": round(clock.seconds, 2),
+                    }
+                    self.log(record, self.trackers if due else ())
+                if trainer.spikes.lost:
+                    raise RunError(
+                        f"step {step}: {trainer.spikes.in_a_row} steps in a row were skipped, the last for {record['skipped']}. "
+                        "Resume from the last checkpoint with a lower --lr, or look at the skipped steps' data (metrics.jsonl)."
+                    )
+                self.seconds = clock.seconds
+                with clock.paused():
+                    stopping = False
+                    if step % plan.validate_every == 0 or last:
+                        stopping = self.validate(final=last)
+                    if stopping and not last:
+                        self.validate(final=True)
+                    for evaluator in self.evaluators:
+                        if step % evaluator.every == 0 or last:
+                            with trainer.averaged():
+                                found = evaluator(trainer.model, step)
+                            numbers = {f"eval/{name}": value for name, value in found.items()}
+                            self.log({"step": step, "tokens": record["tokens"], **numbers}, self.trackers)
+                    if step % plan.sample_every == 0 or last or stopping:
+                        self.sample(step)
+                    ending = last or stopping or interrupted
+                    if ending or step % plan.checkpoint_every == 0 or early.best_step == step:
+                        self.save()
+                if stopping:
+                    break
+                if interrupted and not last:
+                    return False
+        return True
+
+    def log(self, record: Mapping[str, Any], trackers: Sequence[Tracker]) -> None:
+        """Give a record to trackers and show it."""
+        for tracker in trackers:
+            tracker.log(record)
+        if self.panel is not None:
+            self.panel.log(record)
+
+    def validate(self, final: bool) -> bool:
+        """Score every validation set; True: the loss has not improved for ``--early-stop`` validations."""
+        record = self.validation.score(self.trainer, final)
+        if record is not None:
+            self.log(record, self.trackers)
+        return self.validation.early.stop
+
+    @property
+    def score(self) -> Score | None:
+        """The latest score of the run's own held-out documents."""
+        return self.validation.scores.get("")
+
+    def sample(self, step: int | None = None) -> None:
+        """Draw samples, and record them with their `step`; with FSDP all ranks compute, with DDP the first one."""
+        if self.trainer.world.first or is_sharded(self.trainer.options, self.trainer.world):
+            with self.trainer.averaged():
+                self.samples.draw(step)
+        if self.panel is not None:
+            self.panel.sample(*self.samples.latest[0])
+
+    def save(self) -> None:
+        """Hand a checkpoint to the writer."""
+        trainer, early = self.trainer, self.validation.early
+        for tracker in self.trackers:
+            tracker.flush()
+        state = {**trainer.state(), "seconds": self.seconds, "early": early.state()}
+        self.writer.save(trainer.optimizer, state, extra=trainer.averages(), best_step=early.best_step)
+
+    def finish(self) -> None:
+        """Write the final model folder with its card, and show the samples."""
+        trainer = self.trainer
+        if not self.validation.scores:  # all steps were done in an earlier session
+            self.validation.score(trainer, final=True)
+        if not self.samples.latest:
+            self.sample()
+        if trainer.world.first:
+            plan = dataclasses.replace(trainer.plan, steps=trainer.step)
+            sources = self.data.sources(trainer.sampler, plan.total_sequences)
+            card = model_card(
+                self.folder, trainer.options, plan, trainer.model, sources, self.validation.scores, self.seconds
+            )
+            with replacing(self.folder / FINAL_MODEL) as temporary:
+                extract_model(self.folder / CHECKPOINTS / f"step-{trainer.step}", temporary)
+                (temporary / "README.md").write_text(card, encoding="utf-8")
+            self.samples.show()
+        trainer.world.barrier()
+
+
+# ------------------------------------------------------------------------------------------------------- the parts of a run
+
+
+def memory_of(options: TrainOptions, shape: Preset, plan: Plan, compute: Compute, world: World) -> TrainingMemory:
+    """Memory of each device."""
+    return training_memory(
+        shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.gradient_checkpointing,
+        shards=world.size, fsdp=is_sharded(options, world), moments=OPTIMIZERS[options.optimizer].state_bytes,
+    )  # fmt: skip
+
+
+def fits_in(compute: Compute, memory: TrainingMemory, shape: Preset, options: TrainOptions) -> bool:
+    """Whether weights, gradients and optimizer state fit in the device's memory.
+
+    Raises:
+        InputError: they do not; ``--plan`` prints its report without measured times.
+    """
+    need = memory.weights + memory.gradients + memory.optimizer
+    have = compute.memory()
+    if have is not None and need >= have and not options.plan:
+        raise InputError(
+            f"--model {shape.name} needs {need / 1e9:,.1f} GB for weights, gradients and optimizer, this device has "
+            f"{have / 1e9:,.1f} GB; use a smaller model, or more devices with --parallel fsdp (gpt3 ladder --gpus N)"
+        )
+    return have is None or need < have
+
+
+def checkpoint_bytes(options: TrainOptions, model: GPT3ForCausalLM) -> int:
+    """Bytes of a checkpoint at most: fp32 weights, their average, the optimizer's state."""
+    return round((4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * model.num_parameters())
+
+
+def restore(checkpoint: Path, trainer: Trainer, validation: Validation) -> float:
+    """Put everything back as the checkpoint has it; returns the training seconds until then."""
+    state = load_checkpoint(
+        checkpoint, trainer.model, trainer.optimizer, extra=trainer.averages(), rank=trainer.world.rank
+    )
+    trainer.load(state)
+    validation.early.load(state["early"])
+    if trainer.world.first:
+        say_what_changed(state["computed"], trainer.computed())
+    return float(state["seconds"])

@@ -1,25 +1,41 @@
-"""The run folder: which one a run uses, whether it resumes the run in it, and the options it resumes with."""
+"""The run folder: which one a run uses, what it resumes from, what it writes there first and last."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
+import json
+import os
 import platform
+import re
+import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from gpt3 import work_folder
+from gpt3.durable import discard, write_text
 from gpt3.errors import InputError
+from gpt3.progress import say
+from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, FINAL_MODEL
+from gpt3.training.checkpoint import checkpoints, damage, newest_whole, read_state, step_of
+from gpt3.training.data import warning
+from gpt3.training.distributed import World
 from gpt3.training.options import TrainOptions
 
-CONFIG = "config.yaml"
 ASKED = "asked.json"
-FINAL_MODEL = "model"
+"""The requested options: a run resumes only if they match."""
 CHECKPOINTS = "checkpoints"
-EARLY = frozenset({ASKED, "data.json", "environment.json"})
+SAME_DATA = ("name", "tokens", "documents", "weight")
+"""What of the sources in data.json must not change when a run resumes."""
+WEIGHTS = re.compile(r"(?P<set>\w+)(-\d+(-of-\d+)?)?\.safetensors(?P<index>\.index\.json)?")
+RUN_STATE = frozenset({"state.json", "manifest.json"})
+EARLY = frozenset({ASKED, DATA, ENVIRONMENT})
 """What is written before config.yaml; a folder that holds no more has no run in it yet."""
 FREE_TO_CHANGE = frozenset(
     {
@@ -27,7 +43,7 @@ FREE_TO_CHANGE = frozenset(
         "parallel", "micro_batch", "profile", "plan", "gradient_checkpointing", "compile",
     }
 )  # fmt: skip
-"""Options that may differ when an interrupted run goes on: they do not change what is computed, but for the order of sums."""
+"""Options that may change when a run resumes: they do not change what is computed, but for the order of sums."""
 
 
 def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
@@ -62,7 +78,7 @@ def asked(options: TrainOptions) -> dict[str, Any]:
 def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
     """The options that the run in `folder` settled on, with today's choice where it is free to change.
 
-    Going on from a named checkpoint (``--resume PATH``), every option that is given now counts.
+    When a named checkpoint is resumed (``--resume PATH``), every option that is given now counts.
     """
     try:
         saved = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
@@ -76,17 +92,87 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
         return dataclasses.replace(options, **dict.fromkeys(lengths - today) | kept)
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise InputError(
-            f"cannot go on with {folder}: its {CONFIG} is unreadable ({error}); use --resume never"
+            f"{folder} cannot be resumed: its {CONFIG} is unreadable ({error}). Use --resume never."
         ) from None
+
+
+def find_checkpoint(folder: Path, options: TrainOptions, world: World) -> Path | None:
+    """The checkpoint in `folder` to resume from: the one ``--resume`` names, else the newest whole one.
+
+    Damaged ones are named and skipped. Later ones than a named one are renamed, so that it is the newest.
+
+    Raises:
+        InputError: the named one is no checkpoint, or damaged.
+    """
+
+    def newest() -> str | None:
+        path, damaged = newest_whole(folder)
+        for bad, reason in damaged:
+            say(f"Skipping {bad}: {reason}.")
+        return str(path) if path else None
+
+    def named() -> str:
+        path = Path(options.resume)
+        read_state(path)
+        if reason := damage(path):
+            raise InputError(f"--resume {path} is damaged: {reason}; use --resume auto for the newest whole one")
+        for later in () if options.plan else checkpoints(folder):
+            if step_of(later) > step_of(path):
+                aside = later.with_name(f"aside-{later.name}")
+                discard(aside)
+                os.replace(later, aside)
+                say(f"{later} was moved to {aside.name}: the run resumes from {path.name}.")
+        return str(path)
+
+    found = world.agree(newest if options.resume in ("auto", "never") else named)
+    return Path(found) if found else None
+
+
+def say_what_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say what is computed in another way than before the interruption, and what stays exact."""
+    changed = [f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
+    if changed:
+        say(
+            f"Resuming with {', '.join(changed)}. Schedule, data order and states are exactly the run's. Sums are taken in "
+            "another order, so weights agree to rounding, not bit for bit."
+        )
+
+
+def write_beginning(
+    folder: Path,
+    requested: TrainOptions,
+    options: TrainOptions,
+    device: str,
+    sources: Sequence[Mapping[str, Any]],
+    sets: Sequence[Mapping[str, Any]],
+    *,
+    resumed: bool,
+) -> None:
+    """Write data.json and environment.json; for a new run also the requested options and those it settled on.
+
+    Args:
+        device: that is used.
+        sources, sets: the run's data and validation sets (gpt3.training.data).
+        resumed: whether the run's data must be the same as before.
+
+    Raises:
+        InputError: it is not.
+    """
+    if resumed and (folder / DATA).exists():
+        before = json.loads((folder / DATA).read_text(encoding="utf-8"))["sources"]
+        if [[row[key] for key in SAME_DATA] for row in before] != [[row[key] for key in SAME_DATA] for row in sources]:
+            raise InputError(f"the data of {folder} is not what the run began with; choose another --out")
+    write_text(folder / DATA, json.dumps({"sources": sources, "validation": sets}, indent=1))
+    if text := warning(sets):
+        say(text)
+    write_text(folder / ENVIRONMENT, json.dumps(environment(device), indent=1))
+    if not resumed or requested.resume not in ("auto", "never"):
+        write_text(folder / ASKED, json.dumps(asked(requested)))
+        write_text(folder / CONFIG, yaml.safe_dump(dataclasses.asdict(options), sort_keys=False))
 
 
 def environment(device: str) -> dict[str, Any]:
     """What the run runs on: versions, machine, and the commit where the package is a git checkout."""
-    import importlib.metadata
-    import os
-
-    import torch
-
     found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("gpt3", "torch", "transformers", "tokenizers", "numpy", "safetensors"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -95,11 +181,30 @@ def environment(device: str) -> dict[str, Any]:
     if device.startswith("cuda"):
         found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commands = (["git", "rev-parse", "HEAD"], ["git", "ls-files", "--error-unmatch", __file__])
         here = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-        tracked = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, timeout=5
-        )
-        if commit.returncode == 0 and tracked.returncode == 0:
-            found["commit"] = commit.stdout.strip()
+        answers = [subprocess.run(c, cwd=here, capture_output=True, text=True, timeout=5) for c in commands]
+        if not any(answer.returncode for answer in answers):
+            found["commit"] = answers[0].stdout.strip()
     return found
+
+
+def extract_model(checkpoint: Path, folder: Path) -> None:
+    """Copy a checkpoint's model folder to `folder`, which is made.
+
+    The weights are their moving average (``ema.safetensors``) where the checkpoint holds one; both go by the parameters' names.
+    """
+    averaged = any(checkpoint.glob("ema*.safetensors"))
+    folder.mkdir(parents=True)
+    for path in checkpoint.iterdir():
+        match = WEIGHTS.fullmatch(path.name)
+        if match is None:
+            if path.name not in RUN_STATE:
+                shutil.copyfile(path, folder / path.name)
+        elif match["set"] == ("ema" if averaged else "model"):
+            target = folder / f"model{path.name.removeprefix(match['set'])}"
+            if match["index"]:  # transformers' list of which tensor is in which file
+                text = path.read_text(encoding="utf-8")
+                target.write_text(text.replace(f'"{match["set"]}-', '"model-'), encoding="utf-8")
+            else:
+                shutil.copyfile(path, target)

@@ -1,10 +1,8 @@
-"""Samples as the model learns: samples.jsonl, and the last ones shown."""
+"""Samples during training: samples.jsonl, and the last ones shown."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerFast
 
@@ -13,11 +11,9 @@ from gpt3.errors import InputError, RunError
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.standard_streams import speak_utf8
+from gpt3.model import GPT3ForCausalLM
 from gpt3.training.options import TrainOptions
-from gpt3.training.tracking import RecordFile, line
-
-if TYPE_CHECKING:
-    from gpt3.model import GPT3ForCausalLM
+from gpt3.training.tracking import RecordFile
 
 SAMPLES = 3
 NEW_TOKENS = 120
@@ -26,43 +22,32 @@ TOP_K = 50
 
 
 class SampleWriter:
-    """Writes samples of a run.
+    """Draws samples of a run's model, and records them.
 
     Args:
-        path: samples.jsonl.
         held_out: where prompts come from when `options` name none: the first lines of its first documents.
-        record: False on the ranks that only compute along (FSDP).
     """
 
     def __init__(
         self,
-        path: Path,
         model: GPT3ForCausalLM,
         tokenizer: PreTrainedTokenizerFast,
         held_out: TokenSplit,
         options: TrainOptions,
-        record: bool = True,
     ) -> None:
-        self.path, self.model, self.tokenizer, self.seed, self.record = path, model, tokenizer, options.seed, record
+        self.model, self.tokenizer, self.seed = model, tokenizer, options.seed
         self.prompts = options.sample_prompt or held_out_prompts(held_out, tokenizer)
         self.latest: list[tuple[str, str]] = []
-        """Prompts and texts of the last `write`."""
+        """Prompts and texts of the last `draw`."""
+        self.file: RecordFile | None = None
+        """samples.jsonl, on rank 0."""
 
-    def resume(self, step: int) -> None:
-        """Drop what a run wrote after step `step`, from which it goes on."""
-        if self.record:
-            RecordFile(self.path, step).close()
-
-    def write(self, step: int) -> None:
-        """Append one sample a prompt."""
-        self.draw()
-        if self.record:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(line({"step": step, "prompt": prompt, "text": text}) for prompt, text in self.latest)
-
-    def draw(self) -> None:
-        """Draw one sample a prompt."""
+    def draw(self, step: int | None = None) -> None:
+        """Draw one sample per prompt; record it where a `step` is given."""
         self.latest = [(prompt, self._continue(prompt)) for prompt in self.prompts]
+        if self.file is not None and step is not None:
+            for prompt, text in self.latest:
+                self.file.log({"step": step, "prompt": prompt, "text": text})
 
     def show(self) -> None:
         """Print the latest samples on standard output."""
@@ -76,10 +61,7 @@ class SampleWriter:
         try:
             options = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed)
             return LanguageModel(self.model, self.tokenizer).complete(prompt, options)[0].text
-        except (
-            InputError,
-            RunError,
-        ) as error:  # weights that are no longer numbers: the loop stops for that, in its own words
+        except (InputError, RunError) as error:  # weights that are no longer numbers: the loop reports them itself
             return f"[no sample: {error}]"
         finally:
             self.model.train(was_training)

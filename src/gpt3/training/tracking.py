@@ -8,17 +8,19 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gpt3.durable import write_text
 from gpt3.errors import InputError, require
+from gpt3.report.run_folder import read_metrics
 
 
-class Tracker(Protocol):
+class Tracker:
     """Something that takes a run's numbers."""
 
-    def log(self, metrics: Mapping[str, Any]) -> None:
+    def log(self, record: Mapping[str, Any]) -> None:
         """Take one record; it holds ``step`` and ``tokens``."""
+        raise NotImplementedError
 
     def flush(self) -> None:
         """Make sure that what was logged lasts: a checkpoint is about to be written."""
@@ -27,10 +29,10 @@ class Tracker(Protocol):
         """Flush and let go."""
 
 
-class RecordFile:
-    """A file of JSON objects, one a line, each with its ``step``: metrics.jsonl and samples.jsonl.
+class RecordFile(Tracker):
+    """A file of JSON objects, one per line, each with its ``step``: metrics.jsonl and samples.jsonl.
 
-    A run that goes on from a checkpoint drops the records after it, so that a step stands in the file once.
+    A run that resumes from a checkpoint drops the records after it, so that a step is in the file once.
     """
 
     def __init__(self, path: Path, resume_step: int) -> None:
@@ -58,19 +60,7 @@ def line(record: Mapping[str, Any]) -> str:
     return json.dumps(finite, ensure_ascii=False) + "\n"
 
 
-def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
-    """The records of a file, up to `last_step`. A last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    records = []
-    for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
-        record = json.loads(text)
-        if last_step is None or record["step"] <= last_step:
-            records.append(record)
-    return records
-
-
-class WandbTracker:
+class WandbTracker(Tracker):
     """Weights & Biases, by its own environment variables (WANDB_MODE=offline works without an account)."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], resume_step: int) -> None:
@@ -86,32 +76,28 @@ class WandbTracker:
             reason = str(error).splitlines()[0]
             raise InputError(f"--track wandb: {reason}; log in, or set WANDB_MODE=offline") from None
 
-    def log(self, metrics: Mapping[str, Any]) -> None:
+    def log(self, record: Mapping[str, Any]) -> None:
         """Send one record."""
-        self._run.log({k: v for k, v in metrics.items() if k != "step"}, step=metrics["step"])
-
-    def flush(self) -> None:
-        """Nothing to do: it sends by itself."""
+        self._run.log({k: v for k, v in record.items() if k != "step"}, step=record["step"])
 
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
 
 
-class TensorboardTracker:
+class TensorboardTracker(Tracker):
     """TensorBoard event files in the run folder's tensorboard/."""
 
     def __init__(self, folder: Path, resume_step: int) -> None:
-        require("tensorboard", extra="tensorboard", purpose="--track tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=resume_step + 1 if resume_step else None)
 
-    def log(self, metrics: Mapping[str, Any]) -> None:
+    def log(self, record: Mapping[str, Any]) -> None:
         """Write each number of a record as a scalar."""
-        for name, value in metrics.items():
+        for name, value in record.items():
             if name != "step" and isinstance(value, (int, float)):
-                self._writer.add_scalar(name, value, metrics["step"])
+                self._writer.add_scalar(name, value, record["step"])
 
     def flush(self) -> None:
         """Onto the disk."""
@@ -122,12 +108,19 @@ class TensorboardTracker:
         self._writer.close()
 
 
-def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any], resume_step: int) -> list[Tracker]:
-    """The trackers called `names`, metrics.jsonl first.
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse ``--track`` before the work, not after it.
 
     Raises:
         InputError: a tracker's package is not installed.
     """
+    for name in ("wandb", "tensorboard"):
+        if name in names:
+            require(name, extra=name, purpose=f"--track {name}")
+
+
+def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any], resume_step: int) -> list[Tracker]:
+    """The trackers called `names`, metrics.jsonl first."""
     trackers: list[Tracker] = []
     if "wandb" in names:
         trackers.append(WandbTracker(folder, config, resume_step))

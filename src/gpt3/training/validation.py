@@ -13,10 +13,11 @@ import torch
 from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError
 from gpt3.model import GPT3ForCausalLM
-from gpt3.training.device import Compute
-from gpt3.training.distributed import ALONE, World
+from gpt3.training.data import TrainingData
+from gpt3.training.distributed import ALONE, Compute, World
+from gpt3.training.options import TrainOptions
+from gpt3.training.trainer import IGNORED, Trainer, document_positions
 
-IGNORED = -100
 LEVEL = 0.95
 Z = 1.959963984540054
 """The normal distribution's two-sided 95% quantile."""
@@ -43,7 +44,7 @@ class Score:
     """Upper end."""
     whole: bool
     """True: the whole split was read, and its bytes are counted. False: a part of it was, and its bytes are taken as its
-    tokens times the whole split's mean bytes a token."""
+    tokens times the whole split's mean bytes per token."""
 
 
 @torch.no_grad()
@@ -65,8 +66,8 @@ def validate(
 
     Args:
         model: on `compute.device`; a wrapper such as FSDP's or DDP's will do.
-        split: at least two tokens. The first is not predicted: nothing stands before it.
-        micro_batch: sequences a forward pass sees, at most.
+        split: at least two tokens. The first is not predicted: nothing comes before it.
+        micro_batch: sequences per forward pass, at most.
         most_tokens: read about this many tokens, in windows spread evenly over the split; None reads all of it.
         world: the processes that share the work; by default this one alone. All call this function, all get the score.
         mask_documents: keep packed documents from seeing one another, for models trained so.
@@ -93,16 +94,12 @@ def validate(
         for forward in range(forwards):
             starts = mine[forward * rows : (forward + 1) * rows] * context
             inputs, targets, documents = read_windows(split, starts, ends, rows, context)
-            batch = {"input_ids": inputs, "shift_labels": targets}
+            arrays = {"input_ids": inputs, "shift_labels": targets}
+            batch = {name: torch.from_numpy(array).to(compute.device) for name, array in arrays.items()}
             if mask_documents:
-                batch["position_ids"] = positions(starts, documents, ends, rows, context)
+                batch["position_ids"] = document_positions(batch["input_ids"], split.end_of_text)
             with compute.autocast():
-                output = model(
-                    **{name: torch.from_numpy(array).to(compute.device) for name, array in batch.items()},
-                    skip_logits=True,
-                    use_cache=False,
-                    loss_reduction="none",
-                )
+                output = model(**batch, skip_logits=True, use_cache=False, loss_reduction="none")
             counted = targets.ravel() != IGNORED
             nats = output.loss.float().cpu().numpy().astype(np.float64)  # (rows × context,)
             owner = documents[:, 1:].ravel()[counted]
@@ -134,16 +131,6 @@ def read_windows(
         places[row] = np.minimum(np.arange(start, start + context + 1), len(split) - 1)
     documents = np.searchsorted(ends, places, side="right")
     return tokens[:, :-1].copy(), np.where(valid, tokens, IGNORED)[:, 1:], documents
-
-
-def positions(starts: np.ndarray, documents: np.ndarray, ends: np.ndarray, rows: int, context: int) -> np.ndarray:
-    """Positions that start again at 0 with every document: (rows, context) int64."""
-    first = np.concatenate([np.zeros(1, np.int64), ends])[documents[:, :-1]]  # where each token's document begins
-    places = np.zeros((rows, context), dtype=np.int64) + np.arange(context)
-    places[: len(starts)] += starts[:, None]
-    begin = np.zeros((rows, 1), dtype=np.int64)
-    begin[: len(starts)] = starts[:, None]
-    return places - np.maximum(first, begin)
 
 
 def score_of(nats: np.ndarray, tokens: np.ndarray, text_bytes: int, predictable: int) -> Score:
@@ -230,14 +217,11 @@ class EarlyStopping:
     Compare only scores of the same tokens: leave out the last validation where it reads more than the others.
 
     Args:
-        patience: validations in a row without improvement after which to stop; None never stops.
-        on: the set that counts; ``""`` is the run's own held-out text.
+        patience: stop after this many validations in a row without improvement; None never stops.
     """
 
-    def __init__(self, patience: int | None = None, on: str = "") -> None:
-        if patience is not None and patience < 1:
-            raise InputError(f"--early-stop {patience} must be at least 1 validation")
-        self.patience, self.on = patience, on
+    def __init__(self, patience: int | None = None) -> None:
+        self.patience = patience
         self.best_loss = math.inf
         self.best_step: int | None = None
         self.waited = 0
@@ -248,16 +232,8 @@ class EarlyStopping:
         """Whether patience has run out."""
         return self.patience is not None and self.waited >= self.patience
 
-    def update(self, step: int, scores: Mapping[str, Score]) -> bool:
-        """Take a validation in; whether it is the best so far. A loss that is not a number never is.
-
-        Raises:
-            InputError: the set that counts is not among `scores`.
-        """
-        if self.on not in scores:
-            known = ", ".join(name for name in scores if name) or "none"
-            raise InputError(f"--early-stop-on {self.on}: no such validation set; named ones here: {known}")
-        loss = scores[self.on].loss
+    def update(self, step: int, loss: float) -> bool:
+        """Take a validation in; whether it is the best so far. A loss that is not a number never is."""
         best = loss < self.best_loss
         if best:
             self.best_loss, self.best_step, self.waited = loss, step, 0
@@ -271,6 +247,56 @@ class EarlyStopping:
         return {"best_loss": best, "best_step": self.best_step, "waited": self.waited}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Continue from a `state`."""
         self.best_loss = math.inf if state["best_loss"] is None else float(state["best_loss"])
         self.best_step, self.waited = state["best_step"], int(state["waited"])
+
+
+class Validation:
+    """Scores a run's validation sets, on all ranks together.
+
+    Attributes:
+        early: which validation was the best, and whether to stop.
+        scores: the latest, by the set's name; the run's own held-out documents are ``""``.
+
+    Raises:
+        InputError: ``--early-stop`` goes by a set that is not there.
+    """
+
+    def __init__(self, options: TrainOptions, data: TrainingData) -> None:
+        self.options, self.data, self.sets = options, data, data.validation
+        self.early = EarlyStopping(options.early_stop)
+        self.scores: dict[str, Score] = {}
+        self.watched = options.early_stop_on or ""
+        if (options.early_stop is not None or self.watched) and self.watched not in self.sets:
+            what = f"--early-stop {options.early_stop}: the run holds out no text of its own"
+            if self.watched:
+                what = f"--early-stop-on {self.watched}: no such validation set"
+            raise InputError(f"{what}; named sets here: {', '.join(filter(None, self.sets)) or 'none'}")
+
+    def score(self, trainer: Trainer, final: bool = False) -> dict[str, Any] | None:
+        """Score every set with the trainer's weights: the record of metrics.jsonl, None where there is no set.
+
+        Args:
+            final: read all; else about ``--validation-tokens`` of each set.
+        """
+        options, plan, step = self.options, trainer.plan, trainer.step
+        most = None if final else options.validation_tokens
+        with trainer.averaged():
+            self.scores = {
+                name: validate(
+                    trainer.model, split, trainer.compute, plan.context, plan.micro_batch, most, trainer.world,
+                    options.mask_documents,
+                )
+                for name, split in self.sets.items()
+            }  # fmt: skip
+        if not self.scores:
+            return None
+        record = records(step, plan.tokens_after(step), self.scores)
+        if self.data.mixed:
+            for row in self.data.sources(trainer.sampler, plan.sequences(step - 1).stop):
+                record |= {f"share/{row['name']}": row["share"], f"epochs/{row['name']}": row["epochs"]}
+        watched = self.scores.get(self.watched)
+        if watched is not None and (not final or watched.tokens <= options.validation_tokens):
+            self.early.update(step, watched.loss)  # else it would compare unlike
+        return record

@@ -7,9 +7,22 @@ from typing import Any
 
 import torch
 
+from gpt3.training.optimizers import decay_groups, trainable
+from gpt3.training.options import TrainOptions
+
+SCALE = 0.2
+"""Lion's rate as a share of AdamW's: a tenth to a third (Chen et al. 2023, section 5); a fifth lies between."""
+
+
+def make(model: torch.nn.Module, options: TrainOptions, lr: float) -> Lion:
+    """Lion over all trainable parameters of `model`. Every entry of its update is ±1, so its rate is lower than AdamW's."""
+    scale = SCALE if options.lion_lr is None else options.lion_lr / lr
+    groups = decay_groups(trainable(model), options.weight_decay, scale)
+    return Lion(groups, lr=lr, betas=(options.lion_beta1, options.lion_beta2))
+
 
 class Lion(torch.optim.Optimizer):
-    """One momentum a parameter, half of Adam's state; every entry of an update is +1, -1 or 0, times the rate.
+    """One momentum per parameter, half of Adam's state; every entry of an update is +1, -1 or 0, times the rate.
 
     For a parameter θ with gradient g and momentum m (the paper's algorithm 2)::
 

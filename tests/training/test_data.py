@@ -1,5 +1,6 @@
 """Named validation sets and a mixture's data: prepared with the run's tokenizer, every document scored, mistakes named."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import pytest
 from gpt3.corpus.mixture import Mixture
 from gpt3.corpus.shards import documents
 from gpt3.errors import InputError
-from gpt3.training import validation_sets
-from gpt3.training.data import open_data, open_mixture
-from gpt3.training.run import shape_of, train
-from gpt3.training.validation_sets import parse_val, set_rows, trained_on, val_sets, warning
+from gpt3.training import data as training_data
+from gpt3.training.data import TrainingData, open_data, parse_val, set_rows, trained_on, val_sets, warning
+from gpt3.training.plan import shape_of
+from gpt3.training.run import train
 
 
 def jsonl(path: Path, texts) -> str:
@@ -23,7 +24,7 @@ def jsonl(path: Path, texts) -> str:
 @pytest.fixture
 def shards(tiny):
     options = tiny()
-    return open_data(options, shape_of(options))
+    return open_data(options, shape_of(options)).shards[0]
 
 
 def test_sets_are_prepared_whole_and_shard_folders_taken_as_they_are(tiny, shards, tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_validation_documents_that_are_trained_on_are_counted(tiny, shards, text
     said = "3 of the 6 documents of --val copies are also in the training text, word for word"
     assert warning(rows) == f"warning: {said}"
     assert warning(rows[1:]) is None
-    monkeypatch.setattr(validation_sets, "MOST_TOKENS", len(train) - 1)
+    monkeypatch.setattr(training_data, "MOST_SEARCHED", len(train) - 1)
     assert trained_on(sets, [train]) is None
     assert warning(set_rows(sets, [train])) is None
 
@@ -73,7 +74,7 @@ def test_a_run_warns_of_them_and_writes_it_down(tiny, text_file, tmp_path, capsy
 
 def test_a_set_of_another_tokenizer_is_refused(tiny, shards) -> None:
     options = tiny(tokenizer="own:310")
-    other = open_data(options, shape_of(options))
+    other = open_data(options, shape_of(options)).shards[0]
     with pytest.raises(InputError, match=r"of the run, for --val other=.* is not the tokenizer that made the shards"):
         val_sets([f"other={other.path}"], shards)
 
@@ -92,6 +93,11 @@ def test_specs_that_say_nothing_are_named(specs, message) -> None:
         parse_val(specs)
 
 
+def open_mixture(options, path: Path) -> TrainingData:
+    options = dataclasses.replace(options, data=["wiki"], mixture=str(path))
+    return open_data(options, shape_of(options))
+
+
 @pytest.fixture
 def mixture_file(tmp_path: Path, text_file: Path) -> Path:
     letters = jsonl(tmp_path / "letters.jsonl", [f"Letter {i}. " + "Dear reader, it rains. " * 9 for i in range(40)])
@@ -103,15 +109,14 @@ def mixture_file(tmp_path: Path, text_file: Path) -> Path:
 
 
 def test_a_mixture_has_one_tokenizer_and_says_what_it_gives(tiny, mixture_file: Path) -> None:
-    options = tiny()
-    data = open_mixture(mixture_file, options, shape_of(options))
+    data = open_mixture(tiny(), mixture_file)
     assert len({folder.manifest.tokenizer_sha256 for folder in data.shards}) == 1
-    vocabulary = data.first.tokenizer().get_vocab()
+    vocabulary = data.tokenizer.get_vocab()
     assert "Ġreader" in vocabulary  # trained on both sources
     sampler = data.sampler(32, seed=1)
     assert isinstance(sampler, Mixture)
     assert sampler.batch(range(6)).shape == (6, 33)
-    described = data.describe(sampler, 4 * sampler.block)["sources"]
+    described = data.sources(sampler, 4 * sampler.block)
     assert [(s["name"], s["weight"], s["share"]) for s in described] == [("wiki", 0.75, 0.75), ("letters", 0.25, 0.25)]
     letters = data.shards[1].split("train")
     assert described[1] == {
@@ -120,7 +125,8 @@ def test_a_mixture_has_one_tokenizer_and_says_what_it_gives(tiny, mixture_file: 
     }  # fmt: skip
     assert json.loads(json.dumps(described)) == described
     assert data.tokens == sum(s["tokens"] for s in described)
-    held_out, named = data.held_out(), data.named()
+    held_out, named = data.held_out, data.validation
+    assert named.pop("") is held_out
     assert list(named) == ["wiki", "letters"]
     whole = np.concatenate([split.read(0, len(split)) for split in named.values()])
     np.testing.assert_array_equal(held_out.read(0, len(held_out)), whole)
@@ -128,19 +134,18 @@ def test_a_mixture_has_one_tokenizer_and_says_what_it_gives(tiny, mixture_file: 
 
 def test_a_mixture_of_shard_folders_takes_their_tokenizer_and_refuses_two(tiny, shards, mixture_file: Path) -> None:
     other = tiny(tokenizer="own:310")
-    another = open_data(other, shape_of(other))
+    another = open_data(other, shape_of(other)).shards[0]
     text = f"- {{name: a, data: '{shards.path}', weight: 1}}\n- {{name: b, data: wiki, weight: 1}}"
     mixture_file.write_text(text.replace("data: wiki", f"data: '{mixture_file.parent / 'letters.jsonl'}'"))
-    data = open_mixture(mixture_file, tiny(tokenizer=None), shape_of(tiny()))
+    data = open_mixture(tiny(tokenizer=None), mixture_file)
     assert data.shards[0].path == shards.path
     assert data.shards[1].manifest.tokenizer_sha256 == shards.manifest.tokenizer_sha256
     mixture_file.write_text(text.replace("data: wiki", f"data: '{another.path}'"))
     with pytest.raises(InputError, match="is not the tokenizer that made the shards"):
-        open_mixture(mixture_file, tiny(tokenizer=None), shape_of(tiny()))
+        open_mixture(tiny(tokenizer=None), mixture_file)
 
 
 def test_a_source_too_short_for_a_window_is_named(tiny, mixture_file: Path) -> None:
-    options = tiny()
-    data = open_mixture(mixture_file, options, shape_of(options))
+    data = open_mixture(tiny(), mixture_file)
     with pytest.raises(InputError, match="source letters of the mixture: split 'train' has"):
         data.sampler(20_000, seed=1)

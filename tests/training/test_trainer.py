@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt3.errors import InputError
-from gpt3.training.profiling import StepProfiler
+from gpt3.training.trainer import StepProfiler
 
 
 def train_for(steps: int, profiler: StepProfiler) -> None:
@@ -59,12 +58,6 @@ def test_a_run_within_the_warm_up_says_that_there_is_no_trace(steps: int, tmp_pa
     assert "no trace" in capsys.readouterr().err
 
 
-def test_none_does_nothing(tmp_path: Path, capsys) -> None:
-    train_for(5, StepProfiler(tmp_path, None))
-    assert not any(tmp_path.iterdir())
-    assert capsys.readouterr().err == ""
-
-
 def test_an_error_in_the_loop_stays_the_error(tmp_path: Path) -> None:
     def fail() -> None:
         with StepProfiler(tmp_path, 5) as profiler:
@@ -73,8 +66,3 @@ def test_an_error_in_the_loop_stays_the_error(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError):
         fail()
-
-
-def test_no_steps_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--profile 0 must be at least 1"):
-        StepProfiler(tmp_path, 0)
