@@ -175,6 +175,7 @@ def train_in(
             if options.minutes is not None:
                 tokens = max(1, int(options.minutes * 60 / token_seconds))
                 plan = make_plan(options, data.tokens, tokens)
+    options = settled(options, plan)
     rows = plan_rows(plan, options, shape, data, compute, world)
     if options.plan:
         if world.first:
@@ -182,7 +183,6 @@ def train_in(
         return RunResult(folder, None, 0.0, finished=False)
 
     # All that moves: fresh, or as the checkpoint has it.
-    options = settled(options, plan)
     trainer = Trainer(options, plan, *parts)
     seconds = 0.0 if checkpoint is None else restore(checkpoint, trainer, validation)
     writer = CheckpointWriter(
