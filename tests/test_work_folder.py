@@ -34,6 +34,13 @@ def test_settings_are_json_values_without_the_free_ones(tmp_path: Path) -> None:
     assert not differences(stored(path), requested(Wanted()))
 
 
+def test_an_option_that_an_old_version_lacked_counts_as_its_default() -> None:
+    now = requested(Wanted(), free=("out",))
+    assert not differences({"data": ["a", "b"], "retired": None}, now)
+    assert differences({"data": ["a", "b"]}, requested(Wanted(lr=0.2), free=("out",))) == ["--lr was 0.1, now 0.2"]
+    assert differences({"lr": 0.1, "retired": 3}, now) == ["--retired was 3, now unset"]
+
+
 def test_the_error_names_options_values_and_remedy() -> None:
     check_same("--out x", {"lr": 0.1, "new": None}, {"lr": 0.1}, "Choose another.")
     with pytest.raises(InputError) as error:

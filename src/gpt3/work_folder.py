@@ -20,7 +20,7 @@ from typing import Any
 
 from gpt3.durable import TEMPORARY_SUFFIX, discard
 from gpt3.errors import InputError
-from gpt3.options import flag
+from gpt3.options import default_of, flag, is_required
 from gpt3.progress import say
 
 LOCK = ".lock"
@@ -30,10 +30,19 @@ LONGEST_SHOWN = 40
 """Characters of a setting's value in a message."""
 
 
-def requested(options: Any, free: Collection[str] = ()) -> dict[str, Any]:
+class Settings(dict[str, Any]):
+    """Settings as JSON values that know their defaults, so that work of a version without some option can be resumed."""
+
+    defaults: Mapping[str, Any] = {}
+
+
+def requested(options: Any, free: Collection[str] = ()) -> Settings:
     """The fields of an options dataclass as JSON values, without those in `free`: these may change when work is resumed."""
-    kept = {name: value for name, value in dataclasses.asdict(options).items() if name not in free}
-    return dict(json.loads(json.dumps(kept)))
+    fields = [field for field in dataclasses.fields(options) if field.name not in free]
+    settings = Settings(json.loads(json.dumps({field.name: getattr(options, field.name) for field in fields})))
+    known = {field.name: default_of(field) for field in fields if not is_required(field)}
+    settings.defaults = json.loads(json.dumps(known))
+    return settings
 
 
 def stored(path: Path) -> dict[str, Any] | None:
@@ -46,9 +55,13 @@ def stored(path: Path) -> dict[str, Any] | None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A clause for each setting that differs, such as ``--lr was 0.001, now 0.0001``. A missing setting counts as None."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [f"{flag(name)} was {_shown(before.get(name))}, now {_shown(now.get(name))}" for name in names]
+    """A clause for each setting that differs, such as ``--lr was 0.001, now 0.0001``.
+
+    A setting missing on one side counts as its default, or as None where `now` knows no defaults (`requested`).
+    """
+    defaults = now.defaults if isinstance(now, Settings) else {}
+    pairs = [(name, *(side.get(name, defaults.get(name)) for side in (before, now))) for name in {**before, **now}]
+    return [f"{flag(name)} was {_shown(was)}, now {_shown(new)}" for name, was, new in pairs if was != new]
 
 
 def check_same(what: str, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:

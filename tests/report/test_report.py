@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
 from gpt3.errors import InputError
-from gpt3.report.page import write_report
-from gpt3.report.page import compact, embedded
+from gpt3.report.page import compact, embedded, write_report
 from gpt3.report.run_folder import unique_names
 from gpt3.report.series import MOST_POINTS
 

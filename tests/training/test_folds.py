@@ -85,7 +85,7 @@ def test_every_document_is_held_out_in_one_fold(asked, tmp_path: Path, again: bo
 
 def test_what_cannot_be_is_said_in_one_line(asked, tmp_path: Path, monkeypatch) -> None:
     for changes, message in (
-        ({"folds": 1}, "--folds 1 must be a number from 2 to 1000"),
+        ({"folds": 1}, "--folds 1 must be a whole number of at least 2 and at most 1000"),
         ({"fold": "1/3"}, "--folds 3 runs every fold; leave out --fold 1/3"),
         ({"resume": "x/step-1"}, "names one run's checkpoint"),
     ):

@@ -59,7 +59,7 @@ class FoldTable:
         return "\n".join(lines)
 
 
-def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds: int | None = None) -> FoldTable:
+def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> FoldTable:
     """Train fold 1, fold 2, … in OUT/fold-1, OUT/fold-2, …; print the table and write OUT/folds.json.
 
     Each is an ordinary run of these options with ``fold = "k/K"``, so it can be interrupted and resumed. Finished folds are
@@ -68,7 +68,6 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
     Args:
         options: of every run. ``out`` is OUT; by default runs/MODEL-folds, with a numeric suffix when that is taken.
         train: trains one run and returns a result with ``finished``: False means it was interrupted.
-        folds: K; None: what ``options.folds`` says.
 
     Returns:
         The table, of fewer than K rows when a run was interrupted.
@@ -83,7 +82,7 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any], folds
         raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")
     if options.resume not in ("auto", "never"):
         raise InputError(f"--resume {options.resume} names one run's checkpoint; with --folds use --resume auto")
-    asked = {**asked_of_run(options), "folds": folds}
+    asked = asked_of_run(options)
     folder, _ = work_folder.choose_folder(
         options.out,
         Path("runs") / f"{options.model}-folds",

@@ -37,7 +37,7 @@ class TrainOptions(Options):
     """Seed of the initial weights and of the order of the data."""
 
     data: list[str] = option(["wiki"], known=known_sources, group="Data", common=True)
-    """Training data: a shard folder, or sources: {known}."""
+    """Training data: {known}."""
     mixture: str | None = option(None)
     """A YAML file of sources with weights, instead of --data (docs/mixtures.md)."""
     tokenizer: str | None = option(None)
