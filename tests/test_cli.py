@@ -105,7 +105,7 @@ def test_options_are_parsed_without_torch(name: str) -> None:
         (["train", "--modle", "17M"], ["--modle", "--model"]),
         (["train", "--steps", "many"], ["--steps", "many"]),
         (["train", "--steps"], ["--steps needs a value"]),
-        (["train", "--steps", "-3"], ["--steps -3", "above 0"]),
+        (["train", "--steps", "-3"], ["--steps -3", "at least 1"]),
         (["train", "--steps", "3", "--tokens", "1M"], ["--tokens and --steps"]),
         (["train", "--tokens", "lots"], ["lots", "2.5M"]),
         (["train", "--model", "12M"], ["12M", "125M"]),

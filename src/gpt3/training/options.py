@@ -47,7 +47,7 @@ class TrainOptions(Options):
     workers: int | None = option(None, least=1)
     """Processes that prepare the data. Default: one per core."""
 
-    tokens: str | int | None = option(None, group="Length and batch", common=True)
+    tokens: str | None = option(None, group="Length and batch", common=True)
     """Tokens to train on, such as 300B or 2.5M. Default: 4 epochs of the data, at most 300B."""
     steps: int | None = option(None, least=1, common=True)
     """Optimizer steps, instead of --tokens."""
@@ -156,6 +156,11 @@ class TrainOptions(Options):
     """Processes to start on this machine, one per GPU (several machines: docs/scaling-out.md)."""
     parallel: Literal["ddp", "fsdp"] = option("ddp")
     """With several processes: each holds the whole model (ddp) or a part of every tensor (fsdp)."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tokens, int):  # gpt3.train(tokens=2_500_000)
+            object.__setattr__(self, "tokens", str(self.tokens))
+        super().__post_init__()
 
     @property
     def probe_names(self) -> list[str]:
