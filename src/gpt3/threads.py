@@ -20,7 +20,7 @@ def in_passing_thread(work: Callable[[], Result]) -> Result:
     """What `work` returns or raises, in a thread that ends with it.
 
     The OpenMP library gives each thread that computes helpers of its own, and keeps them as long as the thread lives. Where all
-    helpers together are more than cores, waiting gets slow (see gpt3.serving.compute): a main thread that only loads a model, for
+    helpers together are more than cores, waiting gets slow (see gpt3.serving.worker): a main thread that only loads a model, for
     another thread to use, loads it here.
     """
     future: Future[Result] = Future()

@@ -111,8 +111,8 @@ def test_bad_prompts(home, pipe_in):
     pipe_in(b"ab\xff")
     for options, message in (
         ({"prompt_file": "latin.txt"}, "latin.txt is not UTF-8 at byte 3"),
-        ({"prompt_file": "none.txt"}, r"--prompt-file none.txt cannot be read \(No such file"),
-        ({"prompt_file": "."}, "--prompt-file . cannot be read"),
+        ({"prompt_file": "none.txt"}, r"none.txt cannot be read \(No such file"),
+        ({"prompt_file": "."}, ". cannot be read"),
         ({"prompt": "-"}, "standard input is not UTF-8 at byte 2"),
     ):
         with pytest.raises(InputError, match=message):

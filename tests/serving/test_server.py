@@ -324,7 +324,7 @@ def test_several_models_take_turns(language_model, tokenizer) -> None:
     before = computing()  # of servers for other tests
     with serving({"tiny": language_model, "other": other}) as live:
         assert [model["id"] for model in live.ask("/v1/models")[1]["data"]] == ["tiny", "other"]
-        assert computing() == before + 1  # see gpt3.serving.compute
+        assert computing() == before + 1  # see gpt3.serving.worker
         body = {"prompt": "The sea", "max_tokens": 12, "seed": 3}
         long = begin(live, **LONG, model="tiny")  # keeps the first busy: the other has its turns all the same
         wait_for(lambda: live.worker.running == 4)

@@ -1,4 +1,4 @@
-"""Many prompts from a file: one a line, plain text or JSON."""
+"""Many prompts from a file: one per line, plain text or JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.standard_streams import STANDARD_INPUT, read_bytes
+from gpt3.inference.standard_streams import STANDARD_INPUT, decoded, read_bytes, shown
 
 JSON_ENDINGS = (".jsonl", ".ndjson")
 SHOWN_FAULTS = 3
@@ -27,58 +27,37 @@ class Prompt:
     """The user's name for it, given back with each sample."""
 
 
-@dataclass(frozen=True)
-class PromptList:
-    """Prompts in the order of their file."""
+def read_prompts(name: str) -> tuple[list[Prompt], str]:
+    """The prompts of a file or of standard input, at least one, and the SHA-256 of its bytes.
 
-    prompts: list[Prompt]
-    """At least one."""
-    sha256: str
-    """Of the file's bytes."""
-
-
-def read_prompts(name: str) -> PromptList:
-    """The prompts of a file, or of standard input.
-
-    A .jsonl or .ndjson file has on each line an object with "prompt" and, if wanted, "id"; other keys are left alone, but names
-    of sampling options are refused, since the options are the same for all lines. Any other file has on each line a prompt. Of
-    standard input, the first character decides: { is JSON. Empty lines are passed over.
+    A .jsonl or .ndjson file has on each line an object with "prompt" and, if wanted, "id"; other keys are ignored, but names of
+    sampling options are refused, since the options are the same for all lines. Any other file has on each line a prompt. Of
+    standard input, the first character decides: { is JSON. Empty lines are skipped.
 
     Args:
         name: a file, or "-".
 
     Raises:
-        InputError: no such file, not UTF-8, no prompt in it, or lines that are none (the first three are named).
+        InputError: no such file, not UTF-8, no prompt in it, or lines that are not prompts (the first three are named).
     """
-    shown = "standard input" if name == STANDARD_INPUT else name
-    if name == STANDARD_INPUT:
-        content = read_bytes()
-    else:
-        try:
-            content = Path(name).read_bytes()
-        except OSError as error:
-            raise InputError(f"--input {name} cannot be read ({error.strerror}); give a text or .jsonl file") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"--input: {shown} is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+    content = read_bytes(name)
+    text = decoded(content, name)
     as_json = text.startswith("{") if name == STANDARD_INPUT else Path(name).suffix.lower() in JSON_ENDINGS
     prompts: list[Prompt] = []
     faults: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
-        if not line.strip():
-            continue
-        try:
-            prompts.append(_parse(line) if as_json else Prompt(line))
-        except ValueError as error:
-            faults.append(f"line {number}: {error}")
+        if line.strip():
+            try:
+                prompts.append(_parse(line) if as_json else Prompt(line))
+            except ValueError as error:
+                faults.append(f"line {number}: {error}")
     if faults:
         more = f"; {len(faults) - SHOWN_FAULTS:,} more such lines" if len(faults) > SHOWN_FAULTS else ""
-        raise InputError(f"--input {shown}: {'; '.join(faults[:SHOWN_FAULTS])}{more}")
+        raise InputError(f"{shown(name)}: {'; '.join(faults[:SHOWN_FAULTS])}{more}")
     if not prompts:
-        raise InputError(f"--input: {shown} has no prompts; put one on each line")
-    return PromptList(prompts, hashlib.sha256(content).hexdigest())
+        raise InputError(f"{shown(name)} has no prompts. Put one on each line.")
+    return prompts, hashlib.sha256(content).hexdigest()
 
 
 def _parse(line: str) -> Prompt:
@@ -91,7 +70,7 @@ def _parse(line: str) -> Prompt:
     try:
         value["prompt"].encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"no text at character {error.start} of its prompt ({error.reason})") from None
+        raise ValueError(f"not text at character {error.start} of its prompt ({error.reason})") from None
     name = value.get("id")
     if isinstance(name, bool) or not isinstance(name, (str, int, type(None))):
         raise ValueError(f'"id" is {json.dumps(name)}; give a text or a whole number')

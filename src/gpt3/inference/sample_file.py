@@ -1,6 +1,6 @@
-"""The output of many prompts: whole lines in the prompts' order, added as they come, which a later start continues.
+"""The output of many prompts: whole lines in the prompts' order, added as they come, which the same command resumes.
 
-    out.jsonl                 a line a sample
+    out.jsonl                 one line per sample
     out.jsonl.settings.json   what decides its content: options, seed, model, prompts
 
 A file without its settings, or with others, is not touched. No line depends on when or how often the work was interrupted.
@@ -14,16 +14,15 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
-from gpt3 import durable
+from gpt3 import durable, work_folder
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import ADAPTER_CONFIG, adapter_settings, base_of, is_adapter
+from gpt3.model_folder.locate import ADAPTER_CONFIG, CONFIG, TOKENIZER, adapter_settings, base_of, is_adapter
 
 SETTINGS_SUFFIX = ".settings.json"
 SYNC_SECONDS = 5.0
-"""A power cut costs what was written in so much time; a kill costs no whole line."""
+"""A power cut loses what was written in this time; a kill loses no whole line."""
 READ_WHOLE_BYTES, SAMPLED_BYTES, SAMPLED_PLACES = 1 << 26, 4096, 64
 
 
@@ -32,15 +31,15 @@ class SampleFile:
 
     Args:
         path: of the file; folders are made.
-        settings: what decides its content, for JSON. A "seed" of None is taken from the file that is continued.
-        overwrite: begin anew.
+        settings: what decides its content, for JSON. A "seed" of None is taken from the file that is resumed.
+        overwrite: start anew.
 
     Attributes:
         settings: as stored, with the seed.
         count: whole lines that are there.
 
     Raises:
-        InputError: the file is of other settings (those that differ are named), has none, or cannot be written.
+        InputError: the file has other settings (those that differ are named), has none, or cannot be written.
     """
 
     def __init__(self, path: str | Path, settings: dict[str, Any], new_seed: int, overwrite: bool = False) -> None:
@@ -50,7 +49,7 @@ class SampleFile:
         self._synced = time.monotonic()
         try:
             if overwrite:
-                durable.discard(self._settings_path)  # first: a file without settings is never continued
+                durable.discard(self._settings_path)  # first: a file without settings is never resumed
             old = None if overwrite else self._stored()
             seed = settings["seed"] if settings["seed"] is not None else (old or {}).get("seed", new_seed)
             self.settings = {**settings, "seed": seed}
@@ -59,28 +58,29 @@ class SampleFile:
                 self.path.write_bytes(b"")
                 durable.write_text(self._settings_path, json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n")
             else:
-                self._check_same(old)
+                remedy = "Use --overwrite or another --output."
+                work_folder.check_same(f"--output {path}", old, self.settings, remedy)
             self.count = self._keep_whole_lines()
         except OSError as error:
-            raise InputError(f"--output {path} cannot be written ({error.strerror}); choose another --output") from None
+            raise InputError(
+                f"--output {path} cannot be written ({error.strerror}). Choose another --output."
+            ) from None
 
     def __enter__(self) -> SampleFile:
         self._file = open(self.path, "ab")
         return self
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
-        """Add samples, a line each, in one write."""
+        """Add samples, one line each, in one write."""
         assert self._file is not None
-        self._file.write(b"".join(line_of(record).encode("utf-8") for record in records))
+        self._file.write("".join(map(line_of, records)).encode("utf-8"))
         self._file.flush()
         self.count += len(records)
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         assert self._file is not None
         os.fsync(self._file.fileno())
         self._file.close()
@@ -90,27 +90,14 @@ class SampleFile:
         if not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0):
             return None
         if not self.path.is_file():
-            raise InputError(f"--output {self.path} is no file; choose another --output")
-        try:
-            stored = json.loads(self._settings_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            stored = None
-        if not isinstance(stored, dict):
+            raise InputError(f"--output {self.path} is not a file. Choose another --output.")
+        found = work_folder.stored(self._settings_path)
+        if found is None:
             raise InputError(
-                f"--output {self.path} is there and not known to be of these prompts and options "
-                f"(no {self._settings_path.name}); give --overwrite or another --output"
+                f"--output {self.path} exists and is not known to have these prompts and options "
+                f"(no {self._settings_path.name}). Use --overwrite or another --output."
             )
-        return stored
-
-    def _check_same(self, old: dict[str, Any]) -> None:
-        names = [name for name in {**old, **self.settings} if old.get(name) != self.settings.get(name)]
-        if names:
-            shown = ", ".join(
-                f"{name} {_short(old.get(name))}, now {_short(self.settings.get(name))}" for name in names
-            )
-            raise InputError(
-                f"--output {self.path} was made with other settings ({shown}); give --overwrite or another --output"
-            )
+        return found
 
     def _keep_whole_lines(self) -> int:
         """Cut off what a kill left half, or a power cut left blank; return the number of whole lines."""
@@ -132,9 +119,9 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 def model_fingerprint(place: Path | str) -> str:
-    """What tells a model from another: the hub id, or a hash of configuration, tokenizer and weights, an adapter's base with it.
+    """What tells a model from another: the hub id, or a hash of configuration, tokenizer and weights, and of an adapter's base.
 
-    Of a file of weights above READ_WHOLE_BYTES, its size and 64 places: reading all would take longer than many a job, and
+    Of a file of weights above READ_WHOLE_BYTES, its size and 64 places: reading all would take longer than many a request, and
     training changes every place.
     """
     if isinstance(place, str):
@@ -142,8 +129,8 @@ def model_fingerprint(place: Path | str) -> str:
     digest = hashlib.sha256()
     if is_adapter(place):
         digest.update(model_fingerprint(base_of(place, adapter_settings(place))).encode())
-    digest.update((place / (ADAPTER_CONFIG if is_adapter(place) else "config.json")).read_bytes())
-    if (tokenizer := place / "tokenizer.json").is_file():
+    digest.update((place / (ADAPTER_CONFIG if is_adapter(place) else CONFIG)).read_bytes())
+    if (tokenizer := place / TOKENIZER).is_file():
         digest.update(tokenizer.read_bytes())
     for path in sorted(place.glob("*.safetensors")):
         size = path.stat().st_size
@@ -163,8 +150,3 @@ def _is_object(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:37] + "…"

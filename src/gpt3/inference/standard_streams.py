@@ -25,26 +25,45 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
-def read_bytes() -> bytes:
-    """All of standard input; nothing where there is none."""
-    return b"" if sys.stdin is None else sys.stdin.buffer.read()
-
-
-def read_text(name: str) -> str:
-    """The text of a UTF-8 file, or of standard input for "-", with its line ends; a byte order mark is left out.
+def read_bytes(name: str) -> bytes:
+    """The content of a file, or of standard input for "-"; nothing where there is none.
 
     Raises:
-        InputError: it cannot be read, is empty, or is not UTF-8 (the byte is named).
+        InputError: the file cannot be read.
     """
-    shown = "standard input" if name == STANDARD_INPUT else name
+    if name == STANDARD_INPUT:
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
     try:
-        content = read_bytes() if name == STANDARD_INPUT else Path(name).read_bytes()
+        return Path(name).read_bytes()
     except OSError as error:
-        raise InputError(f"{shown} cannot be read ({error.strerror}). Give a text file") from None
+        raise InputError(f"{name} cannot be read ({error.strerror}). Give a text file") from None
+
+
+def decoded(content: bytes, name: str) -> str:
+    """The text in the UTF-8 content of `name`, with its line ends; a byte order mark is left out.
+
+    Raises:
+        InputError: it is not UTF-8 (the byte is named).
+    """
     mark = len(BOM_UTF8) if content.startswith(BOM_UTF8) else 0
-    if len(content) == mark:
-        raise InputError(f"{shown} is empty. Give a text file with content")
     try:
         return content[mark:].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{shown} is not UTF-8 at byte {error.start + mark}. Convert it to UTF-8") from None
+        raise InputError(f"{shown(name)} is not UTF-8 at byte {error.start + mark}. Convert it to UTF-8") from None
+
+
+def shown(name: str) -> str:
+    """A file as messages name it."""
+    return "standard input" if name == STANDARD_INPUT else name
+
+
+def read_text(name: str) -> str:
+    """The text of a UTF-8 file, or of standard input for "-".
+
+    Raises:
+        InputError: it cannot be read, is empty, or is not UTF-8.
+    """
+    text = decoded(read_bytes(name), name)
+    if not text:
+        raise InputError(f"{shown(name)} is empty. Give a text file with content")
+    return text

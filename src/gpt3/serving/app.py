@@ -14,19 +14,26 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from gpt3.serving.answers import CHAT_COMPLETION, COMPLETION, HEALTH, MODEL, MODELS, answered, corrected
 from gpt3.serving.chat import Chat
 from gpt3.serving.completions import Completion
-from gpt3.serving.compute import ComputeThread
 from gpt3.serving.errors import ApiError
 from gpt3.serving.gate import Gate
 from gpt3.serving.metrics import Metrics
 from gpt3.serving.options import ServeOptions
-from gpt3.serving.pending import PendingRequest
-from gpt3.serving.reference_page import reference_page
+from gpt3.serving.outbox import PendingRequest
+from gpt3.serving.reference import (
+    CHAT_COMPLETION,
+    COMPLETION,
+    HEALTH,
+    MODEL,
+    MODELS,
+    answered,
+    corrected,
+    reference_page,
+)
 from gpt3.serving.schema import SAMPLER, ChatBody, CompletionBody, validation_error
 from gpt3.serving.text_request import Served, TextRequest
-from gpt3.serving.worker import Worker
+from gpt3.serving.worker import ComputeThread, Worker
 from gpt3.version import __version__
 
 KEPT = (401, 403)

@@ -50,10 +50,9 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
 def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, list[Worker]]:
     """The application that serves these models under these ids, and one worker per model."""
     from gpt3.serving.app import Host, create_app
-    from gpt3.serving.compute import ComputeThread
     from gpt3.serving.metrics import Metrics
     from gpt3.serving.text_request import Served
-    from gpt3.serving.worker import Worker
+    from gpt3.serving.worker import ComputeThread, Worker
 
     metrics, bell = Metrics(), threading.Condition()
     hosts = [

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 
 from gpt3.errors import InputError, RunError
 from gpt3.inference.decoding import Decoder
@@ -18,8 +19,7 @@ from gpt3.inference.row import Row
 from gpt3.inference.text_model import TextModel
 from gpt3.serving.errors import ApiError
 from gpt3.serving.metrics import Metrics
-from gpt3.serving.outbox import Outbox
-from gpt3.serving.pending import PendingRequest
+from gpt3.serving.outbox import Outbox, PendingRequest
 from gpt3.serving.texts import Piece, Text
 
 
@@ -217,6 +217,48 @@ class Worker:
         if not over:
             self._outbox.put(request, error)
             self.metrics.observe("gpt3_request_seconds", time.monotonic() - request.arrived)
+
+
+class ComputeThread:
+    """Goes round the workers of all models, a step each.
+
+    It is one thread whatever the number of models: a step takes all cores anyway, and the OpenMP library gives each thread that
+    computes helpers of its own. When these are more than there are cores, they sleep after each loop in place of waiting for
+    the next one, and a small model's step takes three times as long.
+
+    Args:
+        workers: one per model.
+        bell: what they notify when their queues change.
+    """
+
+    def __init__(self, workers: Sequence[Worker], bell: threading.Condition) -> None:
+        self.workers, self.bell = workers, bell
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="gpt3-compute", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread. Requests that are not done are answered that the server stops."""
+        for worker in self.workers:
+            worker.drain(0)
+        with self.bell:
+            self._closing = True
+            self.bell.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            with self.bell:
+                self.bell.wait_for(lambda: self._closing or any(worker.has_work for worker in self.workers))
+                busy = [worker for worker in self.workers if worker.has_work]
+            if not busy:
+                return
+            for worker in busy:
+                worker.turn(alone=len(busy) == 1)
 
 
 def _shutting_down(headers: dict[str, str] | None = None) -> ApiError:
