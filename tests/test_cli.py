@@ -1,7 +1,6 @@
 """The command line: its frozen surface, its speed of start, its errors of one line."""
 
 import dataclasses
-import importlib
 import re
 import subprocess
 import sys
@@ -55,8 +54,7 @@ SURFACE = {
 
 
 def options_of(name: str) -> type:
-    module, _, attribute = cli.COMMANDS[name].options.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return cli.COMMANDS[name].load()[0]
 
 
 def test_the_command_surface_is_frozen() -> None:
@@ -67,8 +65,7 @@ def test_the_command_surface_is_frozen() -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_runs_something_and_documents_every_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module, _, attribute = cli.COMMANDS[name].run.partition(":")
-    assert callable(getattr(importlib.import_module(module), attribute))
+    assert callable(cli.COMMANDS[name].load()[1])
     assert cli.main([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     for field in dataclasses.fields(options_of(name)):

@@ -9,7 +9,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,133 +21,60 @@ from gpt3.version import __version__
 class Command:
     """One subcommand."""
 
+    module: str
+    """Holds `run`, a function of one argument, the command's options. Importing it loads nothing heavy."""
     summary: str
     """The line that ``gpt3 --help`` shows."""
-    options: str
-    """Where its options dataclass is, as ``module:name``; that module imports nothing heavy."""
-    run: str
-    """Where its function of one argument, the options, is, as ``module:name``."""
     positional: str | None = None
     """The option that may be given without its name."""
 
+    def load(self) -> tuple[type[Any], Callable[[Any], Any]]:
+        """The class of its options, which `run` names as the type of its argument, and `run`."""
+        module = importlib.import_module(self.module)
+        return getattr(module, module.run.__annotations__["options"]), module.run
 
-COMMANDS = {
-    "train": Command(
-        "pretrain a model; with no options: the demo, a few minutes on a laptop",
-        "gpt3.training.options:TrainOptions",
-        "gpt3.cli.train:run",
-    ),
-    "generate": Command(
-        "continue a text with a trained model",
-        "gpt3.inference.options:GenerateOptions",
-        "gpt3.cli.generate:run",
-        positional="prompt",
-    ),
-    "finetune": Command(
-        "make an assistant of a base model: conversations, then preferences (TRL)",
-        "gpt3.finetuning.options:FinetuneOptions",
-        "gpt3.cli.finetune:run",
-    ),
-    "chat": Command(
-        "talk with a fine-tuned model in the terminal",
-        "gpt3.cli.chat:ChatOptions",
-        "gpt3.cli.chat:run",
-        positional="model",
-    ),
-    "score": Command(
-        "how well a model predicts texts: loss, perplexity, bits per byte, token by token",
-        "gpt3.cli.score:ScoreOptions",
-        "gpt3.cli.score:run",
-        positional="files",
-    ),
-    "eval": Command(
-        "zero-, one- and few-shot tasks, as the paper scored them",
-        "gpt3.evaluation.options:EvalOptions",
-        "gpt3.cli.evaluate:run",
-    ),
-    "serve": Command(
-        "OpenAI's completions API and a Playground in the browser, for a trained model",
-        "gpt3.serving.options:ServeOptions",
-        "gpt3.cli.serve:run",
-        positional="model",
-    ),
-    "export": Command(
-        "write a model for llama.cpp (GGUF), or as stock GPT-2 or GPT-Neo",
-        "gpt3.cli.export:ExportOptions",
-        "gpt3.cli.export:run",
-    ),
-    "prepare": Command(
-        "turn documents into token shards",
-        "gpt3.corpus.options:PrepareOptions",
-        "gpt3.cli.prepare:run",
-    ),
-    "contamination": Command(
-        "which benchmark examples stand in the training text",
-        "gpt3.cli.contamination:ContaminationOptions",
-        "gpt3.cli.contamination:run",
-    ),
-    "tokenizer train": Command(
-        "train a byte-level BPE of your own",
-        "gpt3.cli.tokenizer:TokenizerTrainOptions",
-        "gpt3.cli.tokenizer:run",
-    ),
-    "report": Command(
-        "draw runs into one HTML file: curves, samples, settings, data",
-        "gpt3.cli.report:ReportOptions",
-        "gpt3.cli.report:run",
-        positional="runs",
-    ),
-    "import": Command(
-        "turn a checkpoint of GPT-2, GPT-Neo, OPT, … into a gpt3 model folder",
-        "gpt3.cli.import_model:ImportOptions",
-        "gpt3.cli.import_model:run",
-        positional="source",
-    ),
-    "info": Command(
-        "say what a model folder is: shape, parameters, tokenizer, files, origin",
-        "gpt3.cli.info:InfoOptions",
-        "gpt3.cli.info:run",
-        positional="path",
-    ),
-    "ladder": Command(
-        "the paper's models: shapes, parameters, compute, memory",
-        "gpt3.cli.ladder:LadderOptions",
-        "gpt3.cli.ladder:run",
-    ),
-    "bench train": Command(
-        "time training steps, compared with nanoGPT, transformers and litGPT",
-        "gpt3.bench.train:BenchTrainOptions",
-        "gpt3.bench.train:run",
-    ),
-    "bench generate": Command(
-        "time generation, compared with transformers, llama.cpp and nanoGPT",
-        "gpt3.bench.generate:BenchGenerateOptions",
-        "gpt3.bench.generate:run",
-    ),
-    "bench serve": Command(
-        "time the server under concurrent clients, compared with transformers and llama.cpp",
-        "gpt3.bench.serve:BenchServeOptions",
-        "gpt3.bench.serve:run",
-    ),
-    "bench contexts": Command(
-        "time per token and size of the cache as the context grows: sliding-window and dense layers",
-        "gpt3.bench.contexts:BenchContextsOptions",
-        "gpt3.bench.contexts:run",
-    ),
-    "bench formats": Command(
-        "what each weight format changes: bits per byte, greedy completions, memory",
-        "gpt3.bench.formats:BenchFormatsOptions",
-        "gpt3.bench.formats:run",
-        positional="text",
-    ),
+
+GROUPS = {
+    "train": {
+        "train": Command("gpt3.cli.train", "pretrain a model; without options: the demo, minutes on a laptop"),
+        "finetune": Command("gpt3.cli.finetune", "make a base model an assistant: conversations, then preferences"),
+        "report": Command("gpt3.cli.report", "draw runs into one HTML file: curves, samples, settings", "runs"),
+        "ladder": Command("gpt3.cli.ladder", "the paper's models: shapes, parameters, compute, memory"),
+    },
+    "use a model": {
+        "generate": Command("gpt3.cli.generate", "continue a text", "prompt"),
+        "chat": Command("gpt3.cli.chat", "talk with a fine-tuned model in the terminal", "model"),
+        "serve": Command("gpt3.cli.serve", "OpenAI's API and a Playground in the browser", "model"),
+        "score": Command("gpt3.cli.score", "how well a model predicts texts: bits per byte, perplexity", "files"),
+        "eval": Command("gpt3.cli.evaluate", "zero-, one- and few-shot tasks, scored as in the paper"),
+    },
+    "data": {
+        "prepare": Command("gpt3.cli.prepare", "turn documents into token shards"),
+        "tokenizer train": Command("gpt3.cli.tokenizer", "train a byte-level BPE"),
+        "contamination": Command("gpt3.cli.contamination", "which benchmark examples appear in the training text"),
+    },
+    "other formats": {
+        "import": Command("gpt3.cli.import_model", "convert GPT-2, GPT-Neo, OPT, … to a gpt3 model folder", "source"),
+        "export": Command("gpt3.cli.export", "write a model as GGUF (llama.cpp), stock GPT-2 or GPT-Neo"),
+        "info": Command("gpt3.cli.info", "describe a model: shape, parameters, tokenizer, files", "path"),
+    },
+    "measure speed": {
+        "bench train": Command("gpt3.bench.train", "training steps: ours, nanoGPT, transformers, litGPT"),
+        "bench generate": Command("gpt3.bench.generate", "generation: ours, transformers, llama.cpp, nanoGPT"),
+        "bench serve": Command("gpt3.bench.serve", "the server with many clients: ours, transformers, llama.cpp"),
+        "bench contexts": Command("gpt3.bench.contexts", "time and cache per token as the context grows"),
+        "bench formats": Command("gpt3.bench.formats", "what each weight format changes in quality", "text"),
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
 def usage() -> str:
     """The text of ``gpt3 --help``."""
     width = max(map(len, COMMANDS)) + 2
-    lines = ["usage: gpt3 COMMAND [OPTIONS]", "", "GPT-3 as its paper describes it, runnable.", "", "commands:"]
-    lines += [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
+    lines = ["usage: gpt3 COMMAND [OPTIONS]", "", "GPT-3 as its paper describes it, runnable."]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {name:<{width}}{command.summary}" for name, command in commands.items())]
     lines += ["", "`gpt3 COMMAND --help` lists a command's options; `gpt3 --version` prints the version."]
     return "\n".join(lines)
 
@@ -199,15 +126,10 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
 def _run(name: str, arguments: list[str]) -> int:
     from gpt3.cli.parsing import parse
 
-    command = COMMANDS[name]
+    kind, run = COMMANDS[name].load()
     try:
-        options = parse(_load(command.options), arguments, command=name, positional=command.positional)
+        options = parse(kind, arguments, command=name, positional=COMMANDS[name].positional)
     except SystemExit as done:  # --help, --print_config
         return int(done.code or 0)
-    result = _load(command.run)(options)
+    result = run(options)
     return result if isinstance(result, int) else 0
-
-
-def _load(place: str) -> Any:
-    module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
