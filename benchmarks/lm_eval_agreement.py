@@ -12,6 +12,7 @@ Needs lm-eval: pip install 'gpt3[eval]'.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gzip
 import itertools
 import json
@@ -249,7 +250,7 @@ def speed(model: str, out: Path, tasks: list[Task], rounds: int, batch: int) -> 
                 return math.fsum(spent), samples
             start = time.perf_counter()
             results = list(score(loaded, ours, asked, batch=batch))
-            return time.perf_counter() - start, [result.as_dict() for result in results]
+            return time.perf_counter() - start, [dataclasses.asdict(result) for result in results]
 
         theirs, mine = alternate([task], ["lm-eval", "gpt3"], rounds, measure).values()
         times = [statistics.median(seconds for seconds, _ in rounds) for rounds in (theirs, mine)]

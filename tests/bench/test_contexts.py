@@ -14,7 +14,7 @@ from gpt3.inference.engine import ROLLBACK
 from gpt3.ladder.presets import preset
 
 
-def test_half_of_the_layers_stop_growing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_of_the_layers_stop_growing(tmp_path: Path, capsys: pytest.CaptureFixture[str], undocumented) -> None:
     options = BenchContextsOptions(
         model="demo", contexts=[256, 64], steps=2, rounds=2, threads=1, out=str(tmp_path / "curves.svg")
     )
@@ -29,6 +29,7 @@ def test_half_of_the_layers_stop_growing(tmp_path: Path, capsys: pytest.CaptureF
     assert held["banded", 256] == 2 * layer * 256 + 2 * layer * (shape.window + ROLLBACK)
     assert held["banded", 64] == held["dense", 64]  # shorter than window and rollback: as much as a dense layer
     assert all(0 < point["fastest"] <= point["slowest"] for point in points)
+    assert undocumented(points[0]) == []
     assert len(table(points).splitlines()) == 4
     run(options)
     drawn = ElementTree.parse(tmp_path / "curves.svg").getroot()

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(make_models(str(tmp_path_factory.mktemp("bench")), "demo", seed=1)["model"])
 
 
-def test_formats_are_compared_with_fp32(folder: Path, tmp_path: Path) -> None:
+def test_formats_are_compared_with_fp32(folder: Path, tmp_path: Path, undocumented) -> None:
     names = []
     for number, text in enumerate(TEXTS):
         names.append(str(tmp_path / f"{number}.txt"))
@@ -37,6 +37,7 @@ def test_formats_are_compared_with_fp32(folder: Path, tmp_path: Path) -> None:
     assert all(abs(one["worse"]) < 0.005 and one["unchanged"] <= 6 for one in found)
     assert all(one["widest_gap"] < 0.1 for one in found)  # random weights differ at near-ties only
     assert "6 of 6" in table(found)
+    assert undocumented(fp32) == []
     model = load_model(str(folder), "fp32")
     bits = sum(model.score(text).nats for text in TEXTS) / math.log(2)
     assert fp32["bits_per_byte"] == pytest.approx(bits / sum(len(text.encode()) for text in TEXTS))

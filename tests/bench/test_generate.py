@@ -106,7 +106,7 @@ def answers_of(*seconds: float) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_result_is_the_median_round_compared_with_the_measured_peaks() -> None:
+def test_a_result_is_the_median_round_compared_with_the_measured_peaks(undocumented) -> None:
     ours = [{"tokens": [[1, 2, 3], [4, 0, 6]]}]
     mine = summary(CASE, "greedy", System("gpt3"), answers_of(2.0, 1.0, 4.0), ours, (1e9, 1e9))
     # 2 sequences of 2 tokens after the first
@@ -114,6 +114,7 @@ def test_a_result_is_the_median_round_compared_with_the_measured_peaks() -> None
     assert mine["memory_share"] == step_bytes(preset("demo"), System("gpt3")) / 1e9  # one step per second
     assert mine["flops_share"] == 2 * matrix_values(preset("demo")) * 2.0 / 1e9
     assert mine["same_tokens"] == 4 / 6
+    assert undocumented(mine) == []
 
 
 def test_ratios_are_to_the_faster_transformers_and_to_llama_cpp_in_the_same_format() -> None:

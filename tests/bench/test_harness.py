@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from gpt3.bench import harness
 from gpt3.bench.harness import Case, System
+from gpt3.cli.main import COMMANDS
 from gpt3.errors import InputError, RunError
 
 
@@ -55,7 +60,7 @@ def test_a_worker_answers_in_a_process_of_its_own(tmp_path: Path) -> None:
     )
     process, threads = harness.call(str(worker), {"fail": False}, "the worker", threads=3)
     assert threads == "3"
-    assert process != harness.os.getpid()
+    assert process != os.getpid()
     with pytest.raises(RunError, match=r"the worker failed: first \| second"):
         harness.call(str(worker), {"fail": True}, "the worker")
 
@@ -71,3 +76,13 @@ def test_markdown_has_one_cell_per_heading() -> None:
     assert harness.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
     assert harness.ratio(2.0, None) == ""
     assert harness.gigabytes(1_500_000_000) == "1.50 GB"
+
+
+def test_the_commands_of_the_page_have_these_options() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "speed.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^gpt3 (bench \w+)(.*)$", text, re.MULTILINE)
+    assert len(commands) >= 9
+    for name, rest in commands:
+        module, _, attribute = COMMANDS[name].options.partition(":")
+        fields = {field.name for field in dataclasses.fields(getattr(importlib.import_module(module), attribute))}
+        assert {flag.replace("-", "_") for flag in re.findall(r"--([a-z-]+)", rest)} <= fields

@@ -102,7 +102,7 @@ def answers(total: float, clients: int = 4) -> dict[str, Any]:
     }
 
 
-def test_shares_and_ratios() -> None:
+def test_shares_and_ratios(undocumented) -> None:
     shape = preset("demo")
     per_token = 2 * shape.n_layers * 12 * shape.d_model**2
     assert needed_flops(shape, 20, 6) == 25 * per_token + 6 * 2 * shape.vocab_size * shape.d_model
@@ -111,6 +111,7 @@ def test_shares_and_ratios() -> None:
     assert found["per_cpu_second"] == 6.0
     assert (found["first"], found["last_first"]) == (0.25, 0.6)
     assert found["flops_share"] == pytest.approx(4 * needed_flops(shape, 20, 6) / 2.0 / 1e9)
+    assert undocumented(found) == []
     totals = {"server": 2.0, "engine": 1.9, "one-at-a-time": 4.0, "transformers": 5.0, "llama.cpp": 1.0}
     results = [summary(CASE, System(name), [answers(total)], 6, 1e9) for name, total in totals.items()]
     results.append(summary(Case("demo", 1, 20), System("server"), [answers(1.0, clients=1)], 6, 1e9))

@@ -64,7 +64,7 @@ def test_all_systems_get_the_same_ids() -> None:
     assert 0 <= ids.min() < ids.max() < 4096
 
 
-def test_a_result_is_the_median_of_all_steps_compared_with_the_measured_peak() -> None:
+def test_a_result_is_the_median_of_all_steps_compared_with_the_measured_peak(undocumented) -> None:
     answers = [
         {"seconds": seconds, "cpu_seconds": seconds, "losses": [1.0], "peak_bytes": peak, "parameters": 1}
         for seconds, peak in (([1.0, 1.0, 9.0], 5), ([2.0, 2.0, 2.0], 7), ([1.0, 1.0, 1.0], 6))
@@ -72,6 +72,7 @@ def test_a_result_is_the_median_of_all_steps_compared_with_the_measured_peak() -
     mine = summary(CASE, "fp32", "gpt3", False, answers, 1e9)
     assert (mine["tokens_per_s"], mine["slowest"], mine["fastest"], mine["peak_bytes"]) == (32, 16, 32, 7)
     assert mine["mfu"] == 32 * flops_per_token(preset("demo").config(), 16) / 1e9
+    assert undocumented(mine) == []
     half = summary(CASE, "fp32", "transformers", False, answers[1:2], 1e9)
     assert "| 2.00 |" in table([mine, half]).splitlines()[-1]
 
