@@ -115,12 +115,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
     if model_type in FAMILIES:
         return _converted(read_checkpoint(folder), dtype)
     tokenizer = load_tokenizer(folder)
-    try:
-        model = from_pretrained(folder, model_type, dtype)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a damaged folder makes transformers, safetensors or the configuration raise
-        raise InputError(f"{folder} does not load ({one_line(error)}). Copy or save it again") from error
+    model = from_pretrained(folder, model_type, dtype)
     return Loaded(model, tokenizer, str(model_type), dtype, [], [])
 
 
@@ -198,7 +193,7 @@ def from_pretrained(folder: Path, model_type: str | None, dtype: torch.dtype) ->
     """The model of transformers' class for `model_type`: no code of its own run, no pickle read, no tensor left to chance.
 
     Raises:
-        InputError: unknown model type, tensors missing (transformers would fill in random numbers) or extra.
+        InputError: unknown model type, a damaged folder, tensors missing (transformers would fill in random numbers) or extra.
     """
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -208,14 +203,17 @@ def from_pretrained(folder: Path, model_type: str | None, dtype: torch.dtype) ->
             "(code that comes with a model is not run). Use a gpt3 model, or one of the known families: "
             f"{', '.join(FAMILIES)}"
         )
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-        dtype=dtype,
-        local_files_only=True,
-    )
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=dtype,
+            local_files_only=True,
+        )
+    except Exception as error:  # whatever a damaged folder makes transformers, safetensors or the configuration raise
+        raise InputError(f"{folder} does not load ({one_line(error)}). Copy or save it again") from error
     model, report = loaded
     # in other models transformers itself ignores tensors of no use, such as GPT-2's mask buffers
     extra = report["unexpected_keys"] if model_type == OURS else ()
