@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers.activations import ACT2FN
 
 from gpt3.errors import RunError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gpt3.model import GPT3Config
+from gpt3.model import GPT3Config
 
 LARGEST = 1e-3  # difference of a logit that rounding may make in float32
 PROBE_TOKENS = 512  # of a model without banded layers
@@ -55,8 +53,6 @@ def logits(model: Any, ids: Tensor, rows: int) -> Tensor:
 @contextmanager
 def tanh_gelu(model: Any) -> Iterator[None]:
     """The model with GELU by tanh (Hendrycks and Gimpel 2016), as GPT-2's code and llama.cpp have it, in place of its own."""
-    from transformers.activations import ACT2FN
-
     kept = [block.mlp.act for block in model.transformer.h]
     try:
         for block in model.transformer.h:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from transformers import PreTrainedTokenizerFast
 
 from gpt3.errors import InputError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from gpt3.model import GPT3Config
+from gpt3.model import GPT3Config
 
 ITSELF = "The model folder itself loads in Transformers with trust_remote_code=True"
 GGUF_ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")

@@ -10,18 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gpt3.durable import replacing
 from gpt3.errors import InputError, require
 from gpt3.export.fitting import fit
 from gpt3.export.stock import build, kept_weights, transposed
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    from gpt3.model import GPT3ForCausalLM
+from gpt3.model import GPT3ForCausalLM
 
 Q8_BLOCK = 32  # values that share a scale in q8_0
 
@@ -70,8 +70,6 @@ def write_gguf(
     Raises:
         InputError: a shape, context or tokenizer that llama.cpp's gpt2 architecture cannot hold; `gguf` is not installed.
     """
-    import numpy as np
-
     gguf = gguf_module()
     context, rows = fit(model.config, tokenizer, "gguf", context)
     path = Path(path)
@@ -180,9 +178,6 @@ def read_gguf(path: Path | str) -> GPT2LMHeadModel:
     Raises:
         KeyError: a tensor that gpt2 does not have, or one missing.
     """
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     gguf = gguf_module()
     reader = gguf.GGUFReader(path)
 

@@ -18,18 +18,13 @@ All of it is exact but for rounding; it is computed in float64.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import Tensor
+from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from gpt3.export.stock import build, kept_weights, stock_config
+from gpt3.model import GPT3ForCausalLM
 from gpt3.model_folder.families.gpt_neo import KINDS, NAMES
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import GPTNeoForCausalLM
-
-    from gpt3.model import GPT3ForCausalLM
 
 SMALLEST_GAIN = 1e-9  # as a share of the largest: below it a feature of ln_1 is constant in float32
 
@@ -41,8 +36,6 @@ def to_gpt_neo(model: GPT3ForCausalLM, *, context: int, rows: int) -> GPTNeoForC
         context: positions to keep.
         rows: ids to keep.
     """
-    from transformers import GPTNeoConfig, GPTNeoForCausalLM
-
     state = kept_weights(model, context, rows)
     for layer in range(model.config.num_hidden_layers):
         prefix = f"transformer.h.{layer}."

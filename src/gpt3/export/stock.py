@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.model_folder.families import VALUES, gpt2
 from gpt3.model_folder.load import quiet_transformers
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    from gpt3.model import GPT3Config, GPT3ForCausalLM
 
 CUT = {"transformer.wpe.weight": "context", "transformer.wte.weight": "rows", "lm_head.weight": "rows"}
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -31,8 +28,6 @@ def to_gpt2(model: GPT3ForCausalLM, *, context: int, rows: int) -> GPT2LMHeadMod
         context: positions to keep.
         rows: ids to keep.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     config = stock_config(GPT2Config, gpt2.NAMES, model.config, context, rows)
     return build(GPT2LMHeadModel, config, transposed(kept_weights(model, context, rows)), model)
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from gpt3.errors import InputError, RunError, one_line
 from gpt3.model.vocabulary import resize_vocabulary
 from gpt3.model_folder.convert import Stored, mapped
 from gpt3.model_folder.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, some
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 INSIDE = "base_model.model."
 """PEFT's prefix of every name in an adapter's file."""

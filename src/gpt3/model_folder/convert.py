@@ -12,20 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from gpt3.errors import InputError, one_line
 from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.model_folder.families import HEAD, PREFIX, Conversion, conversion_of
 from gpt3.model_folder.locate import CONFIG, GENERATION, read_json, some, weight_files
 from gpt3.model_folder.tokenizer import read_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 FORMATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """safetensors' names of the number formats that weights may have."""

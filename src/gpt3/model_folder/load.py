@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from gpt3.device import choose_device
 from gpt3.errors import InputError, one_line, require
@@ -24,9 +26,6 @@ from gpt3.model_folder.convert import Checkpoint, checkpoint_of, generation_ids,
 from gpt3.model_folder.families import FAMILIES, OURS
 from gpt3.options import DType
 from gpt3.tokenizer.loading import load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OUR_NAMES = re.compile(
@@ -54,8 +53,6 @@ class Loaded(NamedTuple):
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No progress bars and no advice from transformers while it loads: ours are the messages that name the fix."""
-    from transformers.utils import logging
-
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -179,8 +176,6 @@ def _load_adapter(folder: Path) -> Loaded:
 
 def _load_base(folder: Path, settings: Mapping[str, Any], names: Mapping[str, Any]) -> Loaded:
     """An adapter's base in float32, as the adapter knew it: our model, or transformers' own class of another family."""
-    from transformers import CONFIG_MAPPING
-
     model_type = locate.read_json(folder / locate.CONFIG).get("model_type")
     if model_type not in FAMILIES and model_type != OURS:
         return load_folder(folder, torch.float32)
@@ -195,8 +190,6 @@ def from_pretrained(folder: Path, model_type: str | None, dtype: torch.dtype) ->
     Raises:
         InputError: unknown model type, a damaged folder, tensors missing (transformers would fill in random numbers) or extra.
     """
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
     if model_type not in CONFIG_MAPPING:
         raise InputError(
             f"{folder}: config.json has model_type {model_type!r}, which neither gpt3 nor transformers knows "

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from gpt3.errors import InputError, one_line
+from gpt3.model import GPT3Config
 from gpt3.model_folder.locate import MERGES, ROLES, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, read_json
 from gpt3.tokenizer.loading import prompt_start
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    from gpt3.model import GPT3Config
 
 
 def read_tokenizer(
@@ -34,8 +33,6 @@ def read_tokenizer(
     Raises:
         InputError: the files do not make a tokenizer, or one with more ids than the model.
     """
-    from transformers import PreTrainedTokenizerFast
-
     settings, roles = (
         read_json(folder / name) if (folder / name).is_file() else {} for name in (TOKENIZER_CONFIG, ROLES)
     )
@@ -76,8 +73,6 @@ def read_tokenizer(
 
 
 def _backend(folder: Path, settings: dict[str, Any]) -> Tokenizer | None:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
     if (folder / TOKENIZER).is_file():
         backend = Tokenizer.from_file(str(folder / TOKENIZER))
         backend.no_truncation()
@@ -106,8 +101,6 @@ def _content(token: object) -> str | None:
 
 def _start_with(backend: Tokenizer, token: str) -> None:
     """Make each text begin with `token`, unless the tokenizer does that already."""
-    from tokenizers.processors import TemplateProcessing
-
     number = backend.token_to_id(token)
     if number is None or backend.encode("a").ids[:1] == [number]:
         return

@@ -8,21 +8,18 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt3.durable import sha256_of
 from gpt3.model_folder.convert import Checkpoint
 from gpt3.model_folder.load import quiet_transformers
 from gpt3.model_folder.locate import CARD, LICENCES, ORIGIN, WEIGHTS
 from gpt3.version import __version__
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHARD_BYTES = 5_000_000_000
 """Weights larger than this are split over several files."""
