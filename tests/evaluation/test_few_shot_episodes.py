@@ -10,7 +10,7 @@ import pytest
 from gpt3.corpus import wiki
 from gpt3.evaluation import generated_tasks
 from gpt3.evaluation.items import Source
-from gpt3.evaluation.protocol import questions
+from gpt3.evaluation.protocol import Questions
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "few_shot_learning.py"
 
@@ -49,7 +49,7 @@ def test_no_word_that_is_asked_and_no_anagram_of_it_is_in_an_episode(benchmark):
 def test_an_episode_is_the_text_of_a_question_with_its_examples(benchmark, monkeypatch, name, form, format):
     [task] = [task for task in generated_tasks.SCRAMBLING if task.name == name]
     split = task.split(Source(format=format))
-    question = questions(task, split, 4, seed=0, limit=1)[0]
+    question = Questions(task, split, 4, seed=0, limit=1)[0]
     answered = question.context + question.item.completions[0] + "\n"
     lines = answered.removeprefix(split.instruction).splitlines(keepends=True)
     inputs = {line.split(" = ")[1].strip(): line.split(" = ")[0] for line in lines}

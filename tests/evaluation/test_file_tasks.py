@@ -9,7 +9,7 @@ from task_rows import EXPECTED, INSTRUCTIONS, ROWS, TALK
 
 from gpt3.errors import InputError
 from gpt3.evaluation.items import Source
-from gpt3.evaluation.protocol import questions
+from gpt3.evaluation.protocol import Questions
 from gpt3.evaluation.tasks import FILE_TASKS, TASKS
 
 SIMPLE = {
@@ -131,10 +131,10 @@ def test_earlier_questions_of_a_passage_are_told_and_never_drawn_from_it(tmp_pat
     split = task.split(write(tmp_path, "race_h", rows))
     assert [item.context.count("Q: ") for item in split.test] == [1, 2, 3] * 3
     assert split.test[2].context.startswith("Article:\nText 0.\n\nQ: Q0?\n\nA: ate\n\nQ: Q1?\n\nA: ate\n\nQ: Q2?")
-    for question in questions(task, split, 6, seed=0):
+    for question in Questions(task, split, 6, seed=0):
         assert question.item.group not in question.before
     with pytest.raises(InputError, match="exceeds the 6 examples to draw from"):
-        questions(task, split, 7, seed=0)
+        Questions(task, split, 7, seed=0)
 
 
 def test_multirc_shows_whole_questions_and_one_draw_for_all(tmp_path):
@@ -159,7 +159,7 @@ def test_multirc_shows_whole_questions_and_one_draw_for_all(tmp_path):
     split = task.split(source)
     shown = f"{TALK}Q0?\n- [False] A0\n- [True] A1\n- [False] A2"
     assert [item.demonstration for item in split.shots] == [shown, shown.replace("Q0", "Q1")]
-    asked = questions(task, split, 1, seed=0)
+    asked = Questions(task, split, 1, seed=0)
     assert len(asked) == 3
     assert len({question.before for question in asked}) == 1
     assert [item.id for item in split.test] == ["0-2-0", "0-2-1", "0-2-2"]
@@ -171,7 +171,7 @@ def test_wsc_shows_right_nouns_only(tmp_path):
     split = TASKS["wsc"].split(write(tmp_path, "wsc", [right, wrong, {**wrong, "split": "test"}]))
     assert [item.completions for item in split.shots] == [(" al",)]
     with pytest.raises(InputError, match="exceeds the 0 examples"):
-        questions(TASKS["wsc"], TASKS["wsc"].split(write(tmp_path, "wsc", [row, wrong | {"split": "test"}])), 1, seed=0)
+        Questions(TASKS["wsc"], TASKS["wsc"].split(write(tmp_path, "wsc", [row, wrong | {"split": "test"}])), 1, seed=0)
 
 
 def test_winograd_sets_nouns_as_they_stand_in_a_sentence(tmp_path):

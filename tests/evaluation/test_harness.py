@@ -52,12 +52,12 @@ def test_generation(both):
 def test_whole_tasks_have_the_same_scores(both, model):
     """A task definition of lm-eval's kind, zero-shot, and ours of the same prompts."""
     from gpt3.evaluation.items import Item, Split, Task
-    from gpt3.evaluation.protocol import questions
+    from gpt3.evaluation.protocol import Questions
     from gpt3.evaluation.scores import score
 
     items = [Item(f"Q: What is {n} plus 1?\n\nA:", (f" {n + 1}", f" {n} {n}", " 8")) for n in range(30)]
     task = Task("sums", "", "choice", lambda source: Split(items), 2, normalization="sum")
-    results = list(score(model, task, questions(task, Split(items), 0, seed=0)))
+    results = list(score(model, task, Questions(task, Split(items), 0, seed=0)))
     requests = [(item.context, completion) for item in items for completion in item.completions]
     theirs = both[1].loglikelihood(instances("loglikelihood", requests), disable_tqdm=True)
     for number, result in enumerate(results):

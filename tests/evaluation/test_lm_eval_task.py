@@ -10,7 +10,7 @@ from task_rows import ROWS
 
 from gpt3.cli import main as cli
 from gpt3.evaluation.items import Source
-from gpt3.evaluation.protocol import Questions, questions
+from gpt3.evaluation.protocol import Questions
 from gpt3.evaluation.results import figures
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, TASKS, lm_eval_definitions, lm_eval_name, write_lm_eval_definitions
@@ -64,7 +64,7 @@ def test_a_question_is_the_same_alone_and_among_all():
     split = task.split(Source())
     asked = Questions(task, split, 3, seed=1)
     assert len(asked) == len(split.test)
-    assert asked[7] == questions(task, split, 3, seed=1, limit=9)[7]
+    assert asked[7] == Questions(task, split, 3, seed=1, limit=9)[7]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def run(lm_eval, backend, names, shots, more=None, **metadata):
 def check(found, model, name, shots, data, same=True, limit=6):
     """lm-eval's figures and samples are those of our own scoring; with `same` false, its prompts alone."""
     task = TASKS[name]
-    asked = questions(task, task.split(Source(str(data) if name in ROWS_OF else None, seed=3)), shots, 3, limit)
+    asked = Questions(task, task.split(Source(str(data) if name in ROWS_OF else None, seed=3)), shots, 3, limit)
     results = list(score(model, task, asked))
     samples = found["samples"][lm_eval_name(name)]
     assert len(samples) == len(results)

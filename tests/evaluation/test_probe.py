@@ -6,7 +6,7 @@ import torch
 from gpt3.errors import InputError
 from gpt3.evaluation.items import Source
 from gpt3.evaluation.probe import Probe
-from gpt3.evaluation.protocol import questions
+from gpt3.evaluation.protocol import Questions
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import TASKS
 from gpt3.training.run import train
@@ -24,7 +24,7 @@ def test_it_is_the_tasks_own_accuracy_and_leaves_no_trace(network, tokenizer, mo
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
     task = TASKS["wiki-topic"]
-    results = list(score(model, task, questions(task, task.split(Source()), 1, 0, 50)))
+    results = list(score(model, task, Questions(task, task.split(Source()), 1, 0, 50)))
     assert found == {"wiki-topic/acc": sum(result.metrics["acc"] for result in results) / 50}
 
 

@@ -8,7 +8,7 @@ import torch
 from gpt3.errors import InputError
 from gpt3.evaluation.answers import exact_match, f1
 from gpt3.evaluation.items import Item, Source, Split, Task
-from gpt3.evaluation.protocol import Question, check_fit, encode_pair, questions, with_room
+from gpt3.evaluation.protocol import Question, Questions, check_fit, encode_pair, with_room
 from gpt3.evaluation.results import Figure, TaskScore, figures, group_score, mean, paper_values, table
 from gpt3.evaluation.scores import judge_choice, score
 from gpt3.evaluation.tasks import TASKS, select
@@ -31,21 +31,21 @@ def reference(model, context, completion):
 
 
 def test_no_question_sees_itself_and_each_has_its_own_draw():
-    asked = questions(task(), Split(ITEMS), 3, seed=0)
+    asked = list(Questions(task(), Split(ITEMS), 3, seed=0))
     for question in asked:
         assert question.before.count("Q:") == 3
         assert question.item.context not in question.before
     assert len({question.before for question in asked}) > 6
-    assert asked[:4] == questions(task(), Split(ITEMS), 3, seed=0, limit=4)
-    assert asked != questions(task(), Split(ITEMS), 3, seed=1)
+    assert asked[:4] == list(Questions(task(), Split(ITEMS), 3, seed=0, limit=4))
+    assert asked != list(Questions(task(), Split(ITEMS), 3, seed=1))
 
 
 def test_demonstrations_come_from_their_split():
     shots = [Item("Q: s?\n\nA:", (" yes",))]
-    [question] = questions(task(), Split(ITEMS[:1], shots, instruction="Say.\n"), 1, seed=0)
+    [question] = Questions(task(), Split(ITEMS[:1], shots, instruction="Say.\n"), 1, seed=0)
     assert question.context == "Say.\nQ: s?\n\nA: yes\n\nQ: What is 0?\n\nA:"
     with pytest.raises(InputError, match="exceeds the 1 examples to draw from"):
-        questions(task(), Split(ITEMS, shots), 2, seed=0)
+        Questions(task(), Split(ITEMS, shots), 2, seed=0)
 
 
 def test_a_space_at_the_end_of_a_context_belongs_to_the_answer(model):
@@ -54,7 +54,7 @@ def test_a_space_at_the_end_of_a_context_belongs_to_the_answer(model):
 
 @pytest.mark.parametrize("normalization", ["sum", "token", "unconditional"])
 def test_choices_follow_their_normalisation(model, normalization):
-    asked = questions(task(), Split(ITEMS), 2, seed=0)
+    asked = Questions(task(), Split(ITEMS), 2, seed=0)
     results = list(score(model, task(normalization=normalization, answer_context="A:"), asked))
     for question, result in zip(asked, results, strict=True):
         values = []
@@ -102,7 +102,7 @@ def test_each_rule_has_its_own_winner_on_a_model_of_known_probabilities(network,
         "byte": [value / size for value, size in zip(sums, (1, 3, 3), strict=True)],  # é is two bytes
         "char": [value / size for value, size in zip(sums, (1, 3, 2), strict=True)],
     }
-    [question] = questions(task(), Split([Item("The sea", options)]), 0, seed=0)
+    [question] = Questions(task(), Split([Item("The sea", options)]), 0, seed=0)
     for gold in range(3):
         asked = [Question(0, Item("The sea", options, gold), "", 0)]
         [result] = score(model, task(normalization="sum"), asked)
@@ -137,14 +137,14 @@ def test_each_rule_divides_by_what_it_says(rule, totals, lengths, winner):
 def test_partial_scoring_compares_the_same_ending(model):
     contexts = ("The sea is blue and the sea", "The sea is blue and the sky")
     item = Item(contexts[1], (" is grey.",) * 2, 1, contexts)
-    [result] = score(model, task(normalization="token"), questions(task(), Split([item]), 0, seed=0))
+    [result] = score(model, task(normalization="token"), Questions(task(), Split([item]), 0, seed=0))
     values = [sum(reference(model, context, " is grey.")) for context in contexts]
     assert result.detail["logprobs"] == pytest.approx(values, abs=1e-4)
     assert result.metrics["acc"] == float(values[1] > values[0])
 
 
 def test_words_are_judged_whole_and_perplexity_is_theirs(model):
-    asked = questions(task("word"), Split(ITEMS), 0, seed=0)
+    asked = Questions(task("word"), Split(ITEMS), 0, seed=0)
     results = list(score(model, task("word"), asked))
     nats = [-sum(reference(model, question.context, question.item.completions[0])) for question in asked]
     assert [result.metrics["nll"] for result in results] == pytest.approx(nats, abs=1e-4)
@@ -165,7 +165,7 @@ def test_the_batch_changes_no_score(network, tokenizer, model, kind, shots, item
 
     fast = LanguageModel(network, tokenizer, make_engine(network, "fp32"))
     scored = task(kind, **(UNCONDITIONAL if kind == "choice" and items is ITEMS else {}))
-    asked = questions(scored, Split(items, items[:3], instruction="The sea is blue. " * 8), shots, seed=0)
+    asked = Questions(scored, Split(items, items[:3], instruction="The sea is blue. " * 8), shots, seed=0)
     one, five = (list(score(fast, scored, asked, batch=batch)) for batch in (1, 5))
     assert one == five
     assert list(score(fast, scored, asked[7:], batch=5)) == one[7:]
@@ -174,7 +174,7 @@ def test_the_batch_changes_no_score(network, tokenizer, model, kind, shots, item
 
 
 def test_greedy_answers_are_transformers_own(network, tokenizer, model):
-    asked = questions(task("greedy"), Split(ITEMS), 1, seed=0)
+    asked = Questions(task("greedy"), Split(ITEMS), 1, seed=0)
     for question, result in zip(asked, score(model, task("greedy"), asked), strict=True):
         ids = torch.tensor([model.encode_prompt(question.context)])
         made = network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False)
@@ -183,18 +183,18 @@ def test_greedy_answers_are_transformers_own(network, tokenizer, model):
 
 
 def test_too_many_demonstrations_say_how_many_fit(model):
-    asked = questions(task(), Split(ITEMS), 11, seed=0)
+    asked = Questions(task(), Split(ITEMS), 11, seed=0)
     with pytest.raises(InputError, match=r"the model's 512 positions. About \d+ fit"):
         check_fit(model, task("greedy", max_new_tokens=450), asked)
 
 
 def test_a_long_context_loses_its_oldest_tokens_and_an_answer_is_never_cut(model):
     long = Item("The sea is blue. " * 200 + "The sky", (" is grey",))
-    [result] = score(model, task("word"), questions(task(), Split([long]), 0, seed=0))
+    [result] = score(model, task("word"), Questions(task(), Split([long]), 0, seed=0))
     assert result.dropped > 0
     too_long = Item("The", (" 1 7 3 9 5" * 100,))
     with pytest.raises(InputError, match=r"an answer of \d+ tokens exceeds the model's 512 positions"):
-        list(score(model, task("word"), questions(task(), Split([too_long]), 0, seed=0)))
+        list(score(model, task("word"), Questions(task(), Split([too_long]), 0, seed=0)))
 
 
 def test_squads_measures():

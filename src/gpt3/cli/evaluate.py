@@ -17,7 +17,7 @@ def run(options: EvalOptions) -> None:
     from gpt3.contamination.overlap import measure_overlap
     from gpt3.evaluation import tasks
     from gpt3.evaluation.results import table
-    from gpt3.evaluation.runner import evaluate_each
+    from gpt3.evaluation.runner import evaluate
 
     if options.list_tasks:
         print(tasks.listing())
@@ -25,10 +25,6 @@ def run(options: EvalOptions) -> None:
     if options.lm_eval_tasks:
         print(tasks.write_lm_eval_definitions())
         return
-    found = []
-    for evaluation in evaluate_each(options, measure_overlap):
-        found.append(evaluation.as_dict())
-        if not options.json:
-            print(table(evaluation.results))
+    found = evaluate(options, measure_overlap, None if options.json else lambda found: print(table(found.results)))
     if options.json:
-        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+        print(json.dumps(found[0].as_dict() if len(found) == 1 else [one.as_dict() for one in found], indent=1))

@@ -15,7 +15,7 @@ from gpt3.contamination.training_text import find_run, parts_of_data, parts_of_r
 from gpt3.corpus.documents import Part
 from gpt3.corpus.task_texts import TaskExample
 from gpt3.errors import InputError
-from gpt3.evaluation.items import Split, Task
+from gpt3.evaluation.items import Split
 from gpt3.progress import say
 from gpt3.threads import usable_cores
 
@@ -45,9 +45,7 @@ def training_text(place: str, option: str) -> tuple[str, list[Part]] | None:
         return None
 
 
-def measure_overlap(
-    place: str, option: str, asked: Mapping[str, tuple[Task, Split]], out: Path
-) -> Mapping[str, Sequence[bool]]:
+def measure_overlap(place: str, option: str, asked: Mapping[str, Split], out: Path) -> Mapping[str, Sequence[bool]]:
     """Look for all items of these tasks in the model's training text; write the findings to `out`.
 
     Returns:
@@ -62,7 +60,7 @@ def measure_overlap(
     names = {name: name.replace("-", "_") for name in asked}  # generated tasks are known by these names there
     examples = [
         TaskExample(names[name], str(number), (item.context, item.completions[item.gold]))
-        for name, (_, split) in asked.items()
+        for name, split in asked.items()
         for number, item in enumerate(split.test if split.zero_shot is None else split.zero_shot)
     ]
     found = measure(examples, parts, workers=usable_cores())

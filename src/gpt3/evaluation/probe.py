@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation.items import Source, Task
-from gpt3.evaluation.protocol import Question, fitting_shots, questions, with_room
+from gpt3.evaluation.protocol import Questions, fitting_shots, with_room
 from gpt3.evaluation.results import mean
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, select
@@ -39,7 +39,7 @@ class Probe:
         self.every, self.tokenizer = every, tokenizer
         check_names(names)
         self.parts = {name: select([name]) for name in names}
-        self._asked: dict[str, tuple[Task, list[Question]]] = {}
+        self._asked: dict[str, tuple[Task, Questions]] = {}
 
     def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
         """Accuracies by name, 0 to 1; none if the weights give NaN. The random state is untouched."""
@@ -61,9 +61,9 @@ class Probe:
                 limit = max(5, EXAMPLES // len(tasks))
                 split = task.split(Source())
                 roomy = with_room(model, task, split)
-                asked = questions(task, split, SHOTS, 0, limit)
+                asked = Questions(task, split, SHOTS, 0, limit)
                 if fitting_shots(model, roomy, asked) < SHOTS:
-                    asked = questions(task, split, 0, 0, limit)
+                    asked = Questions(task, split, 0, 0, limit)
                 self._asked[task.name] = roomy, asked
             right += [result.metrics["acc"] for result in score(model, *self._asked[task.name])]
         return mean(right).value

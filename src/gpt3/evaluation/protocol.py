@@ -14,7 +14,7 @@ import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, overload
 
 from gpt3.errors import InputError
 from gpt3.evaluation.items import Item, Split, Task
@@ -51,35 +51,42 @@ class Encoder(Protocol):
         """Ids of a part of a text."""
 
 
-class Questions:
-    """The test items, each with `shots` few-shot examples of its own, which are drawn when it is accessed.
+class Questions(Sequence[Question]):
+    """The first `limit` test items, or all, each with `shots` few-shot examples of its own, drawn when it is accessed.
 
     Raises:
         InputError: fewer examples than requested.
     """
 
-    def __init__(self, task: Task, split: Split, shots: int, seed: int) -> None:
+    def __init__(self, task: Task, split: Split, shots: int, seed: int, limit: int | None = None) -> None:
         self.task, self.split, self.shots, self.seed = task, split, shots, seed
         self.items, self.instruction = split.test, split.instruction
         if shots == 0 and split.zero_shot is not None:
             self.items, self.instruction = split.zero_shot, ""
+        self.items = self.items[:limit]
         self._pool = split.test if split.shots is None else split.shots
         self._own = groups(self._pool) if split.shots is None else [range(0)] * len(self.items)
-        most = most_shots(split)
-        if shots > most:
+        if shots > (most := most_shots(split)):
             raise InputError(f"--shots {shots} of {task.name} exceeds the {most} examples to draw from")
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, number: int) -> Question:
-        own = self._own[number]
+    @overload
+    def __getitem__(self, place: int) -> Question: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Question]: ...
+    def __getitem__(self, place: int | slice) -> Question | list[Question]:
+        return self._question(place) if isinstance(place, int) else [self[n] for n in range(len(self))[place]]
+
+    def _question(self, number: int) -> Question:
+        item, own = self.items[number], self._own[number]
         rng = random.Random(f"{self.seed}/{self.task.name}/{self.shots}/{'all' if self.task.fixed_draw else number}")
         drawn = rng.sample(range(len(self._pool) - len(own)), self.shots)
         # never the question itself, nor another of its passage
         drawn = [place + len(own) * (place >= own.start) for place in drawn]
         shown = "".join(self._pool[place].demonstration + self.task.separator for place in drawn)
-        return Question(number, self.items[number], self.instruction + shown, self.shots)
+        return Question(number, item, self.instruction + shown, self.shots)
 
 
 def most_shots(split: Split) -> int:
@@ -94,16 +101,6 @@ def groups(items: Sequence[Item]) -> list[range]:
         span = range(len(found), len(found) + sum(1 for _ in members))
         found += [span] * len(span)
     return found
-
-
-def questions(task: Task, split: Split, shots: int, seed: int, limit: int | None = None) -> list[Question]:
-    """The first `limit` questions, or all.
-
-    Raises:
-        InputError: fewer examples than requested.
-    """
-    asked = Questions(task, split, shots, seed)
-    return [asked[number] for number in range(len(asked))[:limit]]
 
 
 def texts_of(task: Task, question: Question) -> list[tuple[str, str]]:

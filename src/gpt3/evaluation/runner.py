@@ -11,17 +11,16 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt3.durable import write_text
 from gpt3.errors import InputError
-from gpt3.evaluation.items import Result, Source, Split, Task
+from gpt3.evaluation.items import Result, Source, Split
 from gpt3.evaluation.options import EvalOptions
 from gpt3.evaluation.page import page
-from gpt3.evaluation.protocol import Question, check_fit, fitting_shots, most_shots, questions, with_room
+from gpt3.evaluation.protocol import Questions, check_fit, fitting_shots, most_shots, with_room
 from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_score, task_score
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, in_lm_eval_style, select
@@ -32,33 +31,26 @@ from gpt3.progress import Progress, say
 from gpt3.version import __version__
 from gpt3.work_folder import differences, locked_folder
 
+DECISIVE = ("seed", "format", "style", "dtype", "quantize")
+"""Options that the answers depend on."""
 TOLD_FAULTS = 3
 """Tasks whose errors are shown in full; of more, the names."""
 
 Verdicts = Mapping[str, Sequence[bool]]
 """By task: whether each question is absent from the training text."""
-Overlap = Callable[[str, str, Mapping[str, tuple[Task, Split]], Path], Verdicts]
+Overlap = Callable[[str, str, Mapping[str, Split], Path], Verdicts]
 """Looks for questions in a model's training text: its folder, --contamination, tasks, and where to write what was found."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A task with a number of few-shot examples."""
-
-    task: Task
-    split: Split
-    shots: int
-    asked: list[Question]
-    most: bool = False
-    """The paper's K was requested: as many as fit, if it does not."""
-
-
-def evaluate(options: EvalOptions, overlap: Overlap | None = None) -> list[Evaluation]:
+def evaluate(
+    options: EvalOptions, overlap: Overlap | None = None, report: Callable[[Evaluation], None] | None = None
+) -> list[Evaluation]:
     """Score models on tasks, as ``gpt3 eval`` does, and write the results.
 
     Args:
         overlap: looks for the questions in the training text (`gpt3.contamination.overlap.measure_overlap`). None: they are
             not looked for.
+        report: called with each model's results as soon as they are known.
 
     Returns:
         One result per model. Printed, it is the table; ``results`` has the figures of each task.
@@ -67,11 +59,6 @@ def evaluate(options: EvalOptions, overlap: Overlap | None = None) -> list[Evalu
         InputError: unknown tasks, missing or bad data, too many few-shot examples, no model.
         KeyboardInterrupt: passed on; the same command resumes.
     """
-    return list(evaluate_each(options, overlap))
-
-
-def evaluate_each(options: EvalOptions, overlap: Overlap | None = None) -> Iterator[Evaluation]:
-    """As `evaluate`: each model's results as soon as they are known."""
     parts = prepare(options)  # before the model, whose loading takes seconds
     places = [locate(name) for name in (options.model or (None,))]
     found = []
@@ -82,25 +69,27 @@ def evaluate_each(options: EvalOptions, overlap: Overlap | None = None) -> Itera
         out = folder_of(options, str(place), several=len(places) > 1)
         fitting = fit(model, parts, options)
         with locked_folder(out):
-            tasks = {part.task.name: (part.task, part.split) for part in fitting}
+            tasks = {asked.task.name: asked.split for asked, _ in fitting}
             clean = overlap(str(place), options.contamination, tasks, out / "contamination") if overlap else {}
             found.append(_evaluate(model, str(place), fitting, options, out, clean))
-        yield found[-1]
+        if report is not None:
+            report(found[-1])
         say(f"results: {out / 'results.json'}")
     if len(found) > 1:
-        report = Path(options.out or "eval") / "report.html"
-        write_text(report, page(found))
-        say(f"report of all models: {report}")
+        path = Path(options.out or "eval") / "report.html"
+        write_text(path, page(found))
+        say(f"report of all models: {path}")
+    return found
 
 
-def prepare(options: EvalOptions) -> list[Part]:
-    """Every task's questions.
+def prepare(options: EvalOptions) -> list[tuple[Questions, bool]]:
+    """Every task's questions, and whether the number of few-shot examples is the paper's K: as many as fit, if it does not.
 
     Raises:
         InputError: all tasks whose data is missing or bad, in one message.
     """
     source = Source(options.data_dir, options.format, options.seed)
-    parts: list[Part] = []
+    parts: list[tuple[Questions, bool]] = []
     faults: dict[str, str] = {}  # by message: the missing file of several tasks is named once
     if options.data_dir is not None and not Path(options.data_dir).is_dir():
         raise InputError(f"--data-dir {options.data_dir} is not a folder. Give the folder with the tasks' files.")
@@ -112,8 +101,7 @@ def prepare(options: EvalOptions) -> list[Part]:
             split = task.split(source)
             for count in options.shot_counts:
                 shots = min(task.shots, most_shots(split)) if count is None else count
-                asked = questions(task, split, shots, options.seed, options.limit)
-                parts.append(Part(task, split, shots, asked, most=count is None))
+                parts.append((Questions(task, split, shots, options.seed, options.limit), count is None))
         except InputError as error:
             faults.setdefault(str(error), task.name)
     if faults:
@@ -122,75 +110,60 @@ def prepare(options: EvalOptions) -> list[Part]:
     return parts
 
 
-def fit(model: LanguageModel, parts: Sequence[Part], options: EvalOptions) -> list[Part]:
+def fit(
+    model: LanguageModel, parts: Sequence[tuple[Questions, bool]], options: EvalOptions
+) -> list[tuple[Questions, bool]]:
     """The parts for this model: K reduced to what fits and to the available examples, none twice.
 
     Raises:
         InputError: an explicit number that does not fit.
     """
-    found: dict[tuple[str, int], Part] = {}
-    smaller: list[str] = []
-    fewer: list[str] = []
-    for part in parts:
-        part = dataclasses.replace(part, task=with_room(model, part.task, part.split))
-        if not part.most:
-            check_fit(model, part.task, part.asked)
-        elif (fits := fitting_shots(model, part.task, part.asked)) < part.shots:
-            smaller.append(f"{part.task.name} {fits} of {part.task.shots}")
-            asked = questions(part.task, part.split, fits, options.seed, options.limit)
-            part = Part(part.task, part.split, fits, asked, most=True)
-        elif part.shots < part.task.shots:
-            fewer.append(f"{part.task.name} {part.shots} of {part.task.shots}")
-        found.setdefault((part.task.name, part.shots), part)
-    if smaller:
-        say(f"K reduced to fit {model.engine.context:,} positions: {', '.join(smaller)}")
-    if fewer:
-        say(f"K reduced to the available examples: {', '.join(fewer)}")
+    found: dict[tuple[str, int], tuple[Questions, bool]] = {}
+    reduced: dict[str, list[str]] = {}
+    for asked, is_k in parts:
+        task, shots, reason = with_room(model, asked.task, asked.split), asked.shots, "the available examples"
+        if not is_k:
+            check_fit(model, task, asked)
+        elif (fits := fitting_shots(model, task, asked)) < shots:
+            shots, reason = fits, f"fit {model.engine.context:,} positions"
+        if is_k and shots < task.shots:
+            reduced.setdefault(reason, []).append(f"{task.name} {shots} of {task.shots}")
+        fitting = Questions(task, asked.split, shots, options.seed, options.limit)
+        found.setdefault((task.name, shots), (fitting, is_k))
+    for reason, names in reduced.items():
+        say(f"K reduced to {reason}: {', '.join(names)}")
     return list(found.values())
 
 
 def _evaluate(
-    model: LanguageModel, name: str, parts: list[Part], options: EvalOptions, out: Path, clean: Verdicts
+    model: LanguageModel,
+    name: str,
+    parts: Sequence[tuple[Questions, bool]],
+    options: EvalOptions,
+    out: Path,
+    clean: Verdicts,
 ) -> Evaluation:
     """Score all parts and write `out`."""
-    entries = []
+    scores = []
     model_hash = fingerprint(model)
-    with Progress("eval", sum(len(part.asked) for part in parts), "examples") as progress:
-        for part in parts:
-            header = {
-                "model": name,
-                "model_hash": model_hash,
-                "task": part.task.name,
-                "shots": part.shots,
-                "seed": options.seed,
-                "format": options.format,
-                "style": options.style,
-                "dtype": options.dtype,
-                "quantize": options.quantize,
-                "questions": digest(part.asked),
-            }
-            path = out / "examples" / f"{part.task.name}-{part.shots}.jsonl"
-            results = _answers(path, header, model, part, options.batch, progress)
-            known = clean.get(part.task.name)
-            entries.append(task_score(part.task, part.shots, results, known, part.split.origin))
-    found = Evaluation(
-        name,
-        model_hash,
-        parameters(model),
-        __version__,
-        options.seed,
-        options.format,
-        options.style,
-        options.limit,
-        [*entries, *_groups(options, parts, entries)],
-    )
+    with Progress("eval", sum(len(asked) for asked, _ in parts), "examples") as progress:
+        for asked, _ in parts:
+            task = asked.task
+            header = {"model": name, "model_hash": model_hash, "task": task.name, "shots": asked.shots}
+            header |= {option: getattr(options, option) for option in DECISIVE} | {"questions": digest(asked)}
+            path = out / "examples" / f"{task.name}-{asked.shots}.jsonl"
+            results = _answers(path, header, model, asked, options.batch, progress)
+            scores.append(task_score(task, asked.shots, results, clean.get(task.name), asked.split.origin))
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "format", "style", "limit")}
+    chosen["results"] = [*scores, *_groups(options, parts, scores)]
+    found = Evaluation(name, model_hash, parameters(model), __version__, **chosen)
     write_text(out / "report.html", page([found]))
     write_text(out / "results.json", json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
     return found
 
 
 def _answers(
-    path: Path, header: dict[str, Any], model: LanguageModel, part: Part, batch: int, progress: Progress
+    path: Path, header: dict[str, Any], model: LanguageModel, asked: Questions, batch: int, progress: Progress
 ) -> list[Result]:
     """Results of all questions: those in the file from an interrupted evaluation, and the others, added as they are known.
 
@@ -209,30 +182,36 @@ def _answers(
         file.seek(kept)
         if not kept:
             file.write(_line(header))
-        for result in score(model, part.task, part.asked[len(results) :], batch=batch):
-            results.append(result)
-            file.write(_line(dataclasses.asdict(result)))
+        try:
+            for result in score(model, asked.task, asked[len(results) :], batch=batch):
+                results.append(result)
+                file.write(_line(dataclasses.asdict(result)))
+                file.flush()
+                progress.advance(1, f"{asked.task.name} K={asked.shots}")
+        finally:
             file.flush()
-            progress.advance(1, f"{part.task.name} K={part.shots}")
-        file.flush()
-        os.fsync(file.fileno())
+            os.fsync(file.fileno())
     return results
 
 
 def _resumed(path: Path, header: dict[str, Any]) -> tuple[list[Result], int]:
     """The results in a file of the same header, and the bytes of the file to keep."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    before = _parsed(lines[0]) if lines else None
-    if before is None or before != header:
-        if before is not None:
-            say(f"{path} is of another evaluation and starts again: {'; '.join(differences(before, header))}")
-        return [], 0
-    results, kept = [], len(lines[0])
-    for number, line in enumerate(lines[1:]):
-        values = _parsed(line)
-        if not line.endswith(b"\n") or values is None or values.get("number") != number:
+    results: list[Result] = []
+    kept = 0
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.is_file() else (), -1):
+        try:
+            values = json.loads(line)
+        except ValueError:
             break  # half a line, left by a kill
-        results.append(Result(**values))
+        if not line.endswith(b"\n") or not isinstance(values, dict):
+            break
+        if number < 0 and values != header:
+            say(f"{path} is of another evaluation and starts again: {'; '.join(differences(values, header))}")
+            break
+        if number >= 0 and values.get("number") != number:
+            break
+        if number >= 0:
+            results.append(Result(**values))
         kept += len(line)
     return results, kept
 
@@ -241,25 +220,19 @@ def _line(values: dict[str, Any]) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode() + b"\n"
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        values = json.loads(line)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
-
-
-def _groups(options: EvalOptions, parts: Sequence[Part], scores: Sequence[TaskScore]) -> list[GroupScore]:
+def _groups(
+    options: EvalOptions, parts: Sequence[tuple[Questions, bool]], scores: Sequence[TaskScore]
+) -> list[GroupScore]:
     """Averages of the groups that were requested by name, for each of --shots (K by each task's own)."""
     found = []
     for name in options.task_names:
         for count in options.shot_counts if len(GROUPS.get(name, ())) > 1 else ():
             members = [
                 score
-                for part, score in zip(parts, scores, strict=True)
-                if part.task.name in GROUPS[name]
+                for (asked, is_k), score in zip(parts, scores, strict=True)
+                if score.task in GROUPS[name]
                 and "acc" in score.metrics
-                and (part.most if count is None else part.shots == count)
+                and (is_k if count is None else asked.shots == count)
             ]
             shots = {score.shots for score in members}
             if members:
@@ -292,7 +265,7 @@ def parameters(model: LanguageModel) -> int:
         return int(AutoModelForCausalLM.from_config(model.config).num_parameters())
 
 
-def digest(asked: list[Question]) -> str:
+def digest(asked: Questions) -> str:
     """A hash of the first questions, so that other data starts again."""
     text = json.dumps([(question.context, question.item.completions) for question in asked[:50]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -24,20 +24,19 @@ from gpt3.evaluation.answer_rows import Join
 from gpt3.evaluation.generated_tasks import ARITHMETIC, SCRAMBLING, WIKI_TOPIC
 from gpt3.evaluation.items import HubData, Item, Source, Split, Task
 from gpt3.evaluation.task_rows import locate, read_items
+from gpt3.tables import aligned
 
 Make = Callable[[dict[str, Any]], "Item | Sequence[Item]"]
+DATA = Path(__file__).parent / "data"
 SHOT_SPLITS = ("train", "dev", "validation", "auxiliary_train")
 
 
 def _read(path: Path, make: Make, join: Join) -> tuple[list[Item], list[Item]]:
     """Items of the scored rows, and of those for few-shot examples."""
-
-    def parted(row: dict[str, Any]) -> tuple[bool, list[Item]]:
-        made = make(row)
-        return row.get("split") in SHOT_SPLITS, [made] if isinstance(made, Item) else list(made)
-
-    rows = read_items(path, parted)
-    test, shots = ([item for part, items in rows if part == wanted for item in items] for wanted in (False, True))
+    test: list[Item] = []
+    shots: list[Item] = []
+    for split, made in read_items(path, lambda row: (row.get("split"), make(row))):
+        (shots if split in SHOT_SPLITS else test).extend([made] if isinstance(made, Item) else made)
     return join(test), join(shots)
 
 
@@ -110,130 +109,112 @@ def file_task(
     return Task(name, summary, kind, split, shots, paper=paper, hub=hub, lm_eval=theirs, **more)
 
 
-def _superglue(config: str, *fields: str) -> HubData:
-    return HubData("aps/super_glue", (*fields, "label"), config=config)
+def _hub(repository: str, columns: str, *more: str | None, **named: str) -> HubData:
+    return HubData(repository, tuple(columns.split()), *more, **named)  # type: ignore[arg-type]
+
+
+def _superglue(config: str, columns: str) -> HubData:
+    return _hub("aps/super_glue", f"{columns} label", config=config)
 
 
 TEXT: dict[str, Any] = {"kind": "text", "max_new_tokens": 24, "metrics": ("acc", "f1"), "measure": answers.squad}
 TALK: dict[str, Any] = {"kind": "text", "join": answer_rows.with_earlier, "metrics": ("f1", "acc")}
-ARC = ("question", "choices", "answerKey")
-UNCONDITIONAL: dict[str, Any] = {"chance": 0.25, "normalization": "unconditional", "answer_context": "Answer:"}
-RACE: dict[str, Any] = UNCONDITIONAL | {"answer_context": "A:", "join": answer_rows.with_earlier}
-HALF: dict[str, Any] = {"chance": 1 / 2}
-THIRD: dict[str, Any] = {"chance": 1 / 3}
-QUARTER: dict[str, Any] = {"chance": 1 / 4}
+RATIO: dict[str, Any] = {"chance": 1 / 4, "normalization": "unconditional", "answer_context": "Answer:"}
+LAST_WORD: dict[str, Any] = {
+    **{"kind": "word", "metrics": ("acc", "ppl"), "zero_shot": answer_rows.lambada, "instruction": "Fill in blank:\n\n"}
+}
+ARC = "question choices answerKey"
 
 # fmt: off
 FILE_TASKS = (
     # completion and cloze
     file_task("hellaswag", "scene completion", choice_rows.hellaswag,
-              HubData("Rowan/hellaswag", ("activity_label", "ctx", "ctx_a", "ctx_b", "endings", "label")),
-              "HellaSwag", 20, files=("hellaswag", "hellaswag_val"), lm_eval=choice_rows.lm_eval_hellaswag, **QUARTER),
-    file_task("storycloze", "story completion", choice_rows.storycloze, None, "StoryCloze", 70, **HALF),
-    *(file_task(name, "the last word of a passage", answer_rows.lambada_blank, hub, paper, 15, files=files,
-                zero_shot=answer_rows.lambada, instruction="Fill in blank:\n\n", kind="word", metrics=("acc", "ppl"),
-                lm_eval=answer_rows.lm_eval_lambada if name == "lambada" else None)
-      for name, paper, files, hub in (
-          ("lambada", "LAMBADA", ("lambada", "lambada_openai", "lambada_standard"),
-           HubData("EleutherAI/lambada_openai", ("text",), "test", None, "default")),
-          ("lambada_standard", None, ("lambada_standard",), HubData("cimec/lambada", ("text",), "test", "validation")),
-      )),
+              _hub("Rowan/hellaswag", "activity_label ctx ctx_a ctx_b endings label"), "HellaSwag", 20, chance=1 / 4,
+              files=("hellaswag", "hellaswag_val"), lm_eval=choice_rows.lm_eval_hellaswag),
+    file_task("storycloze", "story completion", choice_rows.storycloze, None, "StoryCloze", 70, chance=1 / 2),
+    file_task("lambada", "the last word of a passage", answer_rows.lambada_blank,
+              _hub("EleutherAI/lambada_openai", "text", "test", None, "default"), "LAMBADA", 15, **LAST_WORD,
+              files=("lambada", "lambada_openai", "lambada_standard"), lm_eval=answer_rows.lm_eval_lambada),
+    file_task("lambada_standard", "the last word of a passage", answer_rows.lambada_blank,
+              _hub("cimec/lambada", "text", "test", "validation"), None, 15, **LAST_WORD),
     # questions from memory
     file_task("triviaqa", "trivia, from memory", answer_rows.triviaqa,
-              HubData("mandarjoshi/trivia_qa", ("question", "answer"), config="rc.wikipedia.nocontext"),
-              "TriviaQA", 64, files=("triviaqa", "triviaqa_subset"), **TEXT),
+              _hub("mandarjoshi/trivia_qa", "question answer", config="rc.wikipedia.nocontext"), "TriviaQA", 64,
+              files=("triviaqa", "triviaqa_subset"), **TEXT),
     file_task("nq", "search questions, from memory", answer_rows.open_question,
-              HubData("google-research-datasets/nq_open", ("question", "answer")), "NQs", 64, files=("nq", "nq_open"), **TEXT),
+              _hub("google-research-datasets/nq_open", "question answer"), "NQs", 64, files=("nq", "nq_open"), **TEXT),
     file_task("webqs", "questions about entities, from memory", answer_rows.open_question,
-              HubData("stanfordnlp/web_questions", ("question", "answers"), "test"), "WebQs", 64, **TEXT),
+              _hub("stanfordnlp/web_questions", "question answers", "test"), "WebQs", 64, **TEXT),
     # pronouns
     file_task("winograd", "pronoun resolution", choice_rows.winograd,
-              HubData("lighteval/winograd_wsc", ("text", "pronoun", "pronoun_loc", "options", "label"), "test", None, "wsc273"),
-              "Winograd", 7, **HALF),
+              _hub("lighteval/winograd_wsc", "text pronoun pronoun_loc options label", "test", None, "wsc273"),
+              "Winograd", 7, chance=1 / 2),
     file_task("winogrande", "pronoun resolution, adversarial", choice_rows.winogrande,
-              HubData("allenai/winogrande", ("sentence", "option1", "option2", "answer"), config="winogrande_xl"),
-              "Winogrande", 50, lm_eval=choice_rows.winogrande, **HALF),
+              _hub("allenai/winogrande", "sentence option1 option2 answer", config="winogrande_xl"),
+              "Winogrande", 50, chance=1 / 2, lm_eval=choice_rows.winogrande),
     # common sense and science
-    file_task("piqa", "physical common sense", choice_rows.piqa,
-              HubData("baber/piqa", ("goal", "sol1", "sol2", "label")), "PIQA", 50,
-              lm_eval=choice_rows.lm_eval_piqa, **HALF),
+    file_task("piqa", "physical common sense", choice_rows.piqa, _hub("baber/piqa", "goal sol1 sol2 label"), "PIQA", 50,
+              chance=1 / 2, lm_eval=choice_rows.lm_eval_piqa),
     file_task("arc_easy", "school science, easy", choice_rows.arc,
-              HubData("allenai/ai2_arc", ARC, "test", config="ARC-Easy"), "ARC (Easy)", 50,
-              lm_eval=choice_rows.arc, **UNCONDITIONAL),
+              _hub("allenai/ai2_arc", ARC, "test", config="ARC-Easy"), "ARC (Easy)", 50, lm_eval=choice_rows.arc, **RATIO),
     file_task("arc_challenge", "school science, hard", choice_rows.arc,
-              HubData("allenai/ai2_arc", ARC, "test", config="ARC-Challenge"), "ARC (Challenge)", 50,
-              lm_eval=choice_rows.arc, **UNCONDITIONAL),
+              _hub("allenai/ai2_arc", ARC, "test", config="ARC-Challenge"), "ARC (Challenge)", 50, lm_eval=choice_rows.arc,
+              **RATIO),
     file_task("openbookqa", "science facts", choice_rows.openbookqa,
-              HubData("allenai/openbookqa", ("question_stem", "choices", "answerKey"), "test", config="main"),
-              "OpenBookQA", 100, **UNCONDITIONAL),
+              _hub("allenai/openbookqa", "question_stem choices answerKey", "test", config="main"), "OpenBookQA", 100, **RATIO),
     # reading
-    *(file_task(f"race_{letter}", f"exams of {school} schools", answer_rows.race,
-                HubData("ehovy/race", ("example_id", "article", "question", "options", "answer"), "test", config=school),
-                f"RACE-{letter}", 10, **RACE)
-      for letter, school in (("h", "high"), ("m", "middle"))),
+    *(file_task(f"race_{school[0]}", f"exams of {school} schools", answer_rows.race,
+                _hub("ehovy/race", "example_id article question options answer", "test", config=school),
+                f"RACE-{school[0]}", 10, join=answer_rows.with_earlier, **RATIO | {"answer_context": "A:"})
+      for school in ("high", "middle")),
     file_task("squad2", "answers in an article, or none", answer_rows.squad2,
-              HubData("rajpurkar/squad_v2", ("id", "title", "context", "question", "answers")),
-              "SQuADv2", 16, measure=answers.squad2, max_new_tokens=32, **TALK | {"metrics": ("acc", "f1")}),
+              _hub("rajpurkar/squad_v2", "id title context question answers"), "SQuADv2", 16,
+              measure=answers.squad2, max_new_tokens=32, **TALK | {"metrics": ("acc", "f1")}),
     file_task("coqa", "a conversation about a story", answer_rows.coqa,
-              HubData("EleutherAI/coqa", ("id", "story", "questions", "answers", "additional_answers")),
-              "CoQA", 5, measure=answers.coqa, max_new_tokens=32, **TALK),
+              _hub("EleutherAI/coqa", "id story questions answers additional_answers"), "CoQA", 5,
+              measure=answers.coqa, max_new_tokens=32, **TALK),
     file_task("drop", "arithmetic and dates in a passage", answer_rows.drop,
-              HubData("EleutherAI/drop", ("query_id", "passage", "question", "answer", "validated_answers")),
-              "DROP", 20, **TEXT | {"metrics": ("f1", "acc"), "measure": answers.drop}),
-    file_task("quac", "a conversation about an article", answer_rows.quac,
-              HubData("allenai/quac", ("dialogue_id", "wikipedia_page_title", "section_title", "context", "questions", "answers",
-                                       "orig_answers"), revision="refs/convert/parquet"),  # its main branch is a script
-              "QuAC", 5, measure=answers.quac, max_new_tokens=48, **TALK),
+              _hub("EleutherAI/drop", "query_id passage question answer validated_answers"), "DROP", 20,
+              **TEXT | {"metrics": ("f1", "acc"), "measure": answers.drop}),
+    file_task("quac", "a conversation about an article", answer_rows.quac,  # the dataset's main branch is a script
+              _hub("allenai/quac", "dialogue_id wikipedia_page_title section_title context questions answers orig_answers",
+                   revision="refs/convert/parquet"), "QuAC", 5, measure=answers.quac, max_new_tokens=48, **TALK),
     # SuperGLUE
-    file_task("boolq", "yes or no, after a passage", choice_rows.boolq,
-              HubData("google/boolq", ("passage", "question", "answer")), "BoolQ", 32, **HALF),
-    file_task("copa", "cause or effect", choice_rows.copa,
-              _superglue("copa", "premise", "choice1", "choice2", "question"), "COPA", 32, **HALF),
-    file_task("rte", "entailed or not", choice_rows.rte, _superglue("rte", "premise", "hypothesis"), "RTE", 32, **HALF),
-    file_task("cb", "entailed, denied or neither", choice_rows.cb, _superglue("cb", "premise", "hypothesis"), "CB", 32,
-              whole={"f1": answers.macro_f1}, metrics=("acc", "f1"), **THIRD),
-    file_task("wic", "a word in the same sense or not", choice_rows.wic,
-              _superglue("wic", "word", "sentence1", "sentence2"), "WiC", 32, **HALF),
+    file_task("boolq", "yes or no, after a passage", choice_rows.boolq, _hub("google/boolq", "passage question answer"),
+              "BoolQ", 32, chance=1 / 2),
+    file_task("copa", "cause or effect", choice_rows.copa, _superglue("copa", "premise choice1 choice2 question"),
+              "COPA", 32, chance=1 / 2),
+    file_task("rte", "entailed or not", choice_rows.rte, _superglue("rte", "premise hypothesis"), "RTE", 32, chance=1 / 2),
+    file_task("cb", "entailed, denied or neither", choice_rows.cb, _superglue("cb", "premise hypothesis"), "CB", 32,
+              whole={"f1": answers.macro_f1}, metrics=("acc", "f1"), chance=1 / 3),
+    file_task("wic", "a word in the same sense or not", choice_rows.wic, _superglue("wic", "word sentence1 sentence2"),
+              "WiC", 32, chance=1 / 2),
     file_task("wsc", "the noun that a pronoun refers to", answer_rows.wsc,
-              _superglue("wsc.fixed", "text", "span1_text", "span2_text", "span2_index"), "WSC", 32,
-              kind="text", measure=answers.wsc, max_new_tokens=12, fixed_draw=True, instruction=answer_rows.WSC_INSTRUCTION),
+              _superglue("wsc.fixed", "text span1_text span2_text span2_index"), "WSC", 32, kind="text",
+              measure=answers.wsc, max_new_tokens=12, fixed_draw=True, instruction=answer_rows.WSC_INSTRUCTION),
     file_task("multirc", "each of several answers, true or false", answer_rows.multirc,
-              _superglue("multirc", "paragraph", "question", "answer", "idx"), "MultiRC", 32, join=answer_rows.with_answers,
+              _superglue("multirc", "paragraph question answer idx"), "MultiRC", 32, join=answer_rows.with_answers,
               whole={"acc": answers.multirc_acc, "f1a": answers.multirc_f1a}, metrics=("acc", "f1a"), fixed_draw=True,
               instruction="READING COMPREHENSION ANSWER KEY\n\n"),
     file_task("record", "the entity that fits a gap", answer_rows.record,
-              HubData("aps/super_glue", ("passage", "query", "entities", "answers"), config="record"),
-              "ReCoRD", 32, measure=answers.record, metrics=("acc", "f1")),
+              _hub("aps/super_glue", "passage query entities answers", config="record"), "ReCoRD", 32,
+              measure=answers.record, metrics=("acc", "f1")),
     *(file_task(f"anli_r{n}", "adversarial entailment", choice_rows.anli(n),
-                HubData("facebook/anli", ("premise", "hypothesis", "label"), f"test_r{n}", f"train_r{n}"),
-                f"ANLI R{n}", 50, **THIRD)
+                _hub("facebook/anli", "premise hypothesis label", f"test_r{n}", f"train_r{n}"), f"ANLI R{n}", 50,
+                chance=1 / 3)
       for n in (1, 2, 3)),
     # translation
     *(file_task(f"wmt{year}_{source}_{target}", f"{answer_rows.LANGUAGES[source]} to {answer_rows.LANGUAGES[target]}",
                 answer_rows.translation(source, target, asked=False),
-                HubData(f"wmt/wmt{year}", ("translation",), "test", "validation", pair),
-                f"{source.title()}-{target.title()} {year}", 64,
+                _hub(f"wmt/wmt{year}", "translation", "test", "validation", pair),
+                f"{source.title()}-{target.title()} {year}", 64, kind="text", max_new_tokens=200, separator="\n",
                 files=(f"wmt{year}_{source}_{target}", f"wmt{year}_{target}_{source}"),
-                zero_shot=answer_rows.translation(source, target, asked=True), kind="text", whole={"bleu": answers.bleu},
-                metrics=("bleu",), max_new_tokens=200, separator="\n")
+                zero_shot=answer_rows.translation(source, target, asked=True),
+                whole={"bleu": answers.bleu}, metrics=("bleu",))
       for year, pair in ((14, "fr-en"), (16, "de-en"), (16, "ro-en"))
       for source, target in (pair.split("-"), reversed(pair.split("-")))),
 )
 # fmt: on
-
-SUBJECTS = re.findall(
-    r"\w+",
-    """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
-    college_computer_science college_mathematics college_medicine college_physics computer_security conceptual_physics
-    econometrics electrical_engineering elementary_mathematics formal_logic global_facts high_school_biology
-    high_school_chemistry high_school_computer_science high_school_european_history high_school_geography
-    high_school_government_and_politics high_school_macroeconomics high_school_mathematics high_school_microeconomics
-    high_school_physics high_school_psychology high_school_statistics high_school_us_history high_school_world_history
-    human_aging human_sexuality international_law jurisprudence logical_fallacies machine_learning management marketing
-    medical_genetics miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory professional_accounting
-    professional_law professional_medicine professional_psychology public_relations security_studies sociology
-    us_foreign_policy virology world_religions""",
-)
 
 
 def _mmlu(subject: str) -> Task:
@@ -245,7 +226,7 @@ def _mmlu(subject: str) -> Task:
 
     about = subject.replace("_", " ")
     instruction = f"The following are multiple choice questions (with answers) about {about}.\n\n"
-    hub = HubData("cais/mmlu", ("subject", "question", "choices", "answer"), "test", "dev", "all")
+    hub = _hub("cais/mmlu", "subject question choices answer", "test", "dev", "all")
     return file_task(
         f"mmlu_{subject}",
         f"MMLU, {about}",
@@ -256,11 +237,11 @@ def _mmlu(subject: str) -> Task:
         files=("mmlu",),
         instruction=instruction,
         normalization="sum",
-        **QUARTER,
+        chance=1 / 4,
     )
 
 
-MMLU = tuple(map(_mmlu, SUBJECTS))
+MMLU = tuple(map(_mmlu, (DATA / "mmlu_subjects.txt").read_text(encoding="utf-8").split()))
 TASKS: dict[str, Task] = {task.name: task for task in (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC, *FILE_TASKS, *MMLU)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "arithmetic": tuple(task.name for task in ARITHMETIC),
@@ -299,17 +280,15 @@ def select(names: Sequence[str]) -> list[Task]:
 
 def listing() -> str:
     """All tasks: name, kind, the paper's K, what is asked, and the dataset on the hub."""
-    width = max(map(len, TASKS))
-    lines = [f"{'task':<{width}}  kind    K    asks"]
+    tasks = [("task", "kind", "K", "asks")]
     for task in TASKS.values():
+        place = f" ({task.hub.repository})" if task.hub is not None else ""
         if task.name not in GROUPS["mmlu"]:
-            place = f" ({task.hub.repository})" if task.hub is not None else ""
-            lines.append(f"{task.name:<{width}}  {task.kind:<7} {task.shots:<4} {task.summary}{place}")
-    lines += ["", "groups:"]
+            tasks.append((task.name, task.kind, str(task.shots), task.summary + place))
+    groups = [("group", "tasks", "")]
     for name, members in GROUPS.items():
-        more = ", …" if len(members) > 4 else ""
-        lines.append(f"{name:<{width}}  {len(members)} tasks: {', '.join(members[:4])}{more}")
-    return "\n".join(lines)
+        groups.append((name, str(len(members)), ", ".join(members[:4]) + ", …" * (len(members) > 4)))
+    return "\n".join([*aligned(tasks, left=range(4)), "", *aligned(groups, left=range(3))])
 
 
 def in_lm_eval_style(tasks: Sequence[Task]) -> list[Task]:
