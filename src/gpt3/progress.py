@@ -61,7 +61,7 @@ class Progress:
         return self
 
     def advance(self, units: float, note: str | None = None) -> None:
-        """Count `units` more as done; `note` (speed, loss, …) is shown beside the bar."""
+        """Count `units` more as done; `note` (speed, loss, …) is shown next to the bar."""
         self.update(self.done + units, note)
 
     def update(self, done: float, note: str | None = None) -> None:

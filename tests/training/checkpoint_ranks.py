@@ -1,4 +1,4 @@
-"""Run by test_checkpoint_ranks: phases of one run, each by processes of their own, each going on from the phase before.
+"""Run by test_checkpoint_ranks: phases of one run, each by processes of their own, each resuming from the phase before.
 
 Arguments: a folder, then phases KIND:RANKS:STEPS with KIND single, ddp or fsdp. Phase i saves in FOLDER/i.
 """

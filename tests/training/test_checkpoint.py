@@ -1,4 +1,4 @@
-"""A checkpoint holds all of a run, to the bit; one that is damaged is named and passed over."""
+"""A checkpoint holds all of a run, to the bit; one that is damaged is named and skipped."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""One process, DDP and FSDP2 on any number of ranks write the same files and go on from one another's. Real gloo processes."""
+"""One process, DDP and FSDP2 on any number of ranks write the same files and resume from each other's. Real gloo processes."""
 
 import os
 import subprocess

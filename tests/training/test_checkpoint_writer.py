@@ -113,7 +113,7 @@ def test_a_kill_while_an_old_checkpoint_goes_leaves_none_that_is_half_gone(
 
 
 def test_a_full_disk_costs_the_new_checkpoint_only(tmp_path: Path) -> None:
-    """A file-size limit stands for the full disk; training's next save is told, the one after room is made succeeds."""
+    """A file-size limit stands for the full disk; training's next save fails, the one after room is made succeeds."""
     resource = pytest.importorskip("resource")
     model = make_model()
     optimizer, average = make_optimizer(model), average_of(model)

@@ -1,4 +1,4 @@
-"""Cross-validation with real runs: three folds, interrupted, gone on with; the table is the runs' own numbers."""
+"""Cross-validation with real runs: three folds, interrupted and resumed; the table is the runs' own numbers."""
 
 import dataclasses
 import json

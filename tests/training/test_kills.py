@@ -19,11 +19,11 @@ import pytest
 from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints, damage
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its sittings")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its sessions")
 STEPS = 40
 TIMING = {"tokens_per_s", "mfu", "seconds"}
 MOMENTS = {"step": 12, "stepped": 12, "record": 12, "fsync": 40, "rename": 30, "renamed": 30, "remove": 4, "later": 900}
-"""Moments and the largest count that a sitting may come to."""
+"""Moments and the largest count that a session may reach."""
 
 
 class Server:
@@ -37,7 +37,7 @@ class Server:
         )  # fmt: skip
 
     def sit(self, options: dict[str, Any], cache: Path, moment: str = "", count: int = 0) -> int:
-        """One sitting; its exit code, or minus the signal that ended it."""
+        """One session; its exit code, or minus the signal that ended it."""
         job = {"options": options, "cache": str(cache), "moment": moment, "count": count}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -89,7 +89,7 @@ def unbroken(server: Server, text_file: Path, tmp_path_factory: pytest.TempPathF
 def kill_until_done(server: Server, chosen: dict[str, Any], cache: Path, kills: int, seed: int) -> Counter[str]:
     """Sit `kills` times with a death each, then to the end; the moments of the deaths.
 
-    A death that a sitting does not come to (it ended first) is drawn anew in a run begun anew.
+    A death that a session does not reach (it ended first) is drawn anew in a run begun anew.
     """
     draw, hit = random.Random(seed), Counter[str]()
     order = list(MOMENTS)

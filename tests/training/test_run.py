@@ -117,7 +117,7 @@ def test_resume_is_bit_exact(tiny, tmp_path: Path, changes: dict) -> None:
         [(r["step"], r["val/loss"]) for r in read_metrics(f / "metrics.jsonl") if "val/loss" in r]
         for f in (whole, broken)
     ]
-    assert losses[0] == losses[1]  # each step stands in the file once
+    assert losses[0] == losses[1]  # each step is in the file once
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tiny, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_the_plan_is_printed_and_nothing_is_made(tiny, tmp_path: Path, capsys) -
 
 
 def test_further_options_leave_what_they_promise(tiny, tmp_path: Path, text_file: Path) -> None:
-    """Validation sets, a weight average, a profile, early stopping, an evaluator of one's own, the report."""
+    """Validation sets, a weight average, a profile, early stopping, an own evaluator, the report."""
 
     class Norm:
         every = 5

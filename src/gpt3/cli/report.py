@@ -13,7 +13,7 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Draw one run, or several side by side, into one HTML file that needs no network."""
+    """Draw one run, or compare several, in one HTML file that needs no network."""
 
     runs: list[str] = field(default_factory=list)
     """Run folders, or names of runs in ./runs. Default: the newest run in ./runs."""

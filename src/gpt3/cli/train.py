@@ -71,7 +71,7 @@ def train_and_tell(options: TrainOptions, quiet: bool) -> int:
 
 
 def cross_validate(options: TrainOptions) -> int:
-    """``--folds K``: K runs, with as many processes as ``--nproc`` says. Returns the exit code."""
+    """``--folds K``: K runs, each with ``--nproc`` processes. Returns the exit code."""
     from gpt3.training.folds import run_folds
     from gpt3.training.launch import launch
     from gpt3.training.run import FINAL_MODEL, RunResult, train

@@ -1,4 +1,4 @@
-"""Which series go into which chart. Every numeric series finds a place; those nobody knows stand in the last group."""
+"""Which series go into which chart. Every numeric series finds a place; unknown ones are in the last group."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ HELD_OUT = "held-out"
 TRAINING = (
     # key, title, unit, format, whether the axis starts at 0, whether skipped steps are marked
     ("lr", "Learning rate", "", "number", True, False),
-    ("batch_tokens", "Batch size", "tokens a step", "compact", True, False),
+    ("batch_tokens", "Batch size", "tokens per step", "compact", True, False),
     ("grad_norm", "Gradient norm", "before clipping", "number", False, True),
-    ("tokens_per_s", "Throughput", "tokens a second", "compact", True, False),
+    ("tokens_per_s", "Throughput", "tokens per second", "compact", True, False),
     ("mfu", "MFU", "share of the measured peak", "percent", True, False),
 )
 METRICS = {
@@ -37,12 +37,12 @@ def chart_groups(keys: Sequence[str], many: bool = False) -> list[dict[str, Any]
     losses = [(key, name) for key, (name, metric) in validations.items() if metric == "loss"]
     train = [("loss", "train")] if "loss" in keys else []
     beside = [(key, name) for key, name in losses if name == HELD_OUT] if many else losses
-    loss = _chart("Loss", train + beside, unit="nats a token", marks=True, wide=True, focus=True)
+    loss = _chart("Loss", train + beside, unit="nats per token", marks=True, wide=True, focus=True)
 
     metrics = [metric for _, metric in validations.values() if metric not in ("loss", "tokens")]
     ranked = sorted(dict.fromkeys(metrics), key=lambda m: list(METRICS).index(m) if m in METRICS else len(METRICS))
     validation = [
-        _chart(f"Loss: {name}", [(key, name)], unit="nats a token", focus=True)
+        _chart(f"Loss: {name}", [(key, name)], unit="nats per token", focus=True)
         for key, name in losses
         if (key, name) not in beside
     ]

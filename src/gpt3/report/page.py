@@ -28,7 +28,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Draw run folders into one self-contained HTML file.
 
     Args:
-        runs: run folders, at least one; several are drawn side by side.
+        runs: run folders, at least one; several are compared.
         out: the file; replaced whole or not at all.
 
     Returns:
@@ -162,7 +162,7 @@ def fill_page(package: str, name: str, data: Any, **parts: str) -> str:
 
 
 def embedded(data: Any) -> str:
-    """JSON that can stand in an HTML script element: no character of it can end the element or begin a comment."""
+    """JSON for an HTML script element: no character of it can end the element or begin a comment."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # ASCII, so that any text fits UTF-8
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -68,7 +68,7 @@ def read_run(folder: Path) -> Run:
     try:
         records = read_metrics(path)
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); mend or remove the bad line") from None
+        raise InputError(f"{path} cannot be read ({error}); fix or remove the bad line") from None
     records = [record for record in records if isinstance(record, dict) and _is_step(record.get("step"))]
     records.sort(key=lambda record: record["step"])
     notes: list[str] = []
@@ -136,7 +136,7 @@ def _read(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _samples(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The samples, in the order of steps. A last line that a kill cut short is passed over, as in metrics.jsonl."""
+    """The samples, in the order of steps. A last line that a kill cut short is skipped, as in metrics.jsonl."""
     if not path.is_file():
         return []
     found: dict[tuple[int, str], dict[str, Any]] = {}

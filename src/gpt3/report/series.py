@@ -72,7 +72,7 @@ def thin(
         finite = np.isfinite(y)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.add.reduceat(np.where(finite, y, 0.0), starts) / np.add.reduceat(finite.astype(float), starts)
-        least = np.fmin.reduceat(np.fmin(y, low), starts)  # fmin passes over NaN
+        least = np.fmin.reduceat(np.fmin(y, low), starts)  # fmin ignores NaN
         greatest = np.fmax.reduceat(np.fmax(y, high), starts)
         middle = (starts + np.append(starts[1:], count) - 1) // 2
         step, tokens, y, low, high = step[middle], tokens[middle], mean, least, greatest

@@ -106,7 +106,7 @@ def damage(path: Path) -> str | None:
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest whole checkpoint in `folder`, and the newer ones that were passed over, each with what is wrong."""
+    """The newest whole checkpoint in `folder`, and the newer ones that were skipped, each with what is wrong."""
     passed_over: list[tuple[Path, str]] = []
     for path in reversed(checkpoints(folder)):
         reason = damage(path)

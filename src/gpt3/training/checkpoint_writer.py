@@ -62,7 +62,7 @@ class Snapshot:
     path: Path
     """Where it goes: …/step-N."""
     number: int
-    """The how-manieth save of this sitting it is, the same on all ranks."""
+    """Number of this save in this session, the same on all ranks."""
     layouts: dict[str, Layout]
     """Each set's files, by its name (model, optimizer, …)."""
     pieces: dict[str, dict[str, tuple[Piece, Tensor]]]
@@ -91,7 +91,7 @@ class CheckpointWriter:
         model: plain, the module inside DDP, or one under FSDP2's ``fully_shard``.
         tokenizer: saved with each checkpoint, so that it can be generated from.
         keep: how many of the newest stay.
-        keep_every: checkpoints of steps that it divides stay for ever; None: none do.
+        keep_every: checkpoints of steps that it divides are kept forever; None: none are.
         world: the processes of the run; by default this one alone.
         timeout: seconds to wait for another rank's part of a checkpoint.
         shard_bytes: a set of tensors larger than this is split over several files.
@@ -229,7 +229,7 @@ class CheckpointWriter:
         except OSError as error:
             raise RunError(
                 f"checkpoint {name} could not be written in {self.folder}: {describe(error, self.folder, snapshot.bytes)}; "
-                "older checkpoints are untouched, --resume auto goes on from the newest"
+                "older checkpoints are untouched, --resume auto continues from the newest"
             ) from error
 
     def _lead(self, snapshot: Snapshot) -> None:

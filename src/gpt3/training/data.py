@@ -291,7 +291,7 @@ def set_rows(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit]) -> 
 
 
 def trained_on(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit]) -> dict[str, int] | None:
-    """How many documents of each set also stand in the training text, to the byte.
+    """How many documents of each set are also in the training text, byte for byte.
 
     All are of one tokenizer, so equal texts have equal ids and only they. Training documents are hashed only where a validation
     document is of their length.

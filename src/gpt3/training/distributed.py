@@ -120,7 +120,7 @@ def gemm_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -
 
 
 class PeersLostError(RunError):
-    """Another rank went away; what happened there is told there, or by who started the ranks."""
+    """Another process was lost; that process, or who started it, reports what happened."""
 
 
 class Silent(Exception):  # noqa: N818 - it reports nothing
@@ -209,7 +209,7 @@ def peers_lost() -> Iterator[None]:
         reason = re.sub(r"^\[[^\]]*\] *", "", str(error).strip().splitlines()[0]).split(". ")[0][:120]
         rank = os.environ.get("RANK", "0")
         raise PeersLostError(
-            f"rank {rank}: another rank was lost ({reason}); the same command goes on from the last checkpoint"
+            f"process {rank}: another process was lost ({reason}). Run the same command to resume from the last checkpoint."
         ) from None
 
 

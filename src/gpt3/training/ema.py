@@ -51,7 +51,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Go on from `tensors()`, which are copied.
+        """Continue from `tensors()`, which are copied.
 
         Raises:
             InputError: they are not those of this model; nothing has changed then.
@@ -68,7 +68,7 @@ class WeightAverage:
     def swapped_in(self) -> Iterator[None]:
         """The model holds the average inside, and afterwards its own weights again, bit for bit.
 
-        The weights are set aside meanwhile: 4 bytes a parameter, where gradients have gone (``set_to_none``) no more than those
+        The weights are copied meanwhile: 4 bytes per parameter, where gradients have gone (``set_to_none``) no more than those
         took. Do not take a step inside.
         """
         weights = [local(weight) for weight in self._weights.values()]

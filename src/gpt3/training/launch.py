@@ -1,8 +1,9 @@
 """``gpt3 train --nproc N``: N ranks of the same command on this machine, watched as one.
 
 What torchrun does, for one machine and with one line of explanation: when a rank dies, the others are stopped at once, and its
-end is told. A signal to this process goes on to all ranks, which finish their step and save. A rank's standard input is a pipe
-that only this process holds open: when it is killed, the pipe ends on every system, and each rank with it (`end_with_launcher`).
+end is reported. A signal to this process is passed on to all ranks, which finish their step and save. A rank's standard input is
+a pipe that only this process holds open: when it is killed, the pipe ends on every system, and each rank with it
+(`end_with_launcher`).
 """
 
 from __future__ import annotations
@@ -127,5 +128,6 @@ def watch(ranks: list[subprocess.Popen[bytes]]) -> int:
     code = codes[broken]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     raise RunError(
-        f"rank {broken} of {len(ranks)} {how}; the others were stopped. The same command goes on from the last checkpoint"
+        f"process {broken} of {len(ranks)} {how}; the others were stopped. Run the same command to resume from the last "
+        "checkpoint."
     )

@@ -195,7 +195,7 @@ class Panel(Tracker):
         return lines
 
     def _packed(self, items: Sequence[Text], width: int, gap: int) -> list[Text]:
-        """Items side by side, as many on a line as there is room for: none is parted."""
+        """Items next to each other, as many on a line as fit: none is split."""
         lines: list[Text] = []
         for item in items:
             if lines and lines[-1].cell_len + gap + item.cell_len <= width:

@@ -33,7 +33,7 @@ def capture() -> dict[str, Tensor]:
 
 
 def restore(tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `capture` gave. A GPU's state is passed over where there is no such GPU."""
+    """Put back what `capture` gave. A GPU's state is ignored where there is no such GPU."""
     gauss = tensors["python.gauss"].tolist()
     random.setstate((3, tuple(tensors["python.state"].tolist()), gauss[0] if gauss else None))
     *keys, position = tensors["numpy.state"].tolist()

@@ -60,7 +60,7 @@ from gpt3.training.validation import Score, Validation
 from gpt3.work_folder import Interruption, interruptible, locked_folder
 
 SHOW_SECONDS = 0.25
-"""Between logged steps the panel is told of one at most this often."""
+"""Least time between two steps shown on the panel, besides the logged ones."""
 
 
 class Evaluator(Protocol):

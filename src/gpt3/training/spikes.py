@@ -52,14 +52,14 @@ class SpikeWindow:
 
     @property
     def lost(self) -> bool:
-        """Whether so many steps in a row were skipped that going on is no use."""
+        """Whether too many steps in a row were skipped to continue."""
         return 0 < self.most_in_a_row <= self.in_a_row
 
     def verdict(self, loss: float, grad_norm: float) -> str | None:
         """None: take this step. Else in one line why it is to be skipped. Finite numbers are in the window from now on.
 
         Args:
-            loss: nats a token of the step's batch.
+            loss: nats per token of the step's batch.
             grad_norm: the global gradient norm before clipping.
         """
         values = (("loss", float(loss), self.losses), ("gradient norm", float(grad_norm), self.grad_norms))
@@ -97,7 +97,7 @@ class SpikeWindow:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state()`. A window that has become smaller keeps the newest steps.
+        """Continue from `state()`. A window that has become smaller keeps the newest steps.
 
         Raises:
             InputError: it is no such state; nothing has changed then.

@@ -2,7 +2,7 @@
 
 Where each tensor lies follows from the names, shapes and number formats alone. So every rank works out the same `Layout`
 without a word to the others, and writes the rows it holds straight to their place: FSDP2 shards the first dimension, whose rows
-lie side by side. The files are what one process would have written with safetensors, byte for byte; a set larger than
+are contiguous. The files are what one process would have written with safetensors, byte for byte; a set larger than
 `SHARD_BYTES` is split into numbered files with an index, as transformers does. Writing goes through Python's files, which let
 other threads run meanwhile.
 """
@@ -70,7 +70,7 @@ def piece_of(tensor: Tensor, rank: int = 0) -> Piece:
     tensor = tensor.detach()
     if not hasattr(tensor, "device_mesh"):
         return Piece(tensor, tuple(tensor.shape), (0,) * tensor.dim(), owned=rank == 0)
-    sharded: Any = tensor  # a DTensor; its chunk list is what torch.distributed.checkpoint goes by
+    sharded: Any = tensor  # a DTensor; torch.distributed.checkpoint uses its chunk list
     chunk = sharded.__create_chunk_list__()[0]
     copies = [i for i, placement in enumerate(sharded.placements) if placement.is_replicate()]
     first = all(sharded.device_mesh.get_coordinate()[i] == 0 for i in copies)
@@ -118,7 +118,7 @@ class Layout:
 def plan_layout(stem: str, pieces: Mapping[str, Piece], limit: int = SHARD_BYTES) -> Layout:
     """Lay `pieces` out over ``STEM.safetensors``, or beyond `limit` bytes over ``STEM-00001-of-0000N.safetensors``.
 
-    The same on every rank: it goes by names (in the order given), whole shapes and number formats.
+    The same on every rank: it depends on names (in the order given), whole shapes and number formats.
     """
     groups: list[list[str]] = [[]]
     filled = 0

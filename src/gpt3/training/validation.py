@@ -28,7 +28,7 @@ class Score:
     """Means over the predicted tokens of held-out text: a document counts by its tokens."""
 
     loss: float
-    """Nats a token, end-of-text tokens included."""
+    """Nats per token, end-of-text tokens included."""
     perplexity: float
     """exp(loss)."""
     bits_per_byte: float
@@ -260,7 +260,7 @@ class Validation:
         scores: the latest, by the set's name; the run's own held-out documents are ``""``.
 
     Raises:
-        InputError: ``--early-stop`` goes by a set that is not there.
+        InputError: ``--early-stop`` uses a set that does not exist.
     """
 
     def __init__(self, options: TrainOptions, data: TrainingData) -> None:

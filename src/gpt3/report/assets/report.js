@@ -246,7 +246,7 @@
   function chartCard(spec) {
     const plot = svg("svg", { class: "plot", role: "img", "aria-label": spec.title });
     const chart = Object.assign({}, spec, { plot, hidden: new Set(), log: false, index: charts.length, shift: 0 });
-    // a validation set has one colour on all charts: that of its place beside the train curve
+    // a validation set has one colour on all charts: by its place after the train curve
     if (!MANY && spec.series.length && spec.series[0].key.startsWith("val/")) chart.shift = 1;
     const log = el("button", { type: "button", class: "log", "aria-pressed": "false", title: "logarithmic vertical axis", onclick: () => { chart.log = !chart.log; log.setAttribute("aria-pressed", String(chart.log)); draw(chart); } }, "log");
     const title = el("h3", {}, spec.title);
@@ -273,7 +273,7 @@
     theme.style.marginLeft = "auto";
     const one = RUNS[0];
     const head = el("header", {}, el("h1", {}, MANY ? `${RUNS.length} runs` : one.name), MANY ? null : badge(one), theme,
-      el("div", { class: "where soft small" }, MANY ? "side by side" : one.folder + (one.summary.length ? ` · last record ${one.written}` : "")));
+      el("div", { class: "where soft small" }, MANY ? "compared" : one.folder + (one.summary.length ? ` · last record ${one.written}` : "")));
     const notes = RUNS.flatMap((run) => run.notes.map((note) => el("p", { class: "note" }, (MANY ? run.name + ": " : "") + note)));
     if (!MANY) {
       const tiles = one.summary.map((s) => el("div", { class: "tile" }, el("span", {}, s.label), el("b", {}, s.text), el("i", {}, s.hint || "\u00a0")));
