@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import itertools
 import math
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -46,8 +47,8 @@ class Option:
     """The largest value allowed."""
     below: float | None = None
     """Every value must be smaller than this."""
-    known: Callable[[], str] | None = None
-    """Tells what the value may be, besides others such as paths; it replaces ``{known}`` in the option's text."""
+    known: str | None = None
+    """A function, as ``MODULE:NAME``, whose text replaces ``{known}`` in the option's: what the value may be, of a registry."""
     choices: Collection[str] | None = None
     """The values allowed, such as the names of a registry; for a field of type str (or a list of them)."""
     group: str | None = None
@@ -82,7 +83,7 @@ def option(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
-    known: Callable[[], str] | None = None,
+    known: str | None = None,
     choices: Collection[str] | None = None,
     group: str | None = None,
     common: bool = False,
@@ -149,7 +150,9 @@ def documentation(options: type[Any]) -> dict[str, str]:
                 texts[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value))
     for each in dataclasses.fields(options):
         if known := option_of(each).known:
-            texts[each.name] = texts[each.name].replace("{known}", known())
+            module, _, function = known.partition(":")
+            text = getattr(importlib.import_module(module), function)()
+            texts[each.name] = texts[each.name].replace("{known}", text)
     return texts
 
 

@@ -59,7 +59,7 @@ def test_its_rows_are_conversations() -> None:
 
 def test_help_and_errors_know_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["prepare", "--help"]) == 0
-    assert "sums[:COUNT]" in " ".join(capsys.readouterr().out.split())
+    assert "hf:OWNER/NAME, sums, a shard folder, files" in " ".join(capsys.readouterr().out.split())
     for reader in (open_sources, lambda name: list(open_rows(name))):
         with pytest.raises(InputError, match=r"no source is called so; known sources are .*sums\[:COUNT\]"):
             reader("sms:300")

@@ -12,20 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpt3.corpus import formats
+from gpt3.corpus import formats, records
 from gpt3.corpus.compression import RATIOS, open_stream
 from gpt3.corpus.documents import PART_BYTES, Part, Source, not_blank
 from gpt3.corpus.formats import TEXT
-from gpt3.corpus.records import (
-    KNOWN,
-    PARQUET,
-    explained,
-    format_of,
-    open_parquet,
-    parquet_records,
-    row_groups,
-    text_column,
-)
+from gpt3.corpus.records import KNOWN, PARQUET, explained, format_of
 from gpt3.errors import InputError
 
 SEARCH_BYTES = 1024 * 1024
@@ -135,10 +126,10 @@ class Stretch:
 
     def _texts(self) -> Iterator[str | None]:
         if self.file.format == PARQUET:
-            with open_parquet(self.file.path) as table:
-                column = text_column(table, self.field)
+            with records.open_parquet(self.file.path) as table:
+                column = records.text_column(table, self.field)
                 stop = table.num_row_groups if self.stop is None else self.stop
-                yield from (text for _, text in parquet_records(table, column, self.start, stop))
+                yield from (text for _, text in records.parquet_records(table, column, self.start, stop))
             return
         with open_stream(self.file.path, self.start, self.stop) as stream:
             if self.file.format in TEXT:
@@ -187,9 +178,9 @@ def cut_file(file: File, field: str | None, part_bytes: int) -> Iterator[Stretch
 
 def _cut_parquet(file: File, field: str | None, part_bytes: int) -> Iterator[Stretch]:
     """Cut a parquet file into ranges of row groups."""
-    with explained(file.path), open_parquet(file.path) as table:
-        column = text_column(table, field)
-        sizes = [size for _, size in row_groups(table, column)]
+    with explained(file.path), records.open_parquet(file.path) as table:
+        column = records.text_column(table, field)
+        sizes = [size for _, size in records.row_groups(table, column)]
     start = size = 0
     for index, group in enumerate(sizes):
         if size and size + group > part_bytes:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gpt3.corpus.sources import known_sources
 from gpt3.errors import InputError
 from gpt3.options import Options, option
 from gpt3.threads import usable_cores
@@ -22,8 +21,8 @@ FEWEST_FOLDS, MOST_FOLDS = 2, 1000
 class PrepareOptions(Options):
     """Turn documents into token shards, ready to train on."""
 
-    data: list[str] = option(["wiki"], known=known_sources, group="Data")
-    """Sources to read, one after another: {known}."""
+    data: list[str] = option(["wiki"], known="gpt3.corpus.sources:known_sources", group="Data")
+    """Sources, read in order: {known}."""
     out: str = "data"
     """Shard folder to make. Unfinished work is in OUT.preparing."""
     tokenizer: str = "gpt2"

@@ -12,23 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt3 import durable
-from gpt3.corpus import manifest
+from gpt3.corpus import manifest, segments
 from gpt3.corpus.decontamination import CleanPart, fingerprint, index_benchmarks, prepare_folder
 from gpt3.corpus.documents import Part, total_size
 from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.options import PrepareOptions, parse_fold
 from gpt3.corpus.pool import Report, share
-from gpt3.corpus.segments import (
-    SEGMENTS,
-    SHARDS,
-    Assembly,
-    Segment,
-    SegmentWriter,
-    count_by_source,
-    fold_keys,
-    held_out_keys,
-    read_segments,
-)
 from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.corpus.task_texts import find_tasks, read_examples
@@ -64,34 +53,21 @@ def prepare(options: PrepareOptions) -> Path:
     return Preparation(options).run(Path(options.out))
 
 
-def prepare_cached(
-    data: str | Sequence[str],
-    tokenizer: str | Path = "gpt2",
-    *,
-    validation_fraction: float = PrepareOptions.validation_fraction,
-    fold: str | None = None,
-    shard_tokens: int = PrepareOptions.shard_tokens,
-    workers: int | None = None,
-) -> Path:
+def prepare_cached(data: str | Sequence[str], tokenizer: str | Path = "gpt2", **options: Any) -> Path:
     """The shard folder of `data` in the cache, prepared now if it is not there.
 
     The folder's name holds a hash of all that its bytes depend on: the sources' fingerprints, the tokenizer's, the options
-    and the format's version. The arguments are those of `PrepareOptions`.
+    and the format's version.
+
+    Args:
+        data, tokenizer, options: as in `PrepareOptions`.
 
     Raises:
         InputError: as `prepare`.
     """
-    preparation = Preparation(
-        PrepareOptions(
-            data=[data] if isinstance(data, str) else [str(spec) for spec in data],
-            tokenizer=str(tokenizer),
-            validation_fraction=validation_fraction,
-            fold=fold,
-            shard_tokens=shard_tokens,
-            workers=workers,
-        ),
-        elsewhere=f"a folder on another disk for the cache ({CACHE_VARIABLE})",
-    )
+    names = [data] if isinstance(data, str) else [str(spec) for spec in data]
+    elsewhere = f"a folder on another disk for the cache ({CACHE_VARIABLE})"
+    preparation = Preparation(PrepareOptions(names, tokenizer=str(tokenizer), **options), elsewhere)
     return preparation.run(cache_folder() / "shards" / preparation.cache_name())
 
 
@@ -169,7 +145,7 @@ class Preparation:
                 durable.discard(work)
                 lock.unlink(
                     missing_ok=True
-                )  # a process still waiting on it finds `out` finished: nobody writes any more
+                )  # a process that still waits for it finds `out` finished and writes nothing
         if finished:
             say(f"Using prepared data: {out}")
         return out
@@ -200,12 +176,12 @@ class Preparation:
         if state.exists():
             remedy = "Choose another --out, or --resume never to discard it and start again."
             self._check_same(f"{work}, unfinished,", json.loads(state.read_text(encoding="utf-8")), remedy)
-        for folder in (work, work / SEGMENTS, work / SHARDS):
+        for folder in (work, work / segments.SEGMENTS, work / segments.SHARDS):
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob(f"*{durable.TEMPORARY_SUFFIX}"):  # what a killed run left half-written
                 durable.discard(path)
         if not state.exists():
-            with durable.replacing(work / SHARDS / TOKENIZER_FOLDER) as temporary:
+            with durable.replacing(work / segments.SHARDS / TOKENIZER_FOLDER) as temporary:
                 self.tokenizer.save_pretrained(temporary)
             durable.write_text(state, json.dumps(self.identity))
 
@@ -225,23 +201,24 @@ class Preparation:
             raise InputError(f"{what} was prepared with other options: {'; '.join(found)}. {remedy}")
 
     def _make(self, work: Path, out: Path) -> None:
-        parts = [part for source in self.sources for part in source.parts()]
-        owners = [owner for owner, source in enumerate(self.sources) for _ in source.parts()]
+        by_source = [source.parts() for source in self.sources]
+        parts = [part for its_parts in by_source for part in its_parts]
+        owners = [owner for owner, its_parts in enumerate(by_source) for _ in its_parts]
         if self.benchmarks is not None:
             folder = work / BENCHMARKS
             prepare_folder(folder, self.benchmarks, parts, self.options.worker_count())
             parts = [CleanPart.of(part, folder) for part in parts]
         self._encode(work, parts)
-        found = read_segments(work)
+        found = segments.read_segments(work)
         fraction = self.options.validation_fraction
-        held_out = fold_keys(*self.fold) if self.fold else held_out_keys(work, found, fraction)
+        held_out = segments.fold_keys(*self.fold) if self.fold else segments.held_out_keys(work, found, fraction)
         with Progress("writing shards", sum(segment.tokens for segment in found) / 1e6, "M tokens") as progress:
-            report: Report = lambda tokens: progress.advance(tokens / 1e6)  # noqa: E731
-            splits = Assembly(work, found, held_out, self.dtype, self.options.shard_tokens, report).run()
+            assembly = segments.Assembly(work, found, held_out, self.dtype, self.options.shard_tokens, _mega(progress))
+            splits = assembly.run()
         if not splits["train"].documents or (self.fold and not splits["validation"].documents):
             durable.discard(work)
             raise InputError(self._nothing(splits))
-        counts = count_by_source(work, found, owners, len(self.sources), held_out)
+        counts = segments.count_by_source(work, found, owners, len(self.sources), held_out)
         manifest.Manifest(
             dtype=self.dtype,
             vocab_size=self.vocab_size,
@@ -257,11 +234,11 @@ class Preparation:
             ],
             preparation=self.identity,
             created_by=f"gpt3 {__version__}",
-        ).write(work / SHARDS)
+        ).write(work / segments.SHARDS)
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.exists():
             out.rmdir()  # empty, as was checked
-        os.replace(work / SHARDS, out)
+        os.replace(work / segments.SHARDS, out)
         durable.fsync_folder(out.parent)
 
     def _nothing(self, splits: dict[str, manifest.Split]) -> str:
@@ -281,7 +258,7 @@ class Preparation:
         Raises:
             InputError: the tokens will not fit: each is on the disk once, but for those of one shard.
         """
-        done: list[Segment] = read_segments(work)
+        done = segments.read_segments(work)
         total, start = total_size(parts), sum(segment.text_bytes for segment in done)
         if total is not None:
             tokens = max(0, total - start) / LEAST_BYTES_PER_TOKEN
@@ -302,8 +279,7 @@ class Preparation:
                 share(_segment_writer, arguments, left, workers, progress, remedy)
                 return
             encoder = Encoder(self.tokenizer, threads=cores)
-            report: Report = lambda size: progress.advance(size / 1e6)  # noqa: E731
-            writer = SegmentWriter(work, encoder, self.dtype, self.end_of_text, report)
+            writer = segments.SegmentWriter(work, encoder, self.dtype, self.end_of_text, _mega(progress))
             for number, part in left:
                 writer.write_part(part, number)
 
@@ -312,8 +288,8 @@ def _segment_writer(
     work: Path, dtype: str, end_of_text: int, threads: int, report: Report
 ) -> Callable[[tuple[int, Part]], None]:
     """What a worker process does with a part and its number."""
-    encoder = Encoder(load_tokenizer(work / SHARDS / TOKENIZER_FOLDER), threads=threads)
-    writer = SegmentWriter(work, encoder, dtype, end_of_text, report)
+    encoder = Encoder(load_tokenizer(work / segments.SHARDS / TOKENIZER_FOLDER), threads=threads)
+    writer = segments.SegmentWriter(work, encoder, dtype, end_of_text, report)
     return lambda item: writer.write_part(item[1], item[0])
 
 
@@ -326,3 +302,8 @@ def _settings(identity: dict[str, Any]) -> dict[str, Any]:
         "decontaminate": cleaned and f"{' '.join(cleaned['of'])} ({cleaned['fingerprint'][:8]})",
         **{name: identity.get(name) for name in names},
     }
+
+
+def _mega(progress: Progress) -> Report:
+    """A report to a progress that counts millions."""
+    return lambda done: progress.advance(done / 1e6)

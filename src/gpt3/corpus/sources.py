@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt3.corpus import hub, wiki
-from gpt3.corpus.documents import PART_BYTES, Part, Source
+from gpt3.corpus.documents import PART_BYTES, Source
 from gpt3.corpus.files import find_files, open_files
 from gpt3.corpus.formats import TEXT
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.records import WITH_FIELDS, Row, format_of, read_rows
 from gpt3.errors import InputError
-
-__all__ = ["PART_BYTES", "SOURCES", "Kind", "Part", "Source", "known_sources", "open_rows", "open_sources"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Kind:
 
 SOURCES: dict[str, Kind] = {
     "wiki": Kind("wiki", "the embedded corpus: leads of Wikipedia's vital articles, 4.9 MB", wiki.open_wiki),
-    "fineweb": Kind("fineweb[:CONFIG]", "HuggingFaceFW/fineweb, streamed", hub.open_dataset, hub.read_rows),
+    "fineweb": Kind("fineweb[:CONFIG]", "HuggingFaceFW/fineweb, streamed", hub.open_dataset),
     "hf": Kind("hf:OWNER/NAME[:CONFIG][:SPLIT][:FIELD]", "any Hub dataset, streamed", hub.open_dataset, hub.read_rows),
 }
 """By what a name starts with, up to its first colon. Any other name is a path: a shard folder, files, a folder, a pattern."""
@@ -45,7 +43,8 @@ SOURCES: dict[str, Kind] = {
 
 def known_sources() -> str:
     """What `--data` can name, in words."""
-    return f"{', '.join(kind.form for kind in SOURCES.values())}, a shard folder, files, folders or glob patterns"
+    names = ", ".join(kind.form.partition("[")[0] for kind in SOURCES.values())
+    return f"{names}, a shard folder, files, folders or patterns"
 
 
 def open_sources(specs: str | Sequence[str], *, part_bytes: int = PART_BYTES) -> list[Source]:

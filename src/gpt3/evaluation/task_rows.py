@@ -113,7 +113,7 @@ def _fetch(name: str, wanted: str, data: HubData, folder: Path) -> None:
     Raises:
         InputError: no network, no such dataset, or one that cannot be read.
     """
-    from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, open_builder, retried, without_torch
+    from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, retried
 
     spec = f"{name} (dataset {data.repository})"
     remedy = (
@@ -129,10 +129,8 @@ def _fetch(name: str, wanted: str, data: HubData, folder: Path) -> None:
 
     def read(split: str, most: int | None) -> list[dict[str, Any]]:
         try:
-            builder = open_builder(Dataset(data.repository, revision, data.config, split))
-            with without_torch():
-                stream = builder.as_streaming_dataset(split=split).select_columns(list(data.fields))
-                return list(itertools.islice(stream, most))
+            stream = Dataset(data.repository, revision, data.config, split).stream(data.fields)
+            return list(itertools.islice(stream, most))
         except (ValueError, FileNotFoundError, RuntimeError, KeyError) as error:  # what `datasets` cannot read
             if is_passing(error):
                 raise
