@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
-from gpt3.corpus.sources import known_sources
 from gpt3.options import DType, Options, flag, option
 from gpt3.training.optimizers import OPTIMIZERS
 
@@ -36,7 +35,7 @@ class TrainOptions(Options):
     seed: int = option(1337)
     """Seed of the initial weights and of the order of the data."""
 
-    data: list[str] = option(["wiki"], known=known_sources, group="Data", common=True)
+    data: list[str] = option(["wiki"], known="gpt3.corpus.sources:known_sources", group="Data", common=True)
     """Training data: {known}."""
     mixture: str | None = option(None)
     """A YAML file of sources with weights, instead of --data (docs/mixtures.md)."""
