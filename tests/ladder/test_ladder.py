@@ -17,11 +17,11 @@ from gpt3.errors import InputError
 from gpt3.ladder.cluster import make_cluster, plan_table
 from gpt3.ladder.presets import (
     PRESETS,
+    Preset,
     flops_per_token,
     ladder_rows,
     ladder_table,
     mean_keys,
-    parameter_count,
     preset,
 )
 
@@ -94,25 +94,17 @@ def test_compute_is_table_d1() -> None:
 @settings(max_examples=20, deadline=None)
 @given(
     layers=st.integers(1, 3), width=st.integers(1, 9), heads=st.integers(1, 3), head=st.integers(1, 5),
-    context=st.integers(1, 9), vocabulary=st.integers(1, 9), inner=st.integers(1, 9), tied=st.booleans(),
+    context=st.integers(1, 9), vocabulary=st.integers(1, 9),
 )  # fmt: skip
 def test_the_formula_counts_any_shape(
-    layers: int, width: int, heads: int, head: int, context: int, vocabulary: int, inner: int, tied: bool
+    layers: int, width: int, heads: int, head: int, context: int, vocabulary: int
 ) -> None:
-    from gpt3.model import GPT3Config, GPT3ForCausalLM
+    from gpt3.model import GPT3ForCausalLM
 
+    entry = Preset("any", layers, width, heads, head, context, 1e-3, context=context, vocab_size=vocabulary)
     with torch.device("meta"):
-        model = GPT3ForCausalLM(
-            GPT3Config(
-                num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, head_dim=head,
-                max_position_embeddings=context, vocab_size=vocabulary, intermediate_size=inner,
-                tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0,
-            )
-        )  # fmt: skip
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameter_count(
-        n_layers=layers, d_model=width, attention_width=heads * head, context=context, vocab_size=vocabulary,
-        d_ff=inner, tied=tied,
-    )  # fmt: skip
+        model = GPT3ForCausalLM(entry.config())
+    assert sum(parameter.numel() for parameter in model.parameters()) == entry.parameters
 
 
 @given(context=st.integers(1, 50), window=st.integers(1, 60))

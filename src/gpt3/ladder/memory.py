@@ -83,7 +83,10 @@ def training_memory(
 
 
 def parameter_shapes(preset: Preset) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Every parameter's shape as nn.Linear and nn.Embedding store it, and how many there are of it; the tied head once."""
+    """Every parameter's shape as nn.Linear and nn.Embedding store it, and how many there are of it; the tied head once.
+
+    Biases everywhere, learned positions, an MLP of 4 x d_model, two layer norms per block and a last one.
+    """
     width, attention, layers = preset.d_model, preset.n_heads * preset.d_head, preset.n_layers
     inner = 4 * width
     yield (preset.vocab_size, width), 1  # wte

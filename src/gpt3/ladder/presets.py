@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
-from gpt3.ladder.memory import BYTES, running_memory, training_memory
+from gpt3.ladder.memory import BYTES, running_memory, shard_numbers, training_memory
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3Config
@@ -60,10 +60,7 @@ class Preset:
     @property
     def parameters(self) -> int:
         """Exact number of parameters, the tied head counted once."""
-        return parameter_count(
-            n_layers=self.n_layers, d_model=self.d_model, attention_width=self.n_heads * self.d_head,
-            context=self.context, vocab_size=self.vocab_size,
-        )  # fmt: skip
+        return shard_numbers(self, 1)
 
     @property
     def flops_per_token(self) -> float:
@@ -158,30 +155,6 @@ def nearest(wrong: str, known: list[str]) -> str:
     """What a message says after an unknown name: the nearest known one, or all of them."""
     close = difflib.get_close_matches(wrong, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
-
-
-def parameter_count(
-    *,
-    n_layers: int,
-    d_model: int,
-    attention_width: int,
-    context: int,
-    vocab_size: int,
-    d_ff: int | None = None,
-    tied: bool = True,
-) -> int:
-    """Parameters of a model with biases everywhere, learned positions, two layer norms a block and a last one.
-
-    Args:
-        attention_width: n_heads x d_head.
-        d_ff: MLP width; None: 4 x d_model.
-        tied: the head is the token embedding, counted once.
-    """
-    d_ff = 4 * d_model if d_ff is None else d_ff
-    attention = (3 * attention_width) * (d_model + 1) + d_model * (attention_width + 1)
-    mlp = d_ff * (d_model + 1) + d_model * (d_ff + 1)
-    blocks = n_layers * (attention + mlp + 4 * d_model)
-    return (2 - tied) * vocab_size * d_model + context * d_model + blocks + 2 * d_model
 
 
 def training_flops(parameters: int, tokens: int) -> float:
