@@ -12,7 +12,7 @@ from gpt3.errors import InputError
 from gpt3.inference import kernels
 from gpt3.inference.cpu_engine import SHORT, CpuEngine
 from gpt3.inference.engine import ROLLBACK, Run
-from gpt3.inference.engines import make_engine
+from gpt3.inference.fastest_engine import make_engine
 from gpt3.inference.packing import WEIGHT_FORMATS
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.torch_engine import TorchEngine
@@ -283,7 +283,7 @@ def test_a_ring_cannot_go_back_for_ever(model):
 
 
 def test_int8_without_kernels_is_refused():
-    with pytest.raises(InputError, match=r"--quantize int8 is not to be had: activation 'tanh' has no fast kernel"):
+    with pytest.raises(InputError, match=r"--quantize int8 is not available: activation 'tanh' has no fast kernel"):
         make_engine(make_model(activation_function="tanh"), "int8")
 
 

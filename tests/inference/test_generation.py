@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpt3.errors import InputError
-from gpt3.inference.engines import make_engine
+from gpt3.inference.fastest_engine import make_engine
 from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions

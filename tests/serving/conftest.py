@@ -15,7 +15,7 @@ one_thread, tokenizer = fixtures.one_thread, fixtures.tokenizer
 @pytest.fixture(scope="session")
 def language_model(tokenizer):
     """End-of-text is all but impossible, so that a text goes on for long."""
-    from gpt3.inference.engines import make_engine
+    from gpt3.inference.fastest_engine import make_engine
     from gpt3.inference.language_model import LanguageModel
 
     model = fixtures.make_model(tokenizer, max_position_embeddings=CONTEXT)

@@ -50,7 +50,7 @@ def continue_one(options: GenerateOptions) -> None:
     """
     prompt = read_prompt(options)  # before the model, whose loading takes seconds
 
-    from gpt3.inference.compilation import told_when_compiling
+    from gpt3.inference.fastest_engine import told_when_compiling
     from gpt3.inference.generation import GenerationRequest
 
     model, draft_model = open_models(options)
@@ -108,7 +108,7 @@ def continue_many(options: GenerateOptions, source: str) -> None:
         if file.count:
             say(f"Resuming {options.output} after {file.count:,} of {count:,} samples")
 
-    from gpt3.inference.compilation import told_when_compiling
+    from gpt3.inference.fastest_engine import told_when_compiling
     from gpt3.inference.many_prompts import continue_all
 
     model, draft_model = open_models(options)
@@ -151,7 +151,7 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     Raises:
         InputError: what `gpt3.load` raises.
     """
-    from gpt3.inference.compilation import told_when_compiling
+    from gpt3.inference.fastest_engine import told_when_compiling
     from gpt3.inference.language_model import load
     from gpt3.model_folder.locate import locate
 

@@ -1,7 +1,7 @@
 """The engine for CPUs: weights packed once, caches allocated once, the whole model one compiled function.
 
-Short runs (a token a text, or a few) are gathered into one `kernels.step`. Long runs (prompts) go one after another through the
-same linear kernel and torch's fused attention, in chunks. The model's own forward is the reference (reference_engine.py).
+Short runs (one token per text, or a few) are gathered into one `kernels.step`. Long runs (prompts) go one after another through
+the same linear kernel and torch's fused attention, in chunks. The model's own forward is the reference (reference_engine.py).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
 
 SHORT = 32
-"""Runs of up to so many tokens are gathered with others; longer ones are read by themselves."""
+"""Runs of up to this many tokens are gathered with others; longer ones are read by themselves."""
 STEP = 256
-"""Tokens of all short runs that are computed at a time: each has a line of scores a head, as long as the capacity."""
+"""Tokens of all short runs computed at a time: each has a line of scores per head, as long as the capacity."""
 CHUNK = 512
 """Tokens of a long run that are read at a time, which bounds the activations held."""
 _LOCK = threading.Lock()  # one parallel kernel at a time: they use all threads, and not every threading layer takes two
@@ -65,7 +65,7 @@ class CpuCache(Cache):
         return sum(x.nbytes for x in (*self.dense, *self.rings, *self._tensors.values()))
 
     def buffers(self, tokens: int, logits: int, scores: bool) -> tuple[Buffers, dict[str, Tensor]]:
-        """Buffers for so many tokens and rows of logits, as numpy arrays and as tensors of the same memory."""
+        """Buffers for this many tokens and rows of logits, as numpy arrays and as tensors of the same memory."""
         c, t = self._config, self._tensors
         A = c.num_attention_heads * c.head_dim
         widths = {

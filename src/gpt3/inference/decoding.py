@@ -1,10 +1,10 @@
-"""The decode loop: texts of any lengths side by side, which join and leave between steps.
+"""The decode loop: a batch of sequences of any lengths, which join and leave between steps.
 
-A step gathers what every text has not read yet (its prompt, or its newest token and a draft of the next ones) into one forward of
-the engine, and samples a token for each text that has read everything. Texts that begin alike read their common beginning once.
+A step gathers what every row has not read yet (its prompt, or its newest token and a draft of the next ones) into one forward of
+the engine, and samples a token for each row that has read everything. Rows with the same beginning read it once.
 
-Positions are learned and absolute, so a full context cannot slide by one: its last half is read anew as positions 0, 1, ...
-and writing goes on from there.
+Positions are learned and absolute, so a full context cannot slide by one: its last half is read again as positions 0, 1, ...
+and generation continues from there.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from gpt3.inference.row import Row
 from gpt3.inference.sampling import NotNumbersError, Token, sample
 
 WORTH_SHARING = 16
-"""Tokens that two texts must have in common for one to take them from the other."""
+"""Tokens that two rows must have in common for one to copy them from the other."""
 DRAFT_TOKENS = 8
 """Tokens that are drafted at a time, at most."""
 SHORT_PROMPT = 4
-"""A prompt is short if it has fewer tokens than so many for each text that is being written."""
+"""A prompt is short if it has fewer tokens than this number for each sequence being generated."""
 
 
 class Draft(Protocol):
-    """Guesses how texts go on. A wrong guess costs time; what is written does not depend on it."""
+    """Guesses the next tokens. A wrong guess costs time; the sequences do not depend on it."""
 
     def propose(self, rows: Sequence[Row], limits: Sequence[int]) -> list[list[int]]:
         """For each row, at most `limits` ids that may follow its `tokens`."""
 
 
 class Decoder:
-    """Writes texts, as many at a time as it has slots; others wait.
+    """Generates sequences, as many at a time as it has slots; others wait.
 
     Args:
         engine: of the model.
-        slots: texts side by side.
-        capacity: tokens a text may hold, prompt included; at most the context.
+        slots: rows in parallel.
+        capacity: tokens of a row at most, prompt included; at most the context.
         draft: proposes tokens that are then checked several at a time.
-        prompt_tokens: of prompts that are read in one step, at most; None: all. So many a step that others wait little.
+        prompt_tokens: of prompts that are read in one step, at most, so that other rows wait little; None: all.
 
     Attributes:
-        rows: texts that have a slot.
-        waiting: texts that will get one.
+        rows: those that have a slot.
+        waiting: those that will get one.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Decoder:
         self._read_prompts = False  # the last step was for prompts alone, while texts were being written
 
     def join(self, row: Row) -> None:
-        """Write this text too, from the next step on or when there is a slot."""
+        """Generate this row, too, from the next step on or when there is a slot."""
         self.waiting.append(row)
 
     def leave(self, row: Row) -> None:
-        """Write this text no further. What its slot holds may still serve a text that begins alike."""
+        """Stop generating this row. What its slot holds may still serve a row with the same beginning."""
         if row.slot is None:
             self.waiting.remove(row)
         else:
@@ -74,14 +74,14 @@ class Decoder:
             row.slot = None
 
     def step(self) -> list[tuple[Row, list[Token]]]:
-        """One forward. Texts that have read all they have get a token (with a draft, one or more), in the order of `rows`.
+        """One forward. Rows that have read all they have get a token (with a draft, one or more), in the order of `rows`.
 
         Raises:
             InputError, RunError: logits that are not numbers, and why.
         """
         self._seat()
         runs, drafts, readers = [], {}, {}
-        self._make_room()
+        self._restart_full()
         for row, guess in zip(self.rows, self._propose(), strict=True):
             drafts[row] = guess
         for row, count in self._to_read():
@@ -111,10 +111,10 @@ class Decoder:
         return list(chosen.items())
 
     def _choose(self, logits: Tensor, starts: dict[Row, int], drafts: dict[Row, list[int]]) -> dict[Row, list[Token]]:
-        """Each text's tokens: the first, and one more for each of its draft that has been right.
+        """Each row's tokens: the first, and one more for each of its draft that has been right.
 
         Args:
-            logits: (M, V); a text's begin at `starts`, one row more than its draft has tokens.
+            logits: (M, V); a row's begin at `starts`, one more than its draft has tokens.
         """
         chosen: dict[Row, list[Token]] = {row: [] for row in starts}
         going = list(starts)  # rows whose draft has been right so far
@@ -146,7 +146,7 @@ class Decoder:
         row.accepted += accepted
 
     def _propose(self) -> list[list[int]]:
-        """A draft for each row that is writing; none for those that still read their prompt."""
+        """A draft for each row that is decoding; none for those that still read their prompt."""
         if self.draft is None:
             return [[] for _ in self.rows]
         limits = []
@@ -160,7 +160,7 @@ class Decoder:
         """How many unread tokens each row reads in this step."""
         budget = self.prompt_tokens
         plan = []
-        beginners: list[list[int]] = []  # texts that are being read
+        beginners: list[list[int]] = []  # prompts being read
         for row in self.rows:
             assert row.slot is not None
             count = len(row.unread)
@@ -180,7 +180,7 @@ class Decoder:
         return plan if self.prompt_tokens is None else self._in_turn(plan)
 
     def _in_turn(self, plan: list[tuple[Row, int]]) -> list[tuple[Row, int]]:
-        """A short prompt is read in a step of its own, then the others are written on.
+        """A short prompt is read in a step of its own, then the others continue.
 
         In one forward with many of them its first token would wait for theirs. Long prompts take about as long either way.
         """
@@ -202,7 +202,7 @@ class Decoder:
             row = self.waiting.popleft()
             row.slot = self._free.popleft()
             source, length = (-1, 0) if row.unscored else self._longest_held(row.unread)
-            if length >= WORTH_SHARING and source in self._free:  # go on in that very slot
+            if length >= WORTH_SHARING and source in self._free:  # continue in that very slot
                 self._free.remove(source)
                 self._free.appendleft(row.slot)
                 row.slot = source
@@ -230,8 +230,8 @@ class Decoder:
                 best, longest = slot, length
         return best, longest
 
-    def _make_room(self) -> None:
-        """Where the context is full, read its last half anew."""
+    def _restart_full(self) -> None:
+        """Where the context is full, read its last half again."""
         for row in self.rows:
             assert row.slot is not None
             if len(self._held[row.slot]) + len(row.unread) > self.cache.capacity and len(row.unread) == 1:
@@ -245,7 +245,7 @@ class Decoder:
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts have in common at their beginning."""
+    """The length of the common beginning of two lists of tokens."""
     length = 0
     for x, y in zip(a, b, strict=False):
         if x != y:

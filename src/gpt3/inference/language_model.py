@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from gpt3.errors import InputError
 from gpt3.inference.decoding import Draft
-from gpt3.inference.engines import make_engine
+from gpt3.inference.fastest_engine import make_engine
 from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.text_model import TextModel
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 def load(
     path: str | Path | None = None, *, device: str = "auto", dtype: str = "auto", quantize: str = "none"
 ) -> LanguageModel:
-    """A model and its tokenizer, ready to write.
+    """A model and its tokenizer, ready to generate.
 
     Args:
         path: a model folder, a run folder, a run's name under ./runs, or a hub id; None: the newest run under ./runs.
         device: cpu, cuda, cuda:N, mps, or auto (cuda, then mps, then cpu).
         dtype: format of the weights: fp32, bf16, fp16, or auto (bf16 on cuda that has it, fp32 elsewhere). On a CPU sums and
             activations are float32 whatever it is.
-        quantize: none, or int8: weights of 8 bits, one scale an output channel (on a CPU).
+        quantize: none, or int8: 8-bit weights with one scale per output channel (on a CPU).
 
     Raises:
-        InputError: nothing there, an incomplete or damaged folder, an unknown model type, a device that is not here, weights
+        InputError: nothing there, an incomplete or damaged folder, an unknown model type, a device that is not available, weights
             that are not finite (the tensor is named).
 
     Example:
@@ -44,13 +44,13 @@ def load(
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)
     if quantize not in ("none", "int8"):
-        raise InputError(f"--quantize is {quantize!r}; give none or int8")
+        raise InputError(f"--quantize {quantize!r} must be none or int8")
     if quantize == "int8" and where.type != "cpu":
         raise InputError(
-            f"--quantize int8 is for the CPU, the device is {where.type}; give --device cpu, or --dtype bf16"
+            f"--quantize int8 is for the CPU, but the device is {where.type}. Use --device cpu, or --dtype bf16."
         )
     if quantize == "int8" and dtype not in ("auto", "fp32"):
-        raise InputError(f"--quantize int8 and --dtype {dtype} are both given; leave one out")
+        raise InputError(f"--quantize int8 and --dtype {dtype} are two formats. Use one of them.")
     names = {number: name for name, number in TORCH_DTYPES.items()}
     weight_format = "int8" if quantize == "int8" else names[number_format]
     cpu = where.type == "cpu"  # there, weights are rounded as they are packed

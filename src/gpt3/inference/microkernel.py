@@ -3,7 +3,7 @@
 `tile(rows, tokens)` makes a numba function that reads each weight once, widens it to float32 in a register, and multiplies it
 with every token of the tile. The order of the sums is the same whatever the tile's size: LANES partial sums over even vectors,
 LANES over odd ones, then halves onto halves, then what is left over one by one. So a token's numbers do not depend on how many
-others are computed beside it, to the last bit.
+others are computed with it, to the last bit.
 
 numba's cache of kernels.py does not see changes of this file: touch kernels.py after one.
 
@@ -37,7 +37,7 @@ WIDE = bool(_FEATURES.get("avx512f"))
 LANES = 16 if WIDE else 8
 """Floats in a vector: a register of AVX-512, one of AVX2, two of NEON."""
 TILE_ROWS = 2 if WIDE else 1
-"""Rows of a tile: with 4 tokens and two partial sums each, as many registers as there are beside the operands."""
+"""Rows of a tile: with 4 tokens and two partial sums each, as many registers as the operands leave."""
 TILE_TOKENS = 4
 
 FLOAT, I64 = ir.FloatType(), ir.IntType(64)

@@ -1,6 +1,6 @@
 """A GPT-3 model's weights as the CPU engine reads them: layers stacked, matrices in fp32, fp16, bf16 or int8.
 
-int8 is symmetric, one scale an output channel: q = round(w / s), s = max |w| of the row / 127. Embedding and output head, tied,
+int8 is symmetric, one scale per output channel: q = round(w / s), s = max |w| of the row / 127. Embedding and output head, tied,
 are stored once. Biases, norms and position embeddings, 1% of the whole, stay float32.
 """
 

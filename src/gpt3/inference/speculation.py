@@ -7,8 +7,8 @@ et al. 2023 accept by a coin of its own instead, which keeps the distribution bu
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 from gpt3.errors import InputError
 from gpt3.inference.decoding import DRAFT_TOKENS, common
@@ -30,25 +30,24 @@ class PromptLookup:
         if not 1 <= shortest <= longest:
             raise ValueError(f"shortest is {shortest}, longest {longest}; give 1 <= shortest <= longest")
         self.sizes, self.tokens = range(longest, shortest - 1, -1), tokens
-        self._ends: WeakKeyDictionary[Row, dict[tuple[int, ...], int]] = WeakKeyDictionary()  # where n-grams last ended
-        self._read: WeakKeyDictionary[Row, int] = WeakKeyDictionary()
 
     def propose(self, rows: Sequence[Row], limits: Sequence[int]) -> list[list[int]]:
         """As Draft's."""
-        return [self._propose(row, min(limit, self.tokens)) for row, limit in zip(rows, limits, strict=True)]
+        return [self._propose(row.tokens, min(limit, self.tokens)) for row, limit in zip(rows, limits, strict=True)]
 
-    def _propose(self, row: Row, limit: int) -> list[int]:
+    def _propose(self, tokens: list[int], limit: int) -> list[int]:
         if limit <= 0:
             return []
-        tokens, ends = row.tokens, self._ends.setdefault(row, {})
-        for end in range(self._read.get(row, 1), len(tokens)):
-            for size in self.sizes:
-                if size <= end:
-                    ends[tuple(tokens[end - size : end])] = end
-        self._read[row] = len(tokens)
+        content = array("i", tokens).tobytes()
+        width = len(content) // len(tokens)
         for size in self.sizes:
-            if (found := ends.get(tuple(tokens[-size:]))) is not None:
-                return tokens[found : found + limit]
+            if size < len(tokens):
+                newest, end = content[-size * width :], len(content) - width
+                while (place := content.rfind(newest, 0, end)) % width and place >= 0:
+                    end = place + len(newest) - 1  # not at a token's first byte
+                if place >= 0:
+                    found = place // width + size
+                    return tokens[found : found + limit]
         return []
 
 

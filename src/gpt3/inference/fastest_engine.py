@@ -1,7 +1,11 @@
-"""Which engine runs a model: the fastest there is for its class and its device."""
+"""The fastest engine for a model's class and device; and a message while its kernels are compiled, once on each machine."""
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError, one_line
@@ -13,6 +17,9 @@ from gpt3.progress import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+PATIENCE_SECONDS = 2.0
+NOTE = "compiling the kernels for this machine, once; some 15 seconds"
 
 
 def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool = False) -> Engine:
@@ -46,11 +53,40 @@ def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool 
             without = f"activation {model.config.activation_function!r} has no fast kernel"
     if weight_format == "int8":
         reason = without or f"model type {model.config.model_type!r} has no fast kernels"
-        raise InputError(f"--quantize int8 is not to be had: {reason}; leave it out, or give --dtype bf16")
+        raise InputError(f"--quantize int8 is not available: {reason}. Leave it out, or use --dtype bf16.")
     if without:
-        say(f"gpt3: {without}: decoding is several times slower")
+        say(f"{without}: decoding is several times slower")
     for name, parameter in model.named_parameters():
         check(name, parameter)
     if model.device.type == "cpu" and weight_format != "fp32":
         model.to(dtype=TORCH_DTYPES[weight_format])  # type: ignore[call-arg]  # transformers wraps it without types
     return ReferenceEngine(model)
+
+
+def compiling() -> bool:
+    """Whether a kernel was not in numba's cache, so that it is being compiled or was."""
+    kernels = sys.modules.get("gpt3.inference.kernels")
+    dispatchers = [x for x in vars(kernels).values() if hasattr(x, "stats")] if kernels is not None else []
+    return any(dispatcher.stats.cache_misses for dispatcher in dispatchers)
+
+
+@contextmanager
+def told_when_compiling(tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Call `tell` from another thread if a kernel is compiled and that takes longer than PATIENCE_SECONDS.
+
+    Yields:
+        What ends the watch before the block does, once the first token is there.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(PATIENCE_SECONDS):
+            if compiling():
+                tell(NOTE)
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield over.set
+    finally:
+        over.set()
