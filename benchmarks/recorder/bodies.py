@@ -8,7 +8,7 @@ from typing import Any
 PROMPTS = ["The blue sea", "", "naïve café 🎉", "The rose and the rose and the"]
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the sea?"}]
 GOOD: list[dict[str, Any]] = [
-    {},
+    {"seed": 1},
     {"prompt": "The sun", "max_tokens": 0},
     {"prompt": "The sun", "max_tokens": 0, "echo": True},
     {"prompt": "The sun", "max_tokens": 0, "echo": True, "logprobs": 5},
@@ -50,7 +50,8 @@ CHAT: list[dict[str, Any]] = [
     {"messages": TALK, "seed": 3},
 ]
 BAD: list[Any] = [
-    {"prompt": 3}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [300]}, {"prompt": [-1]}, {"prompt": [304]}, {"prompt": ["a", 1]},
+    {"prompt": 3}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [300], "seed": 1}, {"prompt": [-1]}, {"prompt": [999]},
+    {"prompt": ["a", 1]},
     {"prompt": "\ud800"}, {"prompt": {"a": 1}}, {"max_tokens": -1}, {"max_tokens": 1.5}, {"max_tokens": "5"},
     {"prompt": "The sun", "max_tokens": 127}, {"prompt": "x " * 300}, {"temperature": 2.5}, {"temperature": -1},
     {"temperature": "hot", "n": 0}, {"top_p": 1.1}, {"top_p": -0.1}, {"logprobs": 6}, {"logprobs": True}, {"n": 0}, {"n": 129},

@@ -209,14 +209,15 @@ def data(words: list[str], out: str) -> Any:
 
 
 def without_prose(value: Any) -> Any:
-    """What ``gpt3 info`` says, without the sizes and hashes of files that may be reworded."""
+    """What ``gpt3 info`` says, without files that may be reworded."""
     if isinstance(value, list):
-        return [without_prose(inner) for inner in value]
-    if not isinstance(value, dict):
-        return value
-    if str(value.get("name")).endswith((".py", ".md")):
-        return {"name": value["name"]}
-    return {name: without_prose(inner) for name, inner in value.items()}
+        return [without_prose(inner) for inner in value if not is_prose(inner)]
+    return {name: without_prose(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+
+def is_prose(value: Any) -> bool:
+    """Whether a value describes a file of code or prose."""
+    return isinstance(value, dict) and str(value.get("name")).endswith((".py", ".md"))
 
 
 def prepare(w: Workshop) -> None:

@@ -21,7 +21,7 @@ def write_compact(path: Path, target: Path) -> None:
     """Write the record at `path` with long values as hashes, small enough to be kept with the code."""
     found = read(path)
     record = Record()
-    record.entries = {key: compact(value) for key, value in found["entries"].items()}
+    record.entries = {key: compact(value, key) for key, value in found["entries"].items()}
     record.write(target, found["header"])
 
 
@@ -56,8 +56,8 @@ def compare(first: Path, second: Path, differences_only: bool = False) -> int:
 
 def difference(one: Any, two: Any) -> str:
     """Where two values first differ, and what they are there; empty where they are equal."""
-    if is_compact(one) or is_compact(two):
-        one, two = compact(one), compact(two)
+    if is_compact(one) != is_compact(two):
+        one, two = compact(one, WORDS), compact(two, WORDS)
     return "" if canonical(one) == canonical(two) else _first(one, two, "")
 
 

@@ -164,7 +164,7 @@ def tokenizers(record: Record, w: Workshop) -> None:
             note(record, f"files/tokenizer/{name}/command", answer)
             files(record, f"files/tokenizer/{name}", w.root / "bpe" / name)
     with record.attempt("files/tokenizer/ids"):
-        from gpt3.tokenizer import gpt2_tokenizer, load_tokenizer
+        from transformers import AutoTokenizer
 
         hard = [
             corpus.FOREIGN_SIGNS,
@@ -174,7 +174,11 @@ def tokenizers(record: Record, w: Workshop) -> None:
             "\u0000\u200d\u00ad",
             "𝔘𝔫𝔦 ﬁ ŀ",
         ]
-        for name, words in (("gpt2", gpt2_tokenizer()), ("small", load_tokenizer(w.root / "bpe" / "small"))):
+        for name, place in {
+            "gpt2": w.root / "shards" / "wiki" / "tokenizer",
+            "small": w.root / "bpe" / "small",
+        }.items():
+            words = AutoTokenizer.from_pretrained(place)
             record.add(f"files/tokenizer/ids/{name}", [words(text)["input_ids"] for text in hard])
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import traceback
@@ -20,8 +21,12 @@ VOLATILE = frozenset(
     {"seconds", "first_token_seconds", "tokens_per_second", "tokens_per_s", "mfu", "created", "training_seconds"}
 )
 """Names of values that depend on the clock; they are left out wherever they are found."""
-LONG = 160
+LONG = 80
 """Characters of a value's JSON above which a compact record holds its hash only."""
+WHOLE = "metrics.jsonl/loss"
+"""The end of the key of values that a compact record keeps, however long: the losses of every step."""
+COMPACT = re.compile(r"#[0-9a-f]{20} of \d+")
+"""What stands for a long value: the beginning of its sha256, and its length."""
 
 
 def canonical(value: Any) -> str:
@@ -43,16 +48,19 @@ def stripped(value: Any) -> Any:
     return value
 
 
-def compact(value: Any) -> Any:
-    """A short value as it is; of a long one its hash, its length, and how it begins."""
-    if is_compact(value) or len(text := canonical(value)) <= LONG:
+def compact(value: Any, key: str = "") -> Any:
+    """A short value as it is; of a long one, and of all prose, its hash and its length."""
+    if is_compact(value) or key.endswith(WHOLE):
         return value
-    return {"hash": hashlib.sha256(text.encode()).hexdigest()[:24], "length": len(text), "begins": text[:24]}
+    text = canonical(value)
+    if len(text) <= LONG and not key.endswith(WORDS):
+        return value
+    return f"#{hashlib.sha256(text.encode()).hexdigest()[:20]} of {len(text)}"
 
 
 def is_compact(value: Any) -> bool:
     """Whether a value stands for a longer one."""
-    return isinstance(value, dict) and value.keys() == {"hash", "length", "begins"}
+    return isinstance(value, str) and COMPACT.fullmatch(value) is not None
 
 
 class Record:

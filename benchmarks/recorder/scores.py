@@ -161,7 +161,7 @@ def slices(w: Workshop, source: Path) -> tuple[Path, list[str]]:
             continue
         with gzip.open(path, "rt", encoding="utf-8") as file:
             lines = [line for line in file if name != "mmlu" or json.loads(line)["subject"] == "anatomy"]
-        (folder / f"{name}.jsonl").write_text("".join(lines[: SLICE * 4]), encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text("".join(lines[: SLICE * 4] + lines[-SLICE:]), encoding="utf-8")
         names.append(known.get(name, name))
     return folder, names
 
@@ -181,6 +181,8 @@ def contamination(record: Record, w: Workshop) -> None:
         "run": [*common, "--model", models.demo(w)],
         "rows": ["--data-dir", rows.task_files(w), "--data", corpus.documents(w), "--json", "--workers", 1],
     }
+    if (w.root / "slices").exists():
+        calls["files"] = ["--data-dir", w.root / "slices", "--data", "wiki", "--json", "--workers", 1]
     for name, answer in zip(calls, w.all([partial(w.gpt3, "contamination", *c) for c in calls.values()]), strict=True):
         with record.attempt(f"scores/contamination/{name}"):
             note(record, f"scores/contamination/{name}", answer, answer.data() if answer.out else None)

@@ -23,6 +23,7 @@ LONGEST = 3600
 TIMES = (
     (re.compile(r"\b\d[\d,.]*(?= ?(s|ms|min|minutes|seconds|tokens/s|MB/s|GB/s)\b)"), "N"),
     (re.compile(r"\r[^\n]*"), ""),
+    (re.compile(r"^.*\belapsed\b.*\n?", re.MULTILINE), ""),
     (re.compile(r"\b(port|pid) \d+"), r"\1 N"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:PORT"),
     (re.compile(r"\.\d+\.partial"), ".PID.partial"),
@@ -136,9 +137,8 @@ def files(record: Record, key: str, folder: Path) -> None:
         if not path.is_file():
             continue
         name = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
-        if path.name in CODE or path.suffix in (".py", ".html"):
-            prose[name] = len(path.read_bytes()) > 0 if path.suffix == ".html" else digest(path.read_bytes())
-            found[name] = "there"
+        if path.name in CODE or path.suffix == ".py":
+            prose[name] = digest(path.read_bytes())
         else:
             found[name] = content(path)
     record.add(key, found)
