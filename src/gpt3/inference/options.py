@@ -6,12 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
 
 from gpt3.options import DType, Options, Quantize, flag, option
 
-DTYPES: tuple[str, ...] = get_args(DType)
-QUANTIZE: tuple[str, ...] = get_args(Quantize)
 SMALLEST_TEMPERATURE = 1e-6  # below it a float32 logit divided by the temperature may overflow
 
 
