@@ -107,30 +107,19 @@ def table(rows: Sequence[Shares]) -> str:
 
 
 def read_scores(path: Path) -> dict[tuple[str, str], float]:
-    """Scores by (task, id) from JSON lines with at least these fields: task, id, score.
+    """Scores by (task, id) from a file of rows with at least these fields: task, id, score.
 
     Raises:
-        InputError: no such file, or a line without these fields; its number is named.
+        InputError: no such file, or a row without these fields; its line is named.
     """
-    import orjson
-
-    from gpt3.corpus.compression import open_stream
+    from gpt3.corpus.records import read_rows
 
     scores: dict[tuple[str, str], float] = {}
-    try:
-        with open_stream(path) as lines:
-            for number, line in enumerate(lines, 1):
-                if line.isspace():
-                    continue
-                try:
-                    row = orjson.loads(line)
-                    scores[str(row["task"]), str(row["id"])] = float(row["score"])
-                except (ValueError, KeyError, TypeError):
-                    raise InputError(
-                        f"--scores {path}: line {number} must be a JSON object with task, id and a number score"
-                    ) from None
-    except OSError as error:
-        raise InputError(f"--scores {path} cannot be read ({error.strerror}). Give a file of JSON lines.") from None
+    for place, row in read_rows(path):
+        try:
+            scores[str(row["task"]), str(row["id"])] = float(row["score"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"--scores {place} must have the fields task, id and a number score") from None
     if not scores:
-        raise InputError(f"--scores {path} is empty. Give a file with a line for each example.")
+        raise InputError(f"--scores {path} is empty. Give a file with a row for each example.")
     return scores
