@@ -263,5 +263,5 @@ def test_a_run_is_known_by_the_text_it_trains_on(tmp_path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="has changed since"):
         parts_of_run(run)
     (run / "data.json").unlink()
-    with pytest.raises(InputError, match=r"do not tell its data"):
+    with pytest.raises(InputError, match=r"cannot be read"):
         parts_of_run(run)

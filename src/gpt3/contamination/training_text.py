@@ -1,4 +1,4 @@
-"""The text that a run was trained on, or that `--data` names: parts of documents to stream."""
+"""The training text of a run, or the text that `--data` names: parts of documents to stream."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gpt3.errors import InputError
 
 RUNS = Path("runs")
 PART_BYTES = 16 << 20
-"""Large files are cut into such stretches: several a core even where there is little text."""
+"""Size of the parts of large files: several per core even for little text."""
 
 
 def parts_of_data(data: Sequence[str]) -> list[Part]:
-    """What sources hold; of a shard folder what is trained on, its training split."""
+    """The parts of sources; of a shard folder its training split."""
     parts: list[Part] = []
     for name in data:
         if is_shard_folder(name):
@@ -46,22 +46,22 @@ def find_run(model: str | None) -> Path:
     if model is None:
         runs = [path.parent for path in RUNS.glob("*/config.yaml")]
         if not runs:
-            raise InputError(
-                "no --model and no --data are given and no run is in ./runs; name what to read with --data"
-            )
+            raise InputError("there is no --model, no --data and no run in ./runs. Name the training text with --data.")
         return max(runs, key=lambda run: (run / "config.yaml").stat().st_mtime_ns)
     for place in (Path(model).expanduser(), RUNS / model):
         for folder in (place, place.parent, place.parent.parent):
             if place.is_dir() and (folder / "config.yaml").is_file():
                 return folder
-    raise InputError(f"--model {model} is no run of gpt3 train, so its training data is unknown; name it with --data")
+    raise InputError(
+        f"--model {model} is not a run of gpt3 train, so its training text is unknown. Name it with --data."
+    )
 
 
 def parts_of_run(run: Path) -> list[Part]:
-    """The documents a run trains on, from its shards: those named, or those in the cache, made again where they are gone.
+    """The documents that a run was trained on, from its shards: those named, or those in the cache, made again if necessary.
 
     Raises:
-        InputError: the data has changed since (data.json counts it), or is gone.
+        InputError: the data has changed since (data.json has its size), or no longer exists.
     """
     from gpt3.training.data import open_shard_folders, source_sizes
     from gpt3.training.options import TrainOptions
@@ -74,9 +74,13 @@ def parts_of_run(run: Path) -> list[Part]:
         recorded = json.loads((run / "data.json").read_text(encoding="utf-8"))["sources"]
         counts = [(row["name"], row["tokens"]) for row in recorded]
     except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(f"--model {run}: its config.yaml and data.json do not tell its data ({error})") from None
+        raise InputError(
+            f"--model {run}: its config.yaml and data.json cannot be read ({error}). Name the training text with --data."
+        ) from None
     opened = open_shard_folders(options, shape_of(options))
     now = [(row["name"], row["tokens"]) for spec, folder in opened for row in source_sizes(spec, folder)]
     if now != counts:
-        raise InputError(f"--model {run}: its data has changed since it was trained; name the text it read with --data")
+        raise InputError(
+            f"--model {run}: its data has changed since it was trained. Name the text it read with --data."
+        )
     return [part for _, folder in opened for part in parts_of_shards(folder)]

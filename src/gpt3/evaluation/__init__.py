@@ -1,1 +1,1 @@
-"""Evaluation as the paper did it: tasks, few-shot scores, contamination."""
+"""Evaluation as the paper did it: tasks, few-shot examples, scores."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gpt3.evaluation.results import Evaluation, TaskScore, rows
 from gpt3.report.page import compact
@@ -27,11 +27,11 @@ td,th{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #8884}td:fir
 
 def page(models: Sequence[Evaluation]) -> str:
     """The page of one or several models' results."""
-    by_task: dict[str, list[list[TaskScore]]] = {}
+    by_task: dict[str, list[tuple[int, TaskScore]]] = {}
     for number, model in enumerate(models):
         for score in model.results:
             if isinstance(score, TaskScore):
-                by_task.setdefault(score.task, [[] for _ in models])[number].append(score)
+                by_task.setdefault(score.task, []).append((number, score))
     legend = " ".join(
         f'<span style="color:{_color(number)}">● {html.escape(model.model)}</span>'
         for number, model in enumerate(models)
@@ -40,20 +40,16 @@ def page(models: Sequence[Evaluation]) -> str:
         f"<p>{legend}; dashed: guessing. Bars are ± one standard error.</p>",
         "<h2>Score over few-shot examples</h2>",
     ]
-    for task, found in by_task.items():
-        curves = [sorted(_point(score.shots, score) for score in scores) for scores in found]
-        chance = next(score.chance for scores in found for score in scores)
-        parts.append(_chart(task, curves, chance, "K", "{:g}".format))
+    for task, scores in by_task.items():
+        curves = _curves((number, score.shots, score) for number, score in scores)
+        parts.append(_chart(task, curves, scores[0][1].chance, "K", "{:g}".format))
     if len(models) > 1:
         parts.append("<h2>Score over parameters</h2>")
-        for task, found in by_task.items():
-            sizes: dict[int, Curve] = {}
-            for model, scores in sorted(zip(models, found, strict=True), key=lambda pair: pair[0].parameters):
-                for score in sorted(scores, key=lambda score: score.shots):
-                    sizes.setdefault(score.shots, []).append(_point(math.log10(model.parameters), score))
-            label = "parameters; " + ", ".join(f"K={shots}" for shots in sizes)
-            chance = next(score.chance for scores in found for score in scores)
-            parts.append(_chart(task, list(sizes.values()), chance, label, lambda x: compact(10**x)))
+        sizes = [math.log10(model.parameters) for model in models]
+        for task, scores in by_task.items():
+            curves = _curves((score.shots, sizes[number], score) for number, score in scores)
+            label = "parameters; " + ", ".join(f"K={shots}" for shots in curves)
+            parts.append(_chart(task, curves, scores[0][1].chance, label, lambda x: compact(10**x)))
     parts.append("<h2>All figures</h2>")
     for model in models:
         parts += [f"<h3>{html.escape(model.model)}</h3>"] if len(models) > 1 else []
@@ -67,16 +63,20 @@ def page(models: Sequence[Evaluation]) -> str:
     )
 
 
-def _point(x: float, score: TaskScore) -> tuple[float, float, float]:
-    figure = score.metrics[score.main]
-    return x, 100 * figure.value, 100 * figure.error
+def _curves(points: Iterable[tuple[int, float, TaskScore]]) -> dict[int, Curve]:
+    """The curves of (curve, x, score), by their numbers; each from left to right."""
+    curves: dict[int, Curve] = {}
+    for number, x, score in points:
+        figure = score.metrics[score.main]
+        curves.setdefault(number, []).append((x, 100 * figure.value, 100 * figure.error))
+    return {number: sorted(curves[number]) for number in sorted(curves)}
 
 
 def _color(number: int) -> str:
     return COLORS[number % len(COLORS)]
 
 
-def _chart(title: str, curves: Sequence[Curve], chance: float, label: str, tick: Callable[[float], str]) -> str:
+def _chart(title: str, curves: Mapping[int, Curve], chance: float, label: str, tick: Callable[[float], str]) -> str:
     """A figure: curves with error bars, a dashed line for guessing.
 
     Args:
@@ -84,9 +84,9 @@ def _chart(title: str, curves: Sequence[Curve], chance: float, label: str, tick:
         label: below the horizontal axis.
         tick: the text below a value of x.
     """
-    values = sorted({x for curve in curves for x, _, _ in curve})
+    values = sorted({x for curve in curves.values() for x, _, _ in curve})
     width = max(values[-1] - values[0], 1e-9)
-    top = max([100 * chance, 1.0, *(y + error for curve in curves for _, y, error in curve)])
+    top = max([100 * chance, 1.0, *(y + error for curve in curves.values() for _, y, error in curve)])
 
     def across(x: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (x - values[0]) / width
@@ -111,7 +111,7 @@ def _chart(title: str, curves: Sequence[Curve], chance: float, label: str, tick:
     if chance:
         dashes = 'stroke="currentColor" stroke-opacity=".6" stroke-dasharray="4 3"'
         marks.append(path(f"M{LEFT} {up(100 * chance):.1f}H{WIDTH - RIGHT}", dashes))
-    for number, curve in enumerate(curves):
+    for number, curve in enumerate(curves.values()):
         stroke = f'stroke="{_color(number)}"'
         marks.append(
             path("M" + "L".join(f"{across(x):.1f},{up(y):.1f}" for x, y, _ in curve), f'{stroke} stroke-width="2"')

@@ -120,7 +120,6 @@ def task_score(
         clean: whether each question, by number, is absent from the training text; None: not known.
         origin: where the questions come from.
     """
-    paper = {metric: paper_values(task, shots, metric) for metric in task.metrics}
     return TaskScore(
         task.name,
         shots,
@@ -129,7 +128,7 @@ def task_score(
         task.metrics[0],
         figures(task, results),
         sum(result.dropped > 0 for result in results),
-        {metric: values for metric, values in paper.items() if values is not None},
+        {metric: values for metric in task.metrics if (values := paper_values(task, shots, metric))},
         None if clean is None else overlap_of(task, results, clean),
         dict(origin or {}),
     )
@@ -190,41 +189,30 @@ def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None
 def rows(scores: Sequence[TaskScore | GroupScore]) -> list[tuple[str, ...]]:
     """Headings, and a row per figure: ours ± its error, chance, and those of the paper's smallest and largest model.
 
-    If the training text is known: how many questions it holds, and the score over the others.
+    If the training text is known: how many questions it contains, and the score over the others.
     """
     known = any(score.contamination for score in scores if isinstance(score, TaskScore))
     overlap = ("dirty", "clean", "rel. diff.") if known else ()
-    found: list[tuple[str, ...]] = [
-        ("task", "K", "n", "metric", "score", *overlap, "chance", "paper 125M", "paper 175B", "cut")
-    ]
+    found = [("task", "K", "n", "metric", "score", *overlap, "chance", "paper 125M", "paper 175B", "cut")]
     for score in scores:
-        shots = "K" if score.shots is None else str(score.shots)
+        lines = []
         if isinstance(score, GroupScore):
+            name = f"{score.group} ({score.tasks} tasks)"
             macro, micro = score.metrics["acc_macro"], score.metrics["acc_micro"]
             means = {"acc, mean of tasks": macro, "acc, all questions": micro}
-            if math.isclose(macro.value, micro.value):
-                means = {"acc": macro}
-            title = (f"{score.group} ({score.tasks} tasks)", shots, f"{score.examples:,}")
-            for name, figure in means.items():
-                found.append((*title, name, _shown(figure, name), *("" for _ in found[0][5:])))
-                title = ("", "", "")
-            continue
-        title = (score.task, shots, f"{score.examples:,}")
-        cut = f"{score.truncated:,}" if score.truncated else ""
-        for name in (name for name in SHOWN if name in score.metrics):
-            paper = score.paper.get(name, {})
-            found.append(
-                (
-                    *title,
-                    name,
-                    _shown(score.metrics[name], name),
-                    *(_overlap_cells(score, name) if known else ()),
-                    f"{100 * score.chance:.1f}" if name == "acc" and score.chance else "",
-                    *(f"{paper[size]:g}" if paper else "" for size in ("Small", "175B")),
-                    cut,
-                )
-            )
-            title, cut = ("", "", ""), ""
+            for label, figure in ({"acc": macro} if math.isclose(macro.value, micro.value) else means).items():
+                lines.append((label, _shown(figure, label), *("" for _ in found[0][5:])))
+        else:
+            name = score.task
+            for metric in (metric for metric in SHOWN if metric in score.metrics):
+                paper = score.paper.get(metric, {})
+                chance = f"{100 * score.chance:.1f}" if metric == "acc" and score.chance else ""
+                cells = (*(_overlap_cells(score, metric) if known else ()), chance)
+                cells += tuple(f"{paper[size]:g}" if paper else "" for size in ("Small", "175B"))
+                cut = f"{score.truncated:,}" if score.truncated and not lines else ""
+                lines.append((metric, _shown(score.metrics[metric], metric), *cells, cut))
+        title = (name, "K" if score.shots is None else str(score.shots), f"{score.examples:,}")
+        found += [(*(("", "", "") if number else title), *line) for number, line in enumerate(lines)]
     return found
 
 
