@@ -1,6 +1,5 @@
 """The weight average against its closed form, and that the model's own weights come back."""
 
-import math
 
 import numpy as np
 import pytest
@@ -132,9 +131,3 @@ def test_tensors_of_another_model_are_refused_and_change_nothing() -> None:
             average.load(wrong)
         assert "\n" not in str(caught.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in average.tensors().items())
-
-
-@pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan])
-def test_a_decay_that_is_none_is_refused(decay: float) -> None:
-    with pytest.raises(InputError, match=r"--ema .* must be at least 0 and below 1"):
-        WeightAverage(small_model(), decay)

@@ -183,9 +183,3 @@ def test_a_damaged_state_is_refused_and_changes_nothing(damage: dict) -> None:
         window.load_state({**before, **damage})
     assert "\n" not in str(caught.value)
     assert window.state() == before
-
-
-@pytest.mark.parametrize("wrong", [{"size": 1}, {"sigmas": -1.0}, {"sigmas": math.nan}, {"most_in_a_row": -1}])
-def test_senseless_numbers_are_refused(wrong: dict) -> None:
-    with pytest.raises(InputError):
-        SpikeWindow(**wrong)

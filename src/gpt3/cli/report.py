@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpt3.errors import InputError
+from gpt3.options import Options, option
 
 RUNS = Path("runs")
 PAGE = "report.html"
 
 
 @dataclass(frozen=True)
-class ReportOptions:
+class ReportOptions(Options):
     """Draw one run, or compare several, in one HTML file that needs no network."""
 
-    runs: list[str] = field(default_factory=list)
+    runs: list[str] = option([])
     """Run folders, or names of runs in ./runs. Default: the newest run in ./runs."""
-    out: str | None = None
+    out: str | None = option(None)
     """The HTML file. Default: report.html in the run folder; of several runs, report.html here."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gpt3.errors import InputError, RunError
 from gpt3.progress import say
+from gpt3.report.run_folder import FINAL_MODEL
 from gpt3.training.options import TrainOptions
 
 
@@ -49,7 +50,7 @@ def run(options: TrainOptions) -> int:
 
 def train_and_tell(options: TrainOptions, quiet: bool) -> int:
     """Train, and unless `quiet` say how it went. Returns the exit code."""
-    from gpt3.training.run import FINAL_MODEL, train
+    from gpt3.training.run import train
 
     began = time.monotonic()
     result = train(options)
@@ -74,7 +75,7 @@ def cross_validate(options: TrainOptions) -> int:
     """``--folds K``: K runs, each with ``--nproc`` processes. Returns the exit code."""
     from gpt3.training.folds import run_folds
     from gpt3.training.launch import launch
-    from gpt3.training.run import FINAL_MODEL, RunResult, train
+    from gpt3.training.run import RunResult, train
 
     def one(fold: TrainOptions) -> RunResult:
         if (fold.nproc or 1) == 1:

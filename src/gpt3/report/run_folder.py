@@ -14,13 +14,8 @@ import yaml
 
 from gpt3.errors import InputError
 
-METRICS, SAMPLES, CONFIG, ENVIRONMENT, DATA = (
-    "metrics.jsonl",
-    "samples.jsonl",
-    "config.yaml",
-    "environment.json",
-    "data.json",
-)
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+CONFIG, ENVIRONMENT, DATA = "config.yaml", "environment.json", "data.json"
 FINAL_MODEL = "model"
 
 

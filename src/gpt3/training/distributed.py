@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import errno
 import hashlib
-import json
 import os
 import re
 import statistics
@@ -170,22 +169,15 @@ class World:
                 message = {"value": work()}
             except (InputError, RunError) as raised:
                 error, message = raised, {"failed": True}
-        message = self._broadcast(message)
+        box = [message]
+        with peers_lost():
+            dist.broadcast_object_list(box, 0, group=self.control)
+        message = box[0]
         if error is not None:
             raise error
         if message.get("failed"):
             raise Silent
         return message["value"]
-
-    def _broadcast(self, message: dict[str, Any]) -> dict[str, Any]:
-        data = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
-        size = torch.tensor([len(data)])
-        with peers_lost():
-            dist.broadcast(size, 0, group=self.control)
-            if not self.first:
-                data = torch.empty(int(size), dtype=torch.uint8)
-            dist.broadcast(data, 0, group=self.control)
-        return dict(json.loads(bytes(data.tolist())))
 
 
 ALONE = World()

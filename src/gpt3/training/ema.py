@@ -21,16 +21,9 @@ class WeightAverage:
 
     Args:
         decay: between 0 (the last weights) and 1; 1 / (1 - decay) is about the number of steps averaged over.
-
-    Raises:
-        InputError: `decay` is not at least 0 and below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise InputError(
-                f"--ema {decay} must be at least 0 and below 1, such as 0.999; leave it out for no average"
-            )
         self.model, self.decay = model, decay
         # the tied head stands once in named_parameters
         self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -43,55 +44,13 @@ def model_card(
     optimizer = f"{describe(options)}; decay {options.weight_decay:g}, clip {options.clip:g}"
     if options.ema is not None:
         optimizer += f"; these weights are their moving average of decay {options.ema:g}"
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [gpt3]
----
-# {name}
-
-A GPT-3 (Brown et al. 2020, arXiv 2005.14165) of {model.num_parameters():,} parameters, trained with the gpt3 package.
-
-| | |
-|---|---|
-| layers, width, heads | {config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads} |
-| attention | {config.num_hidden_layers - banded} dense and {banded} sliding-window layers, window {config.sliding_window} |
-| context, vocabulary | {config.max_position_embeddings}, {config.vocab_size:,} |
-| tokens seen | {plan.tokens:,} in {plan.steps:,} steps of {plan.batch_tokens:,}{ramp} |
-| optimizer | {optimizer} |
-| learning rate | {plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} |
-| computed in | {options.dtype}, seed {options.seed}, {seconds / 60:.1f} minutes |
-
-## Evaluation
-
-{_evaluation(scores)}
-## Training data
-
-{_data(sources)}
-{_curve(losses_of(read_metrics(run / METRICS)))}## Licence
-
-The weights have none yet: choose one before you publish them, as a line `license: ...` at the top of this file. It must
-agree with the licences of the training data above.
-
-## Run it
-
-| program | how |
-|---|---|
-| gpt3 | `gpt3 generate --model PATH_OF_THIS_FOLDER "The history of"` |
-| Transformers | `AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)`, the tokenizer alike |
-| llama.cpp | `gpt3 export --model PATH --format gguf --out {name}.gguf`, `llama-completion -m {name}.gguf -p "The history of"` |
-| LM Studio | the same file, then `lms import {name}.gguf` |
-| what loads GPT-Neo | `gpt3 export --model PATH --format gpt-neo --out FOLDER`: no remote code |
-| what loads GPT-2 | `gpt3 export --model PATH --format gpt2 --context {dense} --out FOLDER`; vLLM: `vllm serve FOLDER` |
-
-```python
-import gpt3
-model = gpt3.load("PATH_OF_THIS_FOLDER")
-print(model.complete("The history of", max_new_tokens=50)[0].text)
-```
-
-It continues text. It was not tuned to follow instructions, and what it says of the world is often wrong.
-"""
+    template = (resources.files("gpt3.training") / "assets" / "model_card.md").read_text(encoding="utf-8")
+    return template.format(
+        name=name, parameters=model.num_parameters(), config=config, dense_layers=config.num_hidden_layers - banded,
+        banded=banded, plan=plan, ramp=ramp, optimizer=optimizer, options=options, minutes=seconds / 60,
+        evaluation=_evaluation(scores), data=_data(sources), curve=_curve(losses_of(read_metrics(run / METRICS))),
+        gpt2_context=dense,
+    )  # fmt: skip
 
 
 def losses_of(records: Iterable[Mapping[str, Any]]) -> list[tuple[int, float]]:

@@ -23,6 +23,8 @@ from gpt3.ladder.presets import Preset, flops_per_token
 from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say
 from gpt3.report.page import write_report
+from gpt3.report.run_folder import CONFIG, FINAL_MODEL
+from gpt3.training import run_folder
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank, set_rows
@@ -42,17 +44,6 @@ from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.panel import Panel
 from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, plan_report, plan_rows, settled, shape_of, table
-from gpt3.training.run_folder import (
-    CHECKPOINTS,
-    CONFIG,
-    FINAL_MODEL,
-    choose_folder,
-    extract_model,
-    find_checkpoint,
-    say_what_changed,
-    settled_options,
-    write_beginning,
-)
 from gpt3.training.samples import SampleWriter
 from gpt3.training.tracking import RecordFile, Tracker, check_trackers, open_trackers
 from gpt3.training.trainer import Clock, StepProfiler, Trainer
@@ -116,7 +107,7 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
     with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:
 
         def claim() -> list[Any]:
-            folder, resumes = choose_folder(options, name)
+            folder, resumes = run_folder.choose_folder(options, name)
             if not options.plan:
                 held.enter_context(locked_folder(folder))
             return [str(folder), resumes]
@@ -135,9 +126,9 @@ def train_in(
     """
     # The options: a run that resumes keeps the numbers it settled on.
     requested = options
-    checkpoint = find_checkpoint(folder / CHECKPOINTS, options, world) if resumes else None
+    checkpoint = run_folder.find_checkpoint(folder / run_folder.CHECKPOINTS, options, world) if resumes else None
     if resumes and (folder / CONFIG).exists():
-        options = settled_options(folder, options)
+        options = run_folder.settled_options(folder, options)
     elif options.model == "demo" and options.minutes is None and options.tokens is None and options.steps is None:
         options = dataclasses.replace(options, minutes=DEMO_MINUTES)
     shape = shape_of(options)
@@ -186,7 +177,7 @@ def train_in(
     trainer = Trainer(options, plan, *parts)
     seconds = 0.0 if checkpoint is None else restore(checkpoint, trainer, validation)
     writer = CheckpointWriter(
-        folder / CHECKPOINTS, model, data.tokenizer, keep=options.keep_checkpoints, keep_every=options.keep_every,
+        folder / run_folder.CHECKPOINTS, model, data.tokenizer, keep=options.keep_checkpoints, keep_every=options.keep_every,
         world=world,
     )  # fmt: skip
     samples = SampleWriter(model, data.tokenizer, data.held_out, options)
@@ -195,7 +186,7 @@ def train_in(
     # Rank 0 writes down what the run is, and keeps its records.
     sources, sets = data.sources(trainer.sampler, plan.total_sequences), set_rows(data.given, data.training)
     device, resumed = str(compute.device), checkpoint is not None
-    world.agree(lambda: write_beginning(folder, requested, options, device, sources, sets, resumed=resumed))
+    world.agree(lambda: run_folder.write_beginning(folder, requested, options, device, sources, sets, resumed=resumed))
     trackers: list[Tracker] = []
     panel = None
     if world.first:
@@ -346,7 +337,7 @@ class Run:
                 self.folder, trainer.options, plan, trainer.model, sources, self.validation.scores, self.seconds
             )
             with replacing(self.folder / FINAL_MODEL) as temporary:
-                extract_model(self.folder / CHECKPOINTS / f"step-{trainer.step}", temporary)
+                run_folder.extract_model(self.folder / run_folder.CHECKPOINTS / f"step-{trainer.step}", temporary)
                 (temporary / "README.md").write_text(card, encoding="utf-8")
             self.samples.show()
         trainer.world.barrier()
@@ -392,5 +383,5 @@ def restore(checkpoint: Path, trainer: Trainer, validation: Validation) -> float
     trainer.load(state)
     validation.early.load(state["early"])
     if trainer.world.first:
-        say_what_changed(state["computed"], trainer.computed())
+        run_folder.say_what_changed(state["computed"], trainer.computed())
     return float(state["seconds"])
