@@ -1,6 +1,5 @@
 """The weight average against its closed form, and that the model's own weights come back."""
 
-
 import numpy as np
 import pytest
 import torch
