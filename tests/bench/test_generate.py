@@ -81,6 +81,14 @@ def test_sampled_completions_depend_on_the_seed(models: dict[str, Any]) -> None:
     assert first == again != other
 
 
+def test_a_sequence_of_the_wrong_length_is_an_error(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        generate_worker.SYSTEMS, "gpt3", lambda request: lambda prompts, count: {"tokens": [[1] * 8, [1] * 9]}
+    )
+    with pytest.raises(SystemExit, match=r"gpt3 generated \[8, 9\] tokens instead of 9"):
+        answer_of(models, "gpt3")
+
+
 def test_the_bytes_of_a_step_are_the_engine_s() -> None:
     """All the engine holds but the positions, of which one row is read, and the scales of int8."""
     import torch

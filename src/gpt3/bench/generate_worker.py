@@ -206,7 +206,11 @@ def timed_generation(request: Request) -> Answer:
         generate(request.get("warm") or request["prompts"], WARM_UP)
         cpu = time.process_time()
         answer = generate(request["prompts"], request["new_tokens"])
-    return answer | {"cpu_seconds": time.process_time() - cpu, "peak_bytes": peak_bytes(torch.device("cpu"))}
+    cpu = time.process_time() - cpu
+    if {len(tokens) for tokens in answer["tokens"]} != {request["new_tokens"]}:
+        lengths = sorted({len(tokens) for tokens in answer["tokens"]})
+        raise SystemExit(f"{request['name']} generated {lengths} tokens instead of {request['new_tokens']}")
+    return answer | {"cpu_seconds": cpu, "peak_bytes": peak_bytes(torch.device("cpu"))}
 
 
 def serve(request: Request) -> None:
