@@ -54,7 +54,8 @@ def test_systems_without_a_server_generate_in_one_process(models: dict[str, Any]
 @pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="needs uvicorn")
 def test_clients_time_a_live_server(models: dict[str, Any]) -> None:
     """The very requests that are sent; half of the slots are busy while first tokens are timed."""
-    from gpt3.serving.host import address_of, assemble, listen, serve
+    from gpt3.serving.app import assemble
+    from gpt3.serving.host import address_of, listen, serve
     from gpt3.serving.options import ServeOptions
 
     options = ServeOptions(port=0, slots=4, grace=0.0)

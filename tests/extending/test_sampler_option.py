@@ -25,8 +25,8 @@ from gpt3.inference.options import GenerateOptions, SamplingOptions
 from gpt3.inference.row import Row
 from gpt3.inference.sampling import candidates, sample
 from gpt3.serving.app import create_app
+from gpt3.serving.openapi import reference_page
 from gpt3.serving.options import ServeOptions
-from gpt3.serving.reference import reference_page
 from gpt3.serving.schema import CompletionBody
 
 logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0)) * 3

@@ -75,7 +75,8 @@ def slowed(engine, seconds: float):
 
 @contextlib.contextmanager
 def serving(model, **options: Any):
-    from gpt3.serving.host import address_of, assemble, listen, serve
+    from gpt3.serving.app import assemble
+    from gpt3.serving.host import address_of, listen, serve
     from gpt3.serving.options import ServeOptions
 
     chosen = ServeOptions(**{"port": 0, "slots": 4, "prompt_tokens": 16, "grace": 5, **options})

@@ -229,13 +229,14 @@ def serve(request: Request) -> None:
         return
 
     from gpt3.serving import host
+    from gpt3.serving.app import assemble
     from gpt3.serving.options import ServeOptions
     from gpt3.threads import in_passing_thread
 
     model = in_passing_thread(lambda: load_model(request["model"], request["weights"]))
     options = ServeOptions(port=0, slots=request["clients"], queue=2 * request["clients"], grace=0.0)
     listening = host.listen(options.host, options.port)
-    app, workers = host.assemble({"bench": model}, options)
+    app, workers = assemble({"bench": model}, options)
     host.serve(app, workers, listening, options, lambda: print(host.address_of(listening), flush=True))
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Sequence
-
 from gpt3.errors import require
 from gpt3.progress import say
-from gpt3.serving.host import address_of, assemble, listen, load_models, serve
+from gpt3.serving.host import address_of, listen, load_models, serve
 from gpt3.serving.options import ServeOptions
 from gpt3.threads import in_passing_thread
 
@@ -22,14 +19,12 @@ def run(options: ServeOptions) -> None:
         require(module, extra="serve", purpose="gpt3 serve")
     listening = listen(options.host, options.port)  # before the model, whose loading takes seconds
     with listening:
+        from gpt3.serving.app import assemble  # after `listen`: it takes seconds, too
+
         models = in_passing_thread(lambda: load_models(options))
         app, workers = assemble(models, options)
-        serve(app, workers, listening, options, lambda: announce(list(models), listening, options))
-
-
-def announce(names: Sequence[str], listening: socket.socket, options: ServeOptions) -> None:
-    """Print the addresses."""
-    address = address_of(listening)
-    key = "a key is needed" if options.key is not None else "no key"
-    ready = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} ready ({key})"
-    say(f"gpt3 serve: {ready}: Playground {address}/, API {address}/v1, reference {address}/docs")
+        key = "a key is needed" if options.key is not None else "no key"
+        names = f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} ready ({key})"
+        address = address_of(listening)
+        ready = f"gpt3 serve: {names}: Playground {address}/, API {address}/v1, reference {address}/docs"
+        serve(app, workers, listening, options, lambda: say(ready))

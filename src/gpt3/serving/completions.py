@@ -1,25 +1,107 @@
-"""/v1/completions: what a request asks for, as texts to generate; and its answer in OpenAI's shapes."""
+"""Requests for completions and for answers in a chat: the choices to generate, and the response in OpenAI's format."""
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from gpt3.errors import InputError
+from gpt3.inference.options import SamplingOptions
 from gpt3.inference.sampling import Token
-from gpt3.serving.errors import bad
-from gpt3.serving.schema import CompletionBody
-from gpt3.serving.text_request import Served, TextRequest
-from gpt3.serving.texts import Piece, Text
+from gpt3.serving.schema import Body, ChatBody, CompletionBody, Message, bad
+from gpt3.serving.texts import Choice, Delta, ServedModel
+from gpt3.tokenizer import chat_template
 
 DEFAULT_MAX_TOKENS = 16
+Json = dict[str, Any]
+
+
+class TextRequest:
+    """A request for one or more texts.
+
+    Args:
+        served: the model.
+        body: the request.
+
+    Attributes:
+        choices: what is to be generated.
+        prompt_tokens: of all prompts.
+
+    Raises:
+        ApiError: 400, a request that cannot be carried out.
+    """
+
+    prefix: str
+    """Of its id."""
+    kind: str
+    """`object` of the response."""
+    chunk_kind: str
+    """`object` of a chunk of its stream."""
+
+    def __init__(self, served: ServedModel, body: Body) -> None:
+        self.served, self.body = served, body
+        body.check_shared(served.model.vocabulary)
+        self.seed: int = secrets.randbits(31) if body.seed is None else body.seed % 2**63
+        self.choices: list[Choice] = []
+        self.prompt_tokens = 0
+        self.id = f"{self.prefix}-{secrets.token_urlsafe(18)}"
+        self.created = int(time.time())
+
+    def add(self, ids: list[int], options: SamplingOptions, count: int, **more: Any) -> None:
+        """Add `count` choices that continue a prompt."""
+        self.prompt_tokens += len(ids)
+        for _ in range(count):
+            self.choices.append(Choice(self.served, ids, options, seed=self.seed, number=len(self.choices), **more))
+
+    def answer(self) -> Json:
+        """The whole response, once all choices are complete."""
+        choices = [self.choice(index, choice) for index, choice in enumerate(self.best())]
+        return self.response(self.kind, choices, usage=self.usage())
+
+    def best(self) -> list[Choice]:
+        """The choices to return."""
+        return self.choices
+
+    def choice(self, index: int, choice: Choice) -> Json:
+        """A choice of the response."""
+        raise NotImplementedError
+
+    def chunks(self, delta: Delta) -> list[Json]:
+        """Chunks of the stream."""
+        raise NotImplementedError
+
+    def opening(self) -> list[Json]:
+        """Chunks before the first delta."""
+        return []
+
+    def closing(self) -> list[Json]:
+        """Chunks after the last delta."""
+        return [self.response(self.chunk_kind, [], usage=self.usage())] if self.body.include_usage else []
+
+    def chunk(self, choice: Json) -> Json:
+        """A chunk of the stream."""
+        return self.response(self.chunk_kind, [choice], **({"usage": None} if self.body.include_usage else {}))
+
+    def response(self, kind: str, choices: list[Json], **more: Any) -> Json:
+        """An object of OpenAI's API."""
+        head = {"id": self.id, "object": kind, "created": self.created, "model": self.served.name}
+        return {**head, "choices": choices, **more}
+
+    def usage(self) -> dict[str, int]:
+        """Tokens read and generated, all candidates of best_of included."""
+        count = sum(len(choice.tokens) for choice in self.choices)
+        total = self.prompt_tokens + count
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": count, "total_tokens": total}
 
 
 class Completion(TextRequest):
-    """One request to /v1/completions. Text s of prompt p has the number p x best_of + s."""
+    """A request to /v1/completions. Candidate s of prompt p has the number p x best_of + s."""
 
-    prefix, chunk_object = "cmpl", "text_completion"
+    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, served: Served, body: CompletionBody) -> None:
+    def __init__(self, served: ServedModel, body: CompletionBody) -> None:
         super().__init__(served, body)
         if body.suffix:
             raise bad(
@@ -32,53 +114,39 @@ class Completion(TextRequest):
         if self.best_of < self.n:
             raise bad(f"best_of is {self.best_of} and n is {self.n}. Use a best_of of at least n.", "best_of")
         if body.stream and chooses:
-            raise bad("best_of cannot be streamed: which are best is known at the end. Leave out one.", "best_of")
+            raise bad("best_of cannot be streamed: the best are known only at the end. Leave out one.", "best_of")
         limit = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-        self.prompts = _prompts(body.prompt)
-        served.check_samples(len(self.prompts) * self.best_of, f"{len(self.prompts)} prompts x {self.best_of}")
+        prompts = body.prompts
+        served.check_samples(len(prompts) * self.best_of, f"{len(prompts)} prompts x {self.best_of}")
         options = body.sampling_options(0 if body.logprobs is None and chooses else body.logprobs, limit)
-        for prompt in self.prompts:
-            ids = served.encode(prompt, "prompt")
+        for prompt in prompts:
+            ids = served.encode(prompt)
             served.check_length(len(ids), limit, "max_tokens")
-            self.prompt_tokens += len(ids)
             spelled = served.spelling.text(ids) if prompt != "" else ""
             echo = None if not body.echo else prompt if isinstance(prompt, str) else spelled
-            for _ in range(self.best_of):
-                self.texts.append(
-                    Text(
-                        served.model,
-                        served.spelling,
-                        ids,
-                        options,
-                        seed=self.seed,
-                        number=len(self.texts),
-                        limit=limit,
-                        echo=echo,
-                        base=len(spelled),
-                        score=body.logprobs if echo else None,
-                    )
-                )
+            score = body.logprobs if body.echo else None
+            self.add(ids, options, self.best_of, limit=limit, echo=echo, base=len(spelled), score=score)
 
-    def answer(self) -> dict[str, Any]:
+    def best(self) -> list[Choice]:
+        """The n of the highest log-probability per token for each prompt."""
+        if self.best_of == self.n:
+            return self.choices
+        groups = [self.choices[start : start + self.best_of] for start in range(0, len(self.choices), self.best_of)]
+        return [best for group in groups for best in sorted(group, key=lambda one: -one.mean_logprob)[: self.n]]
+
+    def choice(self, index: int, choice: Choice) -> Json:
         """As TextRequest's."""
-        best: list[Text] = []
-        for start in range(0, len(self.texts), self.best_of):
-            texts = self.texts[start : start + self.best_of]
-            best += sorted(texts, key=lambda text: -text.mean_logprob)[: self.n] if self.best_of > self.n else texts
-        choices = [self._choice(number, text.text, text.given, text.finish_reason) for number, text in enumerate(best)]
-        return self.response(self.chunk_object, choices, usage=self.usage())
+        return self._choice(index, choice.text, choice.given, choice.finish_reason)
 
-    def chunks(self, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+    def chunks(self, delta: Delta) -> list[Json]:
         """As TextRequest's."""
-        return [
-            self.chunk(self._choice(piece.number, piece.text, piece.tokens, piece.finish_reason)) for piece in pieces
-        ]
+        return [self.chunk(self._choice(delta.number, delta.text, delta.tokens, delta.finish_reason))]
 
-    def _choice(self, index: int, text: str, tokens: Sequence[Token], reason: str | None) -> dict[str, Any]:
+    def _choice(self, index: int, text: str, tokens: Sequence[Token], reason: str | None) -> Json:
         logprobs = None if self.body.logprobs is None else self._logprobs(tokens)
         return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
+    def _logprobs(self, tokens: Sequence[Token]) -> Json:
         spelling = self.served.spelling
         top: list[dict[str, float] | None] = []
         for token in tokens:
@@ -94,14 +162,88 @@ class Completion(TextRequest):
         }
 
 
-def _prompts(prompt: Any) -> list[str | list[int]]:
-    """The prompts of any of the four forms.
+class Chat(TextRequest):
+    """A request to /v1/chat/completions.
 
     Raises:
-        ApiError: 400, an empty list.
+        ApiError: 400, a request that cannot be carried out, or a model without a chat template.
     """
-    if prompt is None or isinstance(prompt, str):
-        return [prompt or ""]
-    if not prompt:
-        raise bad("prompt is an empty list. Give at least one prompt.", "prompt")
-    return [prompt] if isinstance(prompt[0], int) else list(prompt)
+
+    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, served: ServedModel, body: ChatBody) -> None:
+        if served.template is None:
+            raise bad(
+                f"the model {served.name} has no chat template, it only continues text. Use /v1/completions.",
+                "model",
+                "no_chat_template",
+            )
+        super().__init__(served, body)
+        if body.top_logprobs is not None and not body.logprobs:
+            raise bad("top_logprobs is given without logprobs. Set logprobs to true.", "top_logprobs")
+        if None not in (body.max_tokens, body.max_completion_tokens):
+            raise bad("max_tokens and max_completion_tokens are both given. Use one.", "max_tokens")
+        try:
+            ids = served.template.prompt([message(sent) for sent in body.messages])
+        except InputError as error:  # a template that fails on these messages, or a message that is not text
+            raise bad(str(error), "messages") from None
+        limit = body.max_tokens or body.max_completion_tokens
+        served.check_length(len(ids), limit or 1, "messages")
+        limit = limit or served.context - len(ids)
+        n = body.n or 1
+        served.check_samples(n, "n")
+        options = body.sampling_options((body.top_logprobs or 0) if body.logprobs else None, limit)
+        self.add(ids, options, n, limit=limit)
+
+    def choice(self, index: int, choice: Choice) -> Json:
+        """As TextRequest's."""
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "logprobs": self._logprobs(choice.given),
+            "finish_reason": choice.finish_reason,
+        }
+
+    def opening(self) -> list[Json]:
+        """Chunks that name the role."""
+        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(len(self.choices))]
+
+    def chunks(self, delta: Delta) -> list[Json]:
+        """Chunks of the stream; the finish reason comes in one of its own."""
+        result = []
+        if delta.text or delta.tokens:
+            result.append(self._chunk(delta.number, {"content": delta.text}, self._logprobs(delta.tokens)))
+        if delta.finish_reason is not None:
+            result.append(self._chunk(delta.number, {}, reason=delta.finish_reason))
+        return result
+
+    def _chunk(self, index: int, delta: Json, logprobs: Any = None, reason: str | None = None) -> Json:
+        return self.chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason})
+
+    def _logprobs(self, tokens: Sequence[Token]) -> Json | None:
+        if not self.body.logprobs:
+            return None
+        shown = [token for token in tokens if token.id not in self.served.model.ends]
+        content = [
+            self._entry(token.id, token.logprob or 0.0) | {"top_logprobs": [self._entry(*top) for top in token.top]}
+            for token in shown
+        ]
+        return {"content": content, "refusal": None}
+
+    def _entry(self, token: int, logprob: float) -> Json:
+        spelling = self.served.spelling
+        return {"token": spelling[token], "logprob": logprob, "bytes": list(spelling.bytes_of(token))}
+
+
+def message(sent: Message) -> chat_template.Message:
+    """A message of a request, its text parts joined.
+
+    Raises:
+        ApiError: 400, a part that is not text.
+    """
+    parts = [{"type": "text", "text": sent.content}] if isinstance(sent.content, str) else sent.content
+    for part in parts:
+        if part.get("type") != "text" or set(part) != {"type", "text"}:
+            raise bad('a message has a part that is no text; give {"type": "text", "text": …}', "messages")
+    role = "system" if sent.role == "developer" else sent.role
+    return chat_template.Message(role, "".join(part["text"] for part in parts))

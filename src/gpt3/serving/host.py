@@ -1,4 +1,4 @@
-"""Models behind an HTTP address: load them, listen, serve, and let running requests finish before the end."""
+"""Load models, listen at an address, serve, and let running requests finish before the end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
+from gpt3.model_folder.locate import locate
 from gpt3.serving.options import ServeOptions
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
         InputError: no such model, or two of one name.
     """
     from gpt3.inference.language_model import load
-    from gpt3.model_folder.locate import locate
 
     places = [locate(wanted) for wanted in options.model] or [locate(None)]
     names = options.name or [name_of(place) for place in places]
@@ -47,25 +47,6 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
     return models
 
 
-def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, list[Worker]]:
-    """The application that serves these models under these ids, and one worker per model."""
-    from gpt3.serving.app import Host, create_app
-    from gpt3.serving.metrics import Metrics
-    from gpt3.serving.text_request import Served
-    from gpt3.serving.worker import ComputeThread, Worker
-
-    metrics, bell = Metrics(), threading.Condition()
-    hosts = [
-        Host(
-            Served(model, name, options.max_samples),
-            Worker(model, options.slots, options.queue, options.prompt_tokens, metrics, bell),
-        )
-        for name, model in models.items()
-    ]
-    workers = [host.worker for host in hosts]
-    return create_app(hosts, options, metrics, ComputeThread(workers, bell)), workers
-
-
 def serve(
     app: FastAPI,
     workers: Sequence[Worker],
@@ -77,20 +58,21 @@ def serve(
     """Serve at a socket until SIGINT or SIGTERM, or, in a thread other than the main one, until `stop` is set."""
     import uvicorn
 
+    def drain() -> None:
+        for worker in workers:
+            worker.drain(options.grace)
+
     class Server(uvicorn.Server):
         """Ends in two steps: requests get time to finish, then an error. A second Ctrl-C ends it at once."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            for worker in workers:
-                worker.drain(options.grace)
+            drain()
             super().handle_exit(sig, frame)
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
-            if threading.current_thread() is not threading.main_thread():
-                yield
-                return
-            kinds = [signal.SIGINT, signal.SIGTERM]
+            main = threading.current_thread() is threading.main_thread()
+            kinds = (signal.SIGINT, signal.SIGTERM) if main else ()
             before = {kind: signal.signal(kind, self.handle_exit) for kind in kinds}
             try:
                 yield
@@ -105,8 +87,7 @@ def serve(
 
         async def on_tick(self, counter: int) -> bool:
             if stop is not None and stop.is_set() and not self.should_exit:
-                for worker in workers:
-                    worker.drain(options.grace)
+                drain()
                 self.should_exit = True
             return await super().on_tick(counter)
 

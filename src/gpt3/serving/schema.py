@@ -1,4 +1,4 @@
-"""The bodies of requests, as OpenAI's API has them, checked; and the errors of a bad one in one line.
+"""Request bodies and errors of OpenAI's API: every field with its range, and the faults of a body in one line.
 
 Fields of the sampler come from the table of sampler options (`SamplingOptions` and the chain of `gpt3.inference.sampling`).
 """
@@ -6,18 +6,19 @@ Fields of the sampler come from the table of sampler options (`SamplingOptions` 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from starlette.responses import Response
 
 from gpt3.errors import InputError
 from gpt3.inference.options import SMALLEST_TEMPERATURE, SamplingOptions
 from gpt3.inference.sampling import CHAIN
 from gpt3.options import documentation, option_of
-from gpt3.serving.errors import ApiError, bad
 
 MOST_STOPS = 4
 SEEDS = 2**63
@@ -32,6 +33,53 @@ RANGES: dict[str, dict[str, float | None]] = {
     "repetition_penalty": {"le": 100},
 }
 """Where the API's range is not the option's."""
+FORMS = {
+    "": "the body must be a JSON object",
+    "prompt": "prompt must be a text, a list of texts, a list of token ids, or a list of such lists",
+    "stop": f"stop must be a text or a list of up to {MOST_STOPS} texts",
+}
+"""Errors of fields that have several forms."""
+
+
+class ApiError(Exception):
+    """An error response: a status of HTTP and one JSON object.
+
+    Args:
+        status: the HTTP status.
+        message: one line: what is wrong, which value, what to do.
+        param: the field at fault.
+        code: a word for programs to compare.
+        headers: further headers of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers or {}
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Its JSON."""
+        kind = "rate_limit_error" if self.status == 429 else "invalid_request_error"
+        kind = "server_error" if self.status >= 500 else kind
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def response(self) -> Response:
+        """The response. In ASCII: what it quotes of a request may be invalid text."""
+        return Response(json.dumps(self.body), self.status, self.headers, "application/json")
+
+
+def bad(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """A request that cannot be carried out as it is: 400."""
+    return ApiError(400, message, param=param, code=code)
 
 
 class Strict(BaseModel):
@@ -48,27 +96,17 @@ def sampler_fields() -> dict[str, Any]:
     for field in sorted(dataclasses.fields(SamplingOptions), key=lambda field: field.name not in OPENAI):
         name, kind, declared = field.name, hints[field.name], option_of(field)
         if name in in_chain and kind in (int, float):
-            bounds: dict[str, Any] = {
-                "ge": declared.least,
-                "gt": declared.above,
-                "le": declared.most,
-                "lt": declared.below,
-            }
-            bounds = {key: bound for key, bound in (bounds | RANGES.get(name, {})).items() if bound is not None}
+            bounds: dict[str, Any] = {"ge": declared.least, "gt": declared.above, "le": declared.most}
+            bounds |= {"lt": declared.below} | RANGES.get(name, {})
             text = f"{texts[name]} Default: {field.default:g}.{'' if name in OPENAI else ' Not an OpenAI field.'}"
-            extra: Any = {"x-neutral": field.default}
+            extra: Any = {"x-neutral": field.default, "x-openai": name in OPENAI}
             found[name] = (kind | None, Field(None, description=text, json_schema_extra=extra, **bounds))
     return found
 
 
-class ToModel(Strict):
-    """A request to a model."""
-
-    model: str | None = Field(None, description="Model id as /v1/models lists it. Default: the first.")
-
-
 SAMPLER = sampler_fields()
-Sampler: Any = create_model("Sampler", __base__=ToModel, **SAMPLER)
+MODEL: Any = (str | None, Field(None, description="Model id as /v1/models lists it. Default: the first."))
+Sampler: Any = create_model("Sampler", __base__=Strict, model=MODEL, **SAMPLER)
 
 
 class Body(Sampler):
@@ -109,8 +147,8 @@ class Body(Sampler):
         if self.stream_options is not None:
             if not self.stream:
                 raise bad("stream_options is given without stream. Leave it out, or set stream.", "stream_options")
-            if unknown := set(self.stream_options) - {"include_usage", "include_obfuscation"}:
-                raise bad(f"stream_options has {sorted(unknown)[0]!r}, but takes include_usage.", "stream_options")
+            if unknown := sorted(set(self.stream_options) - {"include_usage", "include_obfuscation"}):
+                raise bad(f"stream_options has {unknown[0]!r}, but takes include_usage.", "stream_options")
         for token, bias in (self.logit_bias or {}).items():
             if not (token.isascii() and token.isdigit() and len(token) < 10 and int(token) < vocabulary):
                 raise bad(f"logit_bias names {token[:20]!r}. Use token ids from 0 to {vocabulary - 1}.", "logit_bias")
@@ -164,6 +202,20 @@ class CompletionBody(Body):
         None, ge=1, le=20, description="Generate this many and return the n of the highest log-probability per token."
     )
 
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, in whichever of the four forms they are given.
+
+        Raises:
+            ApiError: 400, an empty list.
+        """
+        if self.prompt is None or isinstance(self.prompt, str):
+            return [self.prompt or ""]
+        if not self.prompt:
+            raise bad("prompt is an empty list. Give at least one prompt.", "prompt")
+        several: Any = [self.prompt] if isinstance(self.prompt[0], int) else self.prompt
+        return list(several)
+
 
 class Message(Strict):
     """One message of a conversation."""
@@ -186,32 +238,25 @@ class ChatBody(Body):
 
 
 def validation_error(faults: Sequence[Any]) -> ApiError:
-    """All faults of a body in one line: field, value, what it may be."""
+    """All faults of a body in one line: field, value, range."""
     if any(fault["type"] == "json_invalid" for fault in faults):
         return bad('the body is not JSON; send an object such as {"prompt": "The sea was"}', code="invalid_json")
-    told: dict[str, str] = {}
+    clauses: dict[str, str] = {}
     unknown = []
     for fault in faults:
         places = [str(place) for place in fault["loc"][1:]]
         name = places[0] if places else ""
         if fault["type"] == "extra_forbidden" and len(places) == 1:
             unknown.append(name[:40])
-        elif name == "prompt":
-            told[name] = "prompt must be a text, a list of texts, a list of token ids, or a list of such lists"
-        elif name == "stop":
-            told[name] = f"stop must be a text or a list of up to {MOST_STOPS} texts"
-        elif not name:
-            told[name] = "the body must be a JSON object"
+        elif name in FORMS:
+            clauses[name] = FORMS[name]
         else:
+            value = "missing" if isinstance(fault.get("input"), dict) else repr(fault.get("input"))
+            value = value if len(value) <= 40 else value[:37] + "..."
             reason = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             place = ".".join(places if name != "messages" else places[:3])[:60]
-            told.setdefault(place, f"{place} is {_short(fault.get('input'))}; it should be {reason}")
+            clauses.setdefault(place, f"{place} is {value}; it should be {reason}")
     if unknown:
-        told["?"] = f"unrecognized request argument: {', '.join(unknown)}"
-    first = next(iter(told))
-    return bad("; ".join(told.values()), None if first in ("", "?") else first.split(".")[0])
-
-
-def _short(value: object) -> str:
-    shown = "missing" if isinstance(value, dict) else repr(value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
+        clauses["?"] = f"unrecognized request argument: {', '.join(unknown)}"
+    first = next(iter(clauses))
+    return bad("; ".join(clauses.values()), None if first in ("", "?") else first.split(".")[0])
