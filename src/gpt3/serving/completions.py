@@ -124,7 +124,7 @@ class Completion(TextRequest):
             served.check_length(len(ids), limit, "max_tokens")
             spelled = served.spelling.text(ids) if prompt != "" else ""
             echo = None if not body.echo else prompt if isinstance(prompt, str) else spelled
-            score = body.logprobs if body.echo else None
+            score = body.logprobs if echo else None  # the implied start of an empty prompt is not listed
             self.add(ids, options, self.best_of, limit=limit, echo=echo, base=len(spelled), score=score)
 
     def best(self) -> list[Choice]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import copy
+import os
 import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -58,27 +57,18 @@ def serve(
     """Serve at a socket until SIGINT or SIGTERM, or, in a thread other than the main one, until `stop` is set."""
     import uvicorn
 
-    def drain() -> None:
-        for worker in workers:
-            worker.drain(options.grace)
-
     class Server(uvicorn.Server):
         """Ends in two steps: requests get time to finish, then an error. A second Ctrl-C ends it at once."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            drain()
             super().handle_exit(sig, frame)
+            self._captured_signals.clear()  # uvicorn raises them again at the end: no exit code 0, or a traceback
+            self.drain()
 
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            main = threading.current_thread() is threading.main_thread()
-            kinds = (signal.SIGINT, signal.SIGTERM) if main else ()
-            before = {kind: signal.signal(kind, self.handle_exit) for kind in kinds}
-            try:
-                yield
-            finally:
-                for kind, handler in before.items():
-                    signal.signal(kind, handler)
+        def drain(self) -> None:
+            self.should_exit = True
+            for worker in workers:
+                worker.drain(options.grace)
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
@@ -87,12 +77,14 @@ def serve(
 
         async def on_tick(self, counter: int) -> bool:
             if stop is not None and stop.is_set() and not self.should_exit:
-                drain()
-                self.should_exit = True
+                self.drain()
             return await super().on_tick(counter)
 
+    logs: Any = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    logs["handlers"]["access"]["stream"] = "ext://sys.stderr"  # standard output is for results
     config = uvicorn.Config(
         app,
+        log_config=logs,
         log_level="info" if options.access_log else "warning",
         access_log=options.access_log,
         timeout_graceful_shutdown=max(1, round(options.grace + SECONDS_TO_REPORT)),
@@ -101,8 +93,6 @@ def serve(
         ws="none",
         h11_max_incomplete_event_size=64 * 1024,
     )
-    if options.access_log:  # standard output is for results
-        config.configure_logging()
     asyncio.run(Server(config).serve(sockets=[listening]))
 
 
@@ -113,23 +103,17 @@ def listen(host: str, port: int) -> socket.socket:
         InputError: the address is not this machine's, or the port is taken or reserved.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise InputError(
-            f"--host {host} is no address of this machine ({error.strerror or error}). Use 127.0.0.1"
-        ) from None
-    if sys.platform != "win32":  # there it would let two servers share a port
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        raise InputError(f"--host {host} is no address of this machine ({error.strerror}). Use 127.0.0.1") from None
     try:
-        listening.bind(address)
-        listening.listen(2048)
+        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=dual)
     except OSError as error:
-        listening.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(
-            f"--host {host} --port {port} is not available ({error.strerror}). Use another port, or --port 0 for a free one"
+            f"--host {host} --port {port} is not available ({reason}). Use another port, or --port 0 for a free one"
         ) from None
-    return listening
 
 
 def name_of(place: str | Path) -> str:

@@ -10,6 +10,7 @@ import json
 import re
 import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -41,28 +42,19 @@ FORMS = {
 """Errors of fields that have several forms."""
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
-    """An error response: a status of HTTP and one JSON object.
+    """An error response: an HTTP status and one JSON object."""
 
-    Args:
-        status: the HTTP status.
-        message: one line: what is wrong, which value, what to do.
-        param: the field at fault.
-        code: a word for programs to compare.
-        headers: further headers of the response.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers or {}
+    status: int
+    message: str
+    """One line: what is wrong, which value, what to do."""
+    param: str | None = None
+    """The field at fault."""
+    code: str | None = None
+    """A word for programs to compare."""
+    headers: dict[str, str] | None = None
+    """Further headers of the response."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -79,13 +71,15 @@ class ApiError(Exception):
 
 def bad(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """A request that cannot be carried out as it is: 400."""
-    return ApiError(400, message, param=param, code=code)
+    return ApiError(400, message, param, code)
 
 
 class Strict(BaseModel):
     """No conversions, no unknown fields, no NaN."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 def sampler_fields() -> dict[str, Any]:
@@ -112,19 +106,20 @@ Sampler: Any = create_model("Sampler", __base__=Strict, model=MODEL, **SAMPLER)
 class Body(Sampler):
     """What both kinds of request share. null stands for the default everywhere."""
 
-    n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt. Default: 1.")
-    stream: bool | None = Field(None, description="Send pieces as server-sent events, closed by data: [DONE].")
-    stream_options: dict[str, bool] | None = Field(
-        None, description='{"include_usage": true} sends a last chunk with the usage.'
-    )
-    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = Field(
-        None, description="1 to 4 strings that end the completion; they are not in it."
-    )
-    logit_bias: dict[str, float] | None = Field(
-        None, description='-100 to 100 by token id, added to the logits: {"50256": -100} prevents EOS.'
-    )
-    seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS, description="The same seed gives the same text.")
-    user: str | None = Field(None, description="Ignored.")
+    n: int | None = Field(None, ge=1, le=128)
+    """Completions of each prompt. Default: 1."""
+    stream: bool | None = None
+    """Send pieces as server-sent events, closed by data: [DONE]."""
+    stream_options: dict[str, bool] | None = None
+    """{"include_usage": true} sends a last chunk with the usage."""
+    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    """1 to 4 strings that end the completion; they are not in it."""
+    logit_bias: dict[str, float] | None = None
+    """-100 to 100 by token id, added to the logits: {"50256": -100} prevents EOS."""
+    seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS)
+    """The same seed gives the same text."""
+    user: str | None = None
+    """Ignored."""
 
     @property
     def stops(self) -> list[str]:
@@ -182,25 +177,18 @@ class Body(Sampler):
 class CompletionBody(Body):
     """POST /v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] | None = Field(
-        None,
-        description="A text, several, token ids, or several lists of them. Default: the start of a document.",
-        examples=["The sea was"],
-    )
-    suffix: str | None = Field(None, description="Refused: these models only continue text.")
-    max_tokens: int | None = Field(
-        None, ge=0, description="Tokens to generate at most; 0 with echo scores the prompt. Default: 16."
-    )
-    logprobs: int | None = Field(
-        None,
-        ge=0,
-        le=5,
-        description="Log-probabilities of the chosen token and this many of the likeliest. Default: none.",
-    )
-    echo: bool | None = Field(None, description="Return the prompt before the completion.")
-    best_of: int | None = Field(
-        None, ge=1, le=20, description="Generate this many and return the n of the highest log-probability per token."
-    )
+    prompt: str | list[str] | list[int] | list[list[int]] | None = Field(None, examples=["The sea was"])
+    """A text, several, token ids, or several lists of them. Default: the start of a document."""
+    suffix: str | None = None
+    """Refused: these models only continue text."""
+    max_tokens: int | None = Field(None, ge=0)
+    """Tokens to generate at most; 0 with echo scores the prompt. Default: 16."""
+    logprobs: int | None = Field(None, ge=0, le=5)
+    """Log-probabilities of the chosen token and this many of the likeliest. Default: none."""
+    echo: bool | None = None
+    """Return the prompt before the completion."""
+    best_of: int | None = Field(None, ge=1, le=20)
+    """Generate this many and return the n of the highest log-probability per token."""
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -220,21 +208,27 @@ class CompletionBody(Body):
 class Message(Strict):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"] = Field(description="Who speaks.")
-    content: str | list[dict[str, str]] = Field(description='A text, or parts {"type": "text", "text": …}.')
-    name: str | None = Field(None, description="Ignored.")
+    role: Literal["system", "developer", "user", "assistant"]
+    """Who speaks."""
+    content: str | list[dict[str, str]]
+    """A text, or parts {"type": "text", "text": …}."""
+    name: str | None = None
+    """Ignored."""
 
 
 class ChatBody(Body):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, description="The conversation so far.")
-    max_tokens: int | None = Field(
-        None, ge=1, description="Tokens to generate at most. Default: what fits the context."
-    )
-    max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens.")
-    logprobs: bool | None = Field(None, description="Return log-probabilities of the tokens.")
-    top_logprobs: int | None = Field(None, ge=0, le=20, description="And of this many of the likeliest at each place.")
+    messages: list[Message] = Field(min_length=1)
+    """The conversation so far."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Tokens to generate at most. Default: what fits the context."""
+    max_completion_tokens: int | None = Field(None, ge=1)
+    """The newer name of max_tokens."""
+    logprobs: bool | None = None
+    """Return log-probabilities of the tokens."""
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    """And of this many of the likeliest at each place."""
 
 
 def validation_error(faults: Sequence[Any]) -> ApiError:
