@@ -34,9 +34,9 @@ sizes_and_contexts = st.integers(1, 40).flatmap(lambda c: st.tuples(st.integers(
 @given(sizes_and_contexts, st.integers(0, 2**63), st.integers(0, 5))
 def test_every_window_comes_once_an_epoch_and_no_token_twice(size_context, seed, epoch):
     size, context = size_context
-    sampler = WindowOrder(Range(size), context, seed)
-    count = sampler.windows_per_epoch
-    windows = sampler.batch(range(epoch * count, (epoch + 1) * count))
+    order = WindowOrder(Range(size), context, seed)
+    count = order.windows_per_epoch
+    windows = order.batch(range(epoch * count, (epoch + 1) * count))
     assert windows.shape == (count, context + 1)
     assert windows.dtype == np.int64
     np.testing.assert_array_equal(windows[:, 1:], (windows[:, :-1] + 1) % size)  # consecutive tokens, on a ring
@@ -75,15 +75,15 @@ def test_a_window_does_not_depend_on_what_was_read_before():
 
 def test_epochs_and_seeds_differ():
     def order(seed, epoch):
-        sampler = WindowOrder(Range(2000), 10, seed)
-        return tuple(sampler.start(epoch * sampler.windows_per_epoch + i) for i in range(sampler.windows_per_epoch))
+        order = WindowOrder(Range(2000), 10, seed)
+        return tuple(order.start(epoch * order.windows_per_epoch + i) for i in range(order.windows_per_epoch))
 
     assert len({order(seed, epoch) for seed in range(10) for epoch in range(10)}) == 100
 
 
 def test_the_phase_takes_every_value():
-    sampler = WindowOrder(Range(1000), 8, 0)
-    phases = [sampler.epoch(epoch)[0] for epoch in range(400)]
+    order = WindowOrder(Range(1000), 8, 0)
+    phases = [order.epoch(epoch)[0] for epoch in range(400)]
     counts = np.bincount(phases, minlength=8)
     assert len(counts) == 8
     assert counts.min() > 25  # 50 expected; 25 is 3.8 standard deviations away
@@ -93,10 +93,10 @@ def test_the_phase_takes_every_value():
 def test_orders_are_evenly_mixed(windows):
     """Any window is as likely at any place: chi-square of (place, window) over 2,000 epochs, far below a 1e-6 tail."""
     counts = np.zeros((windows, windows))
-    sampler = WindowOrder(Range(windows * 4), 4, 1)
+    order = WindowOrder(Range(windows * 4), 4, 1)
     epochs = 2000
     for epoch in range(epochs):
-        _, permutation = sampler.epoch(epoch)
+        _, permutation = order.epoch(epoch)
         for place in range(windows):
             counts[place, permutation(place)] += 1
     expected = epochs / windows

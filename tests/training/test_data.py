@@ -113,15 +113,15 @@ def test_a_mixture_has_one_tokenizer_and_says_what_it_gives(tiny, mixture_file: 
     assert len({folder.manifest.tokenizer_sha256 for folder in data.shards}) == 1
     vocabulary = data.tokenizer.get_vocab()
     assert "Ġreader" in vocabulary  # trained on both sources
-    sampler = data.sampler(32, seed=1)
-    assert isinstance(sampler, Mixture)
-    assert sampler.batch(range(6)).shape == (6, 33)
-    described = data.sources(sampler, 4 * sampler.block)
+    mixture = data.mixture(32, seed=1)
+    assert isinstance(mixture, Mixture)
+    assert mixture.batch(range(6)).shape == (6, 33)
+    described = data.sources(mixture, 4 * mixture.block)
     assert [(s["name"], s["weight"], s["share"]) for s in described] == [("wiki", 0.75, 0.75), ("letters", 0.25, 0.25)]
     letters = data.shards[1].split("train")
     assert described[1] == {
         "name": "letters", "tokens": len(letters), "documents": letters.documents, "weight": 0.25, "share": 0.25,
-        "epochs": sampler.block / (len(letters) // 32),
+        "epochs": mixture.block / (len(letters) // 32),
     }  # fmt: skip
     assert json.loads(json.dumps(described)) == described
     assert data.tokens == sum(s["tokens"] for s in described)
@@ -148,4 +148,4 @@ def test_a_mixture_of_shard_folders_takes_their_tokenizer_and_refuses_two(tiny, 
 def test_a_source_too_short_for_a_window_is_named(tiny, mixture_file: Path) -> None:
     data = open_mixture(tiny(), mixture_file)
     with pytest.raises(InputError, match="source letters of the mixture: split 'train' has"):
-        data.sampler(20_000, seed=1)
+        data.mixture(20_000, seed=1)

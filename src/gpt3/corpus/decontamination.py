@@ -104,15 +104,10 @@ class CleanPart(Part):
         folder: see `prepare_folder`.
     """
 
-    part: Part
-    folder: Path
     name: str
     size: int | None
-
-    @classmethod
-    def of(cls, part: Part, folder: Path) -> CleanPart:
-        """`part`, cleaned by what lies in `folder`."""
-        return cls(part, folder, part.name, part.size)
+    part: Part
+    folder: Path
 
     def documents(self) -> Iterator[str]:
         """Yield what is kept of each document."""

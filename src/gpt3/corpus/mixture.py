@@ -46,7 +46,7 @@ class Share:
 
 
 class Mixture:
-    """Windows of `context` + 1 tokens from several sources; to the training loop it is a `WindowOrder`.
+    """Windows of `context` + 1 tokens from one or more sources: what the training loop reads.
 
     Args:
         orders: one per source, all of one context.

@@ -207,7 +207,7 @@ class Preparation:
         if self.benchmarks is not None:
             folder = work / BENCHMARKS
             prepare_folder(folder, self.benchmarks, parts, self.options.worker_count())
-            parts = [CleanPart.of(part, folder) for part in parts]
+            parts = [CleanPart(part.name, part.size, part, folder) for part in parts]
         self._encode(work, parts)
         found = segments.read_segments(work)
         fraction = self.options.validation_fraction
@@ -217,7 +217,13 @@ class Preparation:
             splits = assembly.run()
         if not splits["train"].documents or (self.fold and not splits["validation"].documents):
             durable.discard(work)
-            raise InputError(self._nothing(splits))
+            data = " ".join(self.options.data)
+            if self.fold is None or not any(split.documents for split in splits.values()):
+                raise InputError(f"--data {data} holds no documents")
+            raise InputError(
+                f"--data {data} has too few different texts for {self.fold[1]} folds: fold {self.fold[0]} has none to hold "
+                "out, or leaves none to train on. Use fewer folds, or more data."
+            )
         counts = segments.count_by_source(work, found, owners, len(self.sources), held_out)
         manifest.Manifest(
             dtype=self.dtype,
@@ -240,17 +246,6 @@ class Preparation:
             out.rmdir()  # empty, as was checked
         os.replace(work / segments.SHARDS, out)
         durable.fsync_folder(out.parent)
-
-    def _nothing(self, splits: dict[str, manifest.Split]) -> str:
-        """What is wrong where a split that needs documents has none."""
-        data = " ".join(self.options.data)
-        if self.fold is None or not any(split.documents for split in splits.values()):
-            return f"--data {data} holds no documents"
-        empty = "hold out" if splits["train"].documents else "train on"
-        return (
-            f"fold {self.identity['fold']} has no document to {empty}: --data {data} has too few different texts for "
-            f"{self.fold[1]} folds. Use fewer folds, or more data."
-        )
 
     def _encode(self, work: Path, parts: Sequence[Part]) -> None:
         """Turn every part into segments, in this process or in several.

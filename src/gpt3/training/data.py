@@ -94,29 +94,29 @@ class TrainingData:
         sets: dict[str, TokenSplit] = {"": self.held_out, **named, **self.given}
         return {name: split for name, split in sets.items() if len(split) > 1}
 
-    def sampler(self, context: int, seed: int) -> Mixture:
+    def mixture(self, context: int, seed: int) -> Mixture:
         """The training sequences: of one source, exactly its own in its own order.
 
         Raises:
             InputError: a source is shorter than a sequence.
         """
-        samplers = []
+        orders = []
         for spec, split in zip(self.specs, self.training, strict=True):
             try:
-                samplers.append(WindowOrder(split, context, seed))
+                orders.append(WindowOrder(split, context, seed))
             except InputError as error:
                 raise InputError(f"source {spec.name} of the mixture: {error}" if spec.name else str(error)) from None
-        return Mixture(samplers, [spec.weight for spec in self.specs], seed)
+        return Mixture(orders, [spec.weight for spec in self.specs], seed)
 
-    def sources(self, sampler: Mixture, sequences: int) -> list[dict[str, Any]]:
+    def sources(self, mixture: Mixture, sequences: int) -> list[dict[str, Any]]:
         """What data.json holds of each source: name, training tokens and documents, weight, share of the tokens and epochs.
 
         Args:
-            sampler: of this data.
+            mixture: of this data.
             sequences: sequences of the run, or of the part of it so far.
         """
         rows = []
-        shares = zip(self.specs, self.shards, sampler.weights, sampler.shares(sequences), strict=True)
+        shares = zip(self.specs, self.shards, mixture.weights, mixture.shares(sequences), strict=True)
         for spec, folder, weight, share in shares:
             for row in source_sizes(spec, folder):
                 part = 1.0 if spec.name else row["tokens"] / len(folder.split("train"))  # drawn from evenly

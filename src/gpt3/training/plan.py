@@ -301,13 +301,13 @@ def plan_rows(
         least = first.sequences * plan.context
         batch += f"; a ramp from {least:,} tokens in {len(plan.stages)} stages until step {last.first_step + 1:,}"
     processes = "" if world.size == 1 else f", {world.size} processes ({options.parallel})"
-    sampler = data.sampler(plan.context, options.seed)
-    epochs = plan.total_sequences / sampler.windows_per_epoch
+    mixture = data.mixture(plan.context, options.seed)
+    epochs = plan.total_sequences / mixture.windows_per_epoch
     rate = f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
     tokens = (
         f"{plan.tokens:,} ({plan.tokens / shape.parameters:,.1f} per parameter), {epochs:.2f} epochs of {data.tokens:,}"
     )
-    sources = data.sources(sampler, plan.total_sequences)
+    sources = data.sources(mixture, plan.total_sequences)
     layers = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
     return [
         ("model", f"{shape.name}: {shape.parameters:,} parameters, {layers}"),

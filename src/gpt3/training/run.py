@@ -160,7 +160,7 @@ def train_in(
         if options.compile if options.compile is not None else compute.device.type == "cuda":
             forward = torch.compile(forward)
         torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
-        parts = (model, forward, data.sampler(plan.context, options.seed), data.end_of_text, compute, world)
+        parts = (model, forward, data.mixture(plan.context, options.seed), data.end_of_text, compute, world)
         if options.plan or (options.minutes is not None and checkpoint is None):
             token_seconds = Trainer(options, plan, *parts).measure_token()
             if options.minutes is not None:
@@ -184,7 +184,7 @@ def train_in(
     probes = [Probe(options.probe_names, data.tokenizer, plan.validate_every)] if options.probe_names else []
 
     # Rank 0 writes down what the run is, and keeps its records.
-    sources, sets = data.sources(trainer.sampler, plan.total_sequences), set_rows(data.given, data.training)
+    sources, sets = data.sources(trainer.mixture, plan.total_sequences), set_rows(data.given, data.training)
     device, resumed = str(compute.device), checkpoint is not None
     world.agree(lambda: run_folder.write_beginning(folder, requested, options, device, sources, sets, resumed=resumed))
     trackers: list[Tracker] = []
@@ -332,7 +332,7 @@ class Run:
             self.sample()
         if trainer.world.first:
             plan = dataclasses.replace(trainer.plan, steps=trainer.step)
-            sources = self.data.sources(trainer.sampler, plan.total_sequences)
+            sources = self.data.sources(trainer.mixture, plan.total_sequences)
             card = model_card(
                 self.folder, trainer.options, plan, trainer.model, sources, self.validation.scores, self.seconds
             )

@@ -47,7 +47,7 @@ class Trainer:
         plan: the run's numbers.
         model: on the device, with its weights.
         forward: what forward passes go through: the model, its DDP wrapper, its compiled form.
-        sampler: the training sequences.
+        mixture: the training sequences.
         end_of_text: id of the token that ends a document.
 
     Attributes:
@@ -61,12 +61,12 @@ class Trainer:
         plan: Plan,
         model: GPT3ForCausalLM,
         forward: Any,
-        sampler: Mixture,
+        mixture: Mixture,
         end_of_text: int,
         compute: Compute,
         world: World,
     ) -> None:
-        self.options, self.plan, self.model, self.forward, self.sampler = options, plan, model, forward, sampler
+        self.options, self.plan, self.model, self.forward, self.mixture = options, plan, model, forward, mixture
         self.end_of_text, self.compute, self.world = end_of_text, compute, world
         self.optimizer = make_optimizer(model, replace(options, beta2=plan.beta2), plan.lr)
         self.spikes = SpikeWindow(options.spike_window, options.spike_sigmas, options.spike_patience)
@@ -85,7 +85,7 @@ class Trainer:
         mine = numbers[len(numbers) * rank // size : len(numbers) * (rank + 1) // size]
         for first in range(0, -(-len(numbers) // size), micro):
             part = mine[first : first + micro]
-            windows = torch.from_numpy(self.sampler.batch(part or numbers[:1]))  # (B, T + 1) int64
+            windows = torch.from_numpy(self.mixture.batch(part or numbers[:1]))  # (B, T + 1) int64
             if self.compute.device.type == "cuda":
                 windows = windows.pin_memory().to(self.compute.device, non_blocking=True)
             else:

@@ -294,7 +294,7 @@ class Validation:
             return None
         record = records(step, plan.tokens_after(step), self.scores)
         if self.data.mixed:
-            for row in self.data.sources(trainer.sampler, plan.sequences(step - 1).stop):
+            for row in self.data.sources(trainer.mixture, plan.sequences(step - 1).stop):
                 record |= {f"share/{row['name']}": row["share"], f"epochs/{row['name']}": row["epochs"]}
         watched = self.scores.get(self.watched)
         if watched is not None and (not final or watched.tokens <= options.validation_tokens):
