@@ -22,7 +22,7 @@ from torch import Tensor
 from gpt3.errors import RunError
 
 ROLLBACK = 64
-"""Tokens a slot can give back at least (`Cache.truncate`): rings of banded layers are so much longer than the window."""
+"""Tokens a slot can give back at least (`Cache.truncate`): rings of banded layers are this much longer than the window."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Run:
     tokens: Sequence[int]
     """At least one id."""
     logits: int = 1
-    """Logits are returned after each of the last so many of `tokens`; 0: none, they are only read."""
+    """Logits are returned after each of the last `logits` tokens; 0: none, they are only read."""
 
 
 class Cache(ABC):

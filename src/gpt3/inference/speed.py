@@ -1,7 +1,7 @@
-"""How fast a model wrote, and how far that is from what the memory allows (`gpt3 generate --stats`).
+"""How fast a model generates, compared with what the memory allows (`gpt3 generate --stats`).
 
-A step of decoding reads every weight once, whatever the number of texts in it; so at one text the roof is bandwidth over bytes of
-weights. The bandwidth is measured on the spot, by reading alone.
+A decoding step reads every weight once, whatever the number of rows in it. So with one row the limit is bandwidth over bytes of
+weights. The bandwidth is measured at the same time, by reading alone.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from gpt3.inference.engine import Cache, Engine, Run
 from gpt3.ladder.presets import readable_size
 
 READ_BYTES = 1 << 28
-"""Read over and over: more than the caches of most machines hold."""
+"""Read repeatedly: more than the caches of most machines hold."""
 READ_SECONDS = 0.5
 
 
 class Meter(Engine):
-    """An engine that notes what the forwards of another one were and when.
+    """An engine that measures the forwards of another one.
 
     Args:
         engine: runs everything.
 
     Attributes:
-        steps, tokens, seconds: forwards that only decode (every run continues a text by its newest token and a draft), the texts
-            in them, and the time from the end of the forward before to their end: choosing the tokens is in it.
+        steps, tokens, seconds: forwards that only decode (every run has a row's newest token and a draft), the rows in them, and
+            the time from the end of the previous forward to their end, choosing the tokens included.
     """
 
     def __init__(self, engine: Engine) -> None:
