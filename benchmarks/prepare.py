@@ -7,7 +7,7 @@ of about 20 kB). All systems use GPT-2's ids and two processes: gpt3; the way na
 tiktoken, then a memory map), rewritten here; datatrove's tokenizing pipeline, if --datatrove names a Python that has it (it gets
 the data in two files, since it distributes files). Runs alternate. MB/s is text over wall-clock time of the whole process,
 imports included; CPU s, the median processor seconds of a process and its children, depends less on other load. Peak memory
-is the sum of their resident sets. (Both are read 20 times per second, on Linux.) The token counts must be equal.
+is that of the largest process. The token counts must be equal.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt3.bench.harness import alternate, cpu_seconds, markdown, rates
+from gpt3.bench.harness import alternate, markdown, rates
 
 WORKERS = 2
 
@@ -141,38 +140,20 @@ class Run(NamedTuple):
     tokens: int
 
 
-def inspect(pid: int, spent: dict[int, float]) -> int:
-    """Resident bytes of a process and its children, their processor seconds noted; 0 where there is no /proc."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (OSError, IndexError):
-        return 0
-    spent[pid] = cpu_seconds(pid) or spent.get(pid, 0.0)
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(inspect(int(child), spent) for child in children)
-
-
 def measure(command: list[str]) -> Run:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    peaks: list[int] = [0]
-    spent: dict[int, float] = {}
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.05):
-            peaks.append(inspect(process.pid, spent))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    output, errors = process.communicate()
-    seconds = time.monotonic() - began
-    ended.set()
-    watcher.join()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{errors[-3000:]}")
-    return Run(seconds, sum(spent.values()), max(peaks), int(output.split()[-1]))
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        with process.stdout:
+            output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            log.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed:\n{log.read()[-3000:]}")
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Run(time.monotonic() - began, usage.ru_utime + usage.ru_stime, peak, int(output.split()[-1]))
 
 
 def main() -> None:
