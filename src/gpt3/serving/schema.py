@@ -101,6 +101,7 @@ def sampler_fields() -> dict[str, Any]:
 SAMPLER = sampler_fields()
 MODEL: Any = (str | None, Field(None, description="Model id as /v1/models lists it. Default: the first."))
 Sampler: Any = create_model("Sampler", __base__=Strict, model=MODEL, **SAMPLER)
+"""The fields that the table of sampler options gives, after the model's id."""
 
 
 class Body(Sampler):
@@ -137,7 +138,7 @@ class Body(Sampler):
         Raises:
             ApiError: 400.
         """
-        if any(not stop for stop in self.stops):
+        if "" in self.stops:
             raise bad("stop has an empty text. Use texts of at least one character.", "stop")
         if self.stream_options is not None:
             if not self.stream:

@@ -36,7 +36,7 @@ export class Chat {
       item.setAttribute("aria-label", role === "user" ? "You" : "Assistant");
       return item;
     });
-    if (!items.length) items.push(element("li", { className: "none", textContent: "Say something to begin." }));
+    if (!items.length) items.push(element("li", { className: "none", textContent: "Type a message to begin." }));
     $("talk").replaceChildren(...items);
     $("talk").scrollTop = $("talk").scrollHeight;
   }

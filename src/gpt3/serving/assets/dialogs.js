@@ -1,5 +1,7 @@
 // Dialogs: code, links, history, names, the key. Text is put in as text, never as HTML.
 
+import { OPTIONS } from "./options.js";  // the sampler's fields
+
 const $ = (id) => document.getElementById(id);
 
 export function element(tag, properties = {}, ...children) {
@@ -46,7 +48,7 @@ function python(value, depth = 1) {
   return JSON.stringify(value);
 }
 
-const EXTRAS = ["top_k", "min_p", "repetition_penalty"];
+const EXTRAS = Object.keys(OPTIONS).filter((name) => !OPTIONS[name]["x-openai"]);  // the client takes them as extra_body
 
 export function code(path, body) {
   const own = Object.entries(body).filter(([name]) => !EXTRAS.includes(name));

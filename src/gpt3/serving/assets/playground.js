@@ -127,20 +127,20 @@ async function run(work) {
   $("count").textContent = "";  // counted anew at the end
   const began = performance.now();
   const made = { tokens: 0, reason: null };
-  let told = "", failure = null;
+  let summary = "", failure = null;
   try {
     await work(running.signal, made);
     const seconds = (performance.now() - began) / 1000;
     const why = { length: "maximum length" }[made.reason] ?? made.reason;
-    told = `${count(made.tokens)} in ${seconds < 0.1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}` + (why ? ` · ${why}` : "");
+    summary = `${count(made.tokens)} in ${seconds < 0.1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}` + (why ? ` · ${why}` : "");
   } catch (error) {
-    if (error.name === "AbortError") told = `stopped after ${count(made.tokens)}`;
+    if (error.name === "AbortError") summary = `stopped after ${count(made.tokens)}`;
     else failure = error;
   } finally {
     running = null;
     paper.draw();
     busy(false);
-    $("status").textContent = told;  // after `busy`, or it would not be read aloud
+    $("status").textContent = summary;  // after `busy`, or it would not be read aloud
     problem(failure);
   }
 }
@@ -283,7 +283,7 @@ function describe(index, pin) {
   $("token").replaceChildren(dialogs.element("h2", { textContent: visible(token.text) }),
     dialogs.element("p", { textContent: `${per(token.logprob)} · logprob ${token.logprob.toFixed(3).replace("-", "−")}` }), dialogs.element("ol", {}, ...items),
     dialogs.element("p", { textContent: `The top five cover ${(100 * covered).toFixed(1)}%. Choose one to branch from here.` }));
-  if (pin) $("told").textContent = `${visible(token.text)}, ${per(token.logprob)}`;
+  if (pin) $("announcement").textContent = `${visible(token.text)}, ${per(token.logprob)}`;
   $("token").hidden = false;
   const box = paper.boxOf(index), card = $("token").getBoundingClientRect();
   const below = box.bottom + 8 + card.height < innerHeight;
@@ -340,14 +340,14 @@ function recount() {
   timer = setTimeout(async () => {
     counting?.abort();
     counting = new AbortController();
-    const room = model.context_length;
+    const context = model.context_length;
     try {
       const tokens = paper.text ? await api.countTokens(paper.text, model.id, counting.signal) : 0;
-      $("count").textContent = `${tokens.toLocaleString()} / ${room.toLocaleString()} tokens`;
+      $("count").textContent = `${tokens.toLocaleString()} / ${context.toLocaleString()} tokens`;
       $("count").classList.remove("over");
     } catch (error) {
       if (error.code === "context_length_exceeded") {
-        $("count").textContent = `more than ${room.toLocaleString()} tokens`;
+        $("count").textContent = `more than ${context.toLocaleString()} tokens`;
         $("count").classList.add("over");
       }
     }
