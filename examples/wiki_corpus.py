@@ -8,7 +8,7 @@ Wikipedia's, CC BY-SA 4.0. To make the data anew from that file::
 
 What was found in it: no article is missing, empty or there twice, all of it is valid UTF-8 in NFC, and there is no leftover
 of templates, HTML or footnotes. What is broken comes from the extraction, which drops formulas, foreign scripts and
-pronunciations and leaves the blanks and the punctuation around them. `clean` mends 1,452 of the 10,033 texts:
+pronunciations and leaves the blanks and the punctuation around them. `clean` repairs 1,452 of the 10,033 texts:
 
 ==============================================================  ========
 what                                                            articles
@@ -57,11 +57,11 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("glued", r":(?=[A-Z][a-z])", ":\n"),
     ("glued", r"(?<=[a-z]{2}\.)(?=[A-Z][a-z]{2})", " "),
 )
-"""(what it mends, pattern, replacement), applied in this order."""
+"""(what it repairs, pattern, replacement), applied in this order."""
 
 
 def clean(text: str) -> str:
-    """Mend the traces of extraction in one lead text. Text that is clean stays as it is."""
+    """Repair the traces of extraction in one lead text. Text that is clean stays as it is."""
     for _, pattern, replacement in RULES:
         text = re.sub(pattern, replacement, text)
     return text.strip()
