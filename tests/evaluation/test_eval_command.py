@@ -8,8 +8,7 @@ import pytest
 from task_rows import ROWS
 
 from gpt3.cli import main as cli
-from gpt3.evaluation.page import page
-from gpt3.evaluation.results import Evaluation, Figure, TaskScore
+from gpt3.evaluation.results import Evaluation, Figure, TaskScore, page
 
 TASKS = ["--tasks", "arithmetic-2d+,wiki-topic", "--shots", "0,1", "--limit", "4", "--dtype", "fp32"]
 

@@ -5,8 +5,8 @@ import torch
 
 from gpt3.errors import InputError
 from gpt3.evaluation.items import Source
-from gpt3.evaluation.probe import Probe
 from gpt3.evaluation.protocol import Questions
+from gpt3.evaluation.runner import Probe
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import TASKS
 from gpt3.training.run import train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from typing import Literal
 
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
-from gpt3.inference.standard_streams import STANDARD_INPUT, read_text, speak_utf8
+from gpt3.inference.standard_streams import STANDARD_INPUT, read_text, speak_utf8, write
 from gpt3.options import DType, Options, Quantize, option
 from gpt3.progress import Progress, say
 
@@ -101,31 +102,52 @@ def run(options: ScoreOptions) -> None:
     top = TOP if options.html is not None or options.tokens else 0
     scored: list[tuple[str, TextScore]] = []
     view = score_view.terminal() if shows_colors(options, total) else None
-    reports = score_view.Reports(options.json, options.tokens)
     quiet = total < PROGRESS_FROM or ((view or options.tokens) and sys.stdout.isatty())  # a bar would cut the text
-    with nullcontext() if quiet else Progress("scored", total, "tokens") as progress, reports:
-        for (name, text), ids in zip(sources, texts, strict=True):
-            score = TextScore(bytes=len(text.encode("utf-8")), characters=len(text))
-            reader = TokenReader(tokenizer) if options.html is not None or options.tokens or view else None
-            reports.begin(name)
-            if view and len(sources) > 1:
-                view.print(f"--- {score_view.printable(name)} ---")
-            for scores in score_chunks(engine, ids, context, stride, start=first_token(tokenizer), top=top):
-                score.add(scores)
-                nats -= scores.total
-                if progress is not None:
-                    progress.advance(len(scores), f"loss {nats / (progress.done + len(scores)):.3f}")
-                tokens = list(reader.read(scores)) if reader else []
-                reports.add_tokens(tokens)
+    unfinished = False  # a JSON object whose tokens are written as they come
+    try:
+        with nullcontext() if quiet else Progress("scored", total, "tokens") as progress:
+            for (name, text), ids in zip(sources, texts, strict=True):
+                score = TextScore(bytes=len(text.encode("utf-8")), characters=len(text))
+                reader = TokenReader(tokenizer) if options.html is not None or options.tokens or view else None
+                if options.tokens:
+                    write(f'{{"file": {json.dumps(name, ensure_ascii=False)}, "per_token": [')
+                    unfinished = True
+                if view and len(sources) > 1:
+                    view.print(f"--- {score_view.printable(name)} ---")
+                for scores in score_chunks(engine, ids, context, stride, start=first_token(tokenizer), top=top):
+                    tokens = list(reader.read(scores)) if reader else []
+                    if options.tokens:
+                        rows = (json.dumps(vars(token), default=vars, ensure_ascii=False) for token in tokens)
+                        write((", " if score.count else "") + ", ".join(rows))
+                    if view:
+                        view.print(score_view.colored(tokens), end="")
+                    if options.html is not None:
+                        score.tokens += tokens[:left]
+                        left -= min(left, len(tokens))
+                    score.add(scores)
+                    nats -= scores.total
+                    if progress is not None:
+                        progress.advance(len(scores), f"loss {nats / (progress.done + len(scores)):.3f}")
                 if view:
-                    view.print(score_view.colored(tokens), end="")
-                if options.html is not None:
-                    score.tokens += tokens[:left]
-                    left -= min(left, len(tokens))
-            if view:
-                view.print("\n")
-            scored.append((name, score))
-            reports.end(name, score)
+                    view.print("\n")
+                scored.append((name, score))
+                figures = json.dumps(score.as_dict())
+                if options.tokens:
+                    unfinished = False
+                    write(f"], {figures[1:]}\n")
+                elif options.json:
+                    write(f'{{"file": {json.dumps(name, ensure_ascii=False)}, {figures[1:]}\n')
+    except BrokenPipeError:  # nobody reads on
+        raise
+    except BaseException:
+        write("]}\n" if unfinished else "")
+        if scored and not options.json:
+            write(score_view.table(scored) + "\n")
+        raise
+    if not options.json:
+        write(score_view.table(scored) + "\n")
+    elif len(scored) > 1:
+        write(json.dumps({"files": len(scored), **score_view.with_total(scored)[-1][1].as_dict()}) + "\n")
     if options.html is not None:
         about = f"{place}, context {context:,}, stride {stride:,}"
         try:

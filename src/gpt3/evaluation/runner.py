@@ -1,4 +1,4 @@
-"""The evaluation of models on tasks: questions, answers and results, into a folder.
+"""The evaluation of models on tasks: questions, answers and results, into a folder; and of a model in training (`Probe`).
 
 results.json        all figures
 report.html         the same drawn
@@ -13,15 +13,14 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt3.durable import write_text
-from gpt3.errors import InputError
-from gpt3.evaluation.items import Result, Source, Split
+from gpt3.errors import InputError, RunError
+from gpt3.evaluation.items import Result, Source, Split, Task
 from gpt3.evaluation.options import EvalOptions
-from gpt3.evaluation.page import page
 from gpt3.evaluation.protocol import Questions, check_fit, fitting_shots, most_shots, with_room
-from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_score, task_score
+from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_score, mean, page, task_score
 from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, in_lm_eval_style, select
 from gpt3.inference.continuations import continuation_logprobs
@@ -30,6 +29,11 @@ from gpt3.model_folder.locate import locate
 from gpt3.progress import Progress, say
 from gpt3.version import __version__
 from gpt3.work_folder import differences, locked_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from gpt3.model import GPT3ForCausalLM
 
 DECISIVE = ("seed", "format", "style", "dtype", "quantize")
 """Options that the answers depend on."""
@@ -269,3 +273,68 @@ def digest(asked: Questions) -> str:
     """A hash of the first questions, so that other data starts again."""
     text = json.dumps([(question.context, question.item.completions) for question in asked[:50]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# ---- in training: `gpt3 train --probe arithmetic,wiki-topic`, logged as eval/NAME
+
+PROBED, PROBED_SHOTS = 50, 1
+"""Questions of a task (those of a group are shared among its tasks, at least 5 each), and few-shot examples."""
+
+
+class Probe:
+    """An Evaluator of the training loop: accuracy of each name, one-shot if that fits, else zero-shot.
+
+    Args:
+        names: generated tasks, and groups of them.
+        tokenizer: of the model.
+        every: steps between two measurements.
+
+    Raises:
+        InputError: an unknown task, or one that is not generated.
+    """
+
+    def __init__(self, names: Sequence[str], tokenizer: PreTrainedTokenizerFast, every: int) -> None:
+        self.every, self.tokenizer = every, tokenizer
+        check_probes(names)
+        self.parts = {name: select([name]) for name in names}
+        self._asked: dict[str, tuple[Task, Questions]] = {}
+
+    def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
+        """Accuracies by name, 0 to 1; none if the weights give NaN. The random state is untouched."""
+        was_training = model.training
+        model.eval()
+        try:
+            language_model = LanguageModel(model, self.tokenizer)
+            return {f"{name}/acc": self._accuracy(language_model, name) for name in self.parts}
+        except RunError:  # the loop stops for that, with its own message
+            return {}
+        finally:
+            model.train(was_training)
+
+    def _accuracy(self, model: LanguageModel, name: str) -> float:
+        tasks = self.parts[name]
+        right = []
+        for task in tasks:
+            if task.name not in self._asked:
+                limit = max(5, PROBED // len(tasks))
+                split = task.split(Source())
+                roomy = with_room(model, task, split)
+                asked = Questions(task, split, PROBED_SHOTS, 0, limit)
+                if fitting_shots(model, roomy, asked) < PROBED_SHOTS:
+                    asked = Questions(task, split, 0, 0, limit)
+                self._asked[task.name] = roomy, asked
+            right += [result.metrics["acc"] for result in score(model, *self._asked[task.name])]
+        return mean(right).value
+
+
+def check_probes(names: Sequence[str]) -> None:
+    """Refuse tasks that cannot be evaluated in training.
+
+    Raises:
+        InputError: unknown tasks, or tasks that need files.
+    """
+    files = [task.name for task in select(names) if task.name not in GROUPS["generated"]]
+    if files:
+        raise InputError(
+            f"--probe {files[0]} needs files. Use arithmetic, scrambling, wiki-topic or one of their tasks."
+        )

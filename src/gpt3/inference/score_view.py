@@ -1,16 +1,14 @@
-"""How scored texts are shown: colored by probability in a terminal or on an HTML page; figures as a table or as JSON."""
+"""How scored texts are shown: colored by probability in a terminal or on an HTML page; figures as a table."""
 
 from __future__ import annotations
 
 import html
-import json
 import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from gpt3.inference.scoring import TextScore, TokenScore
-from gpt3.inference.standard_streams import write
 from gpt3.report.page import fill_page
 from gpt3.tables import aligned
 
@@ -173,52 +171,3 @@ def span(token: TokenScore) -> str:
     """A token as HTML. Marks for line ends and parts of characters come from the style, so that a copy is the text."""
     text = html.escape(visible(token.text)).replace("\n", '<i class="n"></i>\n') or '<i class="p"></i>'
     return f'<span class="t s{shade(token)}">{text}</span>'
-
-
-class Reports:
-    """Figures to standard output: JSON lines as each text is finished, or a table at the end, also after an interrupt.
-
-    Args:
-        as_json: JSON instead of the table.
-        tokens: with every token.
-    """
-
-    def __init__(self, as_json: bool, tokens: bool) -> None:
-        self._json, self._tokens = as_json, tokens
-        self._rows: list[tuple[str, TextScore]] = []
-        self._open = False  # a text's tokens are being written
-        self._separator = ""
-
-    def __enter__(self) -> Reports:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is BrokenPipeError:  # nobody reads on
-            return
-        if self._open:
-            write("]}\n")  # what there is of an interrupted text
-        if not self._json and self._rows:
-            write(table(self._rows) + "\n")
-        elif self._json and len(self._rows) > 1 and kind is None:
-            write(json.dumps({"files": len(self._rows), **with_total(self._rows)[-1][1].as_dict()}) + "\n")
-
-    def begin(self, name: str) -> None:
-        """Begin a text's JSON object, whose tokens are written as they come and need not be kept."""
-        if self._tokens:
-            write(f'{{"file": {json.dumps(name, ensure_ascii=False)}, "per_token": [')
-            self._open, self._separator = True, ""
-
-    def add_tokens(self, tokens: list[TokenScore]) -> None:
-        """Write the text's next tokens."""
-        if self._tokens:
-            write(self._separator + ", ".join(json.dumps(vars(t), default=vars, ensure_ascii=False) for t in tokens))
-            self._separator = ", "
-
-    def end(self, name: str, score: TextScore) -> None:
-        """A text is finished."""
-        self._rows.append((name, score))
-        if self._tokens:
-            self._open = False
-            write("], " + json.dumps(score.as_dict())[1:] + "\n")
-        elif self._json:
-            write(json.dumps({"file": name, **score.as_dict()}, ensure_ascii=False) + "\n")

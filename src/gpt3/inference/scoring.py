@@ -396,5 +396,5 @@ def first_token(tokenizer: PreTrainedTokenizerFast) -> int:
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
-        raise InputError("the tokenizer has no EOS token, which precedes a text that is scored. Set its eos_token")
+        raise InputError("the tokenizer has no EOS token, with which a document begins. Set its eos_token.")
     return int(start)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gpt3.errors import InputError
 from gpt3.inference.engine import Engine
 from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.scoring import first_token
 from gpt3.inference.streaming import TokenBytes
 from gpt3.tokenizer.loading import prompt_start
 
@@ -63,10 +64,7 @@ class TextModel:
             ) from None
         if ids := prompt_start(self.tokenizer) + (self.encode_word(prompt) if prompt else []):
             return self.check_ids(ids)
-        start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
-        if start is None:
-            raise InputError("the prompt is empty and the tokenizer has no EOS token to begin with. Give a --prompt.")
-        return [start]
+        return [first_token(self.tokenizer)]
 
     def encode_word(self, word: str) -> list[int]:
         """Token ids of a text by itself, with nothing put before it."""

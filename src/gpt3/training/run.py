@@ -17,7 +17,7 @@ import torch
 
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError, RunError
-from gpt3.evaluation.probe import Probe, check_names
+from gpt3.evaluation.runner import Probe, check_probes
 from gpt3.ladder.memory import TrainingMemory, training_memory
 from gpt3.ladder.presets import Preset, flops_per_token
 from gpt3.model import GPT3ForCausalLM
@@ -55,7 +55,7 @@ SHOW_SECONDS = 0.25
 
 
 class Evaluator(Protocol):
-    """Something measured now and then while training, such as few-shot accuracy (gpt3.evaluation.probe)."""
+    """Something measured now and then while training, such as few-shot accuracy (gpt3.evaluation.runner)."""
 
     every: int
     """Steps between two measurements."""
@@ -103,7 +103,7 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
         raise InputError(f"--nproc {options.nproc} starts processes from the command line; in Python use torchrun")
     name = shape_of(options).name
     check_trackers(options.track)
-    check_names(options.probe_names)
+    check_probes(options.probe_names)
     with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:
 
         def claim() -> list[Any]:
