@@ -27,7 +27,7 @@ class EvalOptions(Options):
     style: Literal["paper", "lm-eval"] = "paper"
     """Prompts and normalizations of the paper (App. G), or of lm-eval for the tasks it shares."""
     seed: int = option(0, least=0)
-    """Seed of the draw of few-shot examples and of generated tasks."""
+    """Seed of the draw of few-shot examples and of generated tasks. Default: 0."""
     contamination: str = "auto"
     """Scores without questions in the training text: auto (if the model is a run's), no, or that text (a source)."""
     out: str | None = option(None, group="Output", common=True)

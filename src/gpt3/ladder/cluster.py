@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from gpt3.errors import InputError
 from gpt3.ladder.memory import TrainingMemory, training_memory
-from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset, columns, nearest, three_digits
+from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset, nearest, three_digits
+from gpt3.tables import aligned
 
 RESERVE = 2e9
 """Bytes of each GPU left to the CUDA context, NCCL's buffers and cuBLAS's workspace."""
@@ -260,7 +261,7 @@ def plan_table(cluster: Cluster) -> str:
             f"{cluster.gpus:,} x {cluster.memory / 1e9:.4g} GB, {kind}, {short}, {cluster.flops / 1e12:.4g} TFLOP/s each at "
             f"{cluster.mfu:.0%} MFU",
             "",
-            *columns(layouts),
+            *aligned(layouts, left=()),
             "",
             *(line for note in notes(cluster, rows) for line in textwrap.wrap(note, 100)),
             "largest: sequences of the full context in the largest micro-batch that fits, up to the GPU's share",
@@ -270,7 +271,7 @@ def plan_table(cluster: Cluster) -> str:
             "no recomputation: with checkpointing a GPU reaches up to a quarter less of it.",
             "",
             "Memory of each GPU in GB (1e9 bytes):",
-            *columns(memory),
+            *aligned(memory, left=()),
             "",
             f"The total includes {RESERVE / 1e9:.0f} GB for CUDA and NCCL. If nothing fits, it is one sequence's.",
             "copies: under FSDP the blocks gathered for a while, else 16-bit copies of the weights.",

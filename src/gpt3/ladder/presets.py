@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
 from gpt3.ladder.memory import BYTES, running_memory, shard_numbers, training_memory
+from gpt3.tables import aligned
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3Config
@@ -240,22 +241,16 @@ def ladder_table() -> str:
         costs.append([row["name"], *compute, *map(readable_size, sizes)])
     return "\n".join(
         [
-            *columns(shapes),
+            *aligned(shapes, left=()),
             "batch: tokens per step; lr: peak learning rate.",
             "",
-            *columns(costs),
+            *aligned(costs, left=()),
             "FLOPs and PF-days: 6ND for 300B tokens, as in the paper's Table D.1.",
             "train: one device with weights, gradients and AdamW's moments in fp32, activations and loss of",
             "one sequence (fp32, or bf16 autocast).",
             "run: weights, and keys and values of one full context.",
         ]
     )
-
-
-def columns(lines: list[list[str]]) -> list[str]:
-    """Lines of a table, its cells right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
 
 
 def three_digits(value: float) -> str:
