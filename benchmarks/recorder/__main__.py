@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.recorder import models
 from benchmarks.recorder.compare import compare, write_compact
 from benchmarks.recorder.record import Record, header
 from benchmarks.recorder.workshop import Workshop
@@ -72,6 +73,8 @@ def observe(parts: list[str], out: Path, workshop: Workshop) -> None:
     os.environ.update(workshop.environment)  # before torch and numba start
     sys.path[:0] = workshop.environment["PYTHONPATH"].split(os.pathsep)
     record = Record()
+    with record.attempt("warm"):
+        models.warm(workshop)
     for part in parts:
         began = time.monotonic()
         with record.attempt(part):

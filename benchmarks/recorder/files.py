@@ -22,7 +22,7 @@ def observe(record: Record, w: Workshop) -> None:
     tokenizers(record, w)
     reports(record, w)
     with record.attempt("files/model folder"):
-        files(record, "files/model folder", models.demo(w) / "model")
+        files(record, w, "files/model folder", models.demo(w) / "model")
 
 
 def exports(record: Record, w: Workshop) -> None:
@@ -55,7 +55,7 @@ def exports(record: Record, w: Workshop) -> None:
     for name, place, answer in zip(calls, places, w.all(works), strict=True):
         with record.attempt(f"files/export/{name}"):
             note(record, f"files/export/{name}/command", answer)
-            files(record, f"files/export/{name}", place)
+            files(record, w, f"files/export/{name}", place)
 
 
 def imports(record: Record, w: Workshop) -> None:
@@ -72,7 +72,7 @@ def imports(record: Record, w: Workshop) -> None:
         with record.attempt(f"files/import/{name}"):
             note(record, f"files/import/{name}/command", answer)
             folder = w.root / "imports" / name
-            files(record, f"files/import/{name}", folder)
+            files(record, w, f"files/import/{name}", folder)
             record.add(
                 f"files/import/{name}/config.json", json.loads((folder / "config.json").read_text(encoding="utf-8"))
             )
@@ -162,7 +162,7 @@ def tokenizers(record: Record, w: Workshop) -> None:
     for name, answer in zip(calls, w.all(works), strict=True):
         with record.attempt(f"files/tokenizer/{name}"):
             note(record, f"files/tokenizer/{name}/command", answer)
-            files(record, f"files/tokenizer/{name}", w.root / "bpe" / name)
+            files(record, w, f"files/tokenizer/{name}", w.root / "bpe" / name)
     with record.attempt("files/tokenizer/ids"):
         from transformers import AutoTokenizer
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recorder.corpus import documents, questions
+from benchmarks.recorder.corpus import documents, questions, sentences
 from benchmarks.recorder.workshop import Workshop, cut
 
 DEMO = cut("--steps 200 --dtype fp32 --device cpu --log-every 1 --validate-every 100")
@@ -169,7 +169,8 @@ def adapter(w: Workshop) -> Path:
         model.save_pretrained(folder)
         path = folder / "adapter_config.json"
         raw = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps({**raw, "base_model_name_or_path": "../plain"}), encoding="utf-8")
+        raw |= {"base_model_name_or_path": "../plain", "target_modules": sorted(raw["target_modules"])}
+        path.write_text(json.dumps(raw), encoding="utf-8")
 
     return w.once("adapter", build)
 
@@ -202,3 +203,16 @@ def assistant(w: Workshop) -> Path:
     """The random model after six steps on questions, with a chat template: a run folder."""
     data = ["--data", questions(w), "--val", questions(w)]
     return w.once("assistant", lambda out: w.gpt3("finetune", "--model", plain(w), *data, *TUNING, "--out", out))
+
+
+def warm(w: Workshop) -> None:
+    """Let the CPU's kernels be compiled and kept, in each format, before anything that uses them is observed."""
+
+    def make(mark: Path) -> None:
+        formats = [("--dtype", "fp32"), ("--dtype", "bf16"), ("--dtype", "fp16"), ("--quantize", "int8")]
+        for chosen in formats:
+            w.gpt3("generate", "x", "--model", plain(w), *chosen, "--max-new-tokens", 4)
+            w.gpt3("score", "--text", sentences(9, 1), "--model", plain(w), *chosen)
+        mark.touch()
+
+    w.once("warm", make)

@@ -23,6 +23,8 @@ VOLATILE = frozenset(
 """Names of values that depend on the clock; they are left out wherever they are found."""
 LONG = 80
 """Characters of a value's JSON above which a compact record holds its hash only."""
+EXACT = ("training", "files", "commands")
+"""Parts whose numbers are the same bits on the same machine."""
 WHOLE = "metrics.jsonl/loss"
 """The end of the key of values that a compact record keeps, however long: the losses of every step."""
 COMPACT = re.compile(r"#[0-9a-f]{20} of \d+")
@@ -48,14 +50,30 @@ def stripped(value: Any) -> Any:
     return value
 
 
-def compact(value: Any, key: str = "") -> Any:
-    """A short value as it is; of a long one, and of all prose, its hash and its length."""
+def is_exact(key: str) -> bool:
+    """Whether the numbers of an entry must be equal to the last bit; elsewhere rounding may differ with where buffers lie."""
+    return key.split("/")[0] in EXACT
+
+
+def compact(value: Any, key: str) -> Any:
+    """A short value as it is; of a long one, and of all prose, the hash and the length; without numbers that may differ."""
     if is_compact(value) or key.endswith(WHOLE):
         return value
+    if not is_exact(key):
+        value = without_fractions(value)
     text = canonical(value)
     if len(text) <= LONG and not key.endswith(WORDS):
         return value
     return f"#{hashlib.sha256(text.encode()).hexdigest()[:20]} of {len(text)}"
+
+
+def without_fractions(value: Any) -> Any:
+    """A value with a sign in place of each number that is not whole."""
+    if isinstance(value, dict):
+        return {name: without_fractions(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_fractions(inner) for inner in value]
+    return "float" if isinstance(value, float) else value
 
 
 def is_compact(value: Any) -> bool:

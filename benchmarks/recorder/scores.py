@@ -141,7 +141,8 @@ def tasks(record: Record, w: Workshop) -> None:
             note(record, key, answer, answer.data() if answer.out else None)
             out = w.root / "eval" / name.replace(" ", "-").replace(",", "")
             for path in sorted(out.rglob("*.jsonl")):
-                record.add(f"{key}/{path.relative_to(out).as_posix()}", digest(w.clean(path.read_bytes())))
+                lines = w.clean(path.read_bytes()).splitlines()
+                record.add(f"{key}/{path.relative_to(out).as_posix()}", [json.loads(line) for line in lines])
 
 
 def slices(w: Workshop, source: Path) -> tuple[Path, list[str]]:
@@ -193,4 +194,4 @@ def contamination(record: Record, w: Workshop) -> None:
     words = ["--data", corpus.documents(w), "--decontaminate", leaks, "--out", out, "--tokenizer", models.tokenizer(w)]
     note(record, "scores/contamination/removed", w.gpt3("prepare", *words, "--workers", 1))
     with record.attempt("scores/contamination/shards"):
-        files(record, "scores/contamination/shards", out)
+        files(record, w, "scores/contamination/shards", out)

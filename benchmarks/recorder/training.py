@@ -115,10 +115,10 @@ def run_folder(record: Record, key: str, folder: Path, w: Workshop) -> None:
         record.add(f"{key}/checkpoints", [path.name for path in kept])
         newest = max(kept, key=lambda path: int(path.name.rpartition("-")[2]))
         states = [path for path in sorted(newest.iterdir()) if path.suffix == ".safetensors"]
-        record.add(f"{key}/newest checkpoint", {path.name: content(path) for path in states})
+        record.add(f"{key}/newest checkpoint", {path.name: content(w, path) for path in states})
     for name in ("model", "adapter"):
         if (folder / name).exists():
-            files(record, f"{key}/{name}", folder / name)
+            files(record, w, f"{key}/{name}", folder / name)
 
 
 def columns(path: Path) -> dict[str, list[Any]]:
@@ -142,7 +142,7 @@ def folds(record: Record, w: Workshop, words: list[str]) -> None:
     with record.attempt("training/folds"):
         out = w.root / "trained" / "folds"
         answer: Answer = w.gpt3("train", *words, "--out", out)
-        note(record, "training/folds", answer, json.loads((out / "folds.json").read_text(encoding="utf-8")))
+        note(record, "training/folds", answer, json.loads(w.clean((out / "folds.json").read_bytes())))
 
 
 def kill(record: Record, w: Workshop, name: str, number: int, words: list[str]) -> None:

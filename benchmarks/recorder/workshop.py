@@ -21,9 +21,10 @@ CODE = {"README.md", "LICENSE"}
 LONGEST = 3600
 """Seconds a command may take."""
 TIMES = (
-    (re.compile(r"\b\d[\d,.]*(?= ?(s|ms|min|minutes|seconds|tokens/s|MB/s|GB/s)\b)"), "N"),
+    (re.compile(r"\b\d[\d,.]*(?= ?(s|ms|min|minutes|seconds|tokens/s|GFLOP/s|MB/s|GB/s)\b)"), "N"),
     (re.compile(r"\r[^\n]*"), ""),
     (re.compile(r"^.*\belapsed\b.*\n?", re.MULTILINE), ""),
+    (re.compile(r"(cache/shards/[\w.-]+)-[0-9a-f]{16}"), r"\1-HASH"),
     (re.compile(r"\b(port|pid) \d+"), r"\1 N"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:PORT"),
     (re.compile(r"\.\d+\.partial"), ".PID.partial"),
@@ -130,7 +131,7 @@ def note(record: Record, key: str, answer: Answer, data: Any = None) -> None:
         record.words(key, prose)
 
 
-def files(record: Record, key: str, folder: Path) -> None:
+def files(record: Record, w: Workshop, key: str, folder: Path) -> None:
     """Record the hash of each file below `folder`; prose and modelling files apart."""
     found, prose = {}, {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
@@ -140,17 +141,20 @@ def files(record: Record, key: str, folder: Path) -> None:
         if path.name in CODE or path.suffix == ".py":
             prose[name] = digest(path.read_bytes())
         else:
-            found[name] = content(path)
+            found[name] = content(w, path)
     record.add(key, found)
     if prose:
         record.words(key, prose)
 
 
-def content(path: Path) -> Any:
+def content(w: Workshop, path: Path) -> Any:
     """What stands for a file: the hash of its bytes; of weights also that of the tensors; of JSON without times and paths."""
     data = path.read_bytes()
     if path.suffix == ".json" and path.name != "tokenizer.json":
-        return digest(json.dumps(stripped(json.loads(data)), sort_keys=True))
+        found = json.loads(w.clean(data))
+        if path.name == "adapter_config.json":  # a set, written in any order
+            found["target_modules"] = sorted(found["target_modules"])
+        return digest(json.dumps(stripped(found), sort_keys=True))
     if path.suffix == ".safetensors":
         return {"file": digest(data), "tensors": tensors(path)}
     return digest(data)
