@@ -47,8 +47,8 @@ class Row(records.Row):
         return value
 
 
-def read_items(path: Path, make: Callable[[dict[str, Any]], T]) -> list[T]:
-    """An item of each row.
+def read_items(path: Path, make: Callable[[dict[str, Any]], T]) -> list[tuple[Row, T]]:
+    """Each row, and what `make` makes of it.
 
     Raises:
         InputError: a file that cannot be read, or a row that `make` cannot use; file, line and field are named.
@@ -56,7 +56,7 @@ def read_items(path: Path, make: Callable[[dict[str, Any]], T]) -> list[T]:
     items = []
     for place, row in _read_rows(path, path.stat().st_mtime_ns):
         try:
-            items.append(make(Row(row)))
+            items.append((row, make(row)))
         except KeyError as error:
             raise InputError(f"{place}: no field {error}; it has {', '.join(map(str, row))}") from None
         except (TypeError, ValueError, IndexError) as error:
@@ -69,9 +69,9 @@ def read_items(path: Path, make: Callable[[dict[str, Any]], T]) -> list[T]:
 
 
 @lru_cache(maxsize=2)
-def _read_rows(path: Path, changed: int) -> list[tuple[str, records.Row]]:
+def _read_rows(path: Path, changed: int) -> list[tuple[str, Row]]:
     """Rows with their places, read once for all tasks of a file."""
-    return list(records.read_rows(path))
+    return [(place, Row(row)) for place, row in records.read_rows(path)]
 
 
 def locate(files: Sequence[str], hub: HubData | None, source: Source) -> tuple[Path, Path | None, Mapping[str, Any]]:

@@ -35,8 +35,8 @@ def _read(path: Path, make: Make, join: Join) -> tuple[list[Item], list[Item]]:
     """Items of the scored rows, and of those for few-shot examples."""
     test: list[Item] = []
     shots: list[Item] = []
-    for split, made in read_items(path, lambda row: (row.get("split"), make(row))):
-        (shots if split in SHOT_SPLITS else test).extend([made] if isinstance(made, Item) else made)
+    for row, made in read_items(path, make):
+        (shots if row.get("split") in SHOT_SPLITS else test).extend([made] if isinstance(made, Item) else made)
     return join(test), join(shots)
 
 
@@ -221,8 +221,9 @@ def _mmlu(subject: str) -> Task:
     """A subject of MMLU (Hendrycks et al. 2021), in its authors' format; examples are drawn from its own five dev rows."""
 
     def make(row: dict[str, Any]) -> list[Item]:
-        own = row["subject"] == subject and row.get("split", "test") in ("dev", "test")
-        return [choice_rows.mmlu(row)] if own else []
+        if row.get("subject", subject) != subject or row.get("split", "test") not in ("dev", "test"):
+            return []
+        return [choice_rows.mmlu(row)] if row["subject"] else []
 
     about = subject.replace("_", " ")
     instruction = f"The following are multiple choice questions (with answers) about {about}.\n\n"
