@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from gpt3.cli.serve import run
 from gpt3.evaluation.options import EvalOptions
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.serving.options import ServeOptions
@@ -77,6 +78,5 @@ def finetune(options: FinetuneOptions) -> FinetuneResult:
 @_with_options_of(ServeOptions)
 def serve(options: ServeOptions) -> None:
     """Serve models over HTTP, as ``gpt3 serve`` does, until SIGINT or SIGTERM."""
-    from gpt3.cli.serve import run
 
     run(options)

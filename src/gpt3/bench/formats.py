@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from gpt3.bench.harness import FORMATS, Result, common_prefix, load_model, markdown
 from gpt3.errors import InputError
+from gpt3.inference.options import SamplingOptions
+from gpt3.inference.standard_streams import read_text
 from gpt3.options import Options, option
 from gpt3.progress import say
 
@@ -70,9 +72,7 @@ def bench_formats(options: BenchFormatsOptions) -> list[Result]:
         InputError: texts that cannot be read or are too short for the prompts; what `gpt3.load` raises.
     """
     from gpt3.inference.generation import GenerationRequest
-    from gpt3.inference.options import SamplingOptions
     from gpt3.inference.scoring import TextScore
-    from gpt3.inference.standard_streams import read_text
 
     texts = [read_text(name) for name in options.text]
     greedy = SamplingOptions(max_new_tokens=options.new_tokens, temperature=0.0, logprobs=2, seed=0)

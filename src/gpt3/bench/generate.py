@@ -15,6 +15,8 @@ from gpt3.bench.harness import FORMATS, Case, Result, System
 from gpt3.errors import require
 from gpt3.ladder.presets import Preset, preset
 from gpt3.options import Options, option
+from gpt3.tokenizer.bytelevel import build, wrap
+from gpt3.tokenizer.gpt2 import gpt2_merges
 
 WORKER = str(Path(__file__).with_name("generate_worker.py"))
 SHOWN = {
@@ -149,8 +151,6 @@ def make_models(folder: str, model: str, seed: int, gguf_formats: Sequence[str] 
 
         from gpt3.export.gguf import write_gguf
         from gpt3.model import GPT3ForCausalLM
-        from gpt3.tokenizer.bytelevel import build, wrap
-        from gpt3.tokenizer.gpt2 import gpt2_merges
 
         shape = preset(model)
         logging.disable_progress_bar()

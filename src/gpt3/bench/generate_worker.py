@@ -18,9 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 
 from gpt3.bench.generate import GGUF_FORMATS
 from gpt3.bench.harness import Request, answer_request, load_model
+from gpt3.bench.train_worker import peak_bytes
+from gpt3.export.llama_cpp import LlamaCpp
+from gpt3.inference.decoding import Decoder
+from gpt3.inference.generation import GenerationRequest
+from gpt3.inference.options import SamplingOptions
+from gpt3.serving import host
+from gpt3.serving.options import ServeOptions
+from gpt3.threads import in_passing_thread
 
 if TYPE_CHECKING:
     from gpt3.export.llama_cpp import LlamaCpp
@@ -40,9 +49,6 @@ def sampling(request: Request) -> dict[str, Any]:
 
 def gpt3(request: Request) -> Generate:
     """This package, as `gpt3 generate` runs it: text is decoded as it is generated, in a slot per prompt or in `slots`."""
-    from gpt3.inference.decoding import Decoder
-    from gpt3.inference.generation import GenerationRequest
-    from gpt3.inference.options import SamplingOptions
 
     model = load_model(request["model"], request["weights"])
     how = sampling(request) or {"temperature": 0.0}
@@ -103,7 +109,6 @@ def load_transformers(request: Request) -> Any:
 
 def nanogpt(request: Request) -> Generate:
     """nanoGPT's generate with the same weights. It has no cache, all layers are dense, and greedy is its top-k of 1."""
-    from safetensors.torch import load_file
 
     sys.path.insert(0, request["nanogpt"])
     from model import GPT, GPTConfig
@@ -115,7 +120,6 @@ def nanogpt(request: Request) -> Generate:
 
 def load_llama(request: Request, slots: int, context: int) -> LlamaCpp:
     """llama.cpp's server on a GGUF file, with room for `context` tokens in each slot."""
-    from gpt3.export.llama_cpp import LlamaCpp
 
     path = Path(request["ggufs"]) / f"{GGUF_FORMATS[request['weights']]}.gguf"
     return LlamaCpp(path, context=context, slots=slots, threads=request["threads"], exact=False)
@@ -198,7 +202,6 @@ def timed_generation(request: Request) -> Answer:
         tokens (ids of each sequence), firsts (seconds to the first token of each, or of all), total (seconds), cpu_seconds of
         all threads, peak_bytes of the process, loading included.
     """
-    from gpt3.bench.train_worker import peak_bytes
 
     torch.set_num_threads(request["threads"])
     generate = SYSTEMS[request["name"]](request)
@@ -228,10 +231,7 @@ def serve(request: Request) -> None:
         threading.Event().wait()  # until the signal
         return
 
-    from gpt3.serving import host
     from gpt3.serving.app import assemble
-    from gpt3.serving.options import ServeOptions
-    from gpt3.threads import in_passing_thread
 
     model = in_passing_thread(lambda: load_model(request["model"], request["weights"]))
     options = ServeOptions(port=0, slots=request["clients"], queue=2 * request["clients"], grace=0.0)

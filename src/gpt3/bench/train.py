@@ -12,6 +12,8 @@ from typing import Any
 
 from gpt3.bench import harness
 from gpt3.bench.harness import Case, Request, Result
+from gpt3.corpus.order import WindowOrder
+from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError
 from gpt3.ladder.presets import flops_per_token, preset
 from gpt3.options import Options, option
@@ -145,9 +147,6 @@ def draw_tokens(options: BenchTrainOptions, case: Case) -> list[list[list[int]]]
     if options.data is None:
         windows = harness.random_ids(options.seed, vocabulary, count, case.context + 1)
     else:
-        from gpt3.corpus.order import WindowOrder
-        from gpt3.corpus.shards import open_shards
-
         shards = open_shards(options.data)
         if shards.vocab_size > vocabulary:
             raise InputError(

@@ -17,6 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt3.ladder.presets import preset
+from gpt3.training.optimizers import make_optimizer
+from gpt3.training.options import TrainOptions
+
 LEARNING_RATE, DECAY, BETAS = 1e-4, 0.1, (0.9, 0.95)
 
 Request = dict[str, Any]
@@ -27,10 +31,7 @@ Training = tuple[torch.nn.Module, Loss, torch.optim.Optimizer]
 
 def gpt3(request: Request, device: torch.device) -> Training:
     """This package, as `gpt3 train` runs it."""
-    from gpt3.ladder.presets import preset
     from gpt3.model import GPT3ForCausalLM
-    from gpt3.training.optimizers import make_optimizer
-    from gpt3.training.options import TrainOptions
 
     model = GPT3ForCausalLM(preset(request["model"]).config()).to(device)  # type: ignore[arg-type]
     keywords = {"num_items_in_batch": request["batch"] * request["context"], "skip_logits": True, "use_cache": False}

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.standard_streams import speak_utf8, write
+from gpt3.model_folder.locate import locate
 from gpt3.options import DType, Quantize, option
 from gpt3.progress import say
+from gpt3.tokenizer.chat_template import has_template
 
 if TYPE_CHECKING:
     from gpt3.finetuning.chat import Chat
@@ -63,8 +65,6 @@ def run(options: ChatOptions) -> int:
     speak_utf8(sys.stdout)
     from gpt3.finetuning.chat import Chat
     from gpt3.inference.language_model import load
-    from gpt3.model_folder.locate import locate
-    from gpt3.tokenizer.chat_template import has_template
 
     place = locate(options.model)
     model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt3.corpus.records import read_rows
 from gpt3.errors import InputError
 from gpt3.options import Options, option
 from gpt3.progress import say
@@ -112,7 +113,6 @@ def read_scores(path: Path) -> dict[tuple[str, str], float]:
     Raises:
         InputError: no such file, or a row without these fields; its line is named.
     """
-    from gpt3.corpus.records import read_rows
 
     scores: dict[tuple[str, str], float] = {}
     for place, row in read_rows(path):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError
+from gpt3.export.llama_cpp import comparison_line
+from gpt3.model_folder.locate import locate
 from gpt3.options import Options, option
 
 if TYPE_CHECKING:
@@ -60,7 +62,6 @@ def run(options: ExportOptions) -> Path:
     from gpt3.export.gguf import gguf_module
     from gpt3.model import GPT3ForCausalLM
     from gpt3.model_folder.load import load_transformers
-    from gpt3.model_folder.locate import locate
 
     out, place = Path(options.out), locate(options.model)
     _check_out(out, place, options.format)
@@ -124,7 +125,6 @@ def _write_gguf(
 ) -> list[str]:
     from gpt3.export.comparison import check, difference, logits, probe, tanh_gelu
     from gpt3.export.gguf import read_gguf, write_gguf
-    from gpt3.export.llama_cpp import comparison_line
 
     write_gguf(model, tokenizer, path, dtype=options.dtype, context=context, name=name)
     if options.verify == "no":

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 from gpt3 import work_folder
 from gpt3.errors import InputError
 from gpt3.inference.options import GenerateOptions
+from gpt3.inference.prompt_list import read_prompts
+from gpt3.inference.sample_file import SampleFile, line_of, model_fingerprint
 from gpt3.inference.standard_streams import STANDARD_INPUT, decoded, read_bytes, speak_utf8, write
+from gpt3.model_folder.locate import locate
 from gpt3.progress import say
 
 if TYPE_CHECKING:
@@ -87,9 +90,6 @@ def continue_one(options: GenerateOptions) -> None:
 
 def continue_many(options: GenerateOptions, source: str) -> None:
     """Continue the prompts of a file; see many_prompts.py. Without --output the lines go to standard output."""
-    from gpt3.inference.prompt_list import read_prompts
-    from gpt3.inference.sample_file import SampleFile, line_of, model_fingerprint
-    from gpt3.model_folder.locate import locate
 
     prompts, sha256 = read_prompts(source)
     count = len(prompts) * options.num_samples
@@ -153,7 +153,6 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     """
     from gpt3.inference.fastest_engine import told_when_compiling
     from gpt3.inference.language_model import load
-    from gpt3.model_folder.locate import locate
 
     def opened(place: Path | str) -> LanguageModel:
         return load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt3.model_folder.locate import fetch, find, newest
 from gpt3.options import Options, option
 
 
@@ -26,7 +27,6 @@ def run(options: InfoOptions) -> None:
         InputError: no model folder is there.
     """
     from gpt3.model_folder.info import describe, text
-    from gpt3.model_folder.locate import fetch, find, newest
 
     if options.path is None:
         place: Path | str = newest()

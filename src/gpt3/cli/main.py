@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpt3.cli.parsing import parse
 from gpt3.errors import InputError, RunError
 from gpt3.version import __version__
 
@@ -124,7 +125,6 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    from gpt3.cli.parsing import parse
 
     kind, run = COMMANDS[name].load()
     try:

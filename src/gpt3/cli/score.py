@@ -13,6 +13,7 @@ from typing import Literal
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.inference.standard_streams import STANDARD_INPUT, read_text, speak_utf8, write
+from gpt3.model_folder.locate import locate
 from gpt3.options import DType, Options, Quantize, option
 from gpt3.progress import Progress, say
 
@@ -87,7 +88,6 @@ def run(options: ScoreOptions) -> None:
     from gpt3.inference import score_view
     from gpt3.inference.language_model import load
     from gpt3.inference.scoring import TextScore, TokenReader, check_windows, encode_texts, first_token, score_chunks
-    from gpt3.model_folder.locate import locate
 
     place = locate(options.model)
     if options.model is None:

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt3.corpus.sources import open_sources
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError
 from gpt3.options import Options
+from gpt3.progress import Progress
+from gpt3.tokenizer.bytelevel import repaired
+from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+from gpt3.tokenizer.train import SMALLEST_VOCABULARY, train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -37,9 +42,6 @@ def run(options: TokenizerTrainOptions) -> Path:
     Raises:
         InputError: the vocabulary is too small, `out` holds other files, or the data is missing or empty.
     """
-    from gpt3.corpus.sources import open_sources
-    from gpt3.progress import Progress
-    from gpt3.tokenizer.train import train_tokenizer
 
     out = Path(options.out)
     _check_out(out)
@@ -79,10 +81,7 @@ def _check_out(out: Path) -> None:
 
 def _report(tokenizer: PreTrainedTokenizerFast, options: TokenizerTrainOptions, sample: list[str]) -> list[str]:
     """Lines to print: size, compression compared with GPT-2's tokenizer, an example."""
-    from gpt3.tokenizer.bytelevel import repaired
     from gpt3.tokenizer.encoder import Encoder
-    from gpt3.tokenizer.gpt2 import gpt2_tokenizer
-    from gpt3.tokenizer.train import SMALLEST_VOCABULARY
 
     size = len(tokenizer)
     size_line = f"{size:,} ids: 256 bytes, {size - SMALLEST_VOCABULARY:,} merges, end-of-text {tokenizer.eos_token_id}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from gpt3.errors import InputError, RunError
 from gpt3.progress import say
 from gpt3.report.run_folder import FINAL_MODEL
+from gpt3.training.launch import end_with_launcher, launch
 from gpt3.training.options import TrainOptions
 
 
@@ -19,7 +20,6 @@ def run(options: TrainOptions) -> int:
         InputError, RunError: see `gpt3.training.run.train`.
     """
     rank = os.environ.get("RANK")
-    from gpt3.training.launch import end_with_launcher, launch
 
     if options.folds is not None:
         if rank is not None:
@@ -74,7 +74,6 @@ def train_and_tell(options: TrainOptions, quiet: bool) -> int:
 def cross_validate(options: TrainOptions) -> int:
     """``--folds K``: K runs, each with ``--nproc`` processes. Returns the exit code."""
     from gpt3.training.folds import run_folds
-    from gpt3.training.launch import launch
     from gpt3.training.run import RunResult, train
 
     def one(fold: TrainOptions) -> RunResult:

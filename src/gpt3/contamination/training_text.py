@@ -14,6 +14,9 @@ from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.shards import ShardFolder, ShardSource, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
+from gpt3.training.data import open_shard_folders, source_sizes
+from gpt3.training.options import TrainOptions
+from gpt3.training.plan import shape_of
 
 RUNS = Path("runs")
 PART_BYTES = 16 << 20
@@ -63,9 +66,6 @@ def parts_of_run(run: Path) -> list[Part]:
     Raises:
         InputError: the data has changed since (data.json has its size), or no longer exists.
     """
-    from gpt3.training.data import open_shard_folders, source_sizes
-    from gpt3.training.options import TrainOptions
-    from gpt3.training.plan import shape_of
 
     try:
         saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))

@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
+import orjson
+
 SEPARATOR = b"<|endoftext|>"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TEXT_BLOCK = 64 * 1024
@@ -91,7 +93,6 @@ def _cut_point(block: bytearray, limit: int) -> int:
 
 def read_jsonl(file: BinaryIO) -> Iterator[tuple[int, Any]]:
     """The values of .jsonl: one on every line. Blank lines are skipped."""
-    import orjson
 
     loads: Callable[[bytes], Any] = orjson.loads
     for line, data in enumerate(file, 1):

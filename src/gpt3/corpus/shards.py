@@ -24,6 +24,7 @@ from gpt3 import durable
 from gpt3.corpus.documents import Part, Source
 from gpt3.corpus.manifest import ITEM_BYTES, SPLITS, Manifest, Shard, Split, read_manifest
 from gpt3.errors import InputError
+from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -203,7 +204,6 @@ class ShardFolder:
         Raises:
             InputError: it is missing, or not the one that made the shards.
         """
-        from gpt3.tokenizer.loading import load_tokenizer
 
         tokenizer = load_tokenizer(str(self.path / TOKENIZER_FOLDER))
         self.check_tokenizer(tokenizer, str(self.path / TOKENIZER_FOLDER))
@@ -218,7 +218,6 @@ class ShardFolder:
         Raises:
             InputError: its hash is not the manifest's.
         """
-        from gpt3.tokenizer.loading import tokenizer_hash
 
         found = tokenizer_hash(tokenizer)
         if found != self.manifest.tokenizer_sha256:
@@ -341,7 +340,6 @@ class ShardPart(Part):
         Raises:
             InputError: the tokenizer does not give back the bytes that it was made from.
         """
-        from gpt3.tokenizer.loading import load_tokenizer
 
         shard = self.manifest.splits[self.split].shards[self.number]
         split = TokenSplit(self.folder, self.split, Split.of([shard]), self.manifest)

@@ -16,6 +16,7 @@ from gpt3.corpus.files import find_files, open_files
 from gpt3.corpus.formats import TEXT
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.records import WITH_FIELDS, Row, format_of, read_rows
+from gpt3.corpus.shards import open_shard_source
 from gpt3.errors import InputError
 
 
@@ -81,8 +82,6 @@ def _open(name: str, part_bytes: int) -> Source:
     if kind := SOURCES.get(name.partition(":")[0]):
         return kind.open(name, part_bytes)
     if is_shard_folder(name):
-        from gpt3.corpus.shards import open_shard_source
-
         return open_shard_source(name)
     return open_files(name, part_bytes, [kind.form for kind in SOURCES.values()])
 

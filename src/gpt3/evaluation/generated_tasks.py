@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 
+from gpt3.corpus.wiki import articles
 from gpt3.evaluation.items import Item, Source, Split, Task
 
 # ---- arithmetic (section 3.9.1): "Q: What is 48 plus 76?"
@@ -132,7 +133,6 @@ def frequent_words(shortest: int, longest: int) -> tuple[str, ...]:
 
     The paper took the 10,000 most frequent of a list that was not released.
     """
-    from gpt3.corpus.wiki import articles
 
     counts: Counter[str] = Counter()
     pattern = re.compile(rf"(?<![\w'’-])[a-z]{{{shortest},{longest}}}(?![\w'’-])")
@@ -180,7 +180,6 @@ def topics(source: Source) -> Split:
     The question is the beginning of the article; the options are the topics that Wikipedia's editors filed it under. A model
     pretrained on the embedded corpus has read the texts, but not the topics, which are in no document.
     """
-    from gpt3.corpus.wiki import articles
 
     filed = [article for article in articles() if article.topic != "Uncategorized"]
     names = sorted({article.topic for article in filed})

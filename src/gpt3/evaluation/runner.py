@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from transformers import AutoModelForCausalLM
+
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation.items import Result, Source, Split, Task
@@ -262,8 +265,6 @@ def fingerprint(model: LanguageModel) -> str:
 
 def parameters(model: LanguageModel) -> int:
     """Parameters of the model, a tied head counted once; computed from its shape alone."""
-    import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         return int(AutoModelForCausalLM.from_config(model.config).num_parameters())

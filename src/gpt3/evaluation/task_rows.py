@@ -22,6 +22,7 @@ from gpt3 import durable
 from gpt3.corpus import records
 from gpt3.corpus.compression import RATIOS
 from gpt3.corpus.formats import READERS
+from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, retried
 from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError, one_line
 from gpt3.evaluation.items import HubData, Source
@@ -113,7 +114,6 @@ def _fetch(name: str, wanted: str, data: HubData, folder: Path) -> None:
     Raises:
         InputError: no network, no such dataset, or one that cannot be read.
     """
-    from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, retried
 
     spec = f"{name} (dataset {data.repository})"
     remedy = (

@@ -12,6 +12,8 @@ from gpt3.errors import InputError, one_line
 from gpt3.inference.engine import Engine
 from gpt3.inference.packing import check
 from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.torch_engine import TorchEngine
+from gpt3.model import GPT3ForCausalLM
 from gpt3.model_folder.load import TORCH_DTYPES
 from gpt3.progress import say
 
@@ -33,12 +35,9 @@ def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool 
     Raises:
         InputError: weights that are not finite (the tensor is named), or a format that no engine here has for this model.
     """
-    from gpt3.model import GPT3ForCausalLM
 
     without = None  # why the CPU engine is not taken
     if isinstance(model, GPT3ForCausalLM) and model.device.type != "cpu":
-        from gpt3.inference.torch_engine import TorchEngine
-
         for name, parameter in model.named_parameters():
             check(name, parameter)
         return TorchEngine(model)

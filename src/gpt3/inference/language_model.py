@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from gpt3.device import choose_device
 from gpt3.errors import InputError
 from gpt3.inference.decoding import Draft
 from gpt3.inference.fastest_engine import make_engine
 from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.options import SamplingOptions
+from gpt3.inference.scoring import score_text
 from gpt3.inference.text_model import TextModel
+from gpt3.model_folder.load import TORCH_DTYPES, choose_dtype, load_transformers
 
 if TYPE_CHECKING:
     from gpt3.inference.scoring import TextScore
@@ -38,8 +41,6 @@ def load(
         >>> model = load("runs/demo")
         >>> model.complete("The sea", temperature=0.7, top_p=0.95)[0].text
     """
-    from gpt3.device import choose_device
-    from gpt3.model_folder.load import TORCH_DTYPES, choose_dtype, load_transformers
 
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)
@@ -161,7 +162,6 @@ class LanguageModel(TextModel):
         Raises:
             InputError: an empty text, one that is no text, or windows out of range.
         """
-        from gpt3.inference.scoring import score_text
 
         return score_text(self.engine, self.tokenizer, text, context=context, stride=stride, tokens=tokens, top=top)
 

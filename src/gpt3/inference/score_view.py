@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from rich.console import Console
+from rich.text import Text
+
 from gpt3.inference.scoring import TextScore, TokenScore
 from gpt3.report.page import fill_page
 from gpt3.tables import aligned
@@ -54,7 +57,6 @@ def printable(name: str) -> str:
 
 def colored(tokens: Sequence[TokenScore]) -> Text:
     """Tokens as text for a terminal, each on the shade of its probability."""
-    from rich.text import Text
 
     text = Text(end="")
     for token in tokens:
@@ -70,7 +72,6 @@ def colored(tokens: Sequence[TokenScore]) -> Text:
 
 def legend() -> Text:
     """What the shades mean."""
-    from rich.text import Text
 
     text = Text("probability: ", end="")
     for index, label in enumerate(LEGEND):
@@ -83,7 +84,6 @@ def terminal() -> Console:
 
     With --color always, colors go into files and pagers, too; the terminal breaks the lines.
     """
-    from rich.console import Console
 
     color_system: Literal["auto", "truecolor"] = "auto" if sys.stdout.isatty() else "truecolor"
     console = Console(

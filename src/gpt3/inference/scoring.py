@@ -28,6 +28,7 @@ from torch import Tensor
 from gpt3.errors import InputError, RunError
 from gpt3.inference.engine import Engine, Run
 from gpt3.inference.streaming import TokenBytes
+from gpt3.tokenizer.encoder import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -371,7 +372,6 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[tuple[str, 
     Raises:
         InputError: naming each text that is empty or contains half a surrogate pair, which is not a character.
     """
-    from gpt3.tokenizer.encoder import Encoder
 
     faults = []
     for name, text in texts:

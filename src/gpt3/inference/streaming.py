@@ -11,6 +11,8 @@ import codecs
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tokenizers.decoders import ByteLevel
+
 from gpt3.errors import InputError
 from gpt3.tokenizer.bytelevel import alphabet
 
@@ -28,7 +30,6 @@ class TokenBytes:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        from tokenizers.decoders import ByteLevel
 
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or not isinstance(backend.decoder, ByteLevel):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -41,7 +43,6 @@ def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
 
 def build(merges: list[tuple[str, str]]) -> Tokenizer:
     """A byte-level BPE of the `tokenizers` library from its merges, in vocabulary-file characters."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     backend = Tokenizer(models.BPE(vocab=vocabulary(merges), merges=merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from gpt3.tokenizer.bytelevel import END_OF_TEXT, repaired
 
@@ -132,7 +133,6 @@ def _fits(settings: dict[str, Any]) -> bool:
 
 def _tokenizers(description: str) -> Callable[[list[str]], Flat]:
     """The reference path, over a copy, so that nobody else's settings reach it."""
-    from tokenizers import Tokenizer
 
     backend = Tokenizer.from_str(description)
     backend.encode_special_tokens = True

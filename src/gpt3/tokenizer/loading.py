@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenizers import Tokenizer
+
 from gpt3.errors import InputError
 from gpt3.tokenizer.bytelevel import END_OF_TEXT, wrap
 from gpt3.tokenizer.gpt2 import gpt2_tokenizer
@@ -56,7 +58,6 @@ def _with_config(folder: Path) -> PreTrainedTokenizerFast:
 
 def _bare(file: Path) -> PreTrainedTokenizerFast:
     """A ``tokenizer.json`` without transformers' own file next to it."""
-    from tokenizers import Tokenizer
 
     backend = Tokenizer.from_file(str(file))
     if backend.token_to_id(END_OF_TEXT) is None:

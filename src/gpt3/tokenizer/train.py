@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
 from gpt3.errors import InputError
 from gpt3.tokenizer.bytelevel import alphabet, build, repaired, wrap
 
@@ -32,7 +34,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     Raises:
         InputError: `vocab_size` is below 257, or the texts hold no text.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     if vocab_size < SMALLEST_VOCABULARY:
         raise InputError(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from gpt3.errors import InputError
 
@@ -89,7 +90,6 @@ def reshard(model: nn.Module) -> None:
     """Let FSDP2 drop the whole weights it still has from a forward pass: they are no longer those of the shards."""
     if not torch.distributed.is_available():
         return
-    from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
         if isinstance(module, FSDPModule):
