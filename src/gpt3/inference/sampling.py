@@ -154,12 +154,12 @@ def keep_min_p(weights: Any, p: float) -> Any:
 def keep_typical(weights: Any, p: float) -> Any:
     """Tokens whose surprise is nearest to the entropy, until they have probability p together (Meister et al. 2022)."""
     xp = _xp(weights)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        probabilities = weights / _total(weights)
-        surprise = -xp.log(probabilities)
-        distance = xp.abs(surprise - xp.nansum(surprise * probabilities, -1, keepdims=True))
+    probabilities = weights / _total(weights)
+    with np.errstate(divide="ignore"):
+        surprise = xp.clip(-xp.log(probabilities), None, 1e30)  # finite, so that 0 times it is 0
+    distance = xp.abs(surprise - (surprise * probabilities).sum(-1, keepdims=True))
     kept = first(distance, probabilities, p, ascending=True)
-    return distance <= xp.amax(xp.where(kept, distance, 0), -1, keepdims=True)  # those as near as the last one, too
+    return distance <= xp.amax(distance * kept, -1, keepdims=True)  # those as near as the last one, too
 
 
 class Step(NamedTuple):
@@ -295,13 +295,15 @@ def _check(tops: Sequence[float]) -> None:
 
 
 def _active(options: SamplingOptions) -> list[tuple[Step, list[Any]]]:
-    """The steps that change something, and their values."""
-    changed = options.changed
-    return [
-        (step, [getattr(options, name) for name in step.options])
-        for step in CHAIN
-        if not changed.isdisjoint(step.options)
-    ]
+    """The steps that change something, and their values; found once for each instance of the options."""
+    found: list[tuple[Step, list[Any]]] | None = vars(options).get("_active")
+    if found is None:
+        found = vars(options)["_active"] = [
+            (step, [getattr(options, name) for name in step.options])
+            for step in CHAIN
+            if not options.changed.isdisjoint(step.options)
+        ]
+    return found
 
 
 def _weights(logits: Any) -> Any:
