@@ -99,7 +99,7 @@ class Record:
 
     @contextlib.contextmanager
     def attempt(self, key: str) -> Iterator[None]:
-        """Record a failure under `key`, and go on with what comes after."""
+        """Record a failure under `key`, and continue with what comes after."""
         try:
             yield
         except Exception as error:

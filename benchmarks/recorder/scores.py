@@ -168,7 +168,7 @@ def slices(w: Workshop, source: Path) -> tuple[Path, list[str]]:
 
 
 def contamination(record: Record, w: Workshop) -> None:
-    """Record which examples stand in a training text, and shards without them."""
+    """Record which examples appear in a training text, and shards without them."""
     leaks = w.root / "leaks.jsonl"
     examples = [corpus.sentences(2 + n, n) for n in range(4)] + [corpus.sentences(4, 5000)]
     lines = [json.dumps({"text": text, "id": f"e{n}"}) + "\n" for n, text in enumerate(examples)]

@@ -165,7 +165,7 @@ def kill(record: Record, w: Workshop, name: str, number: int, words: list[str]) 
 
 
 def named_checkpoint(record: Record, w: Workshop, words: list[str]) -> None:
-    """Record a run that goes on from a checkpoint that is named, with another rate."""
+    """Record a run that resumes from a named checkpoint, with another rate."""
     checkpoint = w.root / "trained" / "training-tiny-first" / "checkpoints" / "step-10"
     train(
         record, w, "training/from a checkpoint", [*words, "--resume", str(checkpoint), "--lr", "1e-4", "--steps", "16"]

@@ -1,4 +1,4 @@
-"""The errors a user can mend: one clear line each, exit code 2."""
+"""The errors a user can fix: one clear line each, exit code 2."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _KEY = "gpt3"
 
 @dataclass(frozen=True)
 class Option:
-    """What a field's declaration says beside its type and default. Bounds hold for each item of a list or value of a mapping."""
+    """What a field's declaration says besides its type and default. Bounds hold for each item of a list or value of a mapping."""
 
     least: float | None = None
     """The smallest value allowed."""

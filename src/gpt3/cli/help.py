@@ -112,7 +112,7 @@ def _value_name(name: str, hint: Any, choices: Collection[str] | None) -> str:
 
 
 def _two_columns(left: str, right: str) -> list[str]:
-    """`left` at the margin and `right` wrapped beside it, or below where `left` is long."""
+    """`left` at the margin and `right` wrapped to the right of it, or below where `left` is long."""
     body = textwrap.wrap(right, WIDTH - INDENT, break_on_hyphens=False) or [""]
     head = f"  {left}"
     if len(head) + 2 > INDENT:

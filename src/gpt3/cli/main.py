@@ -1,6 +1,6 @@
 """The command line: thin subcommands over importable functions. Nothing heavy is imported before a command is chosen.
 
-Exit codes: 0 did the job; 2 bad input, told in one line; 1 failed at run time; 130 or 143 interrupted (work saved).
+Exit codes: 0 did the job; 2 bad input, reported in one line; 1 failed at run time; 130 or 143 interrupted (work saved).
 """
 
 from __future__ import annotations
