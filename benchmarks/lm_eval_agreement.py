@@ -218,7 +218,7 @@ def speed(model: str, out: Path, tasks: list[Task], rounds: int, batch: int) -> 
     from lm_eval.tasks import TaskManager
 
     from gpt3.evaluation.items import Source
-    from gpt3.evaluation.protocol import questions
+    from gpt3.evaluation.protocol import Questions
     from gpt3.evaluation.scores import score
     from gpt3.evaluation.tasks import in_lm_eval_style, select
     from gpt3.inference.language_model import load
@@ -238,7 +238,7 @@ def speed(model: str, out: Path, tasks: list[Task], rounds: int, batch: int) -> 
     manager = TaskManager(include_path=str(out / "tasks"), include_defaults=False)
     for task in tasks:
         [ours] = in_lm_eval_style(select([task.ours]))
-        asked = questions(ours, ours.split(Source(str(out / "data"))), 0, seed=0)
+        asked = Questions(ours, ours.split(Source(str(out / "data"))), 0, seed=0)
         list(score(loaded, ours, asked[:2], batch=batch))  # warm-up
 
         def measure(task: Task, system: str, ours: Any = ours, asked: Any = asked) -> tuple[float, list[Row]]:
