@@ -9,9 +9,11 @@ ROOT = Path(__file__).parents[1]
 BANNED = [
     r"go(es|ne)? on (from|with|where)|going on (from|with)|goes on there|goes on, \w",
     r"\bsittings?\b|\bhow-manieth\b|\bcomplaint",
-    r"\b(so|as) many (ranks|steps|tokens|GPUs|processes|samples|texts|layers|times|words)\b|at most so (often|long)|\bso long as\b",
+    r"\b(so|as) many (ranks|steps|tokens|GPUs|processes|samples|texts|layers|times|words)\b",
+    r"at most so (often|long)|\bso long as\b",
     r"is not to be had|cannot be listened at|is chosen by itself|is not looked at|pass(ed|es) over|\bset aside\b",
-    r"\bmend(s|ed|ing)?\b|\bstands? (in|beside|there|here|behind)\b|\bstood (in|beside)\b|with a number behind|a number behind it",
+    r"\bmend(s|ed|ing)?\b|\bstands? (in|beside|there|here|behind)\b|\bstood (in|beside)\b",
+    r"with a number behind|a number behind it",
     r"whom a pronoun|solved examples?|side by side|\bone a line\b|an output channel|nats a token|tokens? a parameter",
     r"(object|prompt|message|name|text|sample|question|column|file|row|number|value)s? a line\b",
     r"keeps? end-of-text away|once more to stop at once|is prepared already|\bwhat is asked for\b|\bwhat was asked for\b",
