@@ -41,7 +41,7 @@ class PrepareOptions(Options):
     """auto: resume an interrupted preparation of the same data; never: start again."""
 
     def errors(self) -> Iterator[str]:
-        """Empty names, a fold that is none, missing benchmark files."""
+        """Empty names, an invalid fold, missing benchmark files."""
         if not self.data:
             yield "--data is empty; name a source, such as wiki"
         if not self.out:

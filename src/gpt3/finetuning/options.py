@@ -60,7 +60,7 @@ class FinetuneOptions(Options):
     merge: bool = option(True)
     """After LoRA, write model/ with the adapter merged; adapter/ is always kept."""
     epochs: float = option(1.0, above=0, group="Length and batch", common=True)
-    """How often each conversation is read."""
+    """Passes over the conversations."""
     steps: int | None = option(None, least=1, common=True)
     """Optimizer steps, in place of --epochs."""
     batch: int = option(16, least=1, common=True)
@@ -68,7 +68,7 @@ class FinetuneOptions(Options):
     micro_batch: int | None = option(None, least=1)
     """How many of them one forward pass takes. Default: 8, or the largest divisor of the batch below it."""
     context: int | None = option(None, least=1)
-    """Most tokens per sample. Default: all positions of the model."""
+    """Maximum tokens per sample. Default: all positions of the model."""
     packing: bool = option(False)
     """Pack several conversations into one row of --context tokens; they do not see each other."""
     lr: float | None = option(None, above=0, group="Optimizer", common=True)

@@ -35,7 +35,7 @@ class SamplingOptions(Options):
     min_p: float = option(0.0, least=0, most=1)
     """Drop tokens less than this many times as likely as the likeliest (Nguyen et al. 2024); 0 keeps all."""
     typical_p: float = option(1.0, above=0, most=1)
-    """Keep the tokens of nearest to typical surprise with this total probability (Meister et al. 2022); 1 keeps all."""
+    """Keep the tokens whose surprise is closest to typical, up to this total probability (Meister et al. 2022); 1 keeps all."""
     repetition_penalty: float = option(1.0, least=0.01)
     """Above 1, makes tokens already in prompt or text less likely (Keskar et al. 2019); 1 is none."""
     presence_penalty: float = option(0.0, least=-2, most=2)

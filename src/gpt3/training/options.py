@@ -60,7 +60,7 @@ class TrainOptions(Options):
     """Tokens over which the batch grows from 32k; 0: no ramp. Default: the paper's, scaled to the run."""
 
     optimizer: str = option("adamw", choices=OPTIMIZERS, group="Optimizer")
-    """The optimizer: AdamW as in the paper, Muon for the layers' matrices, or Lion."""
+    """The optimizer; docs/training.md compares them. The paper's is AdamW."""
     lr: float | None = option(None, above=0, common=True)
     """Peak learning rate. Default: the preset's (paper Table 2.1)."""
     min_lr_ratio: float = option(0.1, least=0, most=1)
@@ -95,7 +95,7 @@ class TrainOptions(Options):
     spike_sigmas: float = option(6.0, least=0)
     """Skip a step whose loss or gradient norm is this many deviations too high; 0: only if not finite."""
     spike_window: int = option(128, least=2)
-    """Steps that a spike is compared with."""
+    """Number of recent steps against which a spike is judged."""
     spike_patience: int = option(10, least=1)
     """Stop the run after this many skipped steps in a row."""
 
@@ -141,7 +141,7 @@ class TrainOptions(Options):
     profile: int | None = option(None, least=1)
     """Record a torch profiler trace of this many steps in the run folder's profile/."""
     plan: bool = option(False, common=True)
-    """Print the whole plan, with the time of measured steps, and train nothing."""
+    """Print the whole plan, with a time estimate from a few measured steps, and train nothing."""
 
     device: str = option("auto", group="Hardware", common=True)
     """auto, cpu, cuda, cuda:N or mps."""
