@@ -60,7 +60,7 @@ class FinetuneOptions(Options):
     merge: bool = option(True)
     """After LoRA, write model/ with the adapter merged; adapter/ is always kept."""
     epochs: float = option(1.0, above=0, group="Length and batch", common=True)
-    """Passes over the conversations."""
+    """Epochs: how often each conversation is read."""
     steps: int | None = option(None, least=1, common=True)
     """Optimizer steps, in place of --epochs."""
     batch: int = option(16, least=1, common=True)
