@@ -75,12 +75,12 @@ def observe(parts: list[str], out: Path, workshop: Workshop) -> None:
     record = Record()
     with record.attempt("warm"):
         models.warm(workshop)
-    for part in parts:
+    for number, part in enumerate(parts, 1):
         began = time.monotonic()
         with record.attempt(part):
             importlib.import_module(f"benchmarks.recorder.{part}").observe(record, workshop)
         print(f"{part}: {time.monotonic() - began:.0f} s, {len(record.entries)} entries so far", file=sys.stderr)
-        record.write(out, header(parts, workshop.threads))
+        record.write(out, header(parts[:number], workshop.threads))
 
 
 if __name__ == "__main__":
