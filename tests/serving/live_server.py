@@ -91,6 +91,6 @@ def serving(model, **options: Any):
         yield Live(address_of(listening), workers[0], stop, thread, next(iter(models)))
     finally:
         stop.set()
-        thread.join(120)  # a busy machine
+        thread.join(30)
         listening.close()
         assert not thread.is_alive()
