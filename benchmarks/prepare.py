@@ -46,12 +46,11 @@ def run_nanogpt(file: str, out: str) -> int:
     import numpy as np
     import tiktoken
 
-    from gpt3.tokenizer.bytelevel import SPLIT_PATTERN, token_bytes
-    from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+    from gpt3.inference.streaming import TokenBytes
+    from gpt3.tokenizer.gpt2 import SPLIT_PATTERN, gpt2_tokenizer
 
-    ranks = {
-        token: i for i, token in enumerate(token_bytes(gpt2_tokenizer())[:50256])
-    }  # from this package: no download
+    table = TokenBytes(gpt2_tokenizer())
+    ranks = {table[i]: i for i in range(50256)}  # from this package: no download
     specials = {"<|endoftext|>": 50256}
     encoding = tiktoken.Encoding("gpt2", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=specials)
     Path(out).mkdir(parents=True)

@@ -27,8 +27,9 @@ import numpy as np
 
 from gpt3.bench.harness import alternate, markdown, spread
 from gpt3.corpus.sources import open_sources
-from gpt3.tokenizer.bytelevel import END_OF_TEXT, SPLIT_PATTERN, token_bytes
+from gpt3.inference.streaming import TokenBytes
 from gpt3.tokenizer.encoder import PROBES, Encoder
+from gpt3.tokenizer.gpt2 import END_OF_TEXT, SPLIT_PATTERN
 from gpt3.tokenizer.loading import load_tokenizer
 
 Flat = tuple[np.ndarray, np.ndarray]
@@ -58,7 +59,8 @@ def libraries(name: str) -> Iterator[tuple[str, Callable[[], Encode]]]:
         )
 
     def tiktoken() -> Encode:
-        ranks = {token: i for i, token in enumerate(token_bytes(tokenizer)) if i != tokenizer.eos_token_id}
+        table = TokenBytes(tokenizer)
+        ranks = {table[i]: i for i in range(table.size) if i != tokenizer.eos_token_id}
         specials = {END_OF_TEXT: tokenizer.eos_token_id}
         module = importlib.import_module("tiktoken")
         engine = module.Encoding(name, pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=specials)

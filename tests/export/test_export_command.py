@@ -56,14 +56,14 @@ def test_verify_no(home, capsys):
 
 @pytest.mark.parametrize(("dtype", "fault"), [("f32", 0.05), ("bf16", 0.003)])  # the second is less than rounding makes
 def test_an_export_that_computes_something_else_is_not_written(home, capsys, monkeypatch, dtype, fault):
-    from gpt3.export import gpt_neo
+    from gpt3.export import stock
 
     def fold(block, head_dim):
         folded = right(block, head_dim)
         return folded | {"ln_1.bias": folded["ln_1.bias"] + fault}
 
-    right = gpt_neo.fold_attention
-    monkeypatch.setattr(gpt_neo, "fold_attention", fold)
+    right = stock.fold_attention
+    monkeypatch.setattr(stock, "fold_attention", fold)
     assert export("--format", "gpt-neo", "--dtype", dtype, "--out", "stock") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -139,5 +139,6 @@ def test_without_the_gguf_package(home, capsys, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.delitem(sys.modules, "gpt3.export.gguf", raising=False)
     assert export("--format", "gguf", "--out", "a.gguf") == 2
     assert "needs gguf; install it with: pip install 'gpt3[export]'" in capsys.readouterr().err

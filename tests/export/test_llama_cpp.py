@@ -9,11 +9,12 @@ import torch
 
 from gpt3.export.comparison import tanh_gelu
 from gpt3.export.gguf import write_gguf
+from gpt3.tokenizer.encoder import HARD_TEXTS
 from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (the extra llama-cpp)")
 
-from gpt3.export.llama_cpp import HARD_TEXTS, LlamaCpp
+from gpt3.export.llama_cpp import LlamaCpp
 
 SHAPES = {
     "dense": {"layer_types": ["full_attention"] * 4},
@@ -42,7 +43,7 @@ def test_logits(new_model, tokenizer, tmp_path, shape):
         for length in (1, 2, 33, context - 1):
             theirs = torch.tensor(llama.log_probabilities(ids[:length], 300))
             assert (theirs - log_probabilities(model, ids[:length])).abs().max() < 5e-5
-        text = llama.greedy(ids[:9], 64)
+        text = llama.complete(ids[:9], n_predict=64, return_tokens=True)["tokens"]
     settings = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     assert text == model.generate(torch.tensor([ids[:9]]), **settings)[0, 9:].tolist()
     assert len(text) == 64
@@ -54,7 +55,7 @@ def test_greedy_text_and_logits_with_its_gelu(new_model, tokenizer, tmp_path, sh
     context = write_gguf(model, tokenizer, tmp_path / "m.gguf")
     ids = torch.randint(299, (context,), generator=torch.Generator().manual_seed(1)).tolist()
     with LlamaCpp(tmp_path / "m.gguf", context=context) as llama:
-        text = llama.greedy(ids[:9], 64)
+        text = llama.complete(ids[:9], n_predict=64, return_tokens=True)["tokens"]
         theirs = torch.tensor(llama.log_probabilities(ids[:40], 300))
     prompt = torch.tensor([ids[:9]])
     rest = model.generate(prompt, max_new_tokens=64, do_sample=False, pad_token_id=0)[0, 9:].tolist()
@@ -75,7 +76,7 @@ def test_perplexity(new_model, tokenizer, tmp_path, dtype, bound):
     ids = model.generate(torch.tensor([[5]]), max_new_tokens=90, do_sample=True, **ends)[0].tolist()
     ids = [i if i < 299 else 0 for i in ids]
     with LlamaCpp(tmp_path / "m.gguf", context=96) as llama:
-        theirs = [-llama.log_probability(ids[:n], ids[n], 300) for n in range(1, len(ids))]
+        theirs = [-llama.log_probabilities(ids[:n], 300)[ids[n]] for n in range(1, len(ids))]
     with torch.no_grad():
         ours = float(model(torch.tensor([ids]), labels=torch.tensor([ids])).loss)
     assert ours < 5

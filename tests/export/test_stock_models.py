@@ -6,8 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, GPTNeoForCausalLM
 
-from gpt3.export.gpt_neo import to_gpt_neo
-from gpt3.export.stock import save, to_gpt2
+from gpt3.export.stock import save, to_gpt2, to_gpt_neo
 
 BANDED = {
     "alternating": {},

@@ -7,8 +7,7 @@ import tiktoken
 from transformers import PreTrainedTokenizerFast
 from tricky_texts import ARTICLES, MANUAL, every_character
 
-from gpt3.tokenizer.bytelevel import END_OF_TEXT, SPLIT_PATTERN, alphabet
-from gpt3.tokenizer.gpt2 import gpt2_merges, gpt2_tokenizer
+from gpt3.tokenizer.gpt2 import END_OF_TEXT, SPLIT_PATTERN, alphabet, gpt2_merges, gpt2_tokenizer
 from gpt3.tokenizer.train import train_tokenizer
 
 

@@ -18,9 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from tricky_texts import ARTICLES, MANUAL, NASTY, TEXTS, every_character, random_strings
 
 from gpt3.tokenizer import encoder as encoder_module
-from gpt3.tokenizer.bytelevel import END_OF_TEXT
 from gpt3.tokenizer.encoder import Encoder
-from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+from gpt3.tokenizer.gpt2 import END_OF_TEXT, gpt2_tokenizer
 from gpt3.tokenizer.loading import load_tokenizer
 
 
@@ -174,7 +173,7 @@ def test_a_library_with_other_ids_is_not_used(
             return read(json.dumps(settings))
 
     monkeypatch.setattr(fastokens, "Tokenizer", Wrong)
-    monkeypatch.setattr(encoder_module, "_said", set())
+    encoder_module._say_once.cache_clear()
     with caplog.at_level(logging.INFO):
         encoders = [Encoder(own) for _ in range(2)]
     assert [each.library for each in encoders] == ["tokenizers", "tokenizers"]
@@ -186,7 +185,7 @@ def test_a_missing_library_is_said_once(
     own: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     without_fastokens(monkeypatch)
-    monkeypatch.setattr(encoder_module, "_said", set())
+    encoder_module._say_once.cache_clear()
     with caplog.at_level(logging.INFO):
         assert [Encoder(own).library for _ in range(2)] == ["tokenizers", "tokenizers"]
     assert caplog.text.count("fastokens is not available") == 1

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 from tricky_texts import ARTICLES, MANUAL, NASTY, TEXTS, every_character
 
-from gpt3.tokenizer.bytelevel import END_OF_TEXT, token_bytes
-from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+from gpt3.inference.streaming import TokenBytes
+from gpt3.tokenizer.gpt2 import END_OF_TEXT, gpt2_tokenizer
 
 
 def ids_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
@@ -68,12 +68,12 @@ def test_random_bytes_equal_tiktoken(
 
 
 def test_token_bytes_are_tiktokens(gpt2: PreTrainedTokenizerFast, tiktoken_gpt2: tiktoken.Encoding) -> None:
-    table = token_bytes(gpt2)
-    assert table[:-1] == [tiktoken_gpt2.decode_single_token_bytes(i) for i in range(50256)]
-    assert table[50256] == END_OF_TEXT.encode()
+    table = TokenBytes(gpt2)
+    assert [table[i] for i in range(50256)] == [tiktoken_gpt2.decode_single_token_bytes(i) for i in range(50256)]
     chat = gpt2_tokenizer()
-    chat.add_special_tokens({"additional_special_tokens": ["<the user says>", "→"]})
-    assert token_bytes(chat)[50256:] == [END_OF_TEXT.encode(), b"<the user says>", "→".encode()]
+    chat.add_tokens(["<the user says>", "→"])
+    added = TokenBytes(chat)
+    assert [added[i] for i in range(50256, added.size)] == [b"", b"<the user says>", "→".encode()]
 
 
 def test_end_of_text_only_when_asked(gpt2: PreTrainedTokenizerFast) -> None:

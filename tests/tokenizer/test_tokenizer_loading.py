@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from tricky_texts import NASTY
 
 from gpt3.errors import InputError
-from gpt3.tokenizer.bytelevel import END_OF_TEXT
+from gpt3.tokenizer.gpt2 import END_OF_TEXT
 from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from hypothesis import strategies as st
 
 from gpt3.corpus import wiki
-from gpt3.tokenizer.bytelevel import END_OF_TEXT
+from gpt3.tokenizer.gpt2 import END_OF_TEXT
 
 # Python's own manual and Wikipedia: real prose, code, tables, and names in many scripts.
 MANUAL = list(pydoc_data.topics.topics.values())

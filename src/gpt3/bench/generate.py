@@ -15,8 +15,7 @@ from gpt3.bench.harness import FORMATS, Case, Result, System
 from gpt3.errors import require
 from gpt3.ladder.presets import Preset, preset
 from gpt3.options import Options, option
-from gpt3.tokenizer.bytelevel import build, wrap
-from gpt3.tokenizer.gpt2 import gpt2_merges
+from gpt3.tokenizer.gpt2 import build, gpt2_merges, wrap
 
 WORKER = str(Path(__file__).with_name("generate_worker.py"))
 SHOWN = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError
-from gpt3.export.llama_cpp import comparison_line
 from gpt3.model_folder.locate import locate
 from gpt3.options import Options, option
 
@@ -58,15 +58,14 @@ def run(options: ExportOptions) -> Path:
         InputError: no such model, or one that the format cannot hold; an `out` that holds something else.
         RunError: what was written differs from the model by more than rounding.
     """
-    from gpt3.export.fitting import fit
-    from gpt3.export.gguf import gguf_module
+    from gpt3.export.stock import fit
     from gpt3.model import GPT3ForCausalLM
     from gpt3.model_folder.load import load_transformers
 
     out, place = Path(options.out), locate(options.model)
     _check_out(out, place, options.format)
     if options.format == "gguf":
-        gguf_module()
+        importlib.import_module("gpt3.export.gguf")  # or an error that says how to install its package
     model: Any
     model, tokenizer = load_transformers(place, device="cpu", dtype="fp32")
     if not isinstance(model, GPT3ForCausalLM):
@@ -123,7 +122,7 @@ def _write_gguf(
     rows: int,
     name: str,
 ) -> list[str]:
-    from gpt3.export.comparison import check, difference, logits, probe, tanh_gelu
+    from gpt3.export.comparison import check, comparison_line, difference, logits, probe, tanh_gelu
     from gpt3.export.gguf import read_gguf, write_gguf
 
     write_gguf(model, tokenizer, path, dtype=options.dtype, context=context, name=name)
@@ -153,8 +152,7 @@ def _write_folder(
     import torch
 
     from gpt3.export.comparison import check, difference, logits, probe
-    from gpt3.export.gpt_neo import to_gpt_neo
-    from gpt3.export.stock import reload, save, to_gpt2
+    from gpt3.export.stock import reload, save, to_gpt2, to_gpt_neo
 
     dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[options.dtype]
     stock: Any = (to_gpt2 if options.format == "gpt2" else to_gpt_neo)(model, context=context, rows=rows)

@@ -12,8 +12,7 @@ from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError
 from gpt3.options import Options
 from gpt3.progress import Progress
-from gpt3.tokenizer.bytelevel import repaired
-from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+from gpt3.tokenizer.gpt2 import gpt2_tokenizer, repaired
 from gpt3.tokenizer.train import SMALLEST_VOCABULARY, train_tokenizer
 
 if TYPE_CHECKING:

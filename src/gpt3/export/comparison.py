@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +14,14 @@ from torch import Tensor
 from transformers.activations import ACT2FN
 
 from gpt3.errors import RunError
+from gpt3.export.llama_cpp import LlamaCpp
 from gpt3.model import GPT3Config
+from gpt3.tokenizer.encoder import HARD_TEXTS
 
 LARGEST = 1e-3  # difference of a logit that rounding may make in float32
 PROBE_TOKENS = 512  # of a model without banded layers
+PROMPT_TOKENS = 64  # of the prompt whose next token's probabilities llama.cpp is asked for
+SHOWN_CHARACTERS = 40  # of a text that llama.cpp splits differently
 
 
 @dataclass(frozen=True)
@@ -82,3 +88,26 @@ def check(found: Difference, dtype: str, what: str) -> None:
             f"{what} differs from the model: {found}. At most {bound:g} is rounding, so nothing was written. "
             "Use the model folder itself, which loads in Transformers with trust_remote_code=True"
         )
+
+
+def comparison_line(path: Path, model: Any, tokenizer: Any, ids: Any, rows: int, context: int) -> str:
+    """How llama.cpp, where it is installed, differs from the model: the next token's probabilities, and token ids.
+
+    Args:
+        path: the exported GGUF file.
+        ids: a prompt, (1, T).
+        rows: ids that are compared.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        return "llama.cpp itself was not asked: pip install 'gpt3[llama-cpp]' for that"
+    prompt = ids[:, : min(PROMPT_TOKENS, context - 1) or 1]
+    ours = logits(model, prompt, rows)[0, -1].log_softmax(-1)
+    with LlamaCpp(path, context=context) as llama:
+        theirs = torch.tensor(llama.log_probabilities(prompt[0].tolist(), rows))
+        other = [text for text in HARD_TEXTS if llama.tokenize(text) != tokenizer(text)["input_ids"]]
+    largest = float((ours - theirs).abs().max())
+    ids_line = f"the same token ids on {len(HARD_TEXTS)} hard texts"
+    if other:
+        shown = other[0][:SHOWN_CHARACTERS]
+        ids_line = f"OTHER token ids on {len(other)} of {len(HARD_TEXTS)} hard texts, the first {shown!a}"
+    return f"llama.cpp itself: largest difference of a token's log-probability {largest:.2g}; {ids_line}"

@@ -19,25 +19,16 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gpt3.durable import replacing
 from gpt3.errors import InputError, require
-from gpt3.export.fitting import fit
-from gpt3.export.stock import build, kept_weights, transposed
+from gpt3.export.stock import build, fit, kept_weights, transposed
 from gpt3.model import GPT3ForCausalLM
+
+gguf = require("gguf", extra="export", purpose="--format gguf")
 
 Q8_BLOCK = 32  # values that share a scale in q8_0
 
 
-def gguf_module() -> Any:
-    """The `gguf` package.
-
-    Raises:
-        InputError: it is not installed; the extra that brings it is named.
-    """
-    return require("gguf", extra="export", purpose="--format gguf")
-
-
 def tensor_names(names: Iterable[str], layers: int) -> dict[str, str]:
     """GPT-2's parameter names, which are ours, to GGUF's."""
-    gguf = gguf_module()
     known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, layers)
     return {name: known.get_name(name, try_suffixes=(".weight", ".bias")) for name in names}
 
@@ -70,15 +61,14 @@ def write_gguf(
     Raises:
         InputError: a shape, context or tokenizer that llama.cpp's gpt2 architecture cannot hold; `gguf` is not installed.
     """
-    gguf = gguf_module()
     context, rows = fit(model.config, tokenizer, "gguf", context)
     path = Path(path)
 
     with replacing(path) as temporary:
         writer = gguf.GGUFWriter(temporary, "gpt2")
         try:
-            _write_metadata(writer, gguf, model, name or path.stem, dtype, context)
-            _write_tokenizer(writer, gguf, model, tokenizer, rows)
+            _write_metadata(writer, model, name or path.stem, dtype, context)
+            _write_tokenizer(writer, model, tokenizer, rows)
             kept = kept_weights(model, context, rows)
             names = tensor_names(kept, model.config.num_hidden_layers)
             weights = {names[key]: value for key, value in kept.items()}
@@ -100,7 +90,7 @@ def write_gguf(
     return context
 
 
-def _write_metadata(writer: Any, gguf: Any, model: GPT3ForCausalLM, name: str, dtype: str, context: int) -> None:
+def _write_metadata(writer: Any, model: GPT3ForCausalLM, name: str, dtype: str, context: int) -> None:
     config = model.config
     writer.add_type("model")
     writer.add_name(name)
@@ -119,9 +109,7 @@ def _write_metadata(writer: Any, gguf: Any, model: GPT3ForCausalLM, name: str, d
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _write_tokenizer(
-    writer: Any, gguf: Any, model: GPT3ForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: int
-) -> None:
+def _write_tokenizer(writer: Any, model: GPT3ForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: int) -> None:
     """Tokens, merges, special ids, chat template. llama.cpp's `gpt-2` split is ours."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     check_split(content)
@@ -178,7 +166,6 @@ def read_gguf(path: Path | str) -> GPT2LMHeadModel:
     Raises:
         KeyError: a tensor that gpt2 does not have, or one missing.
     """
-    gguf = gguf_module()
     reader = gguf.GGUFReader(path)
 
     def field(name: str) -> Any:

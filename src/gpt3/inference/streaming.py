@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tokenizers.decoders import ByteLevel
 
 from gpt3.errors import InputError
-from gpt3.tokenizer.bytelevel import alphabet
+from gpt3.tokenizer.gpt2 import alphabet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -12,13 +12,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from gpt3.tokenizer.bytelevel import END_OF_TEXT, repaired
+from gpt3.tokenizer.gpt2 import repaired
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -28,19 +29,31 @@ log = logging.getLogger(__name__)
 Flat = tuple[np.ndarray, np.ndarray]
 # Each library reads its variable when its thread pool starts, once per process.
 THREAD_VARIABLES = ("FASTOKENS_BPE_THREADS", "RAYON_NUM_THREADS")
-# Where implementations differ: contractions in both cases, spaces at the end and before line breaks, Unicode's other
-# spaces, digits and letters beyond ASCII, marks, joined emoji, long runs, text that spells special tokens, and letters
-# that came with Unicode 15.1, 16 and 17, which tables of another year take for no letters.
+HARD_TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "  two spaces,   three, and a trailing one ",
+    "tabs\tand\t\ttabs\n\n\nlines\r\n\r\n  indented\n",
+    "    def f(x):\n        return x ** 2  # code\n",
+    " \n \n\t \n",
+    "I'll we've they're don't 'tis o'clock 's 'S \u2019s",
+    "3.14159 1,000,000 0x1F 2026-11-25 \u0661\u0662\u0663 \u00bd\u2167",
+    "na\u00efve caf\u00e9 e\u0301\u0323 \u0130\u0131\u017f\u1e9e",
+    "你好，世界。こんにちは 안녕하세요 \u3000 สวัสดี",
+    "Привет Ἐν ἀρχῇ שלום مرحبا नमस्ते",
+    "\U0001f389\U0001f389 \U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f3fd \U0001f1e9\U0001f1ea \u2603\ufe0f",
+    "\u00a0no-break\u00a0\u00a0spaces\u2003em\u2028line\u0085next",
+    "\x01\x02\x1b[0m\x7f\u00ad\u200b\ufeff",
+    "<|endoftext|> spelled <|im_start|>",
+    "!!!???...---___***((([[[{{{<<<>>>}}}]]])))",
+    "a" * 200 + " " * 100 + "\n" * 50,
+)
+"""Texts that byte-level tokenizers disagree on: spaces, line ends, scripts, emoji, marks, control characters, special tokens."""
 PROBES = (
     "",
-    "The quick brown fox's 3rd jump, they'LL say: don't — we've 1,234.5 reasons!",
-    "  two  spaces \n\n\t\tand\r\n breaks \u00a0\u2003\u3000\u2028\u0085 of  all kinds   ",
-    "na\u00efve Stra\u00dfe \u0130\u017f\u212a e\u0301\u0323 \u0661\u0662\u0663 \u2167\u00bd\u00b2",
-    "\u0939\u093f\u0928\u094d\u0926\u0940 \u4e2d\u6587\u5b57 \u0e44\u0e17\u0e22 \ufeff\x00\x7f\ufffd",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001d518\U0001d52b\U0001d526 \U00020000\U000e0001\U0010fffd",
-    f"a{END_OF_TEXT}b {END_OF_TEXT} <|im_start|>",
+    *HARD_TEXTS,
+    "they'LL \u1e9e\u017f\u212a \x00\ufffd \U0001d518\U0001d52b\U0001d526 \U00020000\U000e0001\U0010fffd",
+    # letters that came with Unicode 15.1, 16 and 17, which tables of another year take for no letters
     "\U0002ebf0's \u1c89's \ua7cb's \U00010d50's \ua7ce's \U00032901's \U0003347a's",
-    "a" * 300 + " " * 300 + "\n" * 300 + "!?" * 150,
 )
 
 
@@ -133,7 +146,6 @@ def _fits(settings: dict[str, Any]) -> bool:
 
 def _tokenizers(description: str) -> Callable[[list[str]], Flat]:
     """The reference path, over a copy, so that nobody else's settings reach it."""
-
     backend = Tokenizer.from_str(description)
     backend.encode_special_tokens = True
 
@@ -149,25 +161,16 @@ def _tokenizers(description: str) -> Callable[[list[str]], Flat]:
 @contextmanager
 def _thread_limit(threads: int | None) -> Iterator[None]:
     """Let thread pools that start inside have `threads` threads; the environment is as before afterwards."""
-    if threads is None:
-        yield
-        return
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    before = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES if threads else (), str(threads)))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in THREAD_VARIABLES:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
-_said: set[str] = set()
-
-
+@cache
 def _say_once(level: int, message: str) -> None:
-    if message not in _said:
-        _said.add(message)
-        log.log(level, message)
+    log.log(level, message)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 
 from gpt3.errors import InputError
-from gpt3.tokenizer.bytelevel import END_OF_TEXT, wrap
-from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+from gpt3.tokenizer.gpt2 import END_OF_TEXT, gpt2_tokenizer, wrap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

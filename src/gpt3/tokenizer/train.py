@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from gpt3.errors import InputError
-from gpt3.tokenizer.bytelevel import alphabet, build, repaired, wrap
+from gpt3.tokenizer.gpt2 import alphabet, build, repaired, wrap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
