@@ -222,9 +222,12 @@ def test_a_truncated_or_missing_file_is_found_and_passed_over(folder: Path) -> N
     assert newest_whole(folder / "no such folder") == (None, [])
 
 
-def test_an_older_format_is_named(folder: Path) -> None:
-    (folder / "step-2" / "manifest.json").write_text('{"format": 9, "files": {}}')
-    assert newest_whole(folder)[1] == [(folder / "step-2", "manifest.json has format 9, this program reads 2")]
+@pytest.mark.parametrize("text", ['{"format": 9, "files": {}}', '{"format": 9, "parts": []}'])
+def test_another_format_is_refused_and_not_skipped(folder: Path, text: str) -> None:
+    """It may be whole: a run that skipped it would lose its steps."""
+    (folder / "step-2" / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"step-2 has format 9, this program reads 2\. Resume it with the version"):
+        newest_whole(folder)
     (folder / "step-2" / "state.json").write_text('{"format": 1, "step": 2}')
     with pytest.raises(InputError, match=r"step-2 has format 1, this program reads 2"):
         read_state(folder / "step-2")

@@ -124,8 +124,8 @@ def test_sizes_that_do_not_fit_are_refused(options: TrainOptions, message: str) 
 
 
 def test_all_problems_are_told_at_once() -> None:
-    with pytest.raises(InputError, match=r"--steps 0.*--clip -1.*--keep-checkpoints 0"):
-        TrainOptions(steps=0, clip=-1, keep_checkpoints=0)
+    with pytest.raises(InputError, match=r"--seed -1.*--steps 0.*--clip -1.*--keep-checkpoints 0"):
+        TrainOptions(seed=-1, steps=0, clip=-1, keep_checkpoints=0)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,19 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tiny, tmp_path: Path, cap
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_a_run_whose_checkpoints_another_version_wrote_is_refused_and_left_as_it_is(tiny, tmp_path: Path) -> None:
+    options = tiny(steps=8, checkpoint_every=4)
+    train(options)
+    shutil.rmtree(tmp_path / "run" / "model")
+    for path in checkpoints(tmp_path / "run" / "checkpoints"):
+        manifest = (path / "manifest.json").read_text(encoding="utf-8")
+        (path / "manifest.json").write_text(manifest.replace('"format": 2', '"format": 3'), encoding="utf-8")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"step-8 has format 3, this program reads 2"):
+        train(options)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
 def test_resume_from_a_named_checkpoint_sets_later_ones_aside(tiny, tmp_path: Path) -> None:
     options = tiny(steps=12, checkpoint_every=4, validate_every=12, keep_checkpoints=9)
     train(options)

@@ -73,7 +73,11 @@ def manifest_text(files: Mapping[str, tuple[int, str]]) -> str:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with the checkpoint at `path`, in a few words; None if it is whole, to the bit."""
+    """What is wrong with the checkpoint at `path`, in a few words; None if it is whole, to the bit.
+
+    Raises:
+        InputError: another version wrote it, in another format: it may be whole, and to skip it would lose its steps.
+    """
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -82,13 +86,18 @@ def damage(path: Path) -> str | None:
         return f"{MANIFEST} cannot be read ({error})"
     try:
         content = json.loads(text)
-        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in content["files"].items()}
+        found = content.get("format", FORMAT)
+        if found == FORMAT:
+            files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in content["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is damaged"
-    if content.get("format") == FORMAT and (text != manifest_text(files) or STATE not in files):
+    if found != FORMAT:
+        raise InputError(
+            f"checkpoint {path} has format {found}, this program reads {FORMAT}. Resume it with the version of gpt3 that wrote "
+            "it, or start afresh with another --out."
+        )
+    if text != manifest_text(files) or STATE not in files:
         return f"{MANIFEST} is damaged"
-    if content.get("format") != FORMAT:
-        return f"{MANIFEST} has format {content.get('format')}, this program reads {FORMAT}"
     for name, (size, _) in files.items():  # the cheap look first
         try:
             found = (path / name).stat().st_size
@@ -106,7 +115,11 @@ def damage(path: Path) -> str | None:
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest whole checkpoint in `folder`, and the newer ones that were skipped, each with what is wrong."""
+    """The newest whole checkpoint in `folder`, and the newer ones that were skipped, each with what is wrong.
+
+    Raises:
+        InputError: one is of another format.
+    """
     passed_over: list[tuple[Path, str]] = []
     for path in reversed(checkpoints(folder)):
         reason = damage(path)

@@ -32,7 +32,7 @@ class TrainOptions(Options):
     """Tokens in a training sequence, and positions of the model. Default: the preset's."""
     dropout: float = option(0.0, least=0, most=1)
     """Dropout of embeddings, attention and residuals (the paper names none)."""
-    seed: int = option(1337)
+    seed: int = option(1337, least=0)
     """Seed of the initial weights and of the order of the data."""
 
     data: list[str] = option(["wiki"], known="gpt3.corpus.sources:known_sources", group="Data", common=True)
