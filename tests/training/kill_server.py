@@ -21,6 +21,7 @@ signal that ended it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -68,7 +70,7 @@ def before(owner: Any, name: str, come: Callable[[], None], after: bool = False)
 
 def arm(moment: str, count: int) -> None:
     """Make this process die at `moment`."""
-    from gpt3.training import tracking
+    from gpt3.training import run, tracking
     from gpt3.training.trainer import Trainer
 
     come = counted(count, die)
@@ -78,15 +80,18 @@ def arm(moment: str, count: int) -> None:
         before(Trainer, "one_step", come, after=True)
     elif moment == "record":
 
-        def half(self: Any, record: Any) -> None:
-            text = tracking.line(record)
-            self._file.write(text[: len(text) // 2])
-            self._file.flush()
-            come()
-            self._file.write(text[len(text) // 2 :])
-            self._file.flush()
+        def half(path: Path, resume_step: int) -> tracking.Tracker:
+            def log(record: Any) -> None:
+                text = tracking.line(record)
+                for part, after in ((text[: len(text) // 2], come), (text[len(text) // 2 :], lambda: None)):
+                    with open(path, "a", encoding="utf-8") as file:
+                        file.write(part)
+                    after()
 
-        tracking.RecordFile.log = half  # type: ignore[method-assign]
+            return dataclasses.replace(record_file(path, resume_step), log=log)
+
+        record_file = tracking.record_file
+        tracking.record_file = run.record_file = half
     elif moment == "fsync":
         before(os, "fsync", come)
     elif moment == "rename":

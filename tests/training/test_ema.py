@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3.errors import InputError
-from gpt3.training.ema import WeightAverage
+from gpt3.training.trainer import WeightAverage
 
 
 def small_model() -> torch.nn.Module:
@@ -38,7 +37,7 @@ def test_it_is_the_closed_form(decay: float, steps: int) -> None:
         seen.append(weights_of(model))
     shares = np.array([decay ** (steps - i) for i in range(1, steps + 1)])
     shares /= shares.sum()
-    for name, tensor in average.tensors().items():
+    for name, tensor in average.tensors.items():
         expected = sum(share * weights[name].double().numpy() for share, weights in zip(shares, seen, strict=True))
         np.testing.assert_allclose(tensor.numpy(), expected, rtol=2e-5, atol=2e-6)
 
@@ -48,7 +47,7 @@ def test_the_weights_before_the_first_step_have_no_share() -> None:
     average = WeightAverage(model, 0.999)
     wander(model, 1)
     average.update(1)
-    assert all(torch.equal(average.tensors()[name], weight) for name, weight in weights_of(model).items())
+    assert all(torch.equal(average.tensors[name], weight) for name, weight in weights_of(model).items())
 
 
 def test_weights_that_stand_still_are_their_own_average() -> None:
@@ -56,7 +55,7 @@ def test_weights_that_stand_still_are_their_own_average() -> None:
     average = WeightAverage(model, 0.9)
     for step in range(1, 50):
         average.update(step)
-    assert all(torch.equal(average.tensors()[name], weight) for name, weight in weights_of(model).items())
+    assert all(torch.equal(average.tensors[name], weight) for name, weight in weights_of(model).items())
 
 
 def test_inside_the_model_is_the_average_and_afterwards_itself_bit_for_bit() -> None:
@@ -66,13 +65,13 @@ def test_inside_the_model_is_the_average_and_afterwards_itself_bit_for_bit() -> 
         wander(model, step)
         average.update(step)
     own, places = weights_of(model), [weight.data_ptr() for weight in model.parameters()]
-    kept = {name: tensor.clone() for name, tensor in average.tensors().items()}
+    kept = {name: tensor.clone() for name, tensor in average.tensors.items()}
     with average.swapped_in():
         assert all(torch.equal(weight, kept[name]) for name, weight in weights_of(model).items())
         assert not torch.equal(weights_of(model)["0.weight"], own["0.weight"])
         assert [weight.data_ptr() for weight in model.parameters()] == places  # compiled graphs stay true
     assert all(torch.equal(weight, own[name]) for name, weight in weights_of(model).items())
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in average.tensors().items())
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in average.tensors.items())
 
 
 def test_an_error_inside_brings_the_weights_back_too() -> None:
@@ -92,41 +91,8 @@ def test_bf16_weights_have_an_fp32_average_and_come_back() -> None:
         wander(model, step)
         average.update(step)
     own = weights_of(model)
-    kept = {name: tensor.clone() for name, tensor in average.tensors().items()}
+    kept = {name: tensor.clone() for name, tensor in average.tensors.items()}
     with average.swapped_in():
         assert torch.equal(model[0].weight, kept["0.weight"].to(torch.bfloat16))
     assert all(torch.equal(weight, own[name]) for name, weight in weights_of(model).items())
-    assert all(
-        tensor.dtype == torch.float32 and torch.equal(tensor, kept[n]) for n, tensor in average.tensors().items()
-    )
-
-
-def test_it_goes_on_from_its_tensors_as_if_never_stopped() -> None:
-    model = small_model()
-    whole = WeightAverage(model, 0.9)
-    for step in range(1, 4):
-        wander(model, step)
-        whole.update(step)
-    saved = {name: tensor.clone() for name, tensor in whole.tensors().items()}
-    restored = WeightAverage(model, 0.9)
-    restored.load(saved)
-    for step in range(4, 7):
-        wander(model, step)
-        whole.update(step)
-        restored.update(step)
-    assert all(torch.equal(tensor, restored.tensors()[name]) for name, tensor in whole.tensors().items())
-    assert not torch.equal(saved["0.weight"], whole.tensors()["0.weight"])  # load copied them
-
-
-def test_tensors_of_another_model_are_refused_and_change_nothing() -> None:
-    average = WeightAverage(small_model(), 0.9)
-    before = {name: tensor.clone() for name, tensor in average.tensors().items()}
-    for wrong in (
-        {},
-        before | {"extra": torch.zeros(1)},
-        before | {"1.bias": torch.zeros(9)},
-    ):
-        with pytest.raises(InputError, match="does not fit this model") as caught:
-            average.load(wrong)
-        assert "\n" not in str(caught.value)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in average.tensors().items())
+    assert all(tensor.dtype == torch.float32 and torch.equal(tensor, kept[n]) for n, tensor in average.tensors.items())

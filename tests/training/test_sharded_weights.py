@@ -14,9 +14,9 @@ from torch.distributed.tensor import DTensor
 
 from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
-from gpt3.training.ema import WeightAverage
 from gpt3.training.optimizers import OPTIMIZERS, make_optimizer
 from gpt3.training.options import TrainOptions
+from gpt3.training.trainer import WeightAverage
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo with DTensor is tested on Linux")
 
@@ -84,8 +84,8 @@ def check_average() -> None:
         take_steps(model, optimizer, range(step, step + 1))
         average.update(step)
         sums = {name: 0.5 * sums[name] + 0.5 * weight for name, weight in whole_weights(model).items()}
-    assert all(isinstance(tensor, DTensor) for tensor in average.tensors().values())
-    for name, tensor in average.tensors().items():
+    assert all(isinstance(tensor, DTensor) for tensor in average.tensors.values())
+    for name, tensor in average.tensors.items():
         torch.testing.assert_close(whole(tensor), sums[name] / (1 - 0.5**3), rtol=1e-5, atol=1e-6)
     tokens = torch.arange(16)[None]
     with torch.no_grad():
@@ -94,7 +94,7 @@ def check_average() -> None:
             inside = model(tokens).logits
         after = model(tokens).logits
         reference = tiny_model(False)
-        reference.load_state_dict({name: whole(tensor) for name, tensor in average.tensors().items()}, strict=False)
+        reference.load_state_dict({name: whole(tensor) for name, tensor in average.tensors.items()}, strict=False)
         torch.testing.assert_close(inside, reference(tokens).logits, rtol=1e-5, atol=1e-5)
     assert torch.equal(before, after)
     assert not torch.equal(before, inside)

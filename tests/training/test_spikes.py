@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3.errors import InputError
 from gpt3.training.spikes import LEAST_SPREAD, SpikeWindow, mean_and_deviation
 
 numbers = st.floats(0.01, 1e4)
@@ -150,10 +149,6 @@ def test_ten_skips_in_a_row_are_enough_and_a_good_step_ends_the_row() -> None:
         window.verdict(math.nan, 1.0)
     assert window.lost
     assert window.skipped == 19
-    never = SpikeWindow(most_in_a_row=0)
-    for _ in range(50):
-        never.verdict(math.nan, 1.0)
-    assert not never.lost
 
 
 def test_normal_noise_is_hardly_ever_a_spike() -> None:
@@ -167,19 +162,3 @@ def test_a_smaller_window_keeps_the_newest_steps() -> None:
     window, smaller = filled(), SpikeWindow(16)
     smaller.load_state(window.state())
     assert list(smaller.losses) == list(window.losses)[-16:]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        {"losses": [1.0]}, {"losses": "abc", "grad_norms": "abc"}, {"grad_norms": None}, {"in_a_row": None},
-        {"losses": [math.nan], "grad_norms": [1.0]},
-    ],
-)  # fmt: skip
-def test_a_damaged_state_is_refused_and_changes_nothing(damage: dict) -> None:
-    window = filled(size=8)
-    before = window.state()
-    with pytest.raises(InputError, match="damaged") as caught:
-        window.load_state({**before, **damage})
-    assert "\n" not in str(caught.value)
-    assert window.state() == before

@@ -16,7 +16,6 @@ from rich.panel import Panel as Frame
 from rich.text import Text
 
 from gpt3.progress import Progress, clock
-from gpt3.training.tracking import Tracker
 
 REFRESH_SECONDS = 0.25
 """A panel is drawn at most this often."""
@@ -32,7 +31,7 @@ LOUD = 0.02
 """The share of the highest values that the curve cuts off, so that one spike or the first steps do not flatten the rest."""
 
 
-class Panel(Tracker):
+class Panel:
     """A context manager that shows a training run.
 
     Args:

@@ -23,7 +23,7 @@ from gpt3.ladder.presets import Preset, flops_per_token
 from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say
 from gpt3.report.page import write_report
-from gpt3.report.run_folder import CONFIG, FINAL_MODEL
+from gpt3.report.run_folder import CONFIG, FINAL_MODEL, SAMPLES
 from gpt3.training import run_folder
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
@@ -45,8 +45,8 @@ from gpt3.training.options import TrainOptions
 from gpt3.training.panel import Panel
 from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, plan_report, plan_rows, settled, shape_of, table
 from gpt3.training.samples import SampleWriter
-from gpt3.training.tracking import RecordFile, Tracker, check_trackers, open_trackers
-from gpt3.training.trainer import Clock, StepProfiler, Trainer
+from gpt3.training.tracking import Tracker, check_trackers, open_trackers, record_file, step_profiler
+from gpt3.training.trainer import Clock, Trainer
 from gpt3.training.validation import Score, Validation
 from gpt3.work_folder import Interruption, interruptible, locked_folder
 
@@ -194,7 +194,7 @@ def train_in(
         say(table(rows))
         panel = Panel(f"training {folder.name}", plan.steps, start=trainer.step)
         trackers = open_trackers(options.track, folder, dataclasses.asdict(options), trainer.step)
-        samples.file = RecordFile(folder / "samples.jsonl", trainer.step)
+        samples.file = record_file(folder / SAMPLES, trainer.step)
     run = Run(folder, data, trainer, validation, samples, writer, trackers, panel, (*evaluators, *probes), seconds)
     try:
         with interruptible(speak=world.first) as interruption:
@@ -236,19 +236,18 @@ class Run:
         """Take every step that is left. True: all done, or stopped early; False: interrupted, after a checkpoint."""
         trainer, plan, early = self.trainer, self.trainer.plan, self.validation.early
         flops = flops_per_token(trainer.model.config, plan.context)
-        profiler = None
+        profiler: contextlib.AbstractContextManager[Any] = contextlib.nullcontext(lambda: None)
         if trainer.options.profile is not None and trainer.world.first:
-            profiler = StepProfiler(self.folder, trainer.options.profile)
+            profiler = step_profiler(self.folder, trainer.options.profile)
         trainer.model.train()
-        with self.panel or contextlib.nullcontext(), profiler or contextlib.nullcontext():
+        with self.panel or contextlib.nullcontext(), profiler as step_done:
             clock = Clock(trainer.compute, plan.tokens_after(trainer.step), self.seconds)
             shown = 0.0
             while trainer.step < plan.steps:
                 record = trainer.one_step(lambda: interruption.number is not None)
                 interrupted, step = record.pop("stop"), trainer.step
                 last = step == plan.steps
-                if profiler is not None:
-                    profiler.step()
+                step_done()
                 due = step % plan.log_every == 0 or step == 1 or last or "skipped" in record
                 if due or (self.panel is not None and time.monotonic() - shown > SHOW_SECONDS):
                     shown = time.monotonic()

@@ -13,7 +13,7 @@ from gpt3.inference.options import SamplingOptions
 from gpt3.inference.standard_streams import speak_utf8
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.options import TrainOptions
-from gpt3.training.tracking import RecordFile
+from gpt3.training.tracking import Tracker
 
 SAMPLES = 3
 NEW_TOKENS = 120
@@ -39,7 +39,7 @@ class SampleWriter:
         self.prompts = options.sample_prompt or held_out_prompts(held_out, tokenizer)
         self.latest: list[tuple[str, str]] = []
         """Prompts and texts of the last `draw`."""
-        self.file: RecordFile | None = None
+        self.file: Tracker | None = None
         """samples.jsonl, on rank 0."""
 
     def draw(self, step: int | None = None) -> None:

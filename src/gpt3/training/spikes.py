@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt3.errors import InputError
-
 TOO_LARGE = 1e100
 """Numbers from here on do not enter the window, where their squares would overflow."""
 LEAST_SPREAD = 1e-3
@@ -29,7 +27,7 @@ class SpikeWindow:
     Args:
         size: steps in the window, at least 2. Verdicts begin when it is half full.
         sigmas: how many standard deviations above the window's mean are too many; 0 lets every finite step pass.
-        most_in_a_row: after this many skipped steps in a row the run is `lost`; 0 never gives up.
+        most_in_a_row: after this many skipped steps in a row the run is `lost`.
     """
 
     def __init__(self, size: int = 128, sigmas: float = 6.0, most_in_a_row: int = 10) -> None:
@@ -44,7 +42,7 @@ class SpikeWindow:
     @property
     def lost(self) -> bool:
         """Whether too many steps in a row were skipped to continue."""
-        return 0 < self.most_in_a_row <= self.in_a_row
+        return self.in_a_row >= self.most_in_a_row
 
     def verdict(self, loss: float, grad_norm: float) -> str | None:
         """None: take this step. Else in one line why it is to be skipped. Finite numbers are in the window from now on.
@@ -53,16 +51,16 @@ class SpikeWindow:
             loss: nats per token of the step's batch.
             grad_norm: the global gradient norm before clipping.
         """
-        values = (("loss", float(loss), self.losses), ("gradient norm", float(grad_norm), self.grad_norms))
+        values = (("loss", loss, self.losses), ("gradient norm", grad_norm, self.grad_norms))
         reason = next((why for name, value, window in values if (why := self._against(name, value, window))), None)
         if all(abs(value) < TOO_LARGE for _, value, _ in values):  # not so for nan and infinity
             for _, value, window in values:
                 window.append(value)
         if reason is None:
             self.in_a_row = 0
-            return None
-        self.in_a_row += 1
-        self.skipped += 1
+        else:
+            self.in_a_row += 1
+            self.skipped += 1
         return reason
 
     def _against(self, name: str, value: float, window: Sequence[float]) -> str | None:
@@ -88,20 +86,9 @@ class SpikeWindow:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state()`. A window that has become smaller keeps the newest steps.
-
-        Raises:
-            InputError: it is no such state; nothing has changed then.
-        """
-        try:
-            losses, grad_norms = ([float(value) for value in state[name]] for name in ("losses", "grad_norms"))
-            in_a_row, skipped = int(state["in_a_row"]), int(state["skipped"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"the spike window's state is damaged ({error!r}); resume an earlier checkpoint") from None
-        if len(losses) != len(grad_norms) or not all(map(math.isfinite, losses + grad_norms)):
-            raise InputError("the spike window's state is damaged (uneven or not finite); resume an earlier checkpoint")
-        self.losses, self.grad_norms = deque(losses, maxlen=self.size), deque(grad_norms, maxlen=self.size)
-        self.in_a_row, self.skipped = in_a_row, skipped
+        """Continue from `state()`. A window that has become smaller keeps the newest steps."""
+        self.losses, self.grad_norms = (deque(state[name], maxlen=self.size) for name in ("losses", "grad_norms"))
+        self.in_a_row, self.skipped = state["in_a_row"], state["skipped"]
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

@@ -6,22 +6,18 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from gpt3.corpus.mixture import Mixture
-from gpt3.durable import replacing, write_text
 from gpt3.errors import RunError
 from gpt3.model import GPT3ForCausalLM
-from gpt3.progress import say
 from gpt3.training.distributed import Compute, World, gradients_stay, peers_lost
-from gpt3.training.ema import WeightAverage
 from gpt3.training.optimizers import make_optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import Plan
@@ -34,9 +30,6 @@ MEASURE_STEPS = 4
 MEASURE_SECONDS = 30.0
 STEADY_SECONDS = 2.0
 """... and until this much time has passed, in which a machine that was busy for a moment has had its quiet steps."""
-PROFILE_WARMUP = 2
-"""Steps before the profiled ones: the first pays for allocations and compilation, the second for the profiler's own start."""
-PROFILE_ROWS = 25
 
 
 class Trainer:
@@ -83,13 +76,11 @@ class Trainer:
         numbers = self.plan.sequences(step)
         rank, size, micro = self.world.rank, self.world.size, self.plan.micro_batch
         mine = numbers[len(numbers) * rank // size : len(numbers) * (rank + 1) // size]
+        cuda = self.compute.device.type == "cuda"
         for first in range(0, -(-len(numbers) // size), micro):
             part = mine[first : first + micro]
             windows = torch.from_numpy(self.mixture.batch(part or numbers[:1]))  # (B, T + 1) int64
-            if self.compute.device.type == "cuda":
-                windows = windows.pin_memory().to(self.compute.device, non_blocking=True)
-            else:
-                windows = windows.to(self.compute.device)
+            windows = (windows.pin_memory() if cuda else windows).to(self.compute.device, non_blocking=cuda)
             inputs, targets = windows[:, :-1], windows[:, 1:]
             batch = {"input_ids": inputs, "shift_labels": targets if part else torch.full_like(targets, IGNORED)}
             if self.options.mask_documents:
@@ -157,15 +148,13 @@ class Trainer:
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip or math.inf)
             return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # of a sharded model
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the model's weights are their moving average, where one is kept."""
-        with nullcontext() if self.average is None else self.average.swapped_in():
-            yield
+    def averaged(self) -> AbstractContextManager[None]:
+        """A context inside which the model's weights are their moving average, where one is kept."""
+        return nullcontext() if self.average is None else self.average.swapped_in()
 
     def averages(self) -> dict[str, dict[str, torch.Tensor]]:
         """The weights' moving average as a checkpoint's further set of tensors, where one is kept."""
-        return {} if self.average is None else {"ema": self.average.tensors()}
+        return {} if self.average is None else {"ema": self.average.tensors}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint's state.json keeps of it; `load` takes it back."""
@@ -276,54 +265,56 @@ def document_positions(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
     return index - starts.cummax(dim=1).values
 
 
-class StepProfiler:
-    """A context manager around the training loop that records `steps` steps (``--profile``); call `step()` after each step.
+class WeightAverage:
+    """An exponential moving average of the weights (``--ema``): one model that is smoother than the last step's.
 
-    Writes FOLDER/profile/trace.json, for https://ui.perfetto.dev or chrome://tracing, and FOLDER/profile/summary.txt, the
-    operators that took most of the time themselves. A run that ends sooner leaves the trace of the steps there were. Recording
-    costs time, so the speed of those steps is not the run's. With several processes one alone records.
+    After t steps a step i has the share (1 - decay) · decay^(t-i) / (1 - decay^t). The division is Adam's correction of its
+    start (Kingma and Ba 2015, section 3): the shares add up to 1, and the random weights from before step 1 have none.
+
+    It is kept in fp32, on each weight's device. Sharded weights (DTensor) have a sharded average, and no step of it communicates.
 
     Args:
-        folder: the run folder.
-        steps: steps to record, at least 1, after 2 of warm-up.
+        decay: between 0 (the last weights) and 1; 1 / (1 - decay) is about the number of steps averaged over.
+
+    Attributes:
+        tensors: the average by parameter name, fp32; sharded where the weights are.
     """
 
-    def __init__(self, folder: Path, steps: int) -> None:
-        self.folder = folder / "profile"
-        self.written = False
-        self._profile = profile(
-            schedule=schedule(wait=0, warmup=PROFILE_WARMUP, active=steps, repeat=1),
-            on_trace_ready=self._write,
-            record_shapes=True,
-        )
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        # the tied head stands once in named_parameters
+        self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.tensors = {name: weight.detach().to(torch.float32, copy=True) for name, weight in self._weights.items()}
 
-    def __enter__(self) -> StepProfiler:
-        self._profile.start()
-        return self
+    def update(self, step: int) -> None:
+        """Take in the weights after step number `step`, counted from 1. Call it once after each step, a skipped one too."""
+        share = (1 - self.decay) / (1 - self.decay**step)
+        weights = [weight.to(torch.float32) for weight in held(self._weights)]
+        torch._foreach_lerp_(held(self.tensors), weights, share)
 
-    def step(self) -> None:
-        """A training step has ended. After the last recorded one the files are written, and this costs nothing any more."""
-        if not self.written:
-            self._profile.step()
-            if self.written:
-                self._profile.stop()
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """The model holds the average inside, and afterwards its own weights again, bit for bit.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if not self.written:
-            self._profile.stop()
-            if not self.written:
-                say(f"--profile: no trace, the run ended within its {PROFILE_WARMUP} warm-up steps")
+        The weights are copied meanwhile: 4 bytes per parameter, where gradients have gone (``set_to_none``) no more than those
+        took. Do not take a step inside.
+        """
+        aside = [weight.clone() for weight in held(self._weights)]
+        self._fill(held(self.tensors))
+        try:
+            yield
+        finally:
+            self._fill(aside)
 
-    def _write(self, recorded: profile) -> None:
-        """Both files, each whole or not at all; nothing when no recorded step has ended."""
-        if recorded.step_num <= PROFILE_WARMUP:
-            return
-        with replacing(self.folder / "trace.json") as temporary:
-            recorded.export_chrome_trace(str(temporary))
-        device = ProfilerActivity.CUDA in supported_activities() and torch.cuda.is_available()
-        order = "self_device_time_total" if device else "self_cpu_time_total"
-        table = recorded.key_averages(group_by_input_shape=True).table(sort_by=order, row_limit=PROFILE_ROWS)
-        write_text(self.folder / "summary.txt", table)
-        self.written = True
+    def _fill(self, values: list[torch.Tensor]) -> None:
+        """Write `values` into the model. FSDP2 drops the whole weights that it still has from a forward pass."""
+        torch._foreach_copy_(held(self._weights), values)
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def held(tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Of each tensor the part that this process holds, detached: of a DTensor its shard, else all of it; the same memory."""
+    detached: list[Any] = [tensor.detach() for tensor in tensors.values()]
+    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in detached]
