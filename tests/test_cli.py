@@ -253,7 +253,8 @@ def test_an_unknown_short_flag_is_an_error_and_never_a_value(flag: str) -> None:
         parse(GenerateOptions, [flag], command="generate", positional="prompt")
     with pytest.raises(InputError, match="--model needs a value"):
         parse(GenerateOptions, ["--model", "-p", "x"], command="generate", positional="prompt")
-    assert parse(TrainOptions, ["--seed", "-5"], command="train").seed == -5
+    with pytest.raises(InputError, match="--seed -5 must be a whole number of at least 0"):  # a value, not a flag
+        parse(TrainOptions, ["--seed", "-5"], command="train")
 
 
 def test_values_from_yaml_have_the_types_of_the_options(tmp_path: Path) -> None:
