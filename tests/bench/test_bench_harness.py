@@ -71,9 +71,18 @@ def test_the_machine_s_speed_is_measured() -> None:
     assert found["auto"] in ("fp32", "bf16")
 
 
+def test_a_ratio_is_to_the_fastest_of_the_systems_in_the_same_case() -> None:
+    speeds = {"gpt3": 6.0, "transformers": 2.0, "transformers-static": 4.0}
+    results = [{"case": "demo:1x8", "weights": "fp32", "who": who, "tokens_per_s": s} for who, s in speeds.items()]
+    results.append(results[0] | {"case": "demo:2x8", "tokens_per_s": 12.0})
+    assert harness.times(results[0], results, "transformers") == "1.50"
+    assert harness.times(results[3], results, "transformers") == ""
+    assert harness.times(results[3], results, "gpt3", case="demo:1x8") == "2.00"
+    assert harness.times(results[0], results, "transformers", weights="int8") == ""
+
+
 def test_markdown_has_one_cell_per_heading() -> None:
     assert harness.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
-    assert harness.ratio(2.0, None) == ""
     assert harness.gigabytes(1_500_000_000) == "1.50 GB"
 
 

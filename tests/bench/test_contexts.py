@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from gpt3.bench.contexts import MOST_STEPS, BenchContextsOptions, bench_contexts, draw, run, table, ticks
+from gpt3.bench.tradeoffs import (
+    MOST_STEPS,
+    BenchContextsOptions,
+    bench_contexts,
+    contexts_table,
+    draw,
+    run_contexts,
+    ticks,
+)
 from gpt3.errors import InputError
 from gpt3.inference.engine import ROLLBACK
 from gpt3.ladder.presets import preset
@@ -30,8 +38,8 @@ def test_half_of_the_layers_stop_growing(tmp_path: Path, capsys: pytest.CaptureF
     assert held["banded", 64] == held["dense", 64]  # shorter than window and rollback: as much as a dense layer
     assert all(0 < point["fastest"] <= point["slowest"] for point in points)
     assert undocumented(points[0]) == []
-    assert len(table(points).splitlines()) == 4
-    run(options)
+    assert len(contexts_table(points).splitlines()) == 4
+    run_contexts(options)
     drawn = ElementTree.parse(tmp_path / "curves.svg").getroot()
     assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == 8
     assert "banded" in capsys.readouterr().out

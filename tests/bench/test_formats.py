@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gpt3.bench.formats import BenchFormatsOptions, bench_formats, cut_prompts, table
 from gpt3.bench.generate import make_models
 from gpt3.bench.harness import load_model
+from gpt3.bench.tradeoffs import BenchFormatsOptions, bench_formats, cut_prompts, formats_table
 from gpt3.errors import InputError
 
 TEXTS = ("A text of some length, so that prompts can be cut out of it here and there.", "Another one; shorter.")
@@ -36,7 +36,7 @@ def test_formats_are_compared_with_fp32(folder: Path, tmp_path: Path, undocument
     assert abs(fp16["worse"]) < 1e-4 > 0
     assert all(abs(one["worse"]) < 0.005 and one["unchanged"] <= 6 for one in found)
     assert all(one["widest_gap"] < 0.1 for one in found)  # random weights differ at near-ties only
-    assert "6 of 6" in table(found)
+    assert "6 of 6" in formats_table(found)
     assert undocumented(fp32) == []
     model = load_model(str(folder), "fp32")
     bits = sum(model.score(text).nats for text in TEXTS) / math.log(2)

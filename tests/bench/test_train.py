@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def test_a_nanogpt_checkout_is_used_as_it_is(tmp_path: Path) -> None:
     answer = harness.call(WORKER, request_for("nanogpt", nanogpt=str(tmp_path)), "nanoGPT")
     assert answer["parameters"] == 4096 * preset("demo").d_model
     assert len(answer["seconds"]) == 2
+
+
+def test_a_peer_s_python_needs_no_gpt3() -> None:
+    code = f"import runpy, sys; sys.modules['gpt3'] = None; runpy.run_path({WORKER!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_all_systems_get_the_same_ids() -> None:

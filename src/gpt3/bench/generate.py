@@ -74,8 +74,8 @@ class BenchGenerateOptions(Options):
         return found + ([System("nanogpt")] if self.nanogpt is not None else [])
 
 
-def run(options: BenchGenerateOptions) -> int:
-    """Measure every case, greedy and sampled, and print. Returns the exit code.
+def run(options: BenchGenerateOptions) -> None:
+    """Measure every case, greedy and sampled, and print.
 
     Raises:
         InputError: a peer is not installed.
@@ -95,7 +95,7 @@ def run(options: BenchGenerateOptions) -> int:
                 "threads": threads, "nanogpt": str(Path(options.nanogpt).resolve()) if options.nanogpt else None,
                 "shape": harness.gpt2_shape(case.model) | {"block_size": preset(case.model).context},
             }  # fmt: skip
-            answer: dict[str, Any] = harness.call(WORKER, request, SHOWN[system.name], threads=threads)
+            answer = harness.call(WORKER, request, SHOWN[system.name], threads=threads)
             first = max(answer["firsts"])
             return answer | {"first": first, "decoding": answer["total"] - first}
 
@@ -117,7 +117,6 @@ def run(options: BenchGenerateOptions) -> int:
     line = f"cpu, {threads} threads; torch {machine['torch']}; memory read at {peaks[0] / 1e9:.1f} GB/s, "
     line += f"fp32 GEMM at {peaks[1] / 1e9:,.0f} GFLOP/s; {options.new_tokens} new tokens"
     harness.print_results(options.json, machine, results, line, table(results))
-    return 0
 
 
 def later_tokens(answer: dict[str, Any]) -> int:
@@ -202,9 +201,7 @@ def summary(
         "memory_share": step_bytes(shape, system) * speed["tokens_per_s"] / case.batch / peaks[0],
         "flops": flops,
         "flops_share": flops / peaks[1],
-        "peak_bytes": max(
-            (answer["peak_bytes"] for answer in answers if answer["peak_bytes"] is not None), default=None
-        ),
+        "peak_bytes": harness.most(answer["peak_bytes"] for answer in answers),
         "same_tokens": same_share(ours[0]["tokens"], answers[0]["tokens"]) if ours else None,
     }
 
@@ -216,28 +213,16 @@ def same_share(sequences: Sequence[Sequence[int]], others: Sequence[Sequence[int
 
 def table(results: Sequence[Result]) -> str:
     """The results in Markdown; ratios are to the faster transformers, and to llama.cpp in the same format."""
-    headings = [
-        "case",
-        "decode",
-        "system",
-        "weights",
-        "tokens/s (slowest-fastest round)",
-        "× transformers",
-        "× llama.cpp",
-    ]
-    headings += ["first token", "of memory bandwidth", "GFLOP/s (of GEMM)", "peak memory", "same tokens"]
+    headings = ["case", "decode", "system", "weights", "tokens/s (slowest-fastest round)", "× transformers"]
+    headings += ["× llama.cpp", "first token", "of memory bandwidth", "GFLOP/s (of GEMM)", "peak memory", "same tokens"]
     rows = []
-    for (case, decode), group in itertools.groupby(results, lambda r: (r["case"], r["decode"])):
-        members = list(group)
-        pace = {System(r["who"], r["weights"]): r["tokens_per_s"] for r in members}
-        theirs = max((speed for one, speed in pace.items() if one.name.startswith("transformers")), default=None)
-        for r in members:
-            system = System(r["who"], r["weights"])
-            llama = pace.get(System("llama.cpp", system.weights)) if system.name == "gpt3" else None
-            ratios = [harness.ratio(r["tokens_per_s"], other) for other in (theirs, llama)]
-            first = f"{statistics.median(r['first']) * 1000:,.0f} ms"
-            products = f"{r['flops'] / 1e9:,.0f} ({r['flops_share']:.0%})"
-            same = "" if r["same_tokens"] is None else f"{r['same_tokens']:.0%}"
-            row = [case, decode, SHOWN[system.name], system.format, harness.rate_cell(r), *ratios, first]
-            rows.append([*row, f"{r['memory_share']:.0%}", products, harness.gigabytes(r["peak_bytes"]), same])
+    for r in results:
+        ratios = [harness.times(r, results, "transformers", weights="fp32"), harness.times(r, results, "llama.cpp")]
+        ratios = ratios if r["who"] == "gpt3" else [ratios[0], ""]
+        first = f"{statistics.median(r['first']) * 1000:,.0f} ms"
+        products = f"{r['flops'] / 1e9:,.0f} ({r['flops_share']:.0%})"
+        same = "" if r["same_tokens"] is None else f"{r['same_tokens']:.0%}"
+        system = [SHOWN[r["who"]], System(r["who"], r["weights"]).format, harness.rate_cell(r)]
+        row = [r["case"], r["decode"], *system, *ratios, first, f"{r['memory_share']:.0%}", products]
+        rows.append([*row, harness.gigabytes(r["peak_bytes"]), same])
     return harness.markdown(headings, rows)

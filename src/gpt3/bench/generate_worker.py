@@ -2,14 +2,13 @@
 
 A system is a function from the request to a function that generates: from prompts and a number of tokens to an answer with the
 ids and the seconds to first and last token. Loading and a short warm-up are not timed. No sequence ends early: EOS is a token
-like any other. A server prints its address and serves until its standard input ends.
+like any other.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import os
-import signal
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpt3.bench.generate import GGUF_FORMATS
-from gpt3.bench.harness import Request, answer_request, load_model
+from gpt3.bench.harness import Request, answer_request, call, load_model
 from gpt3.bench.train_worker import peak_bytes
 from gpt3.export.llama_cpp import LlamaCpp
 from gpt3.inference.decoding import Decoder
@@ -34,6 +33,7 @@ from gpt3.threads import in_passing_thread
 if TYPE_CHECKING:
     from gpt3.export.llama_cpp import LlamaCpp
 
+CLIENTS = str(Path(__file__).with_name("serve.py"))
 TEMPERATURE, TOP_K = 0.8, 50
 WARM_UP = 4
 """Tokens generated before the clock starts."""
@@ -216,35 +216,39 @@ def timed_generation(request: Request) -> Answer:
     return answer | {"cpu_seconds": cpu, "peak_bytes": peak_bytes(torch.device("cpu"))}
 
 
-def serve(request: Request) -> None:
-    """Serve with a slot for each client: `gpt3 serve`, or llama.cpp's server.
+def timed_serving(request: Request) -> Answer:
+    """What clients, in a process of their own, measure of a server with a slot for each: `gpt3 serve`, or llama.cpp's server.
 
     Args:
-        request: `name`, `model`, `weights`, `threads`, `ggufs` as in `timed_generation`; `clients`, and `longest`, the tokens
-            that a slot must hold.
+        request: `name`, `model`, `weights`, `threads`, `ggufs` as in `timed_generation`; `slots`; `longest`, the tokens that a
+            slot must hold; `clients`, what gpt3.bench.serve.run_clients is asked.
     """
-    threading.Thread(target=stop_with_standard_input, daemon=True).start()
     torch.set_num_threads(request["threads"])
+
+    def measure(address: str) -> Answer:
+        where = {"address": address, "process": os.getpid()}
+        return call(CLIENTS, request["clients"] | where, "the clients", threads=1)
+
     if request["name"] == "llama.cpp":
-        llama = load_llama(request, request["clients"], request["longest"])
-        print(llama.server.listening_address, flush=True)
-        threading.Event().wait()  # until the signal
-        return
+        llama = load_llama(request, request["slots"], request["longest"])
+        return measure(llama.server.listening_address)
 
     from gpt3.serving.app import assemble
 
     model = in_passing_thread(lambda: load_model(request["model"], request["weights"]))
-    options = ServeOptions(port=0, slots=request["clients"], queue=2 * request["clients"], grace=0.0)
-    listening = host.listen(options.host, options.port)
+    options = ServeOptions(port=0, slots=request["slots"], queue=2 * request["slots"], grace=0.0)
+    listening, stop = host.listen(options.host, options.port), threading.Event()
     app, workers = assemble({"bench": model}, options)
-    host.serve(app, workers, listening, options, lambda: print(host.address_of(listening), flush=True))
+    answers: list[concurrent.futures.Future[Answer]] = []
 
+    def ready() -> None:
+        answers.append(pool.submit(measure, host.address_of(listening)))
+        answers[0].add_done_callback(lambda _: stop.set())
 
-def stop_with_standard_input() -> None:
-    """End this process once whoever started it no longer holds its standard input open."""
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        host.serve(app, workers, listening, options, ready, stop)
+    return answers[0].result()
 
 
 if __name__ == "__main__":
-    answer_request(lambda request: (serve if request["task"] == "serve" else timed_generation)(request))
+    answer_request(lambda request: (timed_serving if request["task"] == "serve" else timed_generation)(request))

@@ -111,34 +111,29 @@ def checkout_errors(nanogpt: str | None) -> Iterator[str]:
         yield f"--nanogpt {nanogpt} has no model.py. Clone github.com/karpathy/nanoGPT and give its folder"
 
 
-def worker_environment(threads: int | None, python: str | None = None) -> dict[str, str]:
-    """Environment of a worker with this many OpenMP threads; of another Python, without this one's PYTHONPATH."""
-    environment = {key: value for key, value in os.environ.items() if python is None or key != "PYTHONPATH"}
-    return environment if threads is None else environment | {"OMP_NUM_THREADS": str(threads)}
-
-
-def worker_error(name: str, stderr: str) -> RunError:
-    """The error of a worker that failed: its last lines of standard error."""
-    return RunError(f"{name} failed: {' | '.join(stderr.strip().splitlines()[-3:]) or 'without a message'}")
-
-
-def call(worker: str, request: Request, name: str, *, threads: int | None = None, python: str | None = None) -> Any:
+def call(
+    worker: str, request: Request, name: str, *, threads: int | None = None, python: str | None = None
+) -> dict[str, Any]:
     """Run a worker in a process of its own, so that no measurement inherits memory, threads or warm caches.
 
     Args:
         worker: a file that reads its request, a line of JSON, from standard input and prints its answer as JSON in the last line.
         name: what is measured, for messages.
         threads: of OpenMP; None: its own default.
-        python: another Python executable.
+        python: another Python executable, which does not get this one's PYTHONPATH.
 
     Raises:
         RunError: it fails; with the last lines of its standard error.
     """
-    command, environment = [python or sys.executable, worker], worker_environment(threads, python)
+    environment = {key: value for key, value in os.environ.items() if python is None or key != "PYTHONPATH"}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    command = [python or sys.executable, worker]
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise worker_error(name, done.stderr)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        raise RunError(f"{name} failed: {' | '.join(done.stderr.strip().splitlines()[-3:]) or 'without a message'}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
 
 
 def answer_request(work: Callable[[Request], Any]) -> None:
@@ -219,8 +214,7 @@ def machine(
 ) -> dict[str, Any]:
     """This machine's speed now, measured in a process of its own; see `measure_machine`."""
     request = {"device": device, "dtypes": list(dtypes), "threads": threads, "memory": memory}
-    answer: dict[str, Any] = call(__file__, request, "measuring the machine", threads=threads)
-    return answer
+    return call(__file__, request, "measuring the machine", threads=threads)
 
 
 def measure_machine(request: Request) -> dict[str, Any]:
@@ -280,9 +274,22 @@ def load_model(folder: str | None, weights: str) -> LanguageModel:
     return model
 
 
-def ratio(speed: float, other: float | None) -> str:
-    """How many times as fast as another system, as a cell of a table; empty where there is none."""
-    return f"{speed / other:.2f}" if other else ""
+def times(result: Result, results: Iterable[Result], who: str, **changes: str) -> str:
+    """How many times as fast a result is as the fastest of some systems, as a cell of a table; empty where there is none.
+
+    Args:
+        who: how the names of these systems begin.
+        changes: where their case, decoding or format is another than the result's.
+    """
+    wanted = {key: result.get(key) for key in ("case", "decode", "weights")} | changes
+    others = [other for other in results if other["who"].startswith(who)]
+    speeds = [other["tokens_per_s"] for other in others if all(other.get(key) == wanted[key] for key in wanted)]
+    return f"{result['tokens_per_s'] / max(speeds):.2f}" if speeds else ""
+
+
+def most(values: Iterable[float | None]) -> Any:
+    """The largest of the values that are known; None where none is."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def gigabytes(size: int | None) -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,8 +83,8 @@ def longest(case: Case, new_tokens: int) -> int:
     return max(new_tokens, BACKGROUND_TOKENS if case.batch > 1 else 0)
 
 
-def run(options: BenchServeOptions) -> int:
-    """Measure every case and print. Returns the exit code.
+def run(options: BenchServeOptions) -> None:
+    """Measure every case and print.
 
     Raises:
         InputError: a package is not installed.
@@ -120,7 +117,6 @@ def run(options: BenchServeOptions) -> int:
     line = f"cpu, {threads} threads (the clients' process shares their cores); torch {machine['torch']}; "
     line += f"fp32 GEMM at {peak / 1e9:,.0f} GFLOP/s; greedy, {options.new_tokens} new tokens per client"
     harness.print_results(options.json, machine, results, line, table(results))
-    return 0
 
 
 def make_request(case: Case, seed: int, new_tokens: int) -> Request:
@@ -130,28 +126,26 @@ def make_request(case: Case, seed: int, new_tokens: int) -> Request:
     prompts = iter(make_prompts(seed, case._replace(batch=2 * count + half + 2 * probes)))
     sizes = {"prompts": count, "warm": count, "background": half, "idle": probes, "busy": probes}
     parts = {part: [next(prompts) for _ in range(size)] for part, size in sizes.items()}
-    return {"clients": count, "new_tokens": new_tokens, "longest": case.context + longest(case, new_tokens), **parts}
+    return {"slots": count, "new_tokens": new_tokens, "longest": case.context + longest(case, new_tokens), **parts}
 
 
 def measure(request: Request) -> dict[str, Any]:
-    """One system once: a server and its clients in two processes, or a system without HTTP in one.
+    """One system once: a server with clients in a process of their own, or a system without HTTP.
 
     Raises:
         RunError: it fails, or a completion has the wrong length.
     """
-    name, threads = request["name"], request["threads"]
+    name = request["name"]
+    asked = request | {"task": "generate", "name": "continuous-batching" if name == "transformers" else "gpt3"}
     if name in PATHS:
-        with serving(request) as (address, process):
-            asked = {"address": address, "path": PATHS[name], "process": process, **bodies(request)}
-            answer: dict[str, Any] = harness.call(__file__, asked, f"the clients of {SHOWN[name]}", threads=1)
-    else:
-        asked = {**request, "task": "generate", "name": "continuous-batching"}
-        if name != "transformers":
-            asked |= {"name": "gpt3", "prompt_tokens": ServeOptions().prompt_tokens}
-        if name == "one-at-a-time":
-            asked |= {"slots": 1, "prompts": request["prompts"][:ALONE]}
-        answer = harness.call(WORKER, asked, SHOWN[name], threads=threads)
-        answer |= {"tokens": [len(tokens) for tokens in answer["tokens"]], "idle": [], "busy": []}
+        asked |= {"task": "serve", "name": name, "clients": {"path": PATHS[name], **bodies(request)}}
+    elif name != "transformers":
+        asked["prompt_tokens"] = ServeOptions().prompt_tokens
+    if name == "one-at-a-time":
+        asked |= {"slots": 1, "prompts": request["prompts"][:ALONE]}
+    answer = {"idle": [], "busy": []} | harness.call(WORKER, asked, SHOWN[name], threads=request["threads"])
+    if name not in PATHS:
+        answer["tokens"] = list(map(len, answer["tokens"]))
     if set(answer["tokens"]) != {request["new_tokens"]}:
         lengths = sorted(set(answer["tokens"]))
         raise RunError(f"{SHOWN[name]} generated {lengths} tokens per client instead of {request['new_tokens']}")
@@ -166,39 +160,6 @@ def bodies(request: Request) -> dict[str, list[Request]]:
         limit = "n_predict"
         how = {"temperature": -1.0, "ignore_eos": True, "cache_prompt": False, "repeat_penalty": 1.0, "stream": True}
     return {part: [{"prompt": ids, limit: count, **how} for ids in request[part]] for part, count in counts.items()}
-
-
-@contextmanager
-def serving(request: Request) -> Iterator[tuple[str, int]]:
-    """Address and process id of a system's server, which runs meanwhile.
-
-    Raises:
-        RunError: it does not start; with its last lines of standard error.
-    """
-    environment = harness.worker_environment(request["threads"])
-    pipe = subprocess.PIPE
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
-        subprocess.Popen(
-            [sys.executable, WORKER], text=True, env=environment, stdin=pipe, stdout=pipe, stderr=log
-        ) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            print(json.dumps(request | {"task": "serve"}), file=process.stdin, flush=True)
-            address = process.stdout.readline().strip()
-            if not address:
-                process.wait()
-                log.seek(0)
-                raise harness.worker_error(SHOWN[request["name"]], log.read())
-            yield address, process.pid
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 def needed_flops(shape: Preset, prompt: int, new_tokens: int) -> int:
@@ -237,21 +198,23 @@ def table(results: Sequence[Result]) -> str:
     """The results in Markdown. Ratios are gpt3's, in the same format; transformers is always in fp32."""
     headings = ["case", "system", "weights", "tokens/s (slowest-fastest round)", "of GEMM", "tokens per CPU s"]
     headings += ["first token, median (all)", "idle → half load", "× one client", "× engine", "× one at a time"]
-    pace = {(r["case"], r["who"], r["weights"]): r["tokens_per_s"] for r in results}
     rows = []
     for r in results:
-        case, weights = harness.parse_case(r["case"]), r["weights"]
-        compared = [pace.get((str(case._replace(batch=1)), r["who"], weights)) if case.batch > 1 else None]
-        for name in ("engine", "one-at-a-time", "transformers", "llama.cpp"):
-            other = (r["case"], name, "fp32" if name == "transformers" else weights)
-            compared.append(pace.get(other) if r["who"] == "server" else None)
-        system = [r["case"], SHOWN[r["who"]], System(r["who"], weights).format]
+        case, alone, ratios = harness.parse_case(r["case"]), "", [""] * 4
+        if case.batch > 1:
+            alone = harness.times(r, results, r["who"], case=str(case._replace(batch=1)))
+        if r["who"] == "server":
+            ratios = [harness.times(r, results, name) for name in ("engine", "one-at-a-time")]
+            ratios += [
+                harness.times(r, results, "transformers", weights="fp32"),
+                harness.times(r, results, "llama.cpp"),
+            ]
+        system = [r["case"], SHOWN[r["who"]], System(r["who"], r["weights"]).format, harness.rate_cell(r)]
         cpu = "" if r["per_cpu_second"] is None else f"{r['per_cpu_second']:,.1f}"
         first = f"{r['first'] * 1000:,.0f} ms ({r['last_first'] * 1000:,.0f})"
         idle, busy = r["idle_first"], r["busy_first"]
         loaded = f"{idle * 1000:,.0f} → {busy * 1000:,.0f} ms ({busy / idle:.2f})" if idle and busy else ""
-        ratios = [harness.ratio(r["tokens_per_s"], speed) for speed in compared]
-        rows.append([*system, harness.rate_cell(r), f"{r['flops_share']:.0%}", cpu, first, loaded, *ratios])
+        rows.append([*system, f"{r['flops_share']:.0%}", cpu, first, loaded, alone, *ratios])
     return harness.markdown([*headings, "× transformers", "× llama.cpp"], rows)
 
 

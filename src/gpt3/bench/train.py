@@ -83,8 +83,8 @@ class BenchTrainOptions(Options):
         return set(self.compile) - {"none"}
 
 
-def run(options: BenchTrainOptions) -> int:
-    """Measure every case in every dtype and print. Returns the exit code.
+def run(options: BenchTrainOptions) -> None:
+    """Measure every case in every dtype and print.
 
     Raises:
         InputError: litgpt is not installed, or the data does not fit the model.
@@ -94,10 +94,9 @@ def run(options: BenchTrainOptions) -> int:
     if "litgpt" in systems and options.litgpt_python is None and importlib.util.find_spec("litgpt") is None:
         raise InputError("--litgpt needs litgpt. Install it with pip install litgpt, or give --litgpt-python PATH")
     facts = harness.machine(options.device, ["fp32", "bf16"])
-    device, kind = facts["device"], facts["device"].partition(":")[0]
+    device, kind, speeds = facts["device"], facts["device"].partition(":")[0], [facts["gemm_flops"]]
     cases = [harness.parse_case(text) for text in options.cases or DEFAULT_CASES.get(kind, DEFAULT_CASES["cpu"])]
     dtypes = list(dict.fromkeys(facts["auto"] if dtype == "auto" else dtype for dtype in options.dtype))
-    speeds = [facts["gemm_flops"]]
     compiled = options.compiled(kind)
 
     def measure(load: tuple[Case, str], name: str) -> dict[str, Any]:
@@ -115,17 +114,14 @@ def run(options: BenchTrainOptions) -> int:
         after_round=lambda: speeds.append(harness.machine(device, dtypes)["gemm_flops"]),
     )
     gemm = {dtype: [flops[dtype] for flops in speeds] for dtype in dtypes}
-    peaks = {dtype: statistics.median(flops) for dtype, flops in gemm.items()}
-    results = [
-        summary(case, dtype, name, name in compiled, answers, peaks[dtype])
-        for ((case, dtype), name), answers in found.items()
-    ]
+    results = []
+    for ((case, dtype), name), answers in found.items():
+        results.append(summary(case, dtype, name, name in compiled, answers, statistics.median(gemm[dtype])))
     machine = {key: facts[key] for key in ("device", "device_name", "threads", "torch")} | {"gemm_flops": gemm}
     where = facts["device_name"] or f"{device}, {facts['threads']} threads"
-    shown = ", ".join(f"{dtype} {peak / 1e9:,.0f}" for dtype, peak in peaks.items())
+    shown = ", ".join(f"{dtype} {statistics.median(flops) / 1e9:,.0f}" for dtype, flops in gemm.items())
     line = f"{where}; torch {facts['torch']}; GEMM peak in GFLOP/s: {shown}"
     harness.print_results(options.json, machine, results, line, table(results))
-    return 0
 
 
 def make_request(options: BenchTrainOptions, case: Case, dtype: str, name: str) -> Request:

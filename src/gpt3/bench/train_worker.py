@@ -1,8 +1,8 @@
 """The worker of `gpt3 bench train`: training steps of one system, in a process of its own (see gpt3.bench.harness.call).
 
-Only torch and the system are imported, because a peer may be installed in a Python that has no gpt3. Each system is a function
-from the request and the device to its model, its loss and its optimizer, as its own trainer makes them. The step around them is
-the same for all: autocast, forward, backward, gradients clipped at 1.0, AdamW, gradients to None.
+Only torch is imported at the top, because a peer may be installed in a Python that has no gpt3. Each system is a function from
+the request and the device to its model, its loss and its optimizer, as its own trainer makes them. The step around them is the
+same for all: autocast, forward, backward, gradients clipped at 1.0, AdamW, gradients to None.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt3.ladder.presets import preset
-from gpt3.training.optimizers import make_optimizer
-from gpt3.training.options import TrainOptions
-
 LEARNING_RATE, DECAY, BETAS = 1e-4, 0.1, (0.9, 0.95)
 
 Request = dict[str, Any]
@@ -31,7 +27,10 @@ Training = tuple[torch.nn.Module, Loss, torch.optim.Optimizer]
 
 def gpt3(request: Request, device: torch.device) -> Training:
     """This package, as `gpt3 train` runs it."""
+    from gpt3.ladder.presets import preset
     from gpt3.model import GPT3ForCausalLM
+    from gpt3.training.optimizers import make_optimizer
+    from gpt3.training.options import TrainOptions
 
     model = GPT3ForCausalLM(preset(request["model"]).config()).to(device)  # type: ignore[arg-type]
     keywords = {"num_items_in_batch": request["batch"] * request["context"], "skip_logits": True, "use_cache": False}

@@ -22,17 +22,19 @@ from gpt3.version import __version__
 class Command:
     """One subcommand."""
 
-    module: str
-    """Holds `run`, a function of one argument, the command's options. Importing it loads nothing heavy."""
+    function: str
+    """``MODULE`` for its `run`, or ``MODULE:NAME``: takes the command's options. Importing the module loads nothing heavy."""
     summary: str
     """The line that ``gpt3 --help`` shows."""
     positional: str | None = None
     """The option that may be given without its name."""
 
     def load(self) -> tuple[type[Any], Callable[[Any], Any]]:
-        """The class of its options, which `run` names as the type of its argument, and `run`."""
-        module = importlib.import_module(self.module)
-        return getattr(module, module.run.__annotations__["options"]), module.run
+        """The class of its options, which the function names as the type of its argument, and the function."""
+        name, _, function = self.function.partition(":")
+        module = importlib.import_module(name)
+        run = getattr(module, function or "run")
+        return getattr(module, run.__annotations__["options"]), run
 
 
 GROUPS = {
@@ -63,8 +65,10 @@ GROUPS = {
         "bench train": Command("gpt3.bench.train", "training steps: ours, nanoGPT, transformers, litGPT"),
         "bench generate": Command("gpt3.bench.generate", "generation: ours, transformers, llama.cpp, nanoGPT"),
         "bench serve": Command("gpt3.bench.serve", "the server with many clients: ours, transformers, llama.cpp"),
-        "bench contexts": Command("gpt3.bench.contexts", "time and cache per token as the context grows"),
-        "bench formats": Command("gpt3.bench.formats", "what each weight format changes in quality", "text"),
+        "bench contexts": Command("gpt3.bench.tradeoffs:run_contexts", "time and cache per token as the context grows"),
+        "bench formats": Command(
+            "gpt3.bench.tradeoffs:run_formats", "what each weight format changes in quality", "text"
+        ),
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
