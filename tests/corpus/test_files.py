@@ -9,9 +9,8 @@ import zstandard
 from document_files import COMPRESS, read
 
 from gpt3.corpus import formats
-from gpt3.corpus.compression import RATIOS, open_stream
 from gpt3.corpus.files import open_files
-from gpt3.corpus.records import KNOWN, format_of
+from gpt3.corpus.records import KNOWN, RATIOS, format_of, open_stream
 from gpt3.corpus.sources import SOURCES, open_sources
 
 

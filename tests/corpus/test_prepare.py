@@ -194,9 +194,8 @@ def test_a_mixture_is_counted_by_source(tmp_path, tokenizer):
 
 
 def test_a_reader_that_gives_empty_documents_has_them_counted():
-    batches = segments.Batches(["a", "", " \n", "b"])
-    assert batches.next()[0] == ["a", "b"]
-    assert (batches.read, batches.dropped_empty, batches.ended) == (4, 2, True)
+    ((texts, records, read, last),) = segments.batches(["a", "", " \n", "b"])
+    assert (texts, len(records), read, last) == (["a", "b"], 2, 4, True)
 
 
 def test_a_finished_preparation_is_not_repeated(tmp_path, tokenizer, capsys, monkeypatch):

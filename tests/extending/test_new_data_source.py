@@ -24,10 +24,10 @@ def sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = PAGE.read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(\"\"\"Sums.*?)^```", page, flags=re.M | re.S)
     ((name, kind),) = re.findall(r'^    "(sums)": (Kind.*),$', page, flags=re.M)
-    module = ModuleType("sums")
-    monkeypatch.setitem(sys.modules, "sums", module)
+    module = ModuleType("gpt3.corpus.sums")
+    monkeypatch.setitem(sys.modules, "gpt3.corpus.sums", module)
     exec(code, vars(module))
-    monkeypatch.setitem(SOURCES, name, eval(kind, {"Kind": sources.Kind, "sums": module}))
+    monkeypatch.setitem(SOURCES, name, eval(kind, {"Kind": sources.Kind}))
     monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt3.corpus import formats, records
-from gpt3.corpus.compression import RATIOS, open_stream
 from gpt3.corpus.documents import PART_BYTES, Part, Source, not_blank
 from gpt3.corpus.formats import TEXT
-from gpt3.corpus.records import KNOWN, PARQUET, explained, format_of
+from gpt3.corpus.records import KNOWN, PARQUET, RATIOS, explained, format_of, open_stream
 from gpt3.errors import InputError
 
 SEARCH_BYTES = 1024 * 1024
@@ -107,7 +106,7 @@ class Stretch:
 
     Attributes:
         file: the file.
-        field: the field of the text, if its format has fields.
+        field: the field or column of the text, if its format has fields.
         start: first byte of a plain file that is cut, first row group of parquet.
         stop: the byte or row group to stop before; None: the file's end.
         size: bytes of text, estimated for compressed files.
@@ -121,21 +120,10 @@ class Stretch:
 
     def documents(self) -> Iterator[str]:
         """Yield the texts in it."""
+        plain = self.file.format in (PARQUET, *TEXT)  # each record is a text, or null
         with explained(self.file.path, 0 if self.file.format == PARQUET else self.start):
-            yield from not_blank(self._texts())
-
-    def _texts(self) -> Iterator[str | None]:
-        if self.file.format == PARQUET:
-            with records.open_parquet(self.file.path) as table:
-                column = records.text_column(table, self.field)
-                stop = table.num_row_groups if self.stop is None else self.stop
-                yield from (text for _, text in records.parquet_records(table, column, self.start, stop))
-            return
-        with open_stream(self.file.path, self.start, self.stop) as stream:
-            if self.file.format in TEXT:
-                yield from formats.read_text(stream)
-            else:
-                yield from formats.texts(formats.READERS[self.file.format](stream), self.field)
+            found = records.read_records(self.file.path, self.field, self.start, self.stop)
+            yield from not_blank((text for _, text in found) if plain else formats.texts(found, self.field))
 
 
 @dataclass(frozen=True)
@@ -210,12 +198,7 @@ def _find_cuts(file: File, part_bytes: int) -> list[int]:
 
 def _find_line_end(stream: BinaryIO, offset: int) -> int:
     """The byte after the first line end at or after `offset`, the stream's position; or the file's end."""
-    while data := stream.read(SEARCH_BYTES):
-        found = data.find(b"\n")
-        if found >= 0:
-            return offset + found + 1
-        offset += len(data)
-    return offset
+    return offset + len(stream.readline())
 
 
 def _find_text_cut(stream: BinaryIO, offset: int) -> int:
@@ -329,5 +312,5 @@ def _find_field(file: File) -> str | None:
     """The field of a file's text, from its first record."""
     if file.format not in formats.READERS:
         return None
-    with explained(file.path), open_stream(file.path) as stream:
-        return formats.find_field(formats.READERS[file.format](stream))
+    with explained(file.path):
+        return formats.find_field(records.read_records(file.path))

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from gpt3.corpus.compression import RATIOS
 from gpt3.corpus.documents import Part, Source, not_blank
 from gpt3.corpus.formats import STRING, RecordError, pick_field
-from gpt3.corpus.records import PARQUET, Row, open_parquet, parquet_records
+from gpt3.corpus.records import PARQUET, RATIOS, Row, open_parquet, parquet_records
 from gpt3.errors import InputError, one_line
 from gpt3.progress import say
 

@@ -232,7 +232,7 @@ class Found:
 
 
 def scan_part(index: NgramIndex, part: Part, report: Report) -> Found:
-    """Read one part from beginning to end; `report` gets the bytes done now and then."""
+    """Read one part from beginning to end."""
     seen: dict[int, list[int | str]] = {}
     documents = total = pending = 0
     for text in part.read():
@@ -251,9 +251,9 @@ def scan_part(index: NgramIndex, part: Part, report: Report) -> Found:
         total += size
         pending += size
         if pending >= REPORT_BYTES:
-            report(pending)
+            report(pending / 1e6)
             pending = 0
-    report(pending)
+    report(pending / 1e6)
     return Found(tuple(Sighting(gram, *seen[gram]) for gram in sorted(seen)), documents, total)  # type: ignore[arg-type]
 
 
@@ -270,21 +270,18 @@ def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: 
         RunError: a process was killed.
     """
     total = total_size(parts)
-    workers = min(workers, len(parts))
+    workers = min(workers, len(parts)) if total is None or total > POOL_BYTES else 1
+    if workers > 1 and not (folder / "points.npy").exists():
+        index.save(folder)
     with Progress(label, total / 1e6 if total else None, "MB") as progress:
         began = time.monotonic()
-        if workers > 1 and (total is None or total > POOL_BYTES):
-            if not (folder / "points.npy").exists():
-                index.save(folder)
-            found = share(_scanner, (folder,), parts, workers, progress, "give fewer --workers")
-        else:
-            found = [scan_part(index, part, lambda size: progress.advance(size / 1e6)) for part in parts]
+        found = share(_scanner, (folder if workers > 1 else index,), parts, workers, progress, "give fewer --workers")
         return dataclasses.replace(merge(found), seconds=time.monotonic() - began)
 
 
-def _scanner(folder: Path, report: Report) -> Callable[[Part], Found]:
-    """What a worker process does with a part."""
-    index = NgramIndex.load(folder)
+def _scanner(place: Path | NgramIndex, report: Report) -> Callable[[Part], Found]:
+    """What a process does with a part: finds the index's grams, or those of the index saved in a folder."""
+    index = NgramIndex.load(place) if isinstance(place, Path) else place
     return lambda part: scan_part(index, part, report)
 
 

@@ -18,8 +18,8 @@ from gpt3.progress import Progress
 
 POLL_SECONDS = 0.2
 
-Report = Callable[[int], None]
-"""Told the bytes of text done, every now and then."""
+Report = Callable[[float], None]
+"""Told the MB of text done, every now and then."""
 
 
 def share(
@@ -30,11 +30,11 @@ def share(
     progress: Progress,
     remedy: str,
 ) -> list[Any]:
-    """``[make(*arguments, report)(item) for item in items]``, by several processes.
+    """``[make(*arguments, report)(item) for item in items]``, by several processes or in this one.
 
     Args:
         make: called once in each process, with a `Report` as its last argument; picklable, as `arguments` and `items` are.
-        workers: processes.
+        workers: processes; 1: this one.
         progress: of the work, in MB.
         remedy: what to do if a process is killed.
 
@@ -42,8 +42,11 @@ def share(
         InputError: as the work does.
         RunError: a process was killed.
     """
+    if workers == 1:
+        work = make(*arguments, progress.advance)
+        return [work(item) for item in items]
     context = multiprocessing.get_context("spawn")  # alike on every system, and safe whatever threads this process has
-    done = context.Value("q", 0)
+    done = context.Value("d", 0.0)
     # Only this process holds the pipe's writing end: when it closes it, or dies, the workers see the end of the pipe.
     watched, held = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(
@@ -55,7 +58,7 @@ def share(
         pending: set[Future[Any]] = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)
-            progress.update(start + done.value / 1e6)
+            progress.update(start + done.value)
             for future in finished:
                 future.result()
         return [future.result() for future in futures]
@@ -74,14 +77,17 @@ _work: Callable[[Any], Any]  # of a worker process, set by `_start`
 
 
 def _start(
-    make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...], done: Synchronized[int], watched: Connection
+    make: Callable[..., Callable[[Any], Any]],
+    arguments: tuple[Any, ...],
+    done: Synchronized[float],
+    watched: Connection,
 ) -> None:
     """Set a worker process up."""
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent answers for all of them
     threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()
 
-    def report(size: int) -> None:
+    def report(size: float) -> None:
         with done.get_lock():
             done.value += size
 

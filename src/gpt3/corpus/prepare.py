@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,12 @@ from gpt3.corpus.decontamination import CleanPart, fingerprint, index_benchmarks
 from gpt3.corpus.documents import Part, total_size
 from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.options import PrepareOptions, parse_fold
-from gpt3.corpus.pool import Report, share
+from gpt3.corpus.pool import share
 from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
 from gpt3.progress import Progress, say
-from gpt3.tokenizer.encoder import Encoder
 from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
 from gpt3.version import __version__
 from gpt3.work_folder import differences, locked
@@ -213,8 +212,8 @@ class Preparation:
         fraction = self.options.validation_fraction
         held_out = segments.fold_keys(*self.fold) if self.fold else segments.held_out_keys(work, found, fraction)
         with Progress("writing shards", sum(segment.tokens for segment in found) / 1e6, "M tokens") as progress:
-            assembly = segments.Assembly(work, found, held_out, self.dtype, self.options.shard_tokens, _mega(progress))
-            splits = assembly.run()
+            shard_tokens = self.options.shard_tokens
+            splits = segments.Assembly(work, found, held_out, self.dtype, shard_tokens, progress.advance).run()
         if not splits["train"].documents or (self.fold and not splits["validation"].documents):
             durable.discard(work)
             data = " ".join(self.options.data)
@@ -266,26 +265,11 @@ class Preparation:
         if not left:
             return
         cores = self.options.worker_count()
-        workers = min(cores, len(left))
+        workers = min(cores, len(left)) if total is None or total - start > POOL_BYTES else 1
+        arguments = (work, self.tokenizer, max(1, cores // workers), self.dtype)
         with Progress("tokenizing", total / 1e6 if total else None, "MB", start=start / 1e6) as progress:
-            if workers > 1 and (total is None or total - start > POOL_BYTES):
-                arguments = (work, self.dtype, self.end_of_text, max(1, cores // workers))
-                remedy = "what is done is kept: run the same command again, with fewer --workers"
-                share(_segment_writer, arguments, left, workers, progress, remedy)
-                return
-            encoder = Encoder(self.tokenizer, threads=cores)
-            writer = segments.SegmentWriter(work, encoder, self.dtype, self.end_of_text, _mega(progress))
-            for number, part in left:
-                writer.write_part(part, number)
-
-
-def _segment_writer(
-    work: Path, dtype: str, end_of_text: int, threads: int, report: Report
-) -> Callable[[tuple[int, Part]], None]:
-    """What a worker process does with a part and its number."""
-    encoder = Encoder(load_tokenizer(work / segments.SHARDS / TOKENIZER_FOLDER), threads=threads)
-    writer = segments.SegmentWriter(work, encoder, dtype, end_of_text, report)
-    return lambda item: writer.write_part(item[1], item[0])
+            remedy = "what is done is kept: run the same command again, with fewer --workers"
+            share(segments.SegmentWriter, arguments, left, workers, progress, remedy)
 
 
 def _settings(identity: dict[str, Any]) -> dict[str, Any]:
@@ -297,8 +281,3 @@ def _settings(identity: dict[str, Any]) -> dict[str, Any]:
         "decontaminate": cleaned and f"{' '.join(cleaned['of'])} ({cleaned['fingerprint'][:8]})",
         **{name: identity.get(name) for name in names},
     }
-
-
-def _mega(progress: Progress) -> Report:
-    """A report to a progress that counts millions."""
-    return lambda done: progress.advance(done / 1e6)

@@ -1,25 +1,34 @@
-"""Records of local files of any format, plain or compressed, with errors that name the file and the place.
+"""Local files of any format, plain or compressed, as records, with errors that name the file and the place.
 
 Training text (`gpt3.corpus.files`), conversations for fine-tuning and rows of evaluation tasks are all read here.
+Compressed are .gz .xz .bz2 .zst, including files of several members or frames.
 """
 
 from __future__ import annotations
 
+import bz2
 import codecs
-from collections.abc import Iterator
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from gpt3.corpus import formats
-from gpt3.corpus.compression import RATIOS, DamagedError, open_stream
 from gpt3.corpus.formats import STRING, RecordError, pick_field
-from gpt3.errors import InputError
+from gpt3.errors import InputError, require
 
+RATIOS = {".gz": 3.0, ".bz2": 4.0, ".xz": 4.0, ".zst": 3.3}
+"""Suffixes of compressed files, and roughly how many bytes of English prose one compressed byte holds."""
 PARQUET = ".parquet"
 WITH_FIELDS = (*formats.READERS, PARQUET)
 """Formats whose records have fields."""
 KNOWN = f"{' '.join((*formats.TEXT, *WITH_FIELDS))}, all but .parquet also with {' '.join(RATIOS)}"
+BUFFER_BYTES = 1024 * 1024
 BATCH_BYTES = 4 * 1024 * 1024
 """About this much of a parquet file is decoded at a time."""
 
@@ -42,24 +51,115 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     Raises:
         InputError: the file cannot be read, is damaged or not UTF-8, or a record of it is no row.
     """
-    kind = format_of(path)
-    unit = "row" if kind == PARQUET else "line"
     with explained(path):
-        for number, row in _records(path, kind):
+        if format_of(path) not in WITH_FIELDS:
+            raise RecordError(0, f"has no rows with fields; known are {' '.join(WITH_FIELDS)}, also compressed")
+        for number, row in read_records(path):
             if not isinstance(row, dict):
                 raise RecordError(number, f"expected an object with fields, found {formats.kind_of(row)}")
-            yield f"{path}: {unit} {number}", row
+            yield f"{path}: {_unit(path)} {number}", row
 
 
-def _records(path: Path, kind: str | None) -> Iterator[tuple[int, Any]]:
+def read_records(
+    path: Path, column: str | None = None, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, Any]]:
+    """The records of a file of a known format, or of a stretch of it, each with its number, counted from the stretch's start.
+
+    Args:
+        column: of a parquet file, whose values are yielded; None: whole rows.
+        start: first byte of a plain file, first row group of a parquet file; rows of parquet are numbered through the file.
+        stop: the byte or row group to stop before; None: the file's end.
+    """
+    kind = str(format_of(path))
     if kind == PARQUET:
         with open_parquet(path) as table:
-            yield from parquet_records(table, None, 0, table.num_row_groups)
-    elif kind in formats.READERS:
-        with open_stream(path) as stream:
-            yield from formats.READERS[kind](stream)
+            yield from parquet_records(table, column, start, stop)
+        return
+    with open_stream(path, start, stop) as stream:
+        yield from enumerate(formats.read_text(stream), 1) if kind in formats.TEXT else formats.READERS[kind](stream)
+
+
+# ---- bytes
+
+
+def open_stream(path: Path, start: int = 0, stop: int | None = None) -> BinaryIO:
+    """Open `path` for reading its bytes, decompressed if the suffix says so.
+
+    Args:
+        start, stop: the range of bytes to read; for plain files only.
+
+    Raises:
+        OSError: as `open` does; here or on the first read.
+        Exception: on reading compressed data that is cut off or damaged, each library's own (see `is_damage`).
+        InputError: on reading .zst without the package for it.
+    """
+    suffix = path.suffix.lower()
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    if suffix not in RATIOS and stop is None:
+        file = open(path, "rb", buffering=BUFFER_BYTES)  # noqa: SIM115 (the caller closes it)
+        file.seek(start)
+        return file
+    if suffix not in RATIOS:
+        raw: Any = _Chunks(_range(path, start, cast(int, stop)))
+    elif suffix in openers:
+        raw = openers[suffix](path, "rb")
+    elif sys.version_info < (3, 14):
+        raw = _Chunks(_zstd_frames(path))
     else:
-        raise RecordError(0, f"has no rows with fields; known are {' '.join(WITH_FIELDS)}, also compressed")
+        raw = require("compression.zstd", extra="data", purpose=f"reading {path.name}").open(path, "rb")
+    return cast(BinaryIO, io.BufferedReader(raw, BUFFER_BYTES))
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error on reading compressed data means that it is cut off, or is not what its name says."""
+    if isinstance(error, OSError):  # the disk's have a number; gzip.BadGzipFile and bz2's "Invalid data stream" do not
+        return error.errno is None
+    zstd = type(error).__name__ == "ZstdError"  # of a package that may be missing
+    return zstd or isinstance(error, (EOFError, zlib.error, lzma.LZMAError))
+
+
+def _range(path: Path, start: int, stop: int) -> Generator[bytes, None, None]:
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        while data := file.read(min(BUFFER_BYTES, stop - file.tell())):
+            yield data
+
+
+def _zstd_frames(path: Path) -> Generator[bytes, None, None]:
+    """By the package `zstandard`, frame by frame: its own reader does not notice that a file is cut off."""
+    zstandard: Any = require("zstandard", extra="data", purpose=f"reading {path.name}")
+    decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)  # for files made with `zstd --long`, too
+    frame: Any = None
+    with open(path, "rb") as file:
+        while data := (frame.unused_data if frame and frame.eof else b"") or file.read(64 * 1024):
+            if frame is None or frame.eof:
+                frame = decompressor.decompressobj()
+            yield frame.decompress(data)
+    if frame is not None and not frame.eof:
+        raise EOFError("compressed file ended before the end-of-frame marker was reached")
+
+
+class _Chunks(io.RawIOBase):
+    """A stream out of chunks of bytes."""
+
+    def __init__(self, chunks: Generator[bytes, None, None]) -> None:
+        self.chunks = chunks
+        self.rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.rest and (chunk := next(self.chunks, None)) is not None:
+            self.rest = memoryview(chunk)
+        size = min(len(buffer), len(self.rest))
+        buffer[:size] = self.rest[:size]
+        self.rest = self.rest[size:]
+        return size
+
+    def close(self) -> None:
+        self.chunks.close()
+        super().close()
 
 
 # ---- parquet
@@ -69,9 +169,8 @@ def open_parquet(file: Any, buffer_bytes: int = 1024 * 1024) -> Any:
     """Open a file or a path. Columns are read `buffer_bytes` at a time: memory stays small however large the row groups."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(
-        file, buffer_size=buffer_bytes, pre_buffer=False, page_checksum_verification=True
-    )
+    options = {"buffer_size": buffer_bytes, "pre_buffer": False, "page_checksum_verification": True}
+    return pyarrow.parquet.ParquetFile(file, **options)
 
 
 def text_column(table: Any, field: str | None) -> str:
@@ -100,19 +199,21 @@ def row_groups(table: Any, column: str | None) -> list[tuple[int, int]]:
     return [(group.num_rows, group.column(position).total_uncompressed_size) for group in groups]
 
 
-def parquet_records(table: Any, column: str | None, start: int, stop: int, skip: int = 0) -> Iterator[tuple[int, Any]]:
+def parquet_records(
+    table: Any, column: str | None, start: int, stop: int | None, skip: int = 0
+) -> Iterator[tuple[int, Any]]:
     """The records of the row groups [start, stop) but for the first `skip`; whole row groups are skipped unread.
 
     Args:
         column: yield its values; None: whole rows, as dicts.
+        stop: None: the last one is included.
 
     Yields:
         The row's number in the file, from 1, and the value.
     """
     groups = row_groups(table, column)
     row = sum(rows for rows, _ in groups[:start])
-    for index in range(start, stop):
-        rows, size = groups[index]
+    for index, (rows, size) in list(enumerate(groups))[start:stop]:
         if skip >= rows:
             skip -= rows
             row += rows
@@ -157,31 +258,34 @@ def explained(path: Path, start: int = 0) -> Iterator[None]:
         raise InputError(f"{path}: no such file (a broken link, or gone since)") from None
     except PermissionError:
         raise InputError(f"{path}: no permission to read it") from None
-    except DamagedError as error:
-        raise InputError(f"{path}: damaged or cut off ({error}); fetch or compress it again") from None
     except RecordError as error:
-        unit = "row" if path.suffix.lower() == PARQUET else "line"
         number = error.line + (_count_lines(path, start) if start else 0)
-        raise InputError(f"{path}: {f'{unit} {number}: ' if error.line else ''}{error.what}") from None
+        raise InputError(f"{path}: {f'{_unit(path)} {number}: ' if error.line else ''}{error.what}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: {_not_utf8(path, start)}; convert it, e.g. with iconv -t UTF-8") from None
     except Exception as error:
+        suffix = path.suffix.lower()
+        if suffix in RATIOS and is_damage(error):
+            raise InputError(f"{path}: damaged or cut off ({error}); fetch or compress it again") from None
         arrow = isinstance(error, OSError) or type(error).__module__.split(".")[0] == "pyarrow"
-        if path.suffix.lower() != PARQUET or not arrow:
+        if suffix != PARQUET or not arrow:
             raise
         message = str(error).split("\n")[0].rstrip(".")
         raise InputError(f"{path}: damaged, cut off or not parquet ({message})") from None
 
 
+def _unit(path: Path) -> str:
+    """What the records of a file are counted in."""
+    return "row" if path.suffix.lower() == PARQUET else "line"
+
+
 def _not_utf8(path: Path, start: int) -> str:
     """Where a file (decompressed) stops being UTF-8, looked for from byte `start` on."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with open_stream(path) as file:
-        if start:
-            file.seek(start)
-        offset = start
+    offset = start
+    with open_stream(path, start) as file:
         while True:
-            data = file.read(1024 * 1024)
+            data = file.read(BUFFER_BYTES)
             pending = len(decoder.getstate()[0])  # bytes of a character the last chunk cut
             try:
                 decoder.decode(data, final=not data)
@@ -195,4 +299,4 @@ def _not_utf8(path: Path, start: int) -> str:
 def _count_lines(path: Path, stop: int) -> int:
     """Line ends in the first `stop` bytes of a plain file."""
     with open_stream(path, 0, stop) as file:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1024 * 1024), b""))
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(BUFFER_BYTES), b""))

@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from gpt3.corpus.options import KEYS
 from gpt3.corpus.pool import Report
 from gpt3.corpus.shards import ShardWriter, shard_name
 from gpt3.tokenizer.encoder import Encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SEGMENT_BYTES = 32 << 20
 """A segment is closed after this much text: what a kill costs each worker at most."""
@@ -88,107 +91,90 @@ def read_segments(work: Path, part: int | None = None) -> list[Segment]:
 # ---- parts to segments
 
 
-class Batches:
-    """Documents of a part, read on demand in batches; counts what a segment must know of them."""
+def batches(texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray, int, bool]]:
+    """The documents of a part in batches of about `BATCH_BYTES`, read on demand.
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = iter(texts)
-        self.read = self.dropped_empty = 0
-        self.ended = False
-
-    def next(self) -> tuple[list[str], np.ndarray]:
-        """The next kept documents, about `BATCH_BYTES` of them, and their records (tokens still 0). Empty at the end."""
-        texts: list[str] = []
-        keys: list[bytes] = []
-        sizes: list[int] = []
-        total = 0
-        for text in self._texts:
-            self.read += 1
-            if not text or text.isspace():
-                self.dropped_empty += 1
-                continue
-            data = text.encode("utf-8")
-            texts.append(text)
-            keys.append(document_key(data))
-            sizes.append(len(data))
-            total += len(data)
-            if total >= BATCH_BYTES or len(texts) >= BATCH_DOCUMENTS:
-                break
-        else:
-            self.ended = True
-        records = np.zeros(len(texts), dtype=DOCUMENT)
-        records["text_bytes"] = sizes
-        records["key"] = np.frombuffer(b"".join(keys), dtype="<u8")
-        return texts, records
+    Yields:
+        The texts kept; their records (tokens still 0); how many were read, blank ones included; whether the part ends.
+    """
+    iterator = iter(texts)
+    last = False
+    while not last:
+        kept: list[str] = []
+        data: list[bytes] = []
+        read = total = 0
+        while total < BATCH_BYTES and len(kept) < BATCH_DOCUMENTS and not last:
+            text = next(iterator, None)
+            last = text is None
+            read += not last
+            if text and not text.isspace():
+                kept.append(text)
+                data.append(text.encode("utf-8"))
+                total += len(data[-1])
+        records = np.zeros(len(kept), dtype=DOCUMENT)
+        records["text_bytes"] = list(map(len, data))
+        records["key"] = np.frombuffer(b"".join(map(document_key, data)), dtype="<u8")
+        yield kept, records, read, last
 
 
-@dataclass(frozen=True)
 class SegmentWriter:
-    """Turns parts into segments."""
+    """Turns parts into segments; what one process does.
 
-    work: Path
-    """The working folder."""
-    encoder: Encoder
-    dtype: str
-    """Type of a token in the files, ``"<u2"`` or ``"<u4"``."""
-    end_of_text: int
-    """The id written after every document."""
-    report: Report
+    Args:
+        work: the working folder.
+        tokenizer: makes the ids.
+        threads: of the encoder.
+        dtype: type of a token in the files, ``"<u2"`` or ``"<u4"``.
+    """
 
-    def write_part(self, part: Part, number: int) -> None:
-        """Write the segments of a part that are not there yet; `number` counts parts through all sources.
+    def __init__(
+        self, work: Path, tokenizer: PreTrainedTokenizerFast, threads: int, dtype: str, report: Report
+    ) -> None:
+        self.work, self.dtype, self.report = work, dtype, report
+        self.encoder = Encoder(tokenizer, threads=threads)
+
+    def __call__(self, item: tuple[int, Part]) -> None:
+        """Write the segments that are not there yet of a part and its number, counted through all sources.
 
         Raises:
             InputError: the part cannot be read.
         """
+        number, part = item
         done = read_segments(self.work, number)
-        if done and done[-1].last:
-            return
-        batches = Batches(part.read(sum(segment.read for segment in done)))
-        while not batches.ended:
-            done.append(self._write(batches, number, len(done)))
+        rest = batches(part.read(sum(segment.read for segment in done)))
+        while not (done and done[-1].last):
+            done.append(self._write(rest, number, len(done)))
 
-    def _write(self, batches: Batches, part: int, number: int) -> Segment:
-        before = batches.read, batches.dropped_empty
+    def _write(self, rest: Iterator[tuple[list[str], np.ndarray, int, bool]], part: int, number: int) -> Segment:
         prefix = self.work / SEGMENTS / f"{part:08d}-{number:06d}"
-        records = [np.zeros(0, dtype=DOCUMENT)]
-        text_bytes = 0
+        records: list[np.ndarray] = []
+        text_bytes = read = 0
+        last = False
         with durable.replacing(prefix.with_suffix(".tokens")) as temporary, open(temporary, "wb") as file:
-            while text_bytes < SEGMENT_BYTES and not batches.ended:
-                texts, batch = batches.next()
+            while text_bytes < SEGMENT_BYTES and not last:
+                texts, batch, count, last = next(rest)
                 if texts:
-                    tokens = encode(texts, batch, self.encoder, self.end_of_text)
-                    file.write(tokens.astype(self.dtype).data)
-                    records.append(batch)
-                    size = int(batch["text_bytes"].sum())
-                    text_bytes += size
-                    self.report(size)
+                    file.write(encode(texts, batch, self.encoder).astype(self.dtype).data)
+                size = int(batch["text_bytes"].sum())
+                self.report(size / 1e6)
+                records.append(batch)
+                text_bytes += size
+                read += count
         documents = np.concatenate(records)
         durable.write_bytes(prefix.with_suffix(".documents"), documents.tobytes())
-        segment = Segment(
-            part=part,
-            number=number,
-            read=batches.read - before[0],
-            documents=len(documents),
-            tokens=int(documents["tokens"].sum()),
-            text_bytes=text_bytes,
-            dropped_empty=batches.dropped_empty - before[1],
-            last=batches.ended,
-        )
+        tokens = int(documents["tokens"].sum())
+        kept = len(documents)
+        segment = Segment(part, number, read, kept, tokens, text_bytes, dropped_empty=read - kept, last=last)
         durable.write_text(prefix.with_suffix(".json"), json.dumps(dataclasses.asdict(segment)))
         return segment
 
 
-def encode(texts: list[str], records: np.ndarray, encoder: Encoder, end_of_text: int) -> np.ndarray:
+def encode(texts: list[str], records: np.ndarray, encoder: Encoder) -> np.ndarray:
     """Ids of `texts` with end-of-text after each, (tokens,) uint32; fills in the records' ``tokens``."""
     ids, lengths = encoder.encode_batch(texts)
     records["tokens"] = lengths + 1
-    ends = np.cumsum(lengths + 1) - 1  # (documents,)
-    tokens = np.full(len(ids) + len(texts), end_of_text, dtype=np.uint32)
-    keep = np.ones(len(tokens), dtype=bool)
-    keep[ends] = False
-    tokens[keep] = ids
-    return tokens
+    ends = np.cumsum(lengths)  # (documents,), in `ids`
+    return np.insert(ids, ends, int(encoder.tokenizer.eos_token_id))
 
 
 # ---- which documents are held out
@@ -274,30 +260,24 @@ class Assembly:
     shard_tokens: int
     """A shard is closed before the document that would make it longer."""
     report: Report
-    """Told the tokens written."""
+    """Told the tokens written, in millions."""
 
     def run(self) -> dict[str, Split]:
         """Write every shard that is not there yet and return the splits."""
-        (self.work / RECORDS).mkdir(parents=True, exist_ok=True)
-        return {"validation": self._validation(), "train": self._train()}
-
-    def _validation(self) -> Split:
-        record = self.work / RECORDS / "validation.json"
-        if not record.exists():
-            shards = list(self._write("validation", 0, 0))
-            durable.write_text(record, json.dumps([dataclasses.asdict(shard) for shard in shards]))
-        return Split.of([Shard(**entry) for entry in json.loads(record.read_text(encoding="utf-8"))])
-
-    def _train(self) -> Split:
-        records = self.work / RECORDS
-        shards = [
-            Shard(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(records.glob("train-*.json"))
-        ]
-        self.report(sum(shard.tokens for shard in shards))
-        for shard in self._write("train", len(shards), sum(shard.documents for shard in shards)):
-            durable.write_text(records / f"{shard.file}.json", json.dumps(dataclasses.asdict(shard)))
-            shards.append(shard)
-        return Split.of(shards)
+        folder = self.work / RECORDS
+        folder.mkdir(parents=True, exist_ok=True)
+        splits = {}
+        for split in ("validation", "train"):
+            found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{split}*.json"))]
+            if found and isinstance(found[0], list):  # an earlier version's record of all validation shards
+                found = found[0]
+            shards = [Shard(**entry) for entry in found]
+            self.report(sum(shard.tokens for shard in shards) / 1e6)
+            for shard in self._write(split, len(shards), sum(shard.documents for shard in shards)):
+                durable.write_text(folder / f"{shard.file}.json", json.dumps(dataclasses.asdict(shard)))
+                shards.append(shard)
+            splits[split] = Split.of(shards)
+        return splits
 
     def _write(self, split: str, number: int, skip: int) -> Iterator[Shard]:
         """Write the shards of a split from `number` on, leaving out its first `skip` documents; yield each when finished."""
@@ -306,34 +286,26 @@ class Assembly:
         for segment in self.segments:
             records = segment.records(self.work)
             chosen = in_split(records["key"], split, self.held_out)
-            mine = int(chosen.sum())
             path = self.work / SEGMENTS / f"{segment.prefix}.tokens"
-            if mine <= skip:
-                skip -= mine
-                done.append(path)
-                continue
-            lengths = records["tokens"].astype(np.int64)
-            tokens = np.fromfile(path, dtype=self.dtype)
-            if mine < len(records):
-                tokens, lengths, records = tokens[np.repeat(chosen, lengths)], lengths[chosen], records[chosen]
-            ends = np.concatenate([[0], np.cumsum(lengths)])  # (documents + 1,)
-            first, skip = skip, 0
-            while first < len(lengths):
-                left = self.shard_tokens - (writer.tokens if writer else 0)
-                stop = int(np.searchsorted(ends, ends[first] + left, side="right")) - 1
-                if stop <= first and writer is not None:
+            first, skip = skip, max(0, skip - int(chosen.sum()))
+            tokens = ends = np.zeros(1, dtype=np.int64)
+            if first < chosen.sum():
+                tokens = np.fromfile(path, dtype=self.dtype)[np.repeat(chosen, records["tokens"].astype(np.int64))]
+                records = records[chosen]
+                ends = np.concatenate([ends, np.cumsum(records["tokens"].astype(np.int64))])  # (documents + 1,)
+            while first < len(ends) - 1:
+                writer = writer or ShardWriter(self.work / SHARDS, shard_name(split, number), self.dtype)
+                stop = int(np.searchsorted(ends, ends[first] + self.shard_tokens - writer.tokens, side="right")) - 1
+                if stop <= first and writer.tokens:
                     yield writer.close()
-                    writer = None
+                    writer, number = None, number + 1
                     while split == "train" and done:
                         done.pop().unlink(missing_ok=True)
                     continue
                 stop = max(stop, first + 1)  # one document longer than a shard: the shard is longer
-                if writer is None:
-                    writer = ShardWriter(self.work / SHARDS, shard_name(split, number), self.dtype)
-                    number += 1
-                text_bytes = int(records["text_bytes"][first:stop].sum())
-                writer.append(tokens[ends[first] : ends[stop]], lengths[first:stop], text_bytes)
-                self.report(int(ends[stop] - ends[first]))
+                lengths, text_bytes = np.diff(ends[first : stop + 1]), int(records["text_bytes"][first:stop].sum())
+                writer.append(tokens[ends[first] : ends[stop]], lengths, text_bytes)
+                self.report(int(ends[stop] - ends[first]) / 1e6)
                 first = stop
             done.append(path)
         if writer is not None:

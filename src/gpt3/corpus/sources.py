@@ -1,16 +1,18 @@
 """What `--data` can name: the registry of sources, and the functions that open what a user names.
 
-A new kind of source is a module with a `Source` (and perhaps a function of rows) and one line in `SOURCES`.
+A new kind of source is a module with a `Source` (and perhaps a function of rows) and one line in `SOURCES`. The module is
+imported when the source is used.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import pkgutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from gpt3.corpus import hub, wiki
 from gpt3.corpus.documents import PART_BYTES, Source
 from gpt3.corpus.files import find_files, open_files
 from gpt3.corpus.formats import TEXT
@@ -28,16 +30,18 @@ class Kind:
     """How it is written, such as ``hf:OWNER/NAME[:SPLIT]``."""
     summary: str
     """What it is, for people."""
-    open: Callable[[str, int], Source]
-    """Called with the name as given and the size of a part in bytes."""
-    rows: Callable[[str], Iterator[tuple[str, Row]]] | None = None
-    """Called with the name as given; yields (place, row), for fine-tuning. None: its documents have no fields."""
+    open: str
+    """``MODULE:FUNCTION`` in this package: takes the name as given and the size of a part in bytes, returns a `Source`."""
+    rows: str | None = None
+    """``MODULE:FUNCTION`` too: takes the name as given, yields (place, row), for fine-tuning. None: documents without fields."""
 
 
 SOURCES: dict[str, Kind] = {
-    "wiki": Kind("wiki", "the embedded corpus: leads of Wikipedia's vital articles, 4.9 MB", wiki.open_wiki),
-    "fineweb": Kind("fineweb[:CONFIG]", "HuggingFaceFW/fineweb, streamed", hub.open_dataset),
-    "hf": Kind("hf:OWNER/NAME[:CONFIG][:SPLIT][:FIELD]", "any Hub dataset, streamed", hub.open_dataset, hub.read_rows),
+    "wiki": Kind("wiki", "the embedded corpus: leads of Wikipedia's vital articles, 4.9 MB", "wiki:open_wiki"),
+    "fineweb": Kind("fineweb[:CONFIG]", "HuggingFaceFW/fineweb, streamed", "hub:open_dataset"),
+    "hf": Kind(
+        "hf:OWNER/NAME[:CONFIG][:SPLIT][:FIELD]", "any Hub dataset, streamed", "hub:open_dataset", "hub:read_rows"
+    ),
 }
 """By what a name starts with, up to its first colon. Any other name is a path: a shard folder, files, a folder, a pattern."""
 
@@ -80,10 +84,14 @@ def _split(spec: str) -> list[str]:
 
 def _open(name: str, part_bytes: int) -> Source:
     if kind := SOURCES.get(name.partition(":")[0]):
-        return kind.open(name, part_bytes)
+        return cast(Source, _function(kind.open)(name, part_bytes))
     if is_shard_folder(name):
         return open_shard_source(name)
     return open_files(name, part_bytes, [kind.form for kind in SOURCES.values()])
+
+
+def _function(name: str) -> Any:
+    return pkgutil.resolve_name(f"gpt3.corpus.{name}")
 
 
 def open_rows(name: str, others: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
@@ -98,7 +106,7 @@ def open_rows(name: str, others: Sequence[str] = ()) -> Iterator[tuple[str, Row]
     """
     kind = SOURCES.get(name.partition(":")[0])
     if kind is not None and kind.rows is not None:
-        yield from kind.rows(name)
+        yield from _function(kind.rows)(name)
         return
     with_rows = [*others, *(each.form for each in SOURCES.values() if each.rows is not None)]
     if kind is not None:

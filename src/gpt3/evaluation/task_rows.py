@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 from gpt3 import durable
 from gpt3.corpus import records
-from gpt3.corpus.compression import RATIOS
 from gpt3.corpus.formats import READERS
 from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, retried
 from gpt3.corpus.prepare import cache_folder
@@ -29,7 +28,13 @@ from gpt3.evaluation.items import HubData, Source
 from gpt3.progress import Progress
 
 ENDINGS = dict.fromkeys(
-    [".jsonl", ".jsonl.gz", ".csv", ".parquet", *(kind + packed for kind in READERS for packed in ("", *RATIOS))]
+    [
+        ".jsonl",
+        ".jsonl.gz",
+        ".csv",
+        ".parquet",
+        *(kind + packed for kind in READERS for packed in ("", *records.RATIOS)),
+    ]
 )
 """Of a task's file; the first that exists is read."""
 FOLDERS = ("", "gpt3_synthetic")
