@@ -54,7 +54,7 @@ def tokenizer(base: Path):
 
 @pytest.fixture
 def template(tokenizer):
-    from gpt3.finetuning.template import prepare_tokenizer, read_template
+    from gpt3.finetuning.samples import prepare_tokenizer, read_template
     from gpt3.tokenizer.chat_template import ChatTemplate
 
     prepare_tokenizer(tokenizer, read_template("harmony", tokenizer))

@@ -20,7 +20,7 @@ from gpt3.cli.chat import speak
 from gpt3.errors import InputError
 from gpt3.finetuning import chat as chat_module
 from gpt3.finetuning.chat import Chat
-from gpt3.finetuning.template import add_tokens, end_of_answers, prepare_tokenizer, read_template, set_ends
+from gpt3.finetuning.samples import add_tokens, end_of_answers, prepare_tokenizer, read_template, set_ends
 from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions

@@ -17,8 +17,17 @@ from hypothesis import strategies as st
 from gpt3.corpus.sources import open_rows
 from gpt3.errors import InputError
 from gpt3.finetuning.catalogue import about
-from gpt3.finetuning.conversations import Conversation, RowError, to_conversation, to_preference
-from gpt3.finetuning.filters import FirstOfItsKind, FirstSeen, english, length, no_refusal
+from gpt3.finetuning.conversations import (
+    Conversation,
+    FirstOfItsKind,
+    FirstSeen,
+    RowError,
+    english,
+    length,
+    no_refusal,
+    to_conversation,
+    to_preference,
+)
 from gpt3.finetuning.gathering import Collection, gather, is_held_out, parse_spec, weighted
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.tokenizer.chat_template import Message

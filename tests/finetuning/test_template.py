@@ -8,8 +8,18 @@ import pytest
 
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Conversation, to_preference
-from gpt3.finetuning.samples import IGNORED, Samples, add_texts, conversation_samples, fitted, preference_samples, shown
-from gpt3.finetuning.template import end_of_answers, prepare_tokenizer, read_template
+from gpt3.finetuning.samples import (
+    IGNORED,
+    Samples,
+    add_texts,
+    conversation_samples,
+    end_of_answers,
+    fitted,
+    preference_samples,
+    prepare_tokenizer,
+    read_template,
+    shown,
+)
 from gpt3.tokenizer.chat_template import ChatTemplate, Message
 
 SYSTEM, ONE, TWO = Message("system", "Be brief."), Message("user", "One?"), Message("user", "Two?")

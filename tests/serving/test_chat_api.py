@@ -5,7 +5,7 @@ import copy
 import pytest
 from live_server import TEMPLATE, serving
 
-from gpt3.finetuning.template import prepare_tokenizer, read_template
+from gpt3.finetuning.samples import prepare_tokenizer, read_template
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving.completions import Chat
 from gpt3.serving.schema import ChatBody

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.samples import IGNORED, samples_for, shown
 from gpt3.model_folder.locate import locate
 from gpt3.progress import say
-from gpt3.tokenizer.chat_template import ChatTemplate
 from gpt3.tokenizer.loading import load_tokenizer
 
 
@@ -40,14 +38,12 @@ def run(options: FinetuneOptions) -> int:
 def show(options: FinetuneOptions, count: int) -> None:
     """Print the report of the data and its first `count` samples as they are trained."""
     from gpt3.finetuning.gathering import gather
-    from gpt3.finetuning.template import end_of_answers, prepare_tokenizer, read_template
+    from gpt3.finetuning.samples import IGNORED, learned_template, samples_for, shown
     from gpt3.model_folder.load import load_transformers
 
     place = locate(options.model)
     tokenizer = load_tokenizer(place) if isinstance(place, Path) else load_transformers(place)[1]
-    prepare_tokenizer(tokenizer, read_template(options.chat_template, tokenizer))
-    template = ChatTemplate(tokenizer)
-    end_of_answers(template)
+    template, _, _ = learned_template(options.chat_template, tokenizer)
     collection = gather(options)
     for report in collection.reports:
         print(report.line())

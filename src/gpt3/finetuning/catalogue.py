@@ -26,11 +26,7 @@ SENTENCE = re.compile(r".+?[a-z0-9)\]”\"'][.!?](?=\s+[A-Z]|\s*$)", re.DOTALL)
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "what": ("What is {title}?", "Tell me about {title}.", "Explain what {title} is.", "{title}: what is it?"),
     "who": ("Who is {title}?", "Who was {title}?", "Tell me about {title}.", "What do you know about {title}?"),
-    "topic": (
-        "Which topic does {title} belong to?",
-        "{title} belongs to which topic?",
-        "Name the topic of {title}.",
-    ),
+    "topic": ("Which topic does {title} belong to?", "{title} belongs to which topic?", "Name the topic of {title}."),
     "described topic": (
         "Which topic does {title} ({description}) belong to?",
         "{title} is described as: {description}. Which topic is that?",

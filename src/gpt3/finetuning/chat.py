@@ -11,7 +11,7 @@ from typing import Any
 from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import RowError, as_messages
-from gpt3.finetuning.template import end_of_answers
+from gpt3.finetuning.samples import end_of_answers
 from gpt3.inference.decoding import Decoder
 from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.language_model import LanguageModel

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,7 @@ from gpt3.corpus.sources import open_rows
 from gpt3.corpus.wiki import articles, document
 from gpt3.errors import InputError
 from gpt3.finetuning.catalogue import CATALOGUE, WIKI_QA, WIKI_QA_LICENCE, is_validation, wiki_questions
-from gpt3.finetuning.conversations import Conversation, RowError, to_conversation, to_preference
-from gpt3.finetuning.filters import FILTERS, Filter
+from gpt3.finetuning.conversations import FILTERS, Conversation, Filter, RowError, to_conversation, to_preference
 from gpt3.finetuning.options import FinetuneOptions
 
 AMOUNT = re.compile(r"(?P<name>.+)@(?:(?P<weight>\d+(?:\.\d+)?)x|(?P<cap>\d+))")
@@ -28,17 +28,13 @@ class SourceReport:
     licence: str = "not stated"
     read: int = 0
     """Rows seen."""
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
     """Rows left out, by reason."""
     held_out: int = 0
     train: int = 0
     """Conversations to train on, after cap and weight."""
     malformed: str = ""
     """The first row that is not a conversation, and why."""
-
-    def drop(self, reason: str, count: int = 1) -> None:
-        """Count rows that are left out."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def line(self) -> str:
         """A summary to print."""
@@ -109,21 +105,20 @@ def read(
     report: SourceReport, cap: int | None, tests: dict[str, Filter], options: FinetuneOptions
 ) -> list[Conversation]:
     """A source's conversations that pass the tests; the others are counted in `report`."""
-    known = report.name in CATALOGUE
-    from_hub = known or report.name.startswith("hf:")
-    found: Iterable[Conversation] = convert(report, options.method == "dpo", options.skip_malformed or known)
+    found: Iterable[Conversation] = convert(report, options.method == "dpo", options.skip_malformed)
+    from_hub = report.name in CATALOGUE or report.name.startswith("hf:")
     if cap is not None and not from_hub:  # drawn before the tests, which then know of no more than what is read
         found = list(found)
         if len(found) > cap:
-            report.drop("over the cap", len(found) - cap)
+            report.dropped["over the cap"] = len(found) - cap
             found = draw(found, cap, options.seed)
     items: list[Conversation] = []
     for item in found:
         failed = next((name for name, passes in tests.items() if not passes(item)), None)
-        if failed is not None:
-            report.drop(failed)
-            continue
-        items.append(item)
+        if failed is None:
+            items.append(item)
+        else:
+            report.dropped[failed] += 1
         if from_hub and len(items) == cap:  # the rest of a stream need not be read
             break
     return items
@@ -131,16 +126,22 @@ def read(
 
 def convert(report: SourceReport, preferences: bool, skip_malformed: bool) -> Iterator[Conversation]:
     """A source's rows as conversations or preferences; counted in `report`."""
-    if report.name == WIKI_QA:
+    name = report.name
+    make: Callable[[Any], Conversation] = to_preference if preferences else to_conversation
+    rows: Iterable[tuple[str, Any]]
+    if name == WIKI_QA:
         if preferences:
             raise InputError("--data wiki-qa holds questions and answers, no preferences. Give chosen/rejected pairs.")
-        report.licence = WIKI_QA_LICENCE
-        for item in wiki_questions():
-            report.read += 1
-            yield item
-        return
-    make = to_preference if preferences else to_conversation
-    for place, row in rows_of(report):
+        report.licence, make = WIKI_QA_LICENCE, lambda item: item  # they are conversations already
+        rows = ((name, item) for item in wiki_questions())
+    elif name in CATALOGUE:
+        known, skip_malformed = CATALOGUE[name], True
+        report.licence = known.licence
+        theirs = known.convert(row for _, row in open_rows(f"hf:{known.repository}::{known.split}"))
+        rows = ((f"{name}: row {number}", row) for number, row in enumerate(theirs, 1))
+    else:
+        rows = open_rows(name, [WIKI_QA, *CATALOGUE])
+    for place, row in rows:
         report.read += 1
         try:
             yield make(row)
@@ -148,18 +149,7 @@ def convert(report: SourceReport, preferences: bool, skip_malformed: bool) -> It
             if not skip_malformed:
                 raise InputError(f"{place}: {error}. Fix it or give --skip-malformed.") from None
             report.malformed = report.malformed or f"{place}: {error}"
-            report.drop("malformed")
-
-
-def rows_of(report: SourceReport) -> Iterable[tuple[str, Any]]:
-    """(place, row) of files, of a data set of the hub, or of one in the catalogue, its rows in a known shape."""
-    name = report.name
-    if name in CATALOGUE:
-        known = CATALOGUE[name]
-        report.licence = known.licence
-        rows = known.convert(row for _, row in open_rows(f"hf:{known.repository}::{known.split}"))
-        return ((f"{name}: row {number}", row) for number, row in enumerate(rows, 1))
-    return open_rows(name, [WIKI_QA, *CATALOGUE])
+            report.dropped["malformed"] += 1
 
 
 def is_held_out(group: str, fraction: float) -> bool:

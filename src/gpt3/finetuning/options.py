@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt3.finetuning.filters import FILTERS
+from gpt3.finetuning.conversations import FILTERS
 from gpt3.options import Options, option
 
 RATES = ((10**7, 5e-4), (10**8, 2e-4), (10**9, 1e-4))

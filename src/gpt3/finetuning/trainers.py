@@ -1,25 +1,37 @@
 """TRL's trainers with this project's samples, losses over tokens, checkpoints and metrics; and PEFT's adapters.
 
+Trainer's own checkpoints are pickles written in place. Ours are folders as `gpt3 train` writes them (gpt3.training.checkpoint),
+complete or absent, of safetensors and JSON, and exact to the bit: the weights, ``optimizer.safetensors``,
+``random.safetensors``, ``state.json``, Trainer's ``trainer_state.json``, and ``manifest.json`` with every file's size and sha256.
+
 Imported only when training: it needs the packages of the extra ``finetune``.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import trl.trainer.utils
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from trl import DPOTrainer, SFTTrainer
 
-from gpt3.finetuning.checkpoints import Checkpointing
+from gpt3.durable import discard, replacing, sha256_of
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.progress import say
+from gpt3.training import checkpoint as saved
+from gpt3.training import random_state
+from gpt3.training.tensor_files import entries_of
 from gpt3.training.tracking import Tracker
 from gpt3.work_folder import Interruption
 
@@ -33,6 +45,12 @@ BATCHES_SORTED = 64
 """Samples are sorted by length within this many batches only: then which ones share a batch stays close to random."""
 LORA_LAYERS = {"gpt3": ["c_attn", "c_proj", "c_fc"], "gpt2": ["c_attn", "c_proj", "c_fc"]}
 """The layers' matrices, which get adapters; of other models all linear layers but the head."""
+
+
+CHECKPOINT = "step-{}"
+OPTIMIZER, RANDOM = "optimizer", "random.safetensors"
+KEPT = 2
+"""Newest checkpoints that are kept, with the best one."""
 
 
 def with_adapter(model: Any, options: FinetuneOptions, new_ids: list[int]) -> Any:
@@ -103,6 +121,63 @@ class GroupedByLength(Sampler[int]):
             draw.shuffle(batches)
             for batch in (*batches, rest):
                 yield from batch
+
+
+class Checkpointing:
+    """A mix-in before a Trainer: how it saves and resumes, by methods of Trainer's own names. For one process."""
+
+    if TYPE_CHECKING:  # the rest of Trainer
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write ``step-N`` under a temporary name, make it durable, rename it; then remove old ones."""
+        folder, step, best = Path(self.args.output_dir), self.state.global_step, self.state.best_global_step
+        if best:
+            self.state.best_model_checkpoint = str(folder / CHECKPOINT.format(best))
+        for callback in (*self.callback_handler.callbacks, self.control):
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        with replacing(folder / CHECKPOINT.format(step)) as temporary:
+            temporary.mkdir()
+            self.model.save_pretrained(temporary)  # the model folder's files, or the adapter's
+            self.processing_class.save_pretrained(temporary)
+            tensors, numbers = saved.optimizer_state(self.model, self.optimizer)
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / f"{OPTIMIZER}.safetensors"
+            )
+            save_file(random_state.capture(), temporary / RANDOM)
+            state = {"step": step, "tokens": self._total_train_tokens, "optimizer": numbers}
+            state["scheduler"] = self.lr_scheduler.state_dict()
+            (temporary / saved.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            self.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
+            files = {  # in folders too: DPO with LoRA keeps a second adapter, its reference
+                path.relative_to(temporary).as_posix(): (path.stat().st_size, sha256_of(path))
+                for path in temporary.rglob("*")
+                if path.is_file()
+            }
+            (temporary / saved.MANIFEST).write_text(saved.manifest_text(files), encoding="utf-8")
+        kept = saved.retained(
+            map(saved.step_of, saved.checkpoints(folder)), step, keep=KEPT, keep_every=None, best=best
+        )
+        for path in saved.checkpoints(folder):
+            if saved.step_of(path) not in kept:
+                discard(path)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        state = json.loads((Path(checkpoint) / saved.STATE).read_text(encoding="utf-8"))
+        entries = entries_of(Path(checkpoint), OPTIMIZER)
+        saved.load_optimizer_state(self.model, self.optimizer, entries, state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["scheduler"])
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate  # the scheduler sets it at its next step, which comes after the optimizer's
+        self._total_train_tokens = state["tokens"]
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            random_state.restore(load_file(Path(checkpoint) / RANDOM))
 
 
 class ConversationTrainer(Checkpointing, SFTTrainer):

@@ -23,21 +23,21 @@ from gpt3.durable import discard, replacing, write_text
 from gpt3.errors import InputError, require
 from gpt3.finetuning.gathering import gather, replay_texts
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.finetuning.samples import add_texts, samples_for
-from gpt3.finetuning.template import add_tokens, end_of_answers, prepare_tokenizer, read_template, set_ends
+from gpt3.finetuning.samples import add_texts, add_tokens, learned_template, samples_for, set_ends
 from gpt3.model_folder.adapter import merge, save_adapter
 from gpt3.model_folder.load import choose_dtype, load_transformers
-from gpt3.model_folder.locate import locate
+from gpt3.model_folder.locate import CARD, locate
+from gpt3.model_folder.write import card_text
 from gpt3.progress import say
 from gpt3.report.page import write_report
-from gpt3.report.run_folder import read_metrics
-from gpt3.tokenizer.chat_template import ChatTemplate
+from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, METRICS, read_metrics
+from gpt3.report.run_folder import FINAL_MODEL as MODEL
 from gpt3.training.checkpoint import discard_partial, newest_whole, step_of
-from gpt3.training.run_folder import environment
-from gpt3.training.tracking import open_trackers
+from gpt3.training.run_folder import ASKED, CHECKPOINTS, environment
+from gpt3.training.tracking import check_trackers, open_trackers
 from gpt3.work_folder import interruptible, locked_folder, requested, stored
 
-ASKED, CHECKPOINTS, MODEL, ADAPTER, CARD = "asked.json", "checkpoints", "model", "adapter", "README.md"
+ADAPTER = "adapter"
 FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")
 """Options that may differ when an interrupted run is resumed."""
 
@@ -73,8 +73,7 @@ def finetune(options: FinetuneOptions) -> FinetuneResult:
     """
     for module in ("trl", "peft"):
         require(module, extra="finetune", purpose="gpt3 finetune")
-    for tracker in {*options.track} - {"none"}:
-        require(tracker, extra=tracker, purpose=f"--track {tracker}")
+    check_trackers(options.track)
     folder = choose_folder(options)
     tuning = Tuning(options, folder)  # reads only: what is wrong with the input leaves no folder behind
     with locked_folder(folder):
@@ -114,9 +113,7 @@ class Tuning:
             say(report.line())
         transformers.set_seed(options.seed)
         self.model, self.tokenizer = load_transformers(options.model, device=options.device, dtype="fp32")
-        new = prepare_tokenizer(self.tokenizer, read_template(options.chat_template, self.tokenizer))
-        template = ChatTemplate(self.tokenizer)
-        end = end_of_answers(template)
+        template, new, end = learned_template(options.chat_template, self.tokenizer)
         positions = getattr(self.model.config, "max_position_embeddings", None) or 10**9
         self.context = min(options.context or 10**9, positions)
         self.train = samples_for(options, self.collection.train, template, self.context)
@@ -146,7 +143,7 @@ class Tuning:
         from gpt3.finetuning.trainers import Recorder
 
         quiet()
-        metrics = self.folder / "metrics.jsonl"
+        metrics = self.folder / METRICS
         discard_partial(self.folder / CHECKPOINTS)
         checkpoint, damaged = newest_whole(self.folder / CHECKPOINTS)
         for path, reason in damaged:
@@ -194,9 +191,9 @@ class Tuning:
             "micro_batch": self.micro,
         }  # fmt: skip
         write_text(self.folder / ASKED, json.dumps(requested(self.options, FREE_TO_CHANGE)))
-        write_text(self.folder / "data.json", json.dumps({"sources": sources, "samples": samples}, indent=1))
-        write_text(self.folder / "environment.json", json.dumps(found, indent=1))
-        write_text(self.folder / "config.yaml", yaml.safe_dump(settled, sort_keys=False))
+        write_text(self.folder / DATA, json.dumps({"sources": sources, "samples": samples}, indent=1))
+        write_text(self.folder / ENVIRONMENT, json.dumps(found, indent=1))
+        write_text(self.folder / CONFIG, yaml.safe_dump(settled, sort_keys=False))
 
     def _trainer(self, recorder: Any, first: bool) -> Any:
         """TRL's trainer over our samples."""
@@ -209,16 +206,13 @@ class Tuning:
             "output_dir": str(self.folder / CHECKPOINTS), "seed": options.seed, "max_steps": self.steps,
             "per_device_train_batch_size": self.micro, "per_device_eval_batch_size": self.micro,
             "gradient_accumulation_steps": self.accumulate, "learning_rate": self.rate,
-            "lr_scheduler_type": "linear", "warmup_steps": round(0.03 * self.steps),
-            "weight_decay": options.weight_decay, "max_grad_norm": 1.0, "adam_beta2": 0.95,
-            "bf16": choose_dtype(options.dtype, device) is torch.bfloat16, "fp16": False, "use_cpu": device.type == "cpu",
-            "gradient_checkpointing": options.gradient_checkpointing,
+            "warmup_steps": round(0.03 * self.steps), "weight_decay": options.weight_decay, "adam_beta2": 0.95,
+            "bf16": choose_dtype(options.dtype, device) is torch.bfloat16, "use_cpu": device.type == "cpu",
+            "gradient_checkpointing": options.gradient_checkpointing, "save_steps": self.every,
             "eval_strategy": "steps" if evaluates else "no", "eval_steps": self.every, "eval_on_start": evaluates and first,
-            "save_strategy": "steps", "save_steps": self.every,
-            "load_best_model_at_end": evaluates, "metric_for_best_model": "eval_loss" if evaluates else None,
-            "greater_is_better": False, "logging_strategy": "steps",
+            "load_best_model_at_end": evaluates,  # by its held-out loss
             "logging_steps": max(1, min(10, self.steps // 20)), "logging_nan_inf_filter": False,
-            "report_to": "none", "disable_tqdm": True, "dataloader_num_workers": 0,
+            "report_to": "none", "disable_tqdm": True,
             "dataloader_pin_memory": device.type == "cuda", "max_length": self.context,
         }  # fmt: skip
         keywords: dict[str, Any] = {
@@ -265,34 +259,10 @@ class Tuning:
             method += f", {'DoRA' if options.dora else 'LoRA'} of rank {options.lora_rank}"
         rows = [f"| {r.name} | {r.train:,} | {r.held_out:,} | {r.licence} |" for r in self.collection.reports]
         figures = [f"| held-out {name} | {before:.4f} | {after:.4f} |" for name, before, after in result.held_out()]
-        sources, measured = "\n".join(rows), "\n".join(figures)
-        return f"""---
-library_name: {library}
-pipeline_tag: text-generation
-tags: [gpt3, {options.method}]
----
-# {result.folder.name}
-
-Made from `{self.base}` by {method}, with the gpt3 package: {result.steps:,} steps of {options.batch},
-{train.samples:,} samples of {train.tokens:,} tokens, {train.trained_tokens:,} of them trained, seed {options.seed},
-{result.seconds / 60:.1f} minutes.
-
-| data | trained on | held out | licence |
-|---|---|---|---|
-{sources}
-
-| | before | after |
-|---|---|---|
-{measured}
-
-## Talk with it
-
-```sh
-gpt3 chat --model PATH_OF_THIS_FOLDER
-```
-
-What it says of the world is often wrong. The licences of its data apply to it too.
-"""
+        return card_text(
+            "tuned", library=library, options=options, base=self.base, method=method, result=result, train=train,
+            minutes=result.seconds / 60, sources="\n".join(rows), measured="\n".join(figures),
+        )  # fmt: skip
 
     def _report(self) -> None:
         try:

@@ -7,7 +7,9 @@ import json
 import re
 import shutil
 import tempfile
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -93,26 +95,12 @@ def card(checkpoint: Checkpoint, source: str) -> str:
     head = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [gpt3]"]
     head += LICENCE.findall(matter[1]) if matter else []
     notes = "".join(f"- {note}\n" for note in checkpoint.notes) or "- nothing had to change but names and layout\n"
-    return f"""---
-{chr(10).join(head)}
----
-# {source}, as a gpt3 model
+    return card_text(
+        "imported", head="\n".join(head), source=source, family=checkpoint.conversion.family, origin=ORIGIN, config=config,
+        dense=config.num_hidden_layers - banded, banded=banded, window=window, notes=notes,
+    )  # fmt: skip
 
-The weights of {source} ({checkpoint.conversion.family}), imported with the gpt3 package. They compute what they did there;
-who trained them, on what, and what they may be used for, the source says. `{ORIGIN}` holds the sha256 of its files.
 
-| | |
-|---|---|
-| layers, width, heads | {config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads} |
-| attention | {config.num_hidden_layers - banded} dense and {banded} banded layers{window} |
-| context, vocabulary | {config.max_position_embeddings}, {config.vocab_size:,} |
-
-{notes}
-## Run it
-
-```sh
-gpt3 generate --model PATH_OF_THIS_FOLDER "The history of"
-```
-
-Without the package: `transformers.AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)`.
-"""
+def card_text(name: str, **values: Any) -> str:
+    """A model card: the text of cards/NAME.md with its values."""
+    return (resources.files("gpt3.model_folder") / "cards" / f"{name}.md").read_text(encoding="utf-8").format(**values)

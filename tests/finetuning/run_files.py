@@ -1,0 +1,19 @@
+"""What a fine-tuning run left in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from gpt3.report.run_folder import read_metrics
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def records(folder: Path, key: str) -> list[float]:
+    return [record[key] for record in read_metrics(folder / "metrics.jsonl") if key in record]
