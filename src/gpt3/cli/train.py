@@ -1,16 +1,38 @@
-"""``gpt3 train``: train, in this process or in several, then say what was made and what to do next."""
+"""``gpt3 train``: train, in this process or in several, then say what was made and what to do next.
+
+``--nproc N`` does what torchrun does, for one machine and with one line of explanation: when a process (rank) dies, the others
+are stopped at once, and its end is reported. A signal to this process is passed on to all ranks, which finish their step and
+save. A rank's standard input is a pipe that only this process holds open: when it is killed, the pipe ends on every system, and
+each rank with it (`end_with_launcher`).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
+
+import yaml
 
 from gpt3.errors import InputError, RunError
 from gpt3.progress import say
 from gpt3.report.run_folder import FINAL_MODEL
-from gpt3.training.launch import end_with_launcher, launch
 from gpt3.training.options import TrainOptions
+
+LAUNCHED = "GPT3_LAUNCHED"
+"""Set for the ranks of a launcher: standard input tells of its end."""
+GRACE_SECONDS = 15.0
+"""How long the other ranks may take to stop by themselves after one has ended."""
 
 
 def run(options: TrainOptions) -> int:
@@ -31,14 +53,12 @@ def run(options: TrainOptions) -> int:
 
     from transformers.utils import logging
 
-    from gpt3.training.distributed import PeersLostError, Silent
+    from gpt3.training.distributed import PeersLostError
 
     logging.disable_progress_bar()  # transformers' bars over saves of a second would break our line
     quiet = int(rank or 0) > 0
     try:
         return train_and_tell(options, quiet)
-    except Silent:
-        return 2
     except (InputError, RunError) as error:
         if not quiet:
             raise
@@ -83,3 +103,98 @@ def cross_validate(options: TrainOptions) -> int:
         return RunResult(folder, None, 0.0, finished=(folder / FINAL_MODEL).exists(), exit_code=code)
 
     return run_folds(options, one).exit_code
+
+
+# ---------------------------------------------------------------------------------------------------------- the processes
+
+
+def launch(options: TrainOptions) -> int:
+    """Run `options.nproc` ranks of this command and return the exit code they agree on.
+
+    Raises:
+        RunError: a rank was killed or failed while the others had not.
+    """
+    count = options.nproc or 1
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), LAUNCHED: "1"}
+    common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    ranks: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if os.name == "nt" and number == signal.SIGINT:
+            return  # Windows' Ctrl-C reaches every process of the console by itself
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.send_signal(number)
+
+    with tempfile.TemporaryDirectory(prefix="gpt3-launch-") as folder:
+        config = Path(folder) / "options.yaml"
+        config.write_text(yaml.safe_dump(asdict(options), sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "gpt3", "train", "--config", str(config)]
+        old = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for rank in map(str, range(count)):
+                own = common | {"RANK": rank, "LOCAL_RANK": rank}
+                # in sessions of their own a terminal's Ctrl-C reaches them once, through `forward`
+                ranks.append(
+                    subprocess.Popen(command, env=own, stdin=subprocess.PIPE, start_new_session=os.name != "nt")
+                )
+            return watch(ranks)
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            for process in ranks:
+                process.kill()  # does nothing to one that has ended
+                process.wait()
+
+
+def end_with_launcher() -> None:
+    """In a rank that `launch` started: end at once when the launcher is gone, however it went. Else nothing.
+
+    What a kill may do to files it may do here: checkpoints are whole or not there. There is no time for a last one; nobody
+    would wait for it.
+    """
+    if os.environ.pop(LAUNCHED, None) is None:
+        return
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1):  # returns nothing when the other end is closed
+                pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="launcher's end", daemon=True).start()
+
+
+def watch(ranks: list[subprocess.Popen[bytes]]) -> int:
+    """Wait until all ranks have ended; stop the rest when one ends badly.
+
+    Raises:
+        RunError: the ranks' ends differ, or one was killed.
+    """
+    deadline = math.inf
+    failed: list[int] = []  # in the order of their ends
+    while True:
+        running = [rank for rank in ranks if rank.poll() is None]
+        failed += [number for number, rank in enumerate(ranks) if rank.returncode and number not in failed]
+        if failed:
+            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        if not running or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    for rank in running:
+        rank.kill()
+    codes = [rank.wait() for rank in ranks]
+    if len(set(codes)) == 1 and codes[0] >= 0:
+        return codes[0]
+    # one that was killed is the cause, the others' errors its consequence
+    broken = next((number for number in failed if codes[number] < 0), failed[0])
+    code = codes[broken]
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    raise RunError(
+        f"process {broken} of {len(ranks)} {how}; the others were stopped. Run the same command to resume from the last "
+        "checkpoint."
+    )

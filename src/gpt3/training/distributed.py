@@ -124,17 +124,12 @@ class PeersLostError(RunError):
     """Another process was lost; that process, or who started it, reports what happened."""
 
 
-class Silent(Exception):  # noqa: N818 - it reports nothing
-    """Raised on the other ranks when rank 0 has an error of the user's to report."""
-
-
 @dataclass(frozen=True)
 class World:
     """The processes of one run."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
     control: Any = None
     """A process group for small messages between CPUs."""
 
@@ -157,29 +152,25 @@ class World:
                 dist.barrier(group=self.control)
 
     def agree(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns on rank 0, which alone does it; JSON values only.
+        """What `work` returns on rank 0, which alone does it.
 
         Raises:
-            InputError, RunError: as `work` does, on rank 0; `Silent` on the others.
+            InputError, RunError: as `work` does, on every rank; rank 0's is the one to report.
         """
         if self.size == 1:
             return work()
-        message: dict[str, Any] = {}
-        error: Exception | None = None
+        outcome: list[Any] = [None, None]
         if self.first:
             try:
-                message = {"value": work()}
-            except (InputError, RunError) as raised:
-                error, message = raised, {"failed": True}
-        box = [message]
+                outcome[0] = work()
+            except (InputError, RunError) as error:
+                outcome[1] = error
         with peers_lost():
-            dist.broadcast_object_list(box, 0, group=self.control)
-        message = box[0]
-        if error is not None:
-            raise error
-        if message.get("failed"):
-            raise Silent
-        return message["value"]
+            dist.broadcast_object_list(outcome, 0, group=self.control)
+        found, failure = outcome
+        if failure is not None:
+            raise failure if self.first or isinstance(failure, InputError) else PeersLostError(str(failure))
+        return found
 
 
 ALONE = World()
@@ -198,19 +189,16 @@ def peers_lost() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, RunError):
             raise
-        if not isinstance(error, dist.DistError) and not is_connection_error(error):
+        text = str(error).lower()  # gloo raises plain RuntimeErrors of its own
+        if not isinstance(error, dist.DistError) and not any(
+            word in text for word in ("gloo", "connection", "timed out")
+        ):
             raise
         reason = re.sub(r"^\[[^\]]*\] *", "", str(error).strip().splitlines()[0]).split(". ")[0][:120]
         rank = os.environ.get("RANK", "0")
         raise PeersLostError(
             f"process {rank}: another process was lost ({reason}). Run the same command to resume from the last checkpoint."
         ) from None
-
-
-def is_connection_error(error: RuntimeError) -> bool:
-    """Whether a collective failed for its peers (gloo raises plain RuntimeErrors of its own)."""
-    text = str(error).lower()
-    return "gloo" in text or "connection" in text or "timed out" in text
 
 
 @contextlib.contextmanager
@@ -224,7 +212,6 @@ def open_world(device: str) -> Iterator[World]:
     if size == 1:
         yield ALONE
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
@@ -232,12 +219,12 @@ def open_world(device: str) -> Iterator[World]:
             raise InputError(f"{here} ranks on a machine of {gpus} GPUs: start one a GPU, or give --device cpu")
         if ":" in device:
             raise InputError(f"--device {device} names one GPU, of several ranks each has its own; give --device cuda")
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with peers_lost():
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
         control = dist.new_group(backend="gloo", timeout=LONG_PATIENCE)
     try:
-        yield World(rank, size, local_rank, control)
+        yield World(int(os.environ["RANK"]), size, control)
     finally:
         with contextlib.suppress(Exception):  # a lost peer must not hide the error that is on its way
             dist.destroy_process_group()
@@ -249,12 +236,13 @@ def is_sharded(options: TrainOptions, world: World) -> bool:
 
 
 def build_model(options: TrainOptions, shape: Preset, end_of_text: int) -> GPT3ForCausalLM:
-    """A model of this shape, its weights on torch's current device (meta: not there yet)."""
+    """A model of this shape, its weights on the meta device (not there yet)."""
     rate = options.dropout
     config = shape.config(
         bos_token_id=end_of_text, eos_token_id=end_of_text, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate
     )
-    model = GPT3ForCausalLM(config)
+    with torch.device("meta"):
+        model = GPT3ForCausalLM(config)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
@@ -268,10 +256,11 @@ def spread(
     One rank: the model itself. `ddp`: its wrapper. `fsdp`: the model sharded in place, block by block, so that no rank ever
     holds more than one block's weights whole, nor the token embedding beside one.
     """
-    if world.size == 1 or parallel == "ddp":
+    if world.size == 1:
         fill(model, model, seed, device)
-        if world.size == 1:
-            return model
+        return model
+    if parallel == "ddp":
+        fill(model, model, seed, device)
         ids = [device.index] if device.type == "cuda" else None
         return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
@@ -302,31 +291,24 @@ def fill(model: GPT3ForCausalLM, part: nn.Module, seed: int, device: torch.devic
         if not own or not own[0].is_meta or (module is head and tied):
             continue
         module.to_empty(device="cpu", recurse=False)
-        torch.manual_seed(seed_of(seed, names[id(module)]))
+        name = f"{seed} {names[id(module)]}"
+        digest = hashlib.blake2b(name.encode(), digest_size=8, person=b"gpt3 init").digest()
+        torch.manual_seed(int.from_bytes(digest, "little") >> 1)
         model._init_weights(module)
         module.to(device)
     if tied and head.weight is not table.weight:
         head.weight = table.weight
 
 
-def seed_of(seed: int, name: str) -> int:
-    """A generator's seed for the module called `name`, 63 bits."""
-    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8, person=b"gpt3 init").digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-@contextlib.contextmanager
-def gradients_stay(forward: torch.nn.Module, stay: bool) -> Iterator[None]:
+def gradients_stay(forward: torch.nn.Module, stay: bool) -> contextlib.AbstractContextManager[None]:
     """With `stay`, DDP's backward passes inside keep their gradients on each rank: only the last micro-batch's are exchanged.
 
     FSDP exchanges after each one: to keep whole gradients on every rank would undo what sharding saves.
     """
     inner = getattr(forward, "_orig_mod", forward)  # of a compiled module
     if stay and isinstance(inner, torch.nn.parallel.DistributedDataParallel):
-        with inner.no_sync():
-            yield
-    else:
-        yield
+        return inner.no_sync()
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -6,16 +6,19 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, TypeGuard
+from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel as Frame
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from gpt3.progress import Progress, clock
+from gpt3.report.run_folder import number
 
 REFRESH_SECONDS = 0.25
 """A panel is drawn at most this often."""
@@ -24,6 +27,15 @@ SAMPLE_LINES = 3
 MOST_WIDTH = 110
 VALIDATION, LOSS = "val/", "loss"
 HELD_OUT = "held-out"
+NUMBERS = {
+    "loss": "[dim]loss[/] [bold]{:.3f}[/]",
+    "lr": "[dim]lr[/] [bold]{:.2e}[/]",
+    "grad_norm": "[dim]grad norm[/] [bold]{:.2f}[/]",
+    "tokens_per_s": "[bold]{:,.0f} tok/s[/]",
+    "mfu": "[dim]MFU[/] [bold]{:.0%}[/]",
+    "tokens": "[dim]tokens[/] [bold]{:,}[/]",
+}
+"""How a training record's numbers are shown, as rich's markup."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII = " .:|"
 MOST_VALUES = 512
@@ -45,7 +57,6 @@ class Panel:
         self.label, self.total, self.start, self.step = label, total_steps, start, start
         self.console = console or Console(stderr=True)
         terminal = self.console.is_terminal if console is not None else sys.stderr.isatty()
-        self.live = terminal and not self.console.is_dumb_terminal
         self.plain = Progress(label, total_steps, "steps", start)
         self.began, self.drawn = time.monotonic(), -math.inf
         self.last: Mapping[str, Any] = {}
@@ -56,26 +67,20 @@ class Panel:
         self.last_skip = ""
         self.prompt = self.text = ""
         self._live: Live | None = None
+        if terminal and not self.console.is_dumb_terminal:
+            # standard output may be a pipe or a file although stderr is a terminal: leave it alone then
+            out = sys.stdout.isatty()
+            self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=out, get_renderable=self.render)
 
     def __enter__(self) -> Panel:
-        if self.live:
-            # standard output may be a pipe or a file although stderr is a terminal: leave it alone then
-            self._live = Live(
-                console=self.console,
-                auto_refresh=False,
-                redirect_stdout=sys.stdout.isatty(),
-                get_renderable=self.render,
-            )
+        if self._live is not None:
             self._live.start()
             self.refresh(force=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()  # draws once more
-            self._live = None
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Take a record of metrics.jsonl: a step's, a skipped step's or a validation's; others are ignored."""
@@ -99,23 +104,22 @@ class Panel:
         if self._live is not None:
             self.refresh()
         else:
-            texts = (" ".join(filter(None, pair)) for pair in _numbers(self.last) if pair[0] not in ("tokens", "lr"))
-            self.plain.update(self.step, ", ".join(texts))
+            numbers = _numbers({name: self.last[name] for name in self.last if name not in ("tokens", "lr")})
+            self.plain.update(self.step, ", ".join(text.plain for text in numbers))
 
     def _validation(self, record: Mapping[str, Any]) -> None:
-        named = []
+        sets: dict[str, dict[str, Any]] = {}
         for key, value in record.items():
             if key.startswith(VALIDATION):
                 name, _, metric = key.removeprefix(VALIDATION).rpartition("/")
-                self.validations.setdefault(name or HELD_OUT, {})[metric] = value
-                named.append(name or HELD_OUT)
-        for name in dict.fromkeys(named):
-            loss = self.validations[name].get(LOSS)
-            if _is_number(loss):
+                sets.setdefault(name or HELD_OUT, {})[metric] = value
+        self.validations |= sets
+        for name, found in sets.items():
+            if (loss := number(found.get(LOSS))) is not None:
                 self.best[name] = min(loss, self.best.get(name, math.inf))
             if self._live is None:
                 what = "validation" if name == HELD_OUT else f"validation on {name}:"
-                self.plain.say(f"step {record['step']}: {what} {', '.join(_validation_parts(self.validations[name]))}")
+                self.plain.say(f"step {record['step']}: {what} {', '.join(_validation_parts(found))}")
         self.refresh(force=True)
 
     def sample(self, prompt: str, text: str) -> None:
@@ -136,13 +140,14 @@ class Panel:
         """The panel as it stands."""
         width = min(self.console.width, MOST_WIDTH)
         inner = max(1, width - 4)
-        parts: list[RenderableType] = [self._bar(inner), *self._curve(inner), *self._numbers(inner)]
+        parts: list[RenderableType] = [self._bar(), *self._curve(inner)]
+        parts += self._packed(_numbers(self.last), inner, gap=3) or [Text("waiting for the first step", style="dim")]
         if self.validations:
             parts += self._validation_lines(inner)
         if self.skips:
             parts.append(self._line(f"skipped {self.skips:,}, last {self.last_skip}", "red"))
         if self.prompt or self.text:
-            parts += [Text(""), *self._sample(inner)]
+            parts += [Text(""), self._sample(inner)]
         return Frame(
             Group(*parts),
             title=self._line(self.label, "bold"),
@@ -154,17 +159,16 @@ class Panel:
             border_style="dim",
         )
 
-    def _bar(self, width: int) -> Text:
-        done = min(1.0, self.step / self.total) if self.total else 1.0
+    def _bar(self) -> Table:
         elapsed = time.monotonic() - self.began
         speed = (self.step - self.start) / elapsed if elapsed > 0 else 0.0
-        times = f" {done:4.0%}  {clock(elapsed)}"
-        if speed > 0 and width > 30:
+        times = f"{self.step / self.total:4.0%}  {clock(elapsed)}"
+        if speed > 0:
             times += f"  ETA {clock((self.total - self.step) / speed)}"
-        length = max(4, width - len(times))
-        filled = int(length * done)
-        full, empty = ("━", "━") if self._unicode else ("#", ".")
-        return Text.assemble((full * filled, "green"), (empty * (length - filled), "bright_black"), times)
+        bar = Table.grid(padding=(0, 1), expand=True)
+        bar.add_column(ratio=1)
+        bar.add_row(ProgressBar(self.total, self.step), self._line(times))
+        return bar
 
     def _curve(self, width: int) -> list[Text]:
         values = self.history.values()
@@ -178,19 +182,13 @@ class Panel:
             Text(""),
         ]
 
-    def _numbers(self, width: int) -> list[Text]:
-        items = [
-            Text.assemble((f"{name} " if name else "", "dim"), (value, "bold")) for name, value in _numbers(self.last)
-        ]
-        return self._packed(items, width, gap=3) or [Text("waiting for the first step", style="dim")]
-
     def _validation_lines(self, width: int) -> list[Text]:
         lines = []
         for name, found in self.validations.items():
-            best, loss = self.best.get(name), found.get(LOSS)
-            note = [f"best {best:.3f}"] if best is not None and _is_number(loss) and best < loss else []
             items = [self._line(name, "magenta"), *map(self._line, _validation_parts(found))]
-            lines += self._packed([*items, *(self._line(text, "dim") for text in note)], width, gap=2)
+            if self.best.get(name, math.inf) < (number(found.get(LOSS)) or -math.inf):
+                items.append(self._line(f"best {self.best[name]:.3f}", "dim"))
+            lines += self._packed(items, width, gap=2)
         return lines
 
     def _packed(self, items: Sequence[Text], width: int, gap: int) -> list[Text]:
@@ -203,15 +201,14 @@ class Panel:
                 lines.append(self._line("").append_text(item))
         return lines
 
-    def _sample(self, width: int) -> list[Text]:
+    def _sample(self, width: int) -> Text:
         text = Text.assemble((self._safe(self.prompt), "bold"), self._safe(self.text))
         text = Text(" ").join(text.split("\n"))
-        lines = list(text.wrap(self.console, width))[: SAMPLE_LINES + 1]
-        if len(lines) > SAMPLE_LINES:
-            lines = lines[:SAMPLE_LINES]
-            lines[-1].truncate(max(0, width - 3))
-            lines[-1].append("…" if self._unicode else "...", style="dim")
-        return lines
+        most = width * SAMPLE_LINES * 9 // 10  # words that do not fit leave the ends of lines empty
+        if text.cell_len > most:
+            text.truncate(most - 3)
+            text.append("…" if self._unicode else "...", style="dim")
+        return text
 
     @property
     def _unicode(self) -> bool:
@@ -227,35 +224,24 @@ class Panel:
         return shown.encode(self.console.encoding, "replace").decode(self.console.encoding)
 
 
-def _numbers(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and texts of a training record's numbers; those that are missing are left out."""
-    forms = (
-        ("loss", "loss", lambda v: f"{v:.3f}"),
-        ("lr", "lr", lambda v: f"{v:.2e}"),
-        ("grad_norm", "grad norm", lambda v: f"{v:.2f}"),
-        ("tokens_per_s", "", lambda v: f"{v:,.0f} tok/s"),
-        ("mfu", "MFU", lambda v: f"{v:.0%}"),
-        ("tokens", "tokens", lambda v: f"{v:,}"),
-    )
-    return [(name, form(record[key])) for key, name, form in forms if _is_number(record.get(key))]
+def _numbers(record: Mapping[str, Any]) -> list[Text]:
+    """A training record's numbers with their names; those that are missing are left out."""
+    shown = {key: number(record.get(key)) for key in NUMBERS}
+    return [Text.from_markup(NUMBERS[key].format(value)) for key, value in shown.items() if value is not None]
 
 
 def _validation_parts(found: Mapping[str, Any]) -> list[str]:
     """A set's numbers as texts."""
+    names = ("loss", "loss_low", "loss_high", "perplexity", "bits_per_byte")
+    loss, low, high, perplexity, bits = (number(found.get(name)) for name in names)
     parts = []
-    if _is_number(found.get("loss")):
-        low, high = found.get("loss_low"), found.get("loss_high")
-        interval = f" ({low:.3f} to {high:.3f})" if _is_number(low) and _is_number(high) else ""
-        parts.append(f"loss {found['loss']:.3f}{interval}")
-    if _is_number(found.get("perplexity")):
-        parts.append(f"perplexity {found['perplexity']:,.1f}")
-    if _is_number(found.get("bits_per_byte")):
-        parts.append(f"{found['bits_per_byte']:.3f} bits per byte")
+    if loss is not None:
+        parts.append(f"loss {loss:.3f}" + ("" if low is None or high is None else f" ({low:.3f} to {high:.3f})"))
+    if perplexity is not None:
+        parts.append(f"perplexity {perplexity:,.1f}")
+    if bits is not None:
+        parts.append(f"{bits:.3f} bits per byte")
     return parts
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 class History:
@@ -269,7 +255,7 @@ class History:
 
     def add(self, value: Any) -> None:
         """Take one more value; one that is no finite number counts nothing."""
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
+        if number(value) is None:
             return
         self._total += value
         self._count += 1
@@ -310,10 +296,7 @@ def sparkline(values: Sequence[float], width: int, lines: int, unicode: bool = T
 
 def resampled(values: Sequence[float], width: int) -> list[float]:
     """`values` as `width` numbers: means of groups, or each value several times."""
-    count = len(values)
-    result = []
-    for column in range(width):
-        first = column * count // width
-        group = values[first : max(first + 1, (column + 1) * count // width)]
-        result.append(sum(group) / len(group))
-    return result
+    first = np.arange(width) * len(values) // width
+    sums: np.ndarray = np.add.reduceat(np.array(values, dtype=float), first)
+    means: list[float] = (sums / np.maximum(1, np.diff(first, append=len(values)))).tolist()
+    return means

@@ -106,14 +106,14 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
     check_probes(options.probe_names)
     with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:
 
-        def claim() -> list[Any]:
-            folder, resumes = run_folder.choose_folder(options, name)
+        def claim() -> tuple[Path, bool]:
+            found = run_folder.choose_folder(options, name)
             if not options.plan:
-                held.enter_context(locked_folder(folder))
-            return [str(folder), resumes]
+                held.enter_context(locked_folder(found[0]))
+            return found
 
         folder, resumes = world.agree(claim)
-        return train_in(Path(folder), resumes, options, world, evaluators)
+        return train_in(folder, resumes, options, world, evaluators)
 
 
 def train_in(
@@ -150,8 +150,7 @@ def train_in(
     if fits:
         random.seed(options.seed)
         np.random.seed(options.seed % 2**32)
-        with torch.device("meta"):
-            model = build_model(options, shape, data.end_of_text)
+        model = build_model(options, shape, data.end_of_text)
         if not options.plan:
             need = (options.keep_checkpoints + 2) * checkpoint_bytes(options, model)
             world.agree(lambda: check_room(folder, need, purpose="checkpoints"))

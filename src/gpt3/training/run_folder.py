@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -33,8 +32,6 @@ ASKED = "asked.json"
 CHECKPOINTS = "checkpoints"
 SAME_DATA = ("name", "tokens", "documents", "weight")
 """What of the sources in data.json must not change when a run resumes."""
-WEIGHTS = re.compile(r"(?P<set>\w+)(-\d+(-of-\d+)?)?\.safetensors(?P<index>\.index\.json)?")
-RUN_STATE = frozenset({"state.json", "manifest.json"})
 EARLY = frozenset({ASKED, DATA, ENVIRONMENT})
 """What is written before config.yaml; a folder that holds no more has no run in it yet."""
 FREE_TO_CHANGE = frozenset(
@@ -105,13 +102,13 @@ def find_checkpoint(folder: Path, options: TrainOptions, world: World) -> Path |
         InputError: the named one is no checkpoint, or damaged.
     """
 
-    def newest() -> str | None:
+    def newest() -> Path | None:
         path, damaged = newest_whole(folder)
         for bad, reason in damaged:
             say(f"Skipping {bad}: {reason}.")
-        return str(path) if path else None
+        return path
 
-    def named() -> str:
+    def named() -> Path:
         path = Path(options.resume)
         read_state(path)
         if reason := damage(path):
@@ -122,10 +119,10 @@ def find_checkpoint(folder: Path, options: TrainOptions, world: World) -> Path |
                 discard(aside)
                 os.replace(later, aside)
                 say(f"{later} was moved to {aside.name}: the run resumes from {path.name}.")
-        return str(path)
+        return path
 
-    found = world.agree(newest if options.resume in ("auto", "never") else named)
-    return Path(found) if found else None
+    found: Path | None = world.agree(newest if options.resume in ("auto", "never") else named)
+    return found
 
 
 def say_what_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -195,16 +192,10 @@ def extract_model(checkpoint: Path, folder: Path) -> None:
     The weights are their moving average (``ema.safetensors``) where the checkpoint holds one; both go by the parameters' names.
     """
     averaged = any(checkpoint.glob("ema*.safetensors"))
-    folder.mkdir(parents=True)
-    for path in checkpoint.iterdir():
-        match = WEIGHTS.fullmatch(path.name)
-        if match is None:
-            if path.name not in RUN_STATE:
-                shutil.copyfile(path, folder / path.name)
-        elif match["set"] == ("ema" if averaged else "model"):
-            target = folder / f"model{path.name.removeprefix(match['set'])}"
-            if match["index"]:  # transformers' list of which tensor is in which file
-                text = path.read_text(encoding="utf-8")
-                target.write_text(text.replace(f'"{match["set"]}-', '"model-'), encoding="utf-8")
-            else:
-                shutil.copyfile(path, target)
+    left = ("state.json", "manifest.json", "optimizer*", "random*", "model*.safetensors*" if averaged else "ema*")
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*left), copy_function=shutil.copyfile)
+    for path in folder.glob("ema*"):
+        path.rename(folder / path.name.replace("ema", "model", 1))
+    index = folder / "model.safetensors.index.json"  # transformers' list of which tensor is in which file
+    if averaged and index.exists():
+        index.write_text(index.read_text(encoding="utf-8").replace('"ema-', '"model-'), encoding="utf-8")
