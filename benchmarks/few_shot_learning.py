@@ -31,8 +31,8 @@ from typing import NamedTuple
 
 from gpt3.bench.harness import markdown
 from gpt3.durable import replacing, write_text
+from gpt3.evaluation import Source
 from gpt3.evaluation.generated_tasks import INSTRUCTION, SCRAMBLING, cycled, inserted, reversed_word
-from gpt3.evaluation.items import Source
 
 SCORED = ("random-insertion", "reversed-words", "cycle-letters")
 FORMATS = ("released", "paper")

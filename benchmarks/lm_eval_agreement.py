@@ -217,9 +217,8 @@ def speed(model: str, out: Path, tasks: list[Task], rounds: int, batch: int) -> 
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from gpt3.evaluation.items import Source
-    from gpt3.evaluation.protocol import Questions
-    from gpt3.evaluation.scores import score
+    from gpt3.evaluation import Source
+    from gpt3.evaluation.protocol import Questions, score
     from gpt3.evaluation.tasks import in_lm_eval_style, select
     from gpt3.inference.language_model import load
 

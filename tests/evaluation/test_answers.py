@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from gpt3.evaluation import answers
-from gpt3.evaluation.items import Item, Result
+from gpt3.evaluation import Item, Result, answers
 
 
 def item(*accepted, **more):

@@ -60,7 +60,7 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
     monkeypatch.setattr(
         module, "score", lambda model, task, questions, batch: asked.extend(questions) or score(model, task, questions)
     )
-    from gpt3.evaluation.scores import score
+    from gpt3.evaluation.protocol import score
 
     assert cli.main(command) == 0
     assert path.read_bytes() == before

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpt3.cli import main as cli
-from gpt3.evaluation.items import Result
+from gpt3.evaluation import Result
 from gpt3.evaluation.results import task_score
 from gpt3.evaluation.tasks import TASKS
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt3.corpus import wiki
-from gpt3.evaluation import generated_tasks
-from gpt3.evaluation.items import Source
+from gpt3.evaluation import Source, generated_tasks
 from gpt3.evaluation.protocol import Questions
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "few_shot_learning.py"

@@ -8,7 +8,7 @@ import pytest
 from task_rows import EXPECTED, INSTRUCTIONS, ROWS, TALK
 
 from gpt3.errors import InputError
-from gpt3.evaluation.items import Source
+from gpt3.evaluation import Source
 from gpt3.evaluation.protocol import Questions
 from gpt3.evaluation.tasks import FILE_TASKS, TASKS
 

@@ -5,8 +5,8 @@ import string
 
 import pytest
 
+from gpt3.evaluation import Source
 from gpt3.evaluation.generated_tasks import ARITHMETIC, INSTRUCTION, SCRAMBLING, WIKI_TOPIC
-from gpt3.evaluation.items import Source
 
 BOTH = ("paper", "released")
 

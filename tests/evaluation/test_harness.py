@@ -51,9 +51,8 @@ def test_generation(both):
 
 def test_whole_tasks_have_the_same_scores(both, model):
     """A task definition of lm-eval's kind, zero-shot, and ours of the same prompts."""
-    from gpt3.evaluation.items import Item, Split, Task
-    from gpt3.evaluation.protocol import Questions
-    from gpt3.evaluation.scores import score
+    from gpt3.evaluation import Item, Split, Task
+    from gpt3.evaluation.protocol import Questions, score
 
     items = [Item(f"Q: What is {n} plus 1?\n\nA:", (f" {n + 1}", f" {n} {n}", " 8")) for n in range(30)]
     task = Task("sums", "", "choice", lambda source: Split(items), 2, normalization="sum")

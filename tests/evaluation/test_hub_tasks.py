@@ -16,14 +16,14 @@ import pytest
 from loopback_hub import REVISION, LoopbackHub
 from task_rows import ROWS
 
-from gpt3.evaluation.items import HubData, Source, Split
+from gpt3.evaluation import HubData, Source, Split
 from gpt3.evaluation.tasks import TASKS
 
 NAMES = [name for name in ROWS if name not in ("mmlu", "storycloze")] + ["mmlu_anatomy"]
 READER = """
 import json, sys
 from gpt3.errors import InputError
-from gpt3.evaluation.items import Source
+from gpt3.evaluation import Source
 from gpt3.evaluation.tasks import TASKS
 for name in json.loads(sys.argv[1]):
     try:

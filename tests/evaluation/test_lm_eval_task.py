@@ -9,10 +9,9 @@ import torch
 from task_rows import ROWS
 
 from gpt3.cli import main as cli
-from gpt3.evaluation.items import Source
-from gpt3.evaluation.protocol import Questions
+from gpt3.evaluation import Source
+from gpt3.evaluation.protocol import Questions, score
 from gpt3.evaluation.results import figures
-from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, TASKS, lm_eval_definitions, lm_eval_name, write_lm_eval_definitions
 
 ROWS_OF = {
@@ -49,7 +48,7 @@ def test_definitions_of_all_tasks_and_groups_are_written_once(capsys):
     assert cli.main(["eval", "--lm-eval-tasks"]) == 0
     assert folder.stat().st_mtime_ns == before
     assert len({lm_eval_name(name) for name in TASKS}) == len(TASKS)
-    entry = "class: !function gpt3.evaluation.lm_eval_task.PaperTask\n"
+    entry = "class: !function gpt3.evaluation.harness.PaperTask\n"
     assert written["gpt3_arithmetic_2da.yaml"] == f"task: gpt3_arithmetic_2da\ngpt3_task: arithmetic-2d+\n{entry}"
     assert written["mmlu/gpt3_mmlu_anatomy.yaml"] == f"task: gpt3_mmlu_anatomy\ngpt3_task: mmlu_anatomy\n{entry}"
     members = "".join(f"  - gpt3_anli_r{n}\n" for n in (1, 2, 3))
@@ -212,7 +211,7 @@ def test_mmlu_is_averaged_over_its_questions(lm_eval, ours, tokenizer, data):
 
 
 def test_the_tokenizer_is_the_models_by_its_folder(lm_eval, folder, tokenizer):
-    from gpt3.evaluation.lm_eval_task import PaperTask
+    from gpt3.evaluation.harness import PaperTask
 
     config = {"task": "gpt3_piqa", "gpt3_task": "piqa", "metadata": {"pretrained": str(folder), "dtype": "float32"}}
     assert PaperTask(config).encoder.encode_word("The sea is") == tokenizer("The sea is")["input_ids"]

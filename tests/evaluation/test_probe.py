@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from gpt3.errors import InputError
-from gpt3.evaluation.items import Source
-from gpt3.evaluation.protocol import Questions
-from gpt3.evaluation.runner import Probe
-from gpt3.evaluation.scores import score
+from gpt3.evaluation import Source
+from gpt3.evaluation.protocol import Questions, score
+from gpt3.evaluation.runner import Probe, check_probes
 from gpt3.evaluation.tasks import TASKS
 from gpt3.training.run import train
 
@@ -28,8 +27,8 @@ def test_it_is_the_tasks_own_accuracy_and_leaves_no_trace(network, tokenizer, mo
     assert found == {"wiki-topic/acc": sum(result.metrics["acc"] for result in results) / 50}
 
 
-def test_tasks_that_need_files_are_refused(tokenizer):
+def test_tasks_that_need_files_are_refused():
     with pytest.raises(InputError, match="--probe piqa needs files"):
-        Probe(["piqa"], tokenizer, 10)
+        check_probes(["piqa"])
     with pytest.raises(InputError, match="no task aritmetic"):  # before any data is read
         train(probe=["aritmetic"], data=["nowhere"])

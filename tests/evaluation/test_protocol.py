@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from gpt3.errors import InputError
+from gpt3.evaluation import Item, Source, Split, Task
 from gpt3.evaluation.answers import exact_match, f1
-from gpt3.evaluation.items import Item, Source, Split, Task
-from gpt3.evaluation.protocol import Question, Questions, check_fit, encode_pair, with_room
+from gpt3.evaluation.protocol import Question, Questions, encode_pair, judge_choice, score, with_room
 from gpt3.evaluation.results import Figure, TaskScore, figures, group_score, mean, paper_values, table
-from gpt3.evaluation.scores import judge_choice, score
+from gpt3.evaluation.runner import fit
 from gpt3.evaluation.tasks import TASKS, select
 from gpt3.inference.language_model import LanguageModel
 
@@ -104,7 +104,7 @@ def test_each_rule_has_its_own_winner_on_a_model_of_known_probabilities(network,
     }
     [question] = Questions(task(), Split([Item("The sea", options)]), 0, seed=0)
     for gold in range(3):
-        asked = [Question(0, Item("The sea", options, gold), "", 0)]
+        asked = [Question(0, Item("The sea", options, gold), "")]
         [result] = score(model, task(normalization="sum"), asked)
         assert result.detail["logprobs"] == pytest.approx(sums, abs=1e-4)
         for rule, values in expected.items():
@@ -129,7 +129,7 @@ def test_each_rule_has_its_own_winner_on_a_model_of_known_probabilities(network,
 def test_each_rule_divides_by_what_it_says(rule, totals, lengths, winner):
     options = (" é1", " 12345")
     for gold in range(2):
-        question = Question(0, Item("The sea", options, gold), "", 0)
+        question = Question(0, Item("The sea", options, gold), "")
         result = judge_choice(task(normalization="sum"), question, totals, lengths)
         assert result.metrics[f"acc_{rule}"] == float(gold == winner)
 
@@ -183,9 +183,9 @@ def test_greedy_answers_are_transformers_own(network, tokenizer, model):
 
 
 def test_too_many_demonstrations_say_how_many_fit(model):
-    asked = Questions(task(), Split(ITEMS), 11, seed=0)
+    asked = Questions(task("greedy", max_new_tokens=450), Split(ITEMS), 11, seed=0)
     with pytest.raises(InputError, match=r"the model's 512 positions. About \d+ fit"):
-        check_fit(model, task("greedy", max_new_tokens=450), asked)
+        fit(model, [asked])
 
 
 def test_a_long_context_loses_its_oldest_tokens_and_an_answer_is_never_cut(model):

@@ -81,6 +81,7 @@ def test_shapes_are_table_2_1() -> None:
         assert (f"{entry.batch_tokens / 1e6:.1f}", entry.learning_rate) == (batch, rate)
         assert (entry.context, entry.vocab_size) == (2048, 50257)
         assert entry.n_heads * entry.d_head == entry.d_model
+    assert all(entry.batch_tokens % entry.context == 0 for entry in PRESETS.values())
 
 
 def test_compute_is_table_d1() -> None:

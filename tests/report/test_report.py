@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
 from gpt3.errors import InputError
+from gpt3.report.charts import MOST_POINTS
 from gpt3.report.page import compact, embedded, write_report
 from gpt3.report.run_folder import unique_names
-from gpt3.report.series import MOST_POINTS
 
 EVIL = "</script ></script><script>alert(1)</script><b>&amp; <!-- <img onerror=alert(2)> \u2028 \"'` ${x} @@DATA@@漢🙂\x00\x1b"
 

@@ -15,7 +15,7 @@ from gpt3.contamination.training_text import find_run, parts_of_data, parts_of_r
 from gpt3.corpus.documents import Part
 from gpt3.corpus.task_texts import TaskExample
 from gpt3.errors import InputError
-from gpt3.evaluation.items import Split
+from gpt3.evaluation import Split
 from gpt3.progress import say
 from gpt3.threads import usable_cores
 

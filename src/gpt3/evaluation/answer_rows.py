@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gpt3.evaluation import Item
 from gpt3.evaluation.answers import UNANSWERABLE
 from gpt3.evaluation.choice_rows import bare_question, right_place, spaced
-from gpt3.evaluation.items import Item
 
 Row = dict[str, Any]
 Join = Callable[[Sequence[Item]], list[Item]]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gpt3.errors import require
-from gpt3.evaluation.items import Item, Result
+from gpt3.evaluation import Item, Result
 
 UNANSWERABLE = "unanswerable"
 """What our prompts say where SQuAD 2.0 has no answer; the paper does not give its word."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpt3.evaluation.items import Item
+from gpt3.evaluation import Item
 
 Row = dict[str, Any]
 
@@ -140,14 +140,16 @@ def boolq(row: Row) -> Item:
 LETTERS = "ABCD"
 
 
-def mmlu(row: Row) -> Item:
-    """Hendrycks et al. 2021: the options are listed with their letters, and the letter is the answer."""
+def mmlu(row: Row, subject: str) -> list[Item]:
+    """Hendrycks et al. 2021: the options are listed with their letters, and the letter is the answer; none of other subjects."""
+    if row.get("subject", subject) != subject or row.get("split", "test") not in ("dev", "test") or not row["subject"]:
+        return []
     choices = list(row["choices"])
     if len(choices) != len(LETTERS):
         raise ValueError(f"{len(choices)} choices; needs four")
     gold = right_place(row["answer"], choices)
     listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
-    return Item(f"{row['question'].strip()}{listed}\nAnswer:", tuple(f" {letter}" for letter in LETTERS), gold)
+    return [Item(f"{row['question'].strip()}{listed}\nAnswer:", tuple(f" {letter}" for letter in LETTERS), gold)]
 
 
 # ---- labels

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from gpt3.corpus.wiki import articles
-from gpt3.evaluation.items import Item, Source, Split, Task
+from gpt3.evaluation import Item, Source, Split, Task
 
 # ---- arithmetic (section 3.9.1): "Q: What is 48 plus 76?"
 

@@ -1,4 +1,4 @@
-"""The paper's protocol (section 2.4): K few-shot examples, drawn at random for each question, before it.
+"""The paper's protocol (section 2.4): K few-shot examples, drawn at random for each question, before it; answers and scores.
 
     instruction · example 1 · separator · … · example K · separator · question → answer
 
@@ -12,33 +12,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from gpt3.errors import InputError
-from gpt3.evaluation.items import Item, Split, Task
+from gpt3.evaluation import Item, Result, Split, Task
+from gpt3.inference.beam import beam_search
+from gpt3.inference.continuations import Request, score_requests
+from gpt3.inference.decoding import common
+from gpt3.inference.generation import GenerationRequest
+from gpt3.inference.options import SamplingOptions
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
 
-
-@dataclass(frozen=True)
-class Question:
-    """An item with the text before it."""
-
-    number: int
-    """Its index among the test items."""
-    item: Item
-    before: str
-    """Instruction and few-shot examples, the last separator included."""
-    shots: int
-    """Few-shot examples in `before`."""
-
-    @property
-    def context(self) -> str:
-        """All the model reads before the answer."""
-        return self.before + self.item.context
+BEAM_WIDTH, LENGTH_PENALTY = 4, 0.6
+"""Section 2.4."""
+GROUPS = {"greedy": 64, "text": 1, "choice": 32, "word": 32}
+"""Questions answered in one job, by the task's kind; a killed evaluation loses at most this many."""
+WRITTEN = ("greedy", "text")
+"""Kinds whose answers are generated."""
 
 
 class Encoder(Protocol):
@@ -51,23 +45,56 @@ class Encoder(Protocol):
         """Ids of a part of a text."""
 
 
+# ---- questions
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item with the text before it."""
+
+    number: int
+    """Its index among the test items."""
+    item: Item
+    before: str
+    """Instruction and few-shot examples, the last separator included."""
+
+    @property
+    def context(self) -> str:
+        """All the model reads before the answer."""
+        return self.before + self.item.context
+
+
+@dataclass
 class Questions(Sequence[Question]):
-    """The first `limit` test items, or all, each with `shots` few-shot examples of its own, drawn when it is accessed.
+    """Test items, each with few-shot examples of its own, drawn when it is accessed.
 
     Raises:
         InputError: fewer examples than requested.
     """
 
-    def __init__(self, task: Task, split: Split, shots: int, seed: int, limit: int | None = None) -> None:
-        self.task, self.split, self.shots, self.seed = task, split, shots, seed
-        self.items, self.instruction = split.test, split.instruction
-        if shots == 0 and split.zero_shot is not None:
-            self.items, self.instruction = split.zero_shot, ""
-        self.items = self.items[:limit]
+    task: Task
+    split: Split
+    shots: int
+    """Few-shot examples before each question."""
+    seed: int
+    limit: int | None = None
+    """Only the first so many items."""
+    is_k: bool = False
+    """Whether `shots` is the paper's K, which means at most as many: there may be fewer to draw from, and fewer may fit."""
+
+    def __post_init__(self) -> None:
+        split = self.split
         self._pool = split.test if split.shots is None else split.shots
-        self._own = groups(self._pool) if split.shots is None else [range(0)] * len(self.items)
-        if shots > (most := most_shots(split)):
-            raise InputError(f"--shots {shots} of {task.name} exceeds the {most} examples to draw from")
+        # the places of the question itself and of others of its passage, which are not drawn
+        self._own = groups(split.test) if split.shots is None else [range(0)] * len(split.test)
+        most = len(self._pool) - max(map(len, self._own))
+        if self.is_k:
+            self.shots = min(self.shots, most)
+        if self.shots > most:
+            raise InputError(f"--shots {self.shots} of {self.task.name} exceeds the {most} examples to draw from")
+        plain = self.shots == 0 and split.zero_shot is not None
+        self._instruction = "" if plain else split.instruction
+        self.items = ((split.zero_shot if plain else None) or split.test)[: self.limit]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -77,21 +104,14 @@ class Questions(Sequence[Question]):
     @overload
     def __getitem__(self, place: slice) -> list[Question]: ...
     def __getitem__(self, place: int | slice) -> Question | list[Question]:
-        return self._question(place) if isinstance(place, int) else [self[n] for n in range(len(self))[place]]
-
-    def _question(self, number: int) -> Question:
-        item, own = self.items[number], self._own[number]
-        rng = random.Random(f"{self.seed}/{self.task.name}/{self.shots}/{'all' if self.task.fixed_draw else number}")
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        item, own = self.items[place], self._own[place]
+        rng = random.Random(f"{self.seed}/{self.task.name}/{self.shots}/{'all' if self.task.fixed_draw else place}")
         drawn = rng.sample(range(len(self._pool) - len(own)), self.shots)
-        # never the question itself, nor another of its passage
-        drawn = [place + len(own) * (place >= own.start) for place in drawn]
-        shown = "".join(self._pool[place].demonstration + self.task.separator for place in drawn)
-        return Question(number, item, self.instruction + shown, self.shots)
-
-
-def most_shots(split: Split) -> int:
-    """Few-shot examples available for every question."""
-    return len(split.test) - max(map(len, groups(split.test))) if split.shots is None else len(split.shots)
+        examples = [self._pool[number + len(own) * (number >= own.start)] for number in drawn]
+        shown = "".join(example.demonstration + self.task.separator for example in examples)
+        return Question(place, item, self._instruction + shown)
 
 
 def groups(items: Sequence[Item]) -> list[range]:
@@ -101,6 +121,42 @@ def groups(items: Sequence[Item]) -> list[range]:
         span = range(len(found), len(found) + sum(1 for _ in members))
         found += [span] * len(span)
     return found
+
+
+def with_room(model: Encoder, task: Task, split: Split) -> Task:
+    """The task, its answers given the tokens that the longest accepted one and its line's end take with this tokenizer.
+
+    A tokenizer of bytes needs more of them than the task was made for; an answer that is cut could not be right.
+    """
+    if task.kind != "greedy":
+        return task
+    accepted = (text for item in split.test for text in item.completions)
+    # no text has more tokens than bytes
+    long = [text for text in accepted if len(text.encode()) >= task.max_new_tokens]
+    longest = max((len(model.encode_word(text)) for text in long), default=0)
+    return dataclasses.replace(task, max_new_tokens=max(task.max_new_tokens, longest + 1))
+
+
+def fitting_shots(model: LanguageModel, asked: Questions) -> int:
+    """About how many few-shot examples fit the model with a question and its answer; those requested if they do.
+
+    They do if at least half of the first 20 questions keep all of theirs; the others lose the oldest tokens.
+    """
+    if asked.shots == 0:
+        return 0
+    some, answer = asked[:20], asked.task.max_new_tokens
+    if asked.task.kind not in WRITTEN:
+        answer = max(len(model.encode_word(text)) for question in some for text in question.item.completions)
+    room = model.engine.context - answer + 1
+    lengths = [len(model.encode_prompt(question.context)) for question in some]
+    if sum(length > room for length in lengths) <= len(some) / 2:
+        return asked.shots
+    alone = [len(model.encode_prompt(question.item.context)) for question in some]
+    each = (sum(lengths) - sum(alone)) / len(some) / asked.shots
+    return max(0, min(asked.shots - 1, int((room - max(alone)) / each)))
+
+
+# ---- texts and ids
 
 
 def texts_of(task: Task, question: Question) -> list[tuple[str, str]]:
@@ -134,50 +190,177 @@ def encode_pair(model: Encoder, context: str, completion: str) -> tuple[list[int
     return before, answer
 
 
-def with_room(model: Encoder, task: Task, split: Split) -> Task:
-    """The task, its answers given the tokens that the longest accepted one and its line's end take with this tokenizer.
+def requests_of(model: LanguageModel, task: Task, question: Question) -> list[Request]:
+    """The ids of `texts_of`: a request for each context, with all its continuations.
 
-    A tokenizer of bytes needs more of them than the task was made for; an answer that is cut could not be right.
+    Partial scoring has one request if its contexts begin alike: where they differ becomes, unscored, part of the continuation.
     """
-    if task.kind != "greedy":
-        return task
-    accepted = (text for item in split.test for text in item.completions)
-    # no text has more tokens than bytes
-    long = [text for text in accepted if len(text.encode()) >= task.max_new_tokens]
-    longest = max((len(model.encode_word(text)) for text in long), default=0)
-    return dataclasses.replace(task, max_new_tokens=max(task.max_new_tokens, longest + 1))
+    shots = model.encode_prompt(question.before) if question.before else []
+    pairs = [encode_pair(model, *pair) for pair in texts_of(task, question)]
+    alike = min(common(pairs[0][0], before[:-1]) for before, _ in pairs) if question.item.contexts else 0
+    if alike:
+        before = pairs[0][0][:alike]
+        rests = [[*context[alike:], *answer] for context, answer in pairs]
+        return [Request(before, rests, common(before, shots), [len(answer) for _, answer in pairs])]
+    return [
+        Request(before, [answer for _, answer in some], common(before, shots))
+        for before, some in itertools.groupby(pairs, key=lambda pair: pair[0])
+    ]
 
 
-def fitting_shots(model: LanguageModel, task: Task, asked: Sequence[Question]) -> int:
-    """About how many few-shot examples fit the model with a question and its answer; those requested if they do.
-
-    They do if at least half of the first 20 questions keep all of theirs; the others lose the oldest tokens.
-    """
-    some = asked[:20]
-    shots = some[0].shots
-    if shots == 0:
-        return 0
-    answer = task.max_new_tokens
-    if task.kind not in ("greedy", "text"):
-        answer = max(len(model.encode_word(text)) for question in some for text in question.item.completions)
-    room = model.engine.context - answer + 1
-    lengths = [len(model.encode_prompt(question.context)) for question in some]
-    if sum(length > room for length in lengths) <= len(some) / 2:
-        return shots
-    alone = [len(model.encode_prompt(question.item.context)) for question in some]
-    each = (sum(lengths) - sum(alone)) / len(some) / shots
-    return max(0, min(shots - 1, int((room - max(alone)) / each)))
+# ---- answers
 
 
-def check_fit(model: LanguageModel, task: Task, asked: Sequence[Question]) -> None:
-    """Refuse more few-shot examples than the model's positions hold.
+def score(model: LanguageModel, task: Task, asked: Sequence[Question], *, batch: int = 8) -> Iterator[Result]:
+    """Results in the order of the questions, each as soon as it is known.
+
+    Args:
+        batch: answers generated, or contexts read, in parallel; no score depends on it.
 
     Raises:
-        InputError: with the number that fits.
+        InputError: an answer with more tokens than the model has positions.
     """
-    fits = fitting_shots(model, task, asked)
-    if fits < asked[0].shots:
+    for begin in range(0, len(asked), GROUPS[task.kind]):
+        group = asked[begin : begin + GROUPS[task.kind]]
+        yield from (_write if task.kind in WRITTEN else _score)(model, task, group, batch)
+
+
+def _score(model: LanguageModel, task: Task, group: Sequence[Question], batch: int) -> Iterator[Result]:
+    """Results of questions whose answers are given."""
+    wanted = [requests_of(model, task, question) for question in group]
+    for question, some in zip(group, wanted, strict=True):
+        longest = max(len(answer) for request in some for answer in request.continuations)
+        if longest > model.engine.context:
+            raise InputError(
+                f"{task.name}, question {question.number + 1}: an answer of {longest:,} tokens exceeds the model's "
+                f"{model.engine.context:,} positions. Leave the question out, or use a model with more positions."
+            )
+    scores = iter(score_requests(model.engine, [one for some in wanted for one in some], batch=batch))
+    for question, some in zip(group, wanted, strict=True):
+        found = [score for _ in some for score in next(scores)]
+        dropped = max(one.dropped for one in found)
+        if task.kind == "word":
+            yield judge_word(question, found[0].total, found[0].is_greedy, dropped)
+        else:
+            lengths = [len(one.logprobs) for one in found]
+            yield judge_choice(task, question, [one.total for one in found], lengths, dropped)
+
+
+def _write(model: LanguageModel, task: Task, group: Sequence[Question], batch: int) -> Iterator[Result]:
+    """Results of questions whose answers are generated."""
+    if task.max_new_tokens > model.engine.context:
         raise InputError(
-            f"--shots {asked[0].shots} of {task.name} exceeds the model's {model.engine.context:,} positions. "
-            f"About {fits} fit."
+            f"an answer of up to {task.max_new_tokens} tokens exceeds the model's {model.engine.context} positions. "
+            "Use a model with more positions."
         )
+    prompts = [model.encode_prompt(question.context.rstrip(" ")) for question in group]
+    beams = {"beams": BEAM_WIDTH, "length_penalty": LENGTH_PENALTY} if task.kind == "text" else {}
+    texts = write(model, prompts, task.max_new_tokens, ["\n"], batch=batch, **beams)
+    for question, (text, dropped) in zip(group, texts, strict=True):
+        yield judge_text(task, question, text, dropped)
+
+
+def write(
+    model: LanguageModel,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    stop: list[str],
+    *,
+    beams: float = 1,
+    length_penalty: float = 1,
+    temperature: float = 0,
+    batch: int = 8,
+) -> list[tuple[str, int]]:
+    """The continuation of each prompt, up to the first text of `stop`; and how many of its tokens, the oldest, do not fit.
+
+    Args:
+        beams: more than 1: beam search with this width and `length_penalty`.
+        temperature: without beams; 0 is greedy.
+    """
+    room = max(1, model.engine.context - max_new_tokens + 1)
+    kept = [ids[-room:] for ids in prompts]
+    if beams > 1:
+        texts = [_search(model, ids, max_new_tokens, stop, int(beams), length_penalty) for ids in kept]
+    else:
+        options = SamplingOptions(temperature=temperature, max_new_tokens=max_new_tokens, stop=stop, seed=0)
+        texts = [made.text for made in GenerationRequest(model, kept, options, batch).complete()]
+    return [(text, len(ids) - len(read)) for text, ids, read in zip(texts, prompts, kept, strict=True)]
+
+
+def _search(
+    model: LanguageModel, ids: list[int], max_new_tokens: int, stop: list[str], beams: int, length_penalty: float
+) -> str:
+    best, _ = beam_search(
+        model.engine,
+        ids,
+        width=beams,
+        length_penalty=length_penalty,
+        max_new_tokens=max_new_tokens,
+        ends=model.ends,
+        stop=lambda made: any(end in model.text_of(made) for end in stop),
+    )[0]
+    text = model.text_of(best)
+    return text[: min((text.find(end) for end in stop if end in text), default=len(text))]
+
+
+# ---- judgements
+
+
+def judge_choice(
+    task: Task, question: Question, totals: Sequence[float], lengths: Sequence[int], dropped: int = 0
+) -> Result:
+    """The option chosen, by each rule.
+
+    Args:
+        totals: log-probability of each of `texts_of`.
+        lengths: their tokens.
+        dropped: tokens of the context.
+    """
+    item = question.item
+    options = item.names or item.contexts or item.completions
+    count = len(item.contexts or item.completions)
+    alone, totals, lengths = totals[count:], list(totals[:count]), list(lengths[:count])
+    bare = [completion.removeprefix(" ") for completion in item.completions]
+    sizes = {"token": lengths, "byte": [len(option.encode()) for option in bare], "char": [*map(len, bare)]}
+    rules = {"sum": totals}
+    for name, some in sizes.items():
+        rules[name] = [total / max(1, size) for total, size in zip(totals, some, strict=True)]
+    if task.normalization == "unconditional":
+        rules["unconditional"] = [total - other for total, other in zip(totals, alone, strict=True)]
+    # of equals the first, as numpy's argmax
+    chosen = {name: max(range(count), key=values.__getitem__) for name, values in rules.items()}
+    choice = chosen[task.normalization]
+    metrics = {"acc": float(choice in item.rights)}
+    metrics |= {f"acc_{name}": float(place in item.rights) for name, place in chosen.items()}
+    if "acc_norm" in task.metrics:
+        metrics["acc_norm"] = metrics["acc_char"]
+    if item.names and task.measure:
+        metrics |= task.measure(item.names[choice], item)
+    detail: dict[str, Any] = {"logprobs": totals, "tokens": lengths, "chosen": choice, "right": item.gold}
+    return _result(question, metrics, dropped, options[choice], options[item.gold], detail)
+
+
+def judge_word(question: Question, total: float, is_greedy: bool, dropped: int = 0) -> Result:
+    """Whether each token of the answer, whose log-probability is `total`, is the likeliest."""
+    gold = question.item.completions[0]
+    return _result(question, {"acc": float(is_greedy), "nll": -total}, dropped, gold if is_greedy else "", gold)
+
+
+def judge_text(task: Task, question: Question, text: str, dropped: int = 0) -> Result:
+    """The generated text, up to the end of the line, compared with the right answer or all accepted ones."""
+    gold, answer = question.item.completions[0].strip(), text.split("\n")[0].strip()
+    measured = task.measure(answer, question.item) if task.measure else {}
+    return _result(
+        question, {"acc": float(answer == gold)} if task.kind == "greedy" else measured, dropped, answer, gold
+    )
+
+
+def _result(
+    question: Question,
+    metrics: dict[str, float],
+    dropped: int,
+    answer: str,
+    gold: str,
+    detail: dict[str, Any] | None = None,
+) -> Result:
+    return Result(question.number, question.item.id, metrics, dropped, answer.strip(), gold.strip(), detail or {})

@@ -8,16 +8,15 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gpt3.evaluation.items import Result, Task
+from gpt3.evaluation import Result, Task
 from gpt3.report.page import compact
 from gpt3.tables import aligned
 
-TABLE_H1 = Path(__file__).parent / "data" / "table_h1.json"
-SHOT_COLUMNS = {0: "zero", 1: "one"}
+TABLE_H1 = json.loads((Path(__file__).parent / "data" / "table_h1.json").read_text(encoding="utf-8"))
+"""The paper's Table H.1: models, and rows of task, metric, K, zero, one, few."""
 SHOWN = ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl")
 """The figures that the table has."""
 
@@ -122,18 +121,11 @@ def task_score(
         clean: whether each question, by number, is absent from the training text; None: not known.
         origin: where the questions come from.
     """
-    return TaskScore(
-        task.name,
-        shots,
-        len(results),
-        task.chance,
-        task.metrics[0],
-        figures(task, results),
-        sum(result.dropped > 0 for result in results),
-        {metric: values for metric in task.metrics if (values := paper_values(task, shots, metric))},
-        None if clean is None else overlap_of(task, results, clean),
-        dict(origin or {}),
-    )
+    truncated = sum(result.dropped > 0 for result in results)
+    paper = {metric: values for metric in task.metrics if (values := paper_values(task, shots, metric))}
+    overlap = None if clean is None else overlap_of(task, results, clean)
+    score = TaskScore(task.name, shots, len(results), task.chance, task.metrics[0], figures(task, results))
+    return dataclasses.replace(score, truncated=truncated, paper=paper, contamination=overlap, data=dict(origin or {}))
 
 
 def overlap_of(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> dict[str, Any]:
@@ -153,35 +145,25 @@ def overlap_of(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> 
 
 def group_score(name: str, shots: int | None, scores: Sequence[TaskScore]) -> GroupScore:
     """The averages of several tasks' accuracies."""
-    found = [score.metrics["acc"] for score in scores]
     counts = [score.examples for score in scores]
-    total = sum(counts)
 
     def averaged(weights: Sequence[float]) -> Figure:
-        pairs = list(zip(found, weights, strict=True))
+        pairs = [(score.metrics["acc"], weight) for score, weight in zip(scores, weights, strict=True)]
         value = math.fsum(figure.value * weight for figure, weight in pairs) / sum(weights)
-        return Figure(
-            value, math.sqrt(math.fsum((figure.error * weight) ** 2 for figure, weight in pairs)) / sum(weights)
-        )
+        error = math.sqrt(math.fsum((figure.error * weight) ** 2 for figure, weight in pairs)) / sum(weights)
+        return Figure(value, error)
 
-    metrics = {"acc_macro": averaged([1] * len(found)), "acc_micro": averaged(counts)}
-    return GroupScore(name, shots, len(scores), total, metrics)
-
-
-@lru_cache(maxsize=1)
-def table_h1() -> dict[str, Any]:
-    """The paper's Table H.1: models, and rows of task, metric, K, zero, one, few."""
-    table: dict[str, Any] = json.loads(TABLE_H1.read_text(encoding="utf-8"))
-    return table
+    metrics = {"acc_macro": averaged([1] * len(scores)), "acc_micro": averaged(counts)}
+    return GroupScore(name, shots, len(scores), sum(counts), metrics)
 
 
 def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None:
     """The paper's figures, in percent (perplexity as it is), by model; None for a K that it does not report."""
-    column = SHOT_COLUMNS.get(shots) or ("few" if shots == task.shots else None)
+    column = {task.shots: "few", 0: "zero", 1: "one"}.get(shots)
     metrics = {"acc": ("acc", "em"), "bleu": ("BLEU-sb",)}.get(metric, (metric,))
-    for row in table_h1()["rows"]:
+    for row in TABLE_H1["rows"]:
         if column and row["task"] == task.paper and row["metric"] in metrics:
-            return dict(zip(table_h1()["models"], row[column], strict=True))
+            return dict(zip(TABLE_H1["models"], row[column], strict=True))
     return None
 
 
@@ -197,25 +179,39 @@ def rows(scores: Sequence[TaskScore | GroupScore]) -> list[tuple[str, ...]]:
     overlap = ("dirty", "clean", "rel. diff.") if known else ()
     found = [("task", "K", "n", "metric", "score", *overlap, "chance", "paper 125M", "paper 175B", "cut")]
     for score in scores:
-        lines = []
         if isinstance(score, GroupScore):
-            name = f"{score.group} ({score.tasks} tasks)"
-            macro, micro = score.metrics["acc_macro"], score.metrics["acc_micro"]
-            means = {"acc, mean of tasks": macro, "acc, all questions": micro}
-            for label, figure in ({"acc": macro} if math.isclose(macro.value, micro.value) else means).items():
-                lines.append((label, _shown(figure, label), *("" for _ in found[0][5:])))
+            name, lines = f"{score.group} ({score.tasks} tasks)", _group_rows(score)
         else:
-            name = score.task
-            for metric in (metric for metric in SHOWN if metric in score.metrics):
-                paper = score.paper.get(metric, {})
-                chance = f"{100 * score.chance:.1f}" if metric == "acc" and score.chance else ""
-                cells = (*(_overlap_cells(score, metric) if known else ()), chance)
-                cells += tuple(f"{paper[size]:g}" if paper else "" for size in ("Small", "175B"))
-                cut = f"{score.truncated:,}" if score.truncated and not lines else ""
-                lines.append((metric, _shown(score.metrics[metric], metric), *cells, cut))
+            name, lines = score.task, _task_rows(score, known)
         title = (name, "K" if score.shots is None else str(score.shots), f"{score.examples:,}")
-        found += [(*(("", "", "") if number else title), *line) for number, line in enumerate(lines)]
+        for line in lines:
+            cells = (*title, *line)
+            found.append(cells + ("",) * (len(found[0]) - len(cells)))
+            title = ("", "", "")
     return found
+
+
+def _group_rows(score: GroupScore) -> list[tuple[str, ...]]:
+    """Metric and score; one row if both means are the same."""
+    macro, micro = score.metrics["acc_macro"], score.metrics["acc_micro"]
+    means = {"acc, mean of tasks": macro, "acc, all questions": micro}
+    same = math.isclose(macro.value, micro.value)
+    return [(name, _shown(figure, name)) for name, figure in ({"acc": macro} if same else means).items()]
+
+
+def _task_rows(score: TaskScore, known: bool) -> list[tuple[str, ...]]:
+    """The cells from the metric on."""
+    lines: list[tuple[str, ...]] = []
+    for metric in (metric for metric in SHOWN if metric in score.metrics):
+        cells = [metric, _shown(score.metrics[metric], metric)]
+        if known:
+            cells += _overlap_cells(score, metric)
+        cells.append(f"{100 * score.chance:.1f}" if metric == "acc" and score.chance else "")
+        paper = score.paper.get(metric)
+        cells += [f"{paper[size]:g}" if paper else "" for size in ("Small", "175B")]
+        cells.append(f"{score.truncated:,}" if score.truncated and not lines else "")
+        lines.append(tuple(cells))
+    return lines
 
 
 def table(scores: Sequence[TaskScore | GroupScore]) -> str:
@@ -265,14 +261,10 @@ def page(models: Sequence[Evaluation]) -> str:
         for score in model.results:
             if isinstance(score, TaskScore):
                 by_task.setdefault(score.task, []).append((number, score))
-    legend = " ".join(
-        f'<span style="color:{_color(number)}">● {html.escape(model.model)}</span>'
-        for number, model in enumerate(models)
-    )
-    parts = [
-        f"<p>{legend}; dashed: guessing. Bars are ± one standard error.</p>",
-        "<h2>Score over few-shot examples</h2>",
-    ]
+    names = [html.escape(model.model) for model in models]
+    legend = " ".join(f'<span style="color:{_color(number)}">● {name}</span>' for number, name in enumerate(names))
+    parts = [f"<p>{legend}; dashed: guessing. Bars are ± one standard error.</p>"]
+    parts.append("<h2>Score over few-shot examples</h2>")
     for task, scores in by_task.items():
         curves = _curves((number, score.shots, score) for number, score in scores)
         parts.append(_chart(task, curves, scores[0][1].chance, "K", "{:g}".format))
@@ -284,11 +276,11 @@ def page(models: Sequence[Evaluation]) -> str:
             label = "parameters; " + ", ".join(f"K={shots}" for shots in curves)
             parts.append(_chart(task, curves, scores[0][1].chance, label, lambda x: compact(10**x)))
     parts.append("<h2>All figures</h2>")
-    for model in models:
-        parts += [f"<h3>{html.escape(model.model)}</h3>"] if len(models) > 1 else []
-        lines = [[f"<td>{html.escape(cell)}</td>" for cell in row] for row in rows(model.results)]
-        head = [cell.replace("td>", "th>") for cell in lines[0]]
-        parts.append("<table>" + "\n".join(f"<tr>{''.join(line)}</tr>" for line in (head, *lines[1:])) + "</table>")
+    for name, model in zip(names, models, strict=True):
+        parts += [f"<h3>{name}</h3>"] if len(models) > 1 else []
+        lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows(model.results)]
+        lines[0] = lines[0].replace("td>", "th>")
+        parts.append("<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>")
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>gpt3 eval</title><style>{STYLE}</style></head>\n'

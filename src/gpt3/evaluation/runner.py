@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +21,10 @@ from transformers import AutoModelForCausalLM
 
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
-from gpt3.evaluation.items import Result, Source, Split, Task
+from gpt3.evaluation import Result, Source, Split, Task
 from gpt3.evaluation.options import EvalOptions
-from gpt3.evaluation.protocol import Questions, check_fit, fitting_shots, most_shots, with_room
+from gpt3.evaluation.protocol import Questions, fitting_shots, score, with_room
 from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_score, mean, page, task_score
-from gpt3.evaluation.scores import score
 from gpt3.evaluation.tasks import GROUPS, in_lm_eval_style, select
 from gpt3.inference.continuations import continuation_logprobs
 from gpt3.inference.language_model import LanguageModel, load
@@ -66,7 +66,7 @@ def evaluate(
         InputError: unknown tasks, missing or bad data, too many few-shot examples, no model.
         KeyboardInterrupt: passed on; the same command resumes.
     """
-    parts = prepare(options)  # before the model, whose loading takes seconds
+    prepared = prepare(options)  # before the model, whose loading takes seconds
     places = [locate(name) for name in (options.model or (None,))]
     found = []
     for place in places:
@@ -74,11 +74,11 @@ def evaluate(
             say(f"model: {place}")
         model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
         out = folder_of(options, str(place), several=len(places) > 1)
-        fitting = fit(model, parts, options)
+        parts = fit(model, prepared)
         with locked_folder(out):
-            tasks = {asked.task.name: asked.split for asked, _ in fitting}
-            clean = overlap(str(place), options.contamination, tasks, out / "contamination") if overlap else {}
-            found.append(_evaluate(model, str(place), fitting, options, out, clean))
+            splits = {asked.task.name: asked.split for asked in parts}
+            clean = overlap(str(place), options.contamination, splits, out / "contamination") if overlap else {}
+            found.append(_evaluate(model, str(place), parts, options, out, clean))
         if report is not None:
             report(found[-1])
         say(f"results: {out / 'results.json'}")
@@ -89,26 +89,26 @@ def evaluate(
     return found
 
 
-def prepare(options: EvalOptions) -> list[tuple[Questions, bool]]:
-    """Every task's questions, and whether the number of few-shot examples is the paper's K: as many as fit, if it does not.
+def prepare(options: EvalOptions) -> list[Questions]:
+    """The questions of every task, for each number of few-shot examples.
 
     Raises:
         InputError: all tasks whose data is missing or bad, in one message.
     """
-    source = Source(options.data_dir, options.format, options.seed)
-    parts: list[tuple[Questions, bool]] = []
-    faults: dict[str, str] = {}  # by message: the missing file of several tasks is named once
     if options.data_dir is not None and not Path(options.data_dir).is_dir():
         raise InputError(f"--data-dir {options.data_dir} is not a folder. Give the folder with the tasks' files.")
     tasks = select(options.task_names)
     if options.style == "lm-eval":
         tasks = in_lm_eval_style(tasks)
+    source = Source(options.data_dir, options.format, options.seed)
+    parts: list[Questions] = []
+    faults: dict[str, str] = {}  # by message: the missing file of several tasks is named once
     for task in tasks:
         try:
             split = task.split(source)
             for count in options.shot_counts:
-                shots = min(task.shots, most_shots(split)) if count is None else count
-                parts.append((Questions(task, split, shots, options.seed, options.limit), count is None))
+                shots = task.shots if count is None else count
+                parts.append(Questions(task, split, shots, options.seed, options.limit, is_k=count is None))
         except InputError as error:
             faults.setdefault(str(error), task.name)
     if faults:
@@ -117,44 +117,41 @@ def prepare(options: EvalOptions) -> list[tuple[Questions, bool]]:
     return parts
 
 
-def fit(
-    model: LanguageModel, parts: Sequence[tuple[Questions, bool]], options: EvalOptions
-) -> list[tuple[Questions, bool]]:
-    """The parts for this model: K reduced to what fits and to the available examples, none twice.
+def fit(model: LanguageModel, parts: Sequence[Questions]) -> list[Questions]:
+    """The questions for this model: K reduced to what fits, none twice, and room for the longest answer.
 
     Raises:
-        InputError: an explicit number that does not fit.
+        InputError: more few-shot examples than fit, which were asked for by their number.
     """
-    found: dict[tuple[str, int], tuple[Questions, bool]] = {}
+    found: dict[tuple[str, int], Questions] = {}
     reduced: dict[str, list[str]] = {}
-    for asked, is_k in parts:
-        task, shots, reason = with_room(model, asked.task, asked.split), asked.shots, "the available examples"
-        if not is_k:
-            check_fit(model, task, asked)
-        elif (fits := fitting_shots(model, task, asked)) < shots:
-            shots, reason = fits, f"fit {model.engine.context:,} positions"
-        if is_k and shots < task.shots:
-            reduced.setdefault(reason, []).append(f"{task.name} {shots} of {task.shots}")
-        fitting = Questions(task, asked.split, shots, options.seed, options.limit)
-        found.setdefault((task.name, shots), (fitting, is_k))
+    for part in parts:
+        asked = dataclasses.replace(part, task=with_room(model, part.task, part.split))
+        task, reason = asked.task, "the available examples"
+        if (fits := fitting_shots(model, asked)) < asked.shots:
+            reason = f"fit {model.engine.context:,} positions"
+            if not asked.is_k:
+                raise InputError(
+                    f"--shots {asked.shots} of {task.name} exceeds the model's {model.engine.context:,} positions. "
+                    f"About {fits} fit."
+                )
+            asked = dataclasses.replace(asked, shots=fits)
+        if asked.is_k and asked.shots < task.shots:
+            reduced.setdefault(reason, []).append(f"{task.name} {asked.shots} of {task.shots}")
+        found.setdefault((task.name, asked.shots), asked)
     for reason, names in reduced.items():
         say(f"K reduced to {reason}: {', '.join(names)}")
     return list(found.values())
 
 
 def _evaluate(
-    model: LanguageModel,
-    name: str,
-    parts: Sequence[tuple[Questions, bool]],
-    options: EvalOptions,
-    out: Path,
-    clean: Verdicts,
+    model: LanguageModel, name: str, parts: Sequence[Questions], options: EvalOptions, out: Path, clean: Verdicts
 ) -> Evaluation:
     """Score all parts and write `out`."""
     scores = []
     model_hash = fingerprint(model)
-    with Progress("eval", sum(len(asked) for asked, _ in parts), "examples") as progress:
-        for asked, _ in parts:
+    with Progress("eval", sum(map(len, parts)), "examples") as progress:
+        for asked in parts:
             task = asked.task
             header = {"model": name, "model_hash": model_hash, "task": task.name, "shots": asked.shots}
             header |= {option: getattr(options, option) for option in DECISIVE} | {"questions": digest(asked)}
@@ -176,14 +173,14 @@ def _answers(
 
     The first line of the file is `header`, which decides the scores. A file with another one is started again.
     """
-    results, kept = _resumed(path, header)
-    progress.start += len(results)
-    progress.update(progress.done + len(results))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
         raise InputError(f"--out {path} cannot be written ({error.strerror}). Choose another folder.") from None
+    results, kept = _resumed(path, header)
+    progress.start += len(results)
+    progress.update(progress.done + len(results))
     with open(path, "r+b") as file:
         file.truncate(kept)
         file.seek(kept)
@@ -205,19 +202,19 @@ def _resumed(path: Path, header: dict[str, Any]) -> tuple[list[Result], int]:
     """The results in a file of the same header, and the bytes of the file to keep."""
     results: list[Result] = []
     kept = 0
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.is_file() else (), -1):
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), -1):
         try:
-            values = json.loads(line)
+            values = json.loads(line) if line.endswith(b"\n") else None
         except ValueError:
+            values = None
+        if not isinstance(values, dict):
             break  # half a line, left by a kill
-        if not line.endswith(b"\n") or not isinstance(values, dict):
-            break
         if number < 0 and values != header:
             say(f"{path} is of another evaluation and starts again: {'; '.join(differences(values, header))}")
             break
-        if number >= 0 and values.get("number") != number:
-            break
         if number >= 0:
+            if values.get("number") != number:
+                break
             results.append(Result(**values))
         kept += len(line)
     return results, kept
@@ -227,23 +224,20 @@ def _line(values: dict[str, Any]) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode() + b"\n"
 
 
-def _groups(
-    options: EvalOptions, parts: Sequence[tuple[Questions, bool]], scores: Sequence[TaskScore]
-) -> list[GroupScore]:
+def _groups(options: EvalOptions, parts: Sequence[Questions], scores: Sequence[TaskScore]) -> list[GroupScore]:
     """Averages of the groups that were requested by name, for each of --shots (K by each task's own)."""
     found = []
-    for name in options.task_names:
-        for count in options.shot_counts if len(GROUPS.get(name, ())) > 1 else ():
-            members = [
-                score
-                for (asked, is_k), score in zip(parts, scores, strict=True)
-                if score.task in GROUPS[name]
-                and "acc" in score.metrics
-                and (is_k if count is None else asked.shots == count)
-            ]
-            shots = {score.shots for score in members}
-            if members:
-                found.append(group_score(name, shots.pop() if len(shots) == 1 else None, members))
+    for name, count in itertools.product(options.task_names, options.shot_counts):
+        members = [
+            score
+            for asked, score in zip(parts, scores, strict=True)
+            if score.task in GROUPS.get(name, ())
+            and "acc" in score.metrics
+            and (asked.is_k if count is None else asked.shots == count)
+        ]
+        shots = {score.shots for score in members}
+        if members:
+            found.append(group_score(name, shots.pop() if len(shots) == 1 else None, members))
     return found
 
 
@@ -286,19 +280,15 @@ class Probe:
     """An Evaluator of the training loop: accuracy of each name, one-shot if that fits, else zero-shot.
 
     Args:
-        names: generated tasks, and groups of them.
+        names: generated tasks, and groups of them (`check_probes`).
         tokenizer: of the model.
         every: steps between two measurements.
-
-    Raises:
-        InputError: an unknown task, or one that is not generated.
     """
 
     def __init__(self, names: Sequence[str], tokenizer: PreTrainedTokenizerFast, every: int) -> None:
         self.every, self.tokenizer = every, tokenizer
-        check_probes(names)
         self.parts = {name: select([name]) for name in names}
-        self._asked: dict[str, tuple[Task, Questions]] = {}
+        self._asked: dict[str, Questions] = {}
 
     def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
         """Accuracies by name, 0 to 1; none if the weights give NaN. The random state is untouched."""
@@ -306,25 +296,22 @@ class Probe:
         model.eval()
         try:
             language_model = LanguageModel(model, self.tokenizer)
-            return {f"{name}/acc": self._accuracy(language_model, name) for name in self.parts}
+            return {f"{name}/acc": self._accuracy(language_model, tasks) for name, tasks in self.parts.items()}
         except RunError:  # the loop stops for that, with its own message
             return {}
         finally:
             model.train(was_training)
 
-    def _accuracy(self, model: LanguageModel, name: str) -> float:
-        tasks = self.parts[name]
+    def _accuracy(self, model: LanguageModel, tasks: Sequence[Task]) -> float:
         right = []
         for task in tasks:
             if task.name not in self._asked:
-                limit = max(5, PROBED // len(tasks))
-                split = task.split(Source())
-                roomy = with_room(model, task, split)
-                asked = Questions(task, split, PROBED_SHOTS, 0, limit)
-                if fitting_shots(model, roomy, asked) < PROBED_SHOTS:
-                    asked = Questions(task, split, 0, 0, limit)
-                self._asked[task.name] = roomy, asked
-            right += [result.metrics["acc"] for result in score(model, *self._asked[task.name])]
+                split, limit = task.split(Source()), max(5, PROBED // len(tasks))
+                asked = Questions(with_room(model, task, split), split, PROBED_SHOTS, 0, limit)
+                fits = fitting_shots(model, asked) >= PROBED_SHOTS
+                self._asked[task.name] = asked if fits else dataclasses.replace(asked, shots=0)
+            asked = self._asked[task.name]
+            right += [result.metrics["acc"] for result in score(model, asked.task, asked)]
         return mean(right).value
 
 

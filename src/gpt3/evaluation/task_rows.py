@@ -24,7 +24,7 @@ from gpt3.corpus.formats import READERS
 from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, retried
 from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError, one_line
-from gpt3.evaluation.items import HubData, Source
+from gpt3.evaluation import HubData, Source
 from gpt3.progress import Progress
 
 ENDINGS = dict.fromkeys(

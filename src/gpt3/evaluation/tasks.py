@@ -19,16 +19,16 @@ from typing import Any
 from gpt3 import durable
 from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError
-from gpt3.evaluation import answer_rows, answers, choice_rows
+from gpt3.evaluation import HubData, Item, Source, Split, Task, answer_rows, answers, choice_rows
 from gpt3.evaluation.answer_rows import Join
 from gpt3.evaluation.generated_tasks import ARITHMETIC, SCRAMBLING, WIKI_TOPIC
-from gpt3.evaluation.items import HubData, Item, Source, Split, Task
 from gpt3.evaluation.task_rows import locate, read_items
 from gpt3.tables import aligned
 
 Make = Callable[[dict[str, Any]], "Item | Sequence[Item]"]
 DATA = Path(__file__).parent / "data"
 SHOT_SPLITS = ("train", "dev", "validation", "auxiliary_train")
+ROW_OPTIONS = ("zero_shot", "join", "instruction")
 
 
 def _read(path: Path, make: Make, join: Join) -> tuple[list[Item], list[Item]]:
@@ -72,20 +72,7 @@ def split_rows(
 
 
 def file_task(
-    name: str,
-    summary: str,
-    make: Make,
-    hub: HubData | None,
-    paper: str | None,
-    shots: int,
-    *,
-    files: Sequence[str] = (),
-    zero_shot: Make | None = None,
-    join: Join = list,
-    instruction: str = "",
-    kind: Any = "choice",
-    lm_eval: Make | None = None,
-    **more: Any,
+    name: str, summary: str, make: Make, hub: HubData | None, paper: str | None, shots: int, **more: Any
 ) -> Task:
     """A task with rows.
 
@@ -94,19 +81,19 @@ def file_task(
         hub: its dataset on the hub; None: it needs --data-dir.
         paper: its name in Table H.1.
         shots: the paper's K.
-        files: names its file may have, without endings. Default: its own name.
-        zero_shot: `make` for questions without few-shot examples, if different.
-        join: a change of all items of a file, such as putting earlier questions of a conversation before later ones.
-        instruction: before the first few-shot example.
-        lm_eval: `make` with lm-eval's prompts, for --style lm-eval.
-        more: other fields of `Task`.
+        more: fields of `Task`; `kind` is choice unless it is given. And these:
+
+            files        names its file may have, without endings; default: its own name
+            zero_shot    `make` for questions without few-shot examples, if different
+            join         a change of all items of a file, such as putting earlier questions of a conversation before later ones
+            instruction  before the first few-shot example
+            lm_eval      `make` with lm-eval's prompts, for --style lm-eval
     """
-    files = files or (name,)
-    split = partial(
-        split_rows, files=files, hub=hub, make=make, zero_shot=zero_shot, join=join, instruction=instruction
-    )
-    theirs = None if lm_eval is None else partial(split_rows, files=files, hub=hub, make=lm_eval)
-    return Task(name, summary, kind, split, shots, paper=paper, hub=hub, lm_eval=theirs, **more)
+    rows = partial(split_rows, files=more.pop("files", (name,)), hub=hub)
+    split = partial(rows, make=make, **{key: more.pop(key) for key in ROW_OPTIONS if key in more})
+    if "lm_eval" in more:
+        more["lm_eval"] = partial(rows, make=more["lm_eval"])
+    return Task(name, summary, more.pop("kind", "choice"), split, shots, paper=paper, hub=hub, **more)
 
 
 def _hub(repository: str, columns: str, *more: str | None, **named: str) -> HubData:
@@ -120,12 +107,11 @@ def _superglue(config: str, columns: str) -> HubData:
 TEXT: dict[str, Any] = {"kind": "text", "max_new_tokens": 24, "metrics": ("acc", "f1"), "measure": answers.squad}
 TALK: dict[str, Any] = {"kind": "text", "join": answer_rows.with_earlier, "metrics": ("f1", "acc")}
 RATIO: dict[str, Any] = {"chance": 1 / 4, "normalization": "unconditional", "answer_context": "Answer:"}
-LAST_WORD: dict[str, Any] = {
-    **{"kind": "word", "metrics": ("acc", "ppl"), "zero_shot": answer_rows.lambada, "instruction": "Fill in blank:\n\n"}
-}
 ARC = "question choices answerKey"
 
 # fmt: off
+LAST_WORD: dict[str, Any] = {"kind": "word", "metrics": ("acc", "ppl"), "zero_shot": answer_rows.lambada,
+                             "instruction": "Fill in blank:\n\n"}
 FILE_TASKS = (
     # completion and cloze
     file_task("hellaswag", "scene completion", choice_rows.hellaswag,
@@ -214,35 +200,17 @@ FILE_TASKS = (
       for year, pair in ((14, "fr-en"), (16, "de-en"), (16, "ro-en"))
       for source, target in (pair.split("-"), reversed(pair.split("-")))),
 )
+MMLU = tuple(  # in its authors' format (Hendrycks et al. 2021); the examples of each subject are its own five dev rows
+    file_task(f"mmlu_{subject}", f"MMLU, {about}", partial(choice_rows.mmlu, subject=subject),
+              _hub("cais/mmlu", "subject question choices answer", "test", "dev", "all"), None, 5, files=("mmlu",),
+              normalization="sum", chance=1 / 4,
+              instruction=f"The following are multiple choice questions (with answers) about {about}.\n\n")
+    for subject in (DATA / "mmlu_subjects.txt").read_text(encoding="utf-8").split()
+    for about in [subject.replace("_", " ")]
+)
 # fmt: on
 
 
-def _mmlu(subject: str) -> Task:
-    """A subject of MMLU (Hendrycks et al. 2021), in its authors' format; examples are drawn from its own five dev rows."""
-
-    def make(row: dict[str, Any]) -> list[Item]:
-        if row.get("subject", subject) != subject or row.get("split", "test") not in ("dev", "test"):
-            return []
-        return [choice_rows.mmlu(row)] if row["subject"] else []
-
-    about = subject.replace("_", " ")
-    instruction = f"The following are multiple choice questions (with answers) about {about}.\n\n"
-    hub = _hub("cais/mmlu", "subject question choices answer", "test", "dev", "all")
-    return file_task(
-        f"mmlu_{subject}",
-        f"MMLU, {about}",
-        make,
-        hub,
-        None,
-        5,
-        files=("mmlu",),
-        instruction=instruction,
-        normalization="sum",
-        chance=1 / 4,
-    )
-
-
-MMLU = tuple(map(_mmlu, (DATA / "mmlu_subjects.txt").read_text(encoding="utf-8").split()))
 TASKS: dict[str, Task] = {task.name: task for task in (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC, *FILE_TASKS, *MMLU)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "arithmetic": tuple(task.name for task in ARITHMETIC),
@@ -266,11 +234,9 @@ def select(names: Sequence[str]) -> list[Task]:
     found: dict[str, Task] = {}
     faults = []
     for name in names:
-        if name in TASKS:
-            found[name] = TASKS[name]
-        elif name in GROUPS:
-            found.update((member, TASKS[member]) for member in GROUPS[name])
-        else:
+        members = (name,) if name in TASKS else GROUPS.get(name, ())
+        found |= {member: TASKS[member] for member in members}
+        if not members:
             near = difflib.get_close_matches(name, [*TASKS, *GROUPS], n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "`gpt3 eval --list-tasks` shows them all."
             faults.append(f"--tasks: no task {name}; {hint}")
@@ -281,12 +247,11 @@ def select(names: Sequence[str]) -> list[Task]:
 
 def listing() -> str:
     """All tasks: name, kind, the paper's K, what is asked, and the dataset on the hub."""
-    tasks = [("task", "kind", "K", "asks")]
+    tasks, groups = [("task", "kind", "K", "asks")], [("group", "tasks", "")]
     for task in TASKS.values():
-        place = f" ({task.hub.repository})" if task.hub is not None else ""
         if task.name not in GROUPS["mmlu"]:
+            place = f" ({task.hub.repository})" if task.hub is not None else ""
             tasks.append((task.name, task.kind, str(task.shots), task.summary + place))
-    groups = [("group", "tasks", "")]
     for name, members in GROUPS.items():
         groups.append((name, str(len(members)), ", ".join(members[:4]) + ", …" * (len(members) > 4)))
     return "\n".join([*aligned(tasks, left=range(4)), "", *aligned(groups, left=range(3))])
@@ -333,12 +298,12 @@ def lm_eval_name(name: str) -> str:
 
 
 def lm_eval_definitions() -> dict[str, str]:
-    """YAML files by path: one per task, which names `lm_eval_task.PaperTask`, and one per group."""
+    """YAML files by path: one per task, which names `harness.PaperTask`, and one per group."""
     files = {}
     for name in TASKS:
         folder = "mmlu/" if name in GROUPS["mmlu"] else ""
         files[f"{folder}{lm_eval_name(name)}.yaml"] = (
-            f"task: {lm_eval_name(name)}\ngpt3_task: {name}\nclass: !function gpt3.evaluation.lm_eval_task.PaperTask\n"
+            f"task: {lm_eval_name(name)}\ngpt3_task: {name}\nclass: !function gpt3.evaluation.harness.PaperTask\n"
         )
     for name, members in GROUPS.items():
         text = f"group: {lm_eval_name(name)}\ntask:\n" + "".join(f"  - {lm_eval_name(member)}\n" for member in members)

@@ -5,6 +5,7 @@ Arithmetic alone: gpt3.ladder.memory has the memory, gpt3.ladder.presets the ope
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 import re
@@ -152,29 +153,23 @@ def lay_out(preset: Preset, gpus: int, fitting: int) -> Batch:
 
     GPUs beyond one per sequence stay idle. Where `gpus` do not divide the batch, it becomes the nearest multiple.
     """
-    wanted = preset.batch_tokens // preset.context
+    wanted = preset.sequences
     gpus = min(gpus, wanted)
     most = max(1, min(fitting, round(wanted / gpus)))
     layouts = [Batch(gpus, micro, max(1, round(wanted / (gpus * micro)))) for micro in range(most, 0, -1)]
     best = min(abs(layout.sequences - wanted) for layout in layouts)
-    return next(
-        layout
-        for layout in layouts
-        if abs(layout.sequences - wanted) <= (best if best == 0 else max(best, BATCH_SLACK * wanted))
-    )
+    slack = max(best, BATCH_SLACK * wanted) if best else 0
+    return next(layout for layout in layouts if abs(layout.sequences - wanted) <= slack)
 
 
 def fitting_sequences(preset: Preset, cluster: Cluster, shards: int, checkpointing: bool) -> int:
     """The largest micro-batch whose memory fits beside RESERVE, up to the GPU's share of the paper's batch; 0: none."""
-    wanted = preset.batch_tokens // preset.context
-    low, high = 0, max(1, round(wanted / shards))
-    while low < high:  # memory grows with sequences
-        middle = (low + high + 1) // 2
-        if memory_of(preset, cluster, shards, middle, checkpointing).total + RESERVE <= cluster.memory:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    counts = range(1, max(1, round(preset.sequences / shards)) + 1)  # memory grows with sequences
+
+    def need(sequences: int) -> float:
+        return memory_of(preset, cluster, shards, sequences, checkpointing).total + RESERVE
+
+    return bisect.bisect_right(counts, cluster.memory, key=need)
 
 
 def memory_of(preset: Preset, cluster: Cluster, shards: int, sequences: int, checkpointing: bool) -> TrainingMemory:
@@ -183,22 +178,16 @@ def memory_of(preset: Preset, cluster: Cluster, shards: int, sequences: int, che
     return training_memory(preset, cluster.dtype, sequences, checkpointing=checkpointing, shards=shards, fsdp=fsdp)
 
 
-def days(preset: Preset, cluster: Cluster, gpus: int, tokens: int = PAPER_TOKENS) -> float:
-    """Days to train on `tokens`: the model's operations (flops_per_token) over what `gpus` do at the given MFU."""
-    return tokens * preset.flops_per_token / (gpus * cluster.flops * cluster.mfu) / 86_400
-
-
 def remedy(preset: Preset, cluster: Cluster) -> str:
     """What would make one sequence fit: the fewest GPUs (by doubling), else how much memory, in a few words."""
-    wanted = preset.batch_tokens // preset.context
     sharded = dataclasses.replace(cluster, fsdp=True)
     gpus = cluster.gpus if cluster.fsdp else 1
-    while gpus < wanted:
-        gpus = min(2 * gpus, wanted)
+    while gpus < preset.sequences:
+        gpus = min(2 * gpus, preset.sequences)
         for checkpointing in (False, True):
             if fitting_sequences(preset, sharded, gpus, checkpointing):
                 return f"FSDP over {gpus:,} GPUs" + (" with gradient checkpointing" if checkpointing else "")
-    most = max(2, wanted)
+    most = max(2, preset.sequences)
     need = memory_of(preset, sharded, most, 1, True).total + RESERVE
     return f"no number of these GPUs, but {most:,} of {math.ceil(need / 1e9)} GB with FSDP and gradient checkpointing"
 
@@ -210,13 +199,14 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
     """
     rows = []
     for entry in PRESETS.values():
-        wanted = entry.batch_tokens // entry.context
-        used = min(cluster.gpus, wanted)
-        for checkpointing in (False, True):
-            fitting = fitting_sequences(entry, cluster, used, checkpointing)
+        used = min(cluster.gpus, entry.sequences)
+        days = PAPER_TOKENS * entry.flops_per_token / (used * cluster.flops * cluster.mfu) / 86_400
+        fits = {
+            checkpointing: fitting_sequences(entry, cluster, used, checkpointing) for checkpointing in (False, True)
+        }
+        for checkpointing, fitting in fits.items():
             batch = lay_out(entry, used, max(1, fitting))
             memory = memory_of(entry, cluster, used, batch.micro_batch, checkpointing)
-            other = fitting_sequences(entry, cluster, used, True) if not fitting and not checkpointing else 0
             rows.append(
                 {
                     "name": entry.name,
@@ -226,12 +216,12 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
                     **dataclasses.asdict(batch),
                     "batch_tokens": batch.sequences * entry.context,
                     "paper_batch_tokens": entry.batch_tokens,
-                    "gpus_that_divide_the_batch": next(n for n in range(used, 0, -1) if wanted % n == 0),
+                    "gpus_that_divide_the_batch": next(n for n in range(used, 0, -1) if entry.sequences % n == 0),
                     "memory": dataclasses.asdict(memory) | {"reserve": RESERVE, "total": memory.total + RESERVE},
-                    "remedy": None if fitting else CHECKPOINTING if other else remedy(entry, cluster),
+                    "remedy": None if fitting else CHECKPOINTING if fits[True] else remedy(entry, cluster),
                     "flops_per_token": entry.flops_per_token,
                     "flops_of_6nd": entry.flops_per_token / (6 * entry.parameters),
-                    "days_300b": days(entry, cluster, used) if fitting else None,
+                    "days_300b": days if fitting else None,
                 }
             )
     return rows

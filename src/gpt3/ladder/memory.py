@@ -46,7 +46,7 @@ class TrainingMemory:
     @property
     def total(self) -> float:
         """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.copies + self.activations + self.loss
+        return sum(vars(self).values())
 
 
 def training_memory(
@@ -69,17 +69,11 @@ def training_memory(
         fsdp: weights, gradients and moments sharded; else each GPU has all of them (one GPU, DDP).
         moments: bytes of optimizer state per weight; 8 for AdamW's two moments in float32.
     """
-    number = shard_numbers(preset, shards) if fsdp else preset.parameters
-    half = BYTES[dtype] < 4
-    copies = gathered_bytes(preset, dtype) if fsdp else BYTES[dtype] * preset.parameters * half
-    return TrainingMemory(
-        weights=4.0 * number,
-        gradients=4.0 * number,
-        optimizer=moments * number,
-        copies=copies,
-        activations=activation_bytes(preset, dtype, sequences, checkpointing=checkpointing),
-        loss=loss_bytes(preset, dtype, sequences),
-    )
+    number = shard_numbers(preset, shards if fsdp else 1)
+    copies = gathered_bytes(preset, dtype) if fsdp else BYTES[dtype] * number * (BYTES[dtype] < 4)
+    activations = activation_bytes(preset, dtype, sequences, checkpointing=checkpointing)
+    loss = loss_bytes(preset, dtype, sequences)
+    return TrainingMemory(4.0 * number, 4.0 * number, moments * number, copies, activations, loss)
 
 
 def parameter_shapes(preset: Preset) -> Iterator[tuple[tuple[int, ...], int]]:
@@ -175,8 +169,5 @@ def loss_bytes(preset: Preset, dtype: str, sequences: int = 1) -> float:
 def running_memory(preset: Preset, dtype: str = "float32") -> float:
     """Bytes to generate with one sequence of the full context: the weights, and keys and values of every position a layer
     still sees (the whole context in dense layers, the window in banded ones; 16 bit when the weights are smaller)."""
-    positions = sum(
-        preset.context if layer % 2 == 0 else min(preset.window, preset.context) for layer in range(preset.n_layers)
-    )
-    cache = 2 * preset.n_heads * preset.d_head * positions
+    cache = 2 * preset.n_heads * preset.d_head * sum(preset.windows)
     return preset.parameters * BYTES[dtype] + cache * max(BYTES[dtype], 2.0)

@@ -42,7 +42,7 @@ class Preset:
     d_head: int
     """Width of a head."""
     batch_tokens: int
-    """Tokens per optimizer step at full batch."""
+    """Tokens per optimizer step at full batch, a multiple of the context."""
     learning_rate: float
     """Peak learning rate."""
     context: int = 2048
@@ -54,21 +54,26 @@ class Preset:
     paper_name: str | None = None
     """Name in Table 2.1; None: not of the paper."""
 
-    def __post_init__(self) -> None:
-        if self.batch_tokens % self.context:
-            raise ValueError(f"{self.name}: batch_tokens {self.batch_tokens} is no multiple of context {self.context}")
-
     @property
     def parameters(self) -> int:
         """Exact number of parameters, the tied head counted once."""
         return shard_numbers(self, 1)
 
     @property
+    def windows(self) -> list[int]:
+        """Keys that a query of each layer sees at most: dense and banded layers alternate."""
+        return [min(self.window, self.context) if layer % 2 else self.context for layer in range(self.n_layers)]
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of the full context per optimizer step."""
+        return self.batch_tokens // self.context
+
+    @property
     def flops_per_token(self) -> float:
         """`flops_per_token` of this shape at its full context, without building a configuration."""
-        windows = [self.window if layer % 2 else self.context for layer in range(self.n_layers)]
-        attention = self.n_heads * self.d_head
-        return _flops_per_token(self.d_model, attention, 4 * self.d_model, self.vocab_size, self.context, windows)
+        width, attention = self.d_model, self.n_heads * self.d_head
+        return _flops_per_token(width, attention, 4 * width, self.vocab_size, self.context, self.windows)
 
     def config(self, **overrides: Any) -> GPT3Config:
         """The model configuration of this preset.
@@ -107,32 +112,24 @@ class Preset:
             raise InputError(f"model {self.name}: {reason}") from None
 
 
-def _paper(
-    name: str, paper_name: str, n_layers: int, d_model: int, n_heads: int, d_head: int, sequences: int, lr: float
-) -> Preset:
-    return Preset(name, n_layers, d_model, n_heads, d_head, sequences * 2048, lr, paper_name=paper_name)
-
-
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         # What `gpt3 train` makes in minutes on two cores; shape, batch and rate by experiment (docs/LOG.md).
-        Preset(
-            "demo", 4, 192, 3, 64, batch_tokens=4 * 128, learning_rate=1.2e-3, context=128, window=32, vocab_size=4096
-        ),
+        Preset("demo", 4, 192, 3, 64, 4 * 128, learning_rate=1.2e-3, context=128, window=32, vocab_size=4096),
         # 17,867,008 parameters, for a laptop. Batch: where the paper's ramp begins (32k tokens). Learning rate: Table 2.1
         # goes up as models shrink; Kaplan et al. 2020 (eq. D.1) give 1.1e-3 for its 4.7M non-embedding parameters.
-        Preset("17M", 6, 256, 4, 64, batch_tokens=32 * 1024, learning_rate=1e-3, context=1024),
+        Preset("17M", 6, 256, 4, 64, 32 * 1024, learning_rate=1e-3, context=1024),
         # The paper rounds its batches (0.5M, 1M, 2M, 3.2M tokens); in sequences of 2,048: powers of two as GPT-Neo took
         # them, and for 3.2M the nearest multiple of 32.
-        _paper("125M", "GPT-3 Small", 12, 768, 12, 64, 256, 6.0e-4),
-        _paper("350M", "GPT-3 Medium", 24, 1024, 16, 64, 256, 3.0e-4),
-        _paper("760M", "GPT-3 Large", 24, 1536, 16, 96, 256, 2.5e-4),
-        _paper("1.3B", "GPT-3 XL", 24, 2048, 16, 128, 512, 2.0e-4),
-        _paper("2.7B", "GPT-3 2.7B", 32, 2560, 32, 80, 512, 1.6e-4),
-        _paper("6.7B", "GPT-3 6.7B", 32, 4096, 32, 128, 1024, 1.2e-4),
-        _paper("13B", "GPT-3 13B", 40, 5120, 40, 128, 1024, 1.0e-4),
-        _paper("175B", "GPT-3 175B", 96, 12288, 96, 128, 1568, 0.6e-4),
+        Preset("125M", 12, 768, 12, 64, 256 * 2048, 6.0e-4, paper_name="GPT-3 Small"),
+        Preset("350M", 24, 1024, 16, 64, 256 * 2048, 3.0e-4, paper_name="GPT-3 Medium"),
+        Preset("760M", 24, 1536, 16, 96, 256 * 2048, 2.5e-4, paper_name="GPT-3 Large"),
+        Preset("1.3B", 24, 2048, 16, 128, 512 * 2048, 2.0e-4, paper_name="GPT-3 XL"),
+        Preset("2.7B", 32, 2560, 32, 80, 512 * 2048, 1.6e-4, paper_name="GPT-3 2.7B"),
+        Preset("6.7B", 32, 4096, 32, 128, 1024 * 2048, 1.2e-4, paper_name="GPT-3 6.7B"),
+        Preset("13B", 40, 5120, 40, 128, 1024 * 2048, 1.0e-4, paper_name="GPT-3 13B"),
+        Preset("175B", 96, 12288, 96, 128, 1568 * 2048, 0.6e-4, paper_name="GPT-3 175B"),
     )
 }
 ALIASES = {"small": "125M", "medium": "350M", "large": "760M", "xl": "1.3B", "gpt-3": "175B", "gpt3": "175B"}
@@ -181,14 +178,8 @@ def flops_per_token(config: GPT3Config, context: int) -> float:
         context: tokens per sequence.
     """
     windows = [config.sliding_window if kind == "sliding_attention" else context for kind in config.layer_types]
-    return _flops_per_token(
-        config.hidden_size,
-        config.num_attention_heads * config.head_dim,
-        config.intermediate_size,
-        config.vocab_size,
-        context,
-        windows,
-    )
+    width, attention = config.hidden_size, config.num_attention_heads * config.head_dim
+    return _flops_per_token(width, attention, config.intermediate_size, config.vocab_size, context, windows)
 
 
 def _flops_per_token(
@@ -214,17 +205,11 @@ def ladder_rows() -> list[dict[str, Any]]:
     for entry in PRESETS.values():
         rounded = paper_parameters(entry.parameters)
         flops = training_flops(rounded, PAPER_TOKENS)
-        rows.append(
-            dataclasses.asdict(entry)
-            | {
-                "parameters": entry.parameters,
-                "parameters_table_d1": rounded,
-                "flops_300b": flops,
-                "pf_days_300b": flops / PF_DAY,
-                "train_bytes": {dtype: training_memory(entry, dtype).total for dtype in ("float32", "bfloat16")},
-                "run_bytes": {dtype: running_memory(entry, dtype) for dtype in BYTES},
-            }
-        )
+        row = {"parameters": entry.parameters, "parameters_table_d1": rounded}
+        row |= {"flops_300b": flops, "pf_days_300b": flops / PF_DAY}
+        row["train_bytes"] = {dtype: training_memory(entry, dtype).total for dtype in ("float32", "bfloat16")}
+        row["run_bytes"] = {dtype: running_memory(entry, dtype) for dtype in BYTES}
+        rows.append(dataclasses.asdict(entry) | row)
     return rows
 
 
@@ -262,9 +247,5 @@ def three_digits(value: float) -> str:
 
 def readable_size(size: float) -> str:
     """Bytes as MB, GB or TB, decimal, to three digits."""
-    if size == 0:
-        return "0 MB"
-    for unit, scale in (("TB", 1e12), ("GB", 1e9)):
-        if size >= scale:
-            return f"{three_digits(size / scale)} {unit}"
-    return f"{three_digits(size / 1e6)} MB"
+    unit, scale = ("TB", 1e12) if size >= 1e12 else ("GB", 1e9) if size >= 1e9 else ("MB", 1e6)
+    return f"{three_digits(size / scale) if size else 0} {unit}"

@@ -16,9 +16,8 @@ from typing import Any
 
 from gpt3.durable import write_text
 from gpt3.progress import clock
-from gpt3.report.charts import chart_groups
+from gpt3.report.charts import chart_groups, series_of
 from gpt3.report.run_folder import Run, number, read_run, unique_names
-from gpt3.report.series import series_of
 
 MOST_SKIPS = 1000
 """Skipped steps marked in the curves and listed; the count tells of all."""
@@ -61,7 +60,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
                 "skips": [_skip(record) for record in skips[:MOST_SKIPS]],
                 "skipped": len(skips),
                 "samples": run.samples,
-                "sources": _with_asked_share(run.sources),
+                "sources": run.sources,
             }
         )
     keys = list(dict.fromkeys(key for run in shown for key in run["series"]))
@@ -90,34 +89,26 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
         low, high = number(last.get("val/loss_low")), number(last.get("val/loss_high"))
         hint = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
         add("held-out loss", f"{last['val/loss']:.3f}", last["val/loss"], "low", hint)
-        for key, label, form in (
-            ("val/perplexity", "perplexity", ",.1f"),
-            ("val/bits_per_byte", "bits per byte", ".3f"),
-        ):
-            value = number(last.get(key))
-            if value is not None:
-                add(label, f"{value:{form}}", value, "low")
+        if (perplexity := number(last.get("val/perplexity"))) is not None:
+            add("perplexity", f"{perplexity:,.1f}", perplexity, "low")
+        if (bits := number(last.get("val/bits_per_byte"))) is not None:
+            add("bits per byte", f"{bits:.3f}", bits, "low")
     if "loss" in series:
         final = next(value for value in reversed(series["loss"]["smooth"]) if value is not None)
         add("train loss", f"{final:.3f}", final, "low", "moving average")
-    last_record = run.records[-1] if run.records else {}
-    tokens = max((n for r in run.records if (n := number(r.get("tokens"))) is not None), default=None)
-    if tokens is not None:
-        add("tokens", compact(tokens), tokens)
+    if values := run.numbers("tokens"):
+        add("tokens", compact(max(values)), max(values))
     if run.records:
-        of = f"of {run.steps:,}" if run.steps is not None and run.steps != last_record["step"] else ""
-        add("steps", f"{last_record['step']:,}", last_record["step"], hint=of)
-    seconds = max((n for r in run.records if (n := number(r.get("seconds"))) is not None), default=None)
-    if seconds is not None:
+        step = run.records[-1]["step"]
+        add("steps", f"{step:,}", step, hint=f"of {run.steps:,}" if run.steps not in (None, step) else "")
+    if values := run.numbers("seconds"):
+        seconds = max(values)
         add("training time", clock(seconds), seconds, hint="h:min:s" if seconds >= 3600 else "min:s")
-    for key, label in (("tokens_per_s", "tokens/s"), ("mfu", "MFU")):
-        values = [n for r in run.records if (n := number(r.get(key))) is not None]
-        if values:
+    for key, label, form in (("tokens_per_s", "tokens/s", ",.0f"), ("mfu", "MFU", ".1%")):
+        if values := run.numbers(key):
             middle = statistics.median(values)
-            text = f"{middle:.1%}" if key == "mfu" else f"{middle:,.0f}"
-            add(label, text, middle, "high", "median")
-    skipped = sum(bool(record.get("skipped")) for record in run.records)
-    if skipped:
+            add(label, f"{middle:{form}}", middle, "high", "median")
+    if skipped := sum(bool(record.get("skipped")) for record in run.records):
         add("skipped steps", f"{skipped:,}", skipped)
     return rows
 
@@ -148,10 +139,9 @@ def fill_page(package: str, name: str, data: Any, **parts: str) -> str:
         parts: HTML by its name in NAME.html, there written as ``@@NAME@@``.
     """
     assets = resources.files(package) / "assets"
-    style, script, page = (
-        (assets / f"{name}.{ending}").read_text(encoding="utf-8") for ending in ("css", "js", "html")
-    )
-    own = f"style-src {_hash(style)}; script-src {_hash(script)}"
+    style, script, page = ((assets / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    own = "style-src 'sha256-{}'; script-src 'sha256-{}'".format(*hashes)
     parts |= {
         "POLICY": f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'",
         "STYLE": style,
@@ -175,10 +165,6 @@ def compact(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}'"
-
-
 def _skip(record: dict[str, Any]) -> dict[str, Any]:
     windows = record.get("windows")
     return {
@@ -187,12 +173,3 @@ def _skip(record: dict[str, Any]) -> dict[str, Any]:
         "reason": str(record["skipped"]),
         "windows": [str(window) for window in windows] if isinstance(windows, list) else [],
     }
-
-
-def _with_asked_share(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each source with ``asked``, its weight as a share of all weights."""
-    total = sum(source["weight"] or 0.0 for source in sources)
-    return [
-        source | {"asked": source["weight"] / total if source["weight"] is not None and total > 0 else None}
-        for source in sources
-    ]

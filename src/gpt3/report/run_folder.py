@@ -36,7 +36,8 @@ class Run:
     environment: dict[str, str] = field(default_factory=dict)
     """environment.json as text, inner keys joined by a dot."""
     sources: list[dict[str, Any]] = field(default_factory=list)
-    """data.json's sources: name, and numbers or None for tokens, weight, share, epochs, documents."""
+    """data.json's sources: name, and numbers or None for tokens, weight, share, epochs, documents, and asked, the weight as a
+    share of all weights."""
     finished: bool = False
     """Whether the final model is there."""
     written: str = ""
@@ -49,6 +50,10 @@ class Run:
         """The steps this run is to have, where its configuration says so."""
         text = self.config.get("steps", "")
         return int(text) if text.isdigit() else None
+
+    def numbers(self, key: str) -> list[float]:
+        """The finite values of a key of the records."""
+        return [value for record in self.records if (value := number(record.get(key))) is not None]
 
 
 def read_run(folder: Path) -> Run:
@@ -67,16 +72,15 @@ def read_run(folder: Path) -> Run:
     records = [record for record in records if isinstance(record, dict) and _is_step(record.get("step"))]
     records.sort(key=lambda record: record["step"])
     notes: list[str] = []
-    config = _flat(_read(folder / CONFIG, notes))
-    environment = _flat(_read(folder / ENVIRONMENT, notes))
+    config, environment, data = (_read(folder / name, notes) for name in (CONFIG, ENVIRONMENT, DATA))
     return Run(
         name=folder.resolve().name,
         folder=folder,
         records=records,
+        config=_flat(config),
+        environment=_flat(environment),
         samples=_samples(folder / SAMPLES, notes),
-        config=config,
-        environment=environment,
-        sources=_sources(_read(folder / DATA, notes)),
+        sources=_sources(data),
         finished=(folder / FINAL_MODEL).is_dir(),
         written=f"{datetime.fromtimestamp(path.stat().st_mtime, timezone.utc):%Y-%m-%d %H:%M} UTC",
         notes=notes,
@@ -158,22 +162,20 @@ def _sources(content: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(sources, list):
         return []
     keys = ("tokens", "weight", "share", "epochs", "documents")
-    return [
-        {"name": str(source.get("name", "?"))} | {key: number(source.get(key)) for key in keys}
-        for source in sources
-        if isinstance(source, dict)
+    sources = [source for source in sources if isinstance(source, dict)]
+    rows = [
+        {"name": str(source.get("name", "?"))} | {key: number(source.get(key)) for key in keys} for source in sources
     ]
+    total = sum(row["weight"] or 0.0 for row in rows)
+    return [row | {"asked": row["weight"] / total if row["weight"] is not None and total > 0 else None} for row in rows]
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Keys and values as text, inner mappings with their keys joined by a dot."""
     result: dict[str, str] = {}
     for key, value in content.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            result |= _flat(value, f"{name}.")
-        else:
-            result[name] = _text(value)
+        nested = isinstance(value, dict) and value
+        result |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": _text(value)}
     return result
 
 

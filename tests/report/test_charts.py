@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3.report.charts import chart_groups
-from gpt3.report.series import moving_average, series_of, thin
+from gpt3.report.charts import chart_groups, moving_average, series_of, thin
 
 FINITE = st.floats(-1e6, 1e6)
 GAPPY = st.one_of(FINITE, st.just(math.nan))
@@ -53,7 +52,7 @@ def test_a_steep_start_is_followed() -> None:
 def test_thinning_hides_no_value(y: list[float], most: int) -> None:
     values, nothing = np.array(y), np.full(len(y), np.nan)
     step = np.arange(len(y), dtype=float)
-    thinned = thin(step, step * 10, values, nothing, nothing, None, most)
+    thinned = thin([step, step * 10, values, nothing, nothing], None, most)
     assert thinned["count"] == len(y)
     assert len(thinned["y"]) == min(len(y), most) == len(thinned["step"]) == len(thinned["tokens"])
     finite = values[np.isfinite(values)]
