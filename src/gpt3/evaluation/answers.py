@@ -114,13 +114,9 @@ def drop(answer: str, item: Item) -> dict[str, float]:
     The model's answer is one span; of an accepted answer of several, the closest counts, divided by their number.
     """
     said = _drop_words(answer)
-    found = {"acc": 0.0, "f1": 0.0}
-    for spans in item.spans:
-        bags = [_drop_words(span) for span in spans]
-        found["acc"] = max(found["acc"], float(len(bags) == 1 and said == bags[0]))
-        closest = max(_bag_f1(set(said.split()), set(bag.split())) for bag in bags)
-        found["f1"] = max(found["f1"], round(closest / len(bags), 2))
-    return found
+    accepted = [[_drop_words(span) for span in spans] for spans in item.spans]
+    closest = [max(_bag_f1(set(said.split()), set(bag.split())) for bag in bags) / len(bags) for bags in accepted]
+    return {"acc": float([said] in accepted), "f1": round(max(closest), 2)}
 
 
 def _number(text: str) -> str | None:

@@ -7,7 +7,7 @@ with lm_eval_ make the prompts of lm-eval 0.4.13 instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gpt3.evaluation import Item
@@ -15,12 +15,18 @@ from gpt3.evaluation import Item
 Row = dict[str, Any]
 
 
-def spaced(options: Sequence[Any]) -> tuple[str, ...]:
+def spaced(options: Iterable[Any]) -> tuple[str, ...]:
     """Options as completions."""
     texts = tuple(f" {'' if option is None else str(option).strip()}" for option in options)
     if len(texts) < 2 or not all(text.strip() for text in texts):
         raise ValueError(f"{len(texts)} options, or an empty one; a question needs at least two, none empty")
     return texts
+
+
+def choose(context: str, options: Iterable[Any], gold: Any) -> Item:
+    """A context and its options, the right one by its index."""
+    completions = spaced(options)
+    return Item(context, completions, right_place(gold, completions))
 
 
 def right_place(value: Any, options: Sequence[Any]) -> int:
@@ -53,8 +59,7 @@ def bare_question(text: str) -> str:
 def hellaswag(row: Row) -> Item:
     """Fig. G.9: "{activity}: {context}", four endings."""
     context = row["ctx"] if "activity_label" not in row else f"{row['activity_label']}: {row['ctx']}"
-    endings = spaced([unmarked(ending) for ending in row["endings"]])
-    return Item(unmarked(context), endings, right_place(row["label"], endings))
+    return choose(unmarked(context), map(unmarked, row["endings"]), row["label"])
 
 
 def lm_eval_hellaswag(row: Row) -> Item:
@@ -75,15 +80,14 @@ def unmarked(text: str) -> str:
 def storycloze(row: Row) -> Item:
     """Fig. G.17: four sentences, two endings."""
     story = " ".join(row[f"input_sentence_{number}"].strip() for number in range(1, 5))
-    options = spaced([row["sentence_quiz1"], row["sentence_quiz2"]])
-    return Item(story, options, right_place(int(row["answer_right_ending"]) - 1, options))
+    return choose(story, (row["sentence_quiz1"], row["sentence_quiz2"]), int(row["answer_right_ending"]) - 1)
 
 
 def copa(row: Row) -> Item:
     """Fig. G.5: the premise, because or therefore, two alternatives."""
     link = {"cause": "because", "effect": "therefore"}[row["question"]]
-    options = spaced([text[0].lower() + text[1:] for text in (row["choice1"], row["choice2"])])
-    return Item(f"{row['premise'].strip().rstrip('.')} {link}", options, right_place(row["label"], options))
+    options = [text[0].lower() + text[1:] for text in (row["choice1"], row["choice2"])]
+    return choose(f"{row['premise'].strip().rstrip('.')} {link}", options, row["label"])
 
 
 # ---- questions
@@ -92,8 +96,7 @@ def copa(row: Row) -> Item:
 def piqa(row: Row) -> Item:
     """Fig. G.4: the goal, two solutions."""
     goal, solutions, gold = _piqa(row)
-    options = spaced(solutions)
-    return Item(goal.strip(), options, right_place(gold, options))
+    return choose(goal.strip(), solutions, gold)
 
 
 def lm_eval_piqa(row: Row) -> Item:
@@ -111,19 +114,16 @@ def _piqa(row: Row) -> tuple[str, Sequence[str], Any]:
 
 def arc(row: Row) -> Item:
     """Figs. G.11, G.16: "Question: … Answer:", the options' texts."""
-    if "answerKey" in row:
-        options, question = spaced(row["choices"]["text"]), row["question"].strip()
-        gold = row["choices"]["label"].index(row["answerKey"])
-    else:
-        options, question = spaced(row["choices"]), bare_question(row["query"])
-        gold = right_place(row["gold"], options)
-    return Item(f"Question: {question}\nAnswer:", options, gold)
+    if "answerKey" not in row:
+        return choose(f"Question: {bare_question(row['query'])}\nAnswer:", row["choices"], row["gold"])
+    gold = row["choices"]["label"].index(row["answerKey"])
+    return choose(f"Question: {row['question'].strip()}\nAnswer:", row["choices"]["text"], gold)
 
 
 def openbookqa(row: Row) -> Item:
     """Fig. G.8: the stem, four options."""
-    options = spaced(row["choices"]["text"])
-    return Item(row["question_stem"].strip(), options, row["choices"]["label"].index(row["answerKey"].strip()))
+    gold = row["choices"]["label"].index(row["answerKey"].strip())
+    return choose(row["question_stem"].strip(), row["choices"]["text"], gold)
 
 
 def boolq(row: Row) -> Item:

@@ -17,12 +17,13 @@ separator, so a question without few-shot examples begins with "Q:".
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import string
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from gpt3.corpus.wiki import articles
 from gpt3.evaluation import Item, Source, Split, Task
@@ -40,14 +41,10 @@ def calculate(a: int, sign: str, b: int) -> int:
     return {"+": a + b, "-": a - b, "*": a * b}[sign]
 
 
-def two_numbers(digits: int, sign: str) -> Callable[[random.Random, str], tuple[str, int]]:
-    """Questions of two operands, uniform on [0, 10^digits), with their answers; a difference may be negative."""
-
-    def question(rng: random.Random, format: str) -> tuple[str, int]:
-        a, b = rng.randrange(10**digits), rng.randrange(10**digits)
-        return f"{a} {WORDS[sign]} {b}", calculate(a, sign, b)
-
-    return question
+def two_numbers(rng: random.Random, format: str, digits: int, sign: str) -> tuple[str, int]:
+    """A question of two operands, uniform on [0, 10^digits), and its answer; a difference may be negative."""
+    a, b = rng.randrange(10**digits), rng.randrange(10**digits)
+    return f"{a} {WORDS[sign]} {b}", calculate(a, sign, b)
 
 
 def three_digits(rng: random.Random, format: str) -> tuple[str, int]:
@@ -78,11 +75,11 @@ def _sums(short: str, summary: str, question: Callable[[random.Random, str], tup
 
 ARITHMETIC = (
     *(
-        _sums(f"{digits}D{sign}", f"{what} of {NUMBERS[digits]}-digit numbers", two_numbers(digits, sign))
-        for digits in NUMBERS
+        _sums(f"{digits}D{sign}", f"{what} of {number}-digit numbers", partial(two_numbers, digits=digits, sign=sign))
+        for digits, number in NUMBERS.items()
         for sign, what in (("+", "sum"), ("-", "difference"))
     ),
-    _sums("2Dx", "product of two-digit numbers", two_numbers(2, "*")),
+    _sums("2Dx", "product of two-digit numbers", partial(two_numbers, digits=2, sign="*")),
     _sums("1DC", "two operations on three digits", three_digits),
 )
 
@@ -183,17 +180,16 @@ def topics(source: Source) -> Split:
 
     filed = [article for article in articles() if article.topic != "Uncategorized"]
     names = sorted({article.topic for article in filed})
+    options = tuple(f" {name}" for name in names)
     random.Random(f"{source.seed}/wiki-topic").shuffle(filed)
     by_topic: list[list[Item]] = [[] for _ in names]
     for article in filed:
         gold = names.index(article.topic)
-        options = tuple(f" {name}" for name in names)
         by_topic[gold].append(Item(f"{_beginning(article.text)}\nTopic:", options, gold, id=article.title))
-    rounds = list(zip(*(some[: TOPIC_ARTICLES + TOPIC_SHOTS] for some in by_topic), strict=False))
-    test, shots = (
-        [item for one in part for item in one] for part in (rounds[:TOPIC_ARTICLES], rounds[TOPIC_ARTICLES:])
-    )
-    return Split(test, shots)
+    rounds = itertools.islice(zip(*by_topic, strict=False), TOPIC_ARTICLES + TOPIC_SHOTS)
+    items = list(itertools.chain(*rounds))
+    asked = TOPIC_ARTICLES * len(names)
+    return Split(items[:asked], items[asked:])
 
 
 def _beginning(text: str) -> str:

@@ -14,7 +14,7 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Protocol, overload
 
 from gpt3.errors import InputError
 from gpt3.evaluation import Item, Result, Split, Task
@@ -336,31 +336,22 @@ def judge_choice(
         metrics["acc_norm"] = metrics["acc_char"]
     if item.names and task.measure:
         metrics |= task.measure(item.names[choice], item)
-    detail: dict[str, Any] = {"logprobs": totals, "tokens": lengths, "chosen": choice, "right": item.gold}
-    return _result(question, metrics, dropped, options[choice], options[item.gold], detail)
+    detail = {"logprobs": totals, "tokens": lengths, "chosen": choice, "right": item.gold}
+    answer, gold = options[choice].strip(), options[item.gold].strip()
+    return Result(question.number, item.id, metrics, dropped, answer, gold, detail)
 
 
 def judge_word(question: Question, total: float, is_greedy: bool, dropped: int = 0) -> Result:
     """Whether each token of the answer, whose log-probability is `total`, is the likeliest."""
-    gold = question.item.completions[0]
-    return _result(question, {"acc": float(is_greedy), "nll": -total}, dropped, gold if is_greedy else "", gold)
+    gold = question.item.completions[0].strip()
+    metrics = {"acc": float(is_greedy), "nll": -total}
+    return Result(question.number, question.item.id, metrics, dropped, gold if is_greedy else "", gold)
 
 
 def judge_text(task: Task, question: Question, text: str, dropped: int = 0) -> Result:
     """The generated text, up to the end of the line, compared with the right answer or all accepted ones."""
     gold, answer = question.item.completions[0].strip(), text.split("\n")[0].strip()
-    measured = task.measure(answer, question.item) if task.measure else {}
-    return _result(
-        question, {"acc": float(answer == gold)} if task.kind == "greedy" else measured, dropped, answer, gold
-    )
-
-
-def _result(
-    question: Question,
-    metrics: dict[str, float],
-    dropped: int,
-    answer: str,
-    gold: str,
-    detail: dict[str, Any] | None = None,
-) -> Result:
-    return Result(question.number, question.item.id, metrics, dropped, answer.strip(), gold.strip(), detail or {})
+    metrics = {"acc": float(answer == gold)} if task.kind == "greedy" else {}
+    if task.measure:
+        metrics = task.measure(answer, question.item)
+    return Result(question.number, question.item.id, metrics, dropped, answer, gold)

@@ -200,14 +200,18 @@ def _group_rows(score: GroupScore) -> list[tuple[str, ...]]:
 
 
 def _task_rows(score: TaskScore, known: bool) -> list[tuple[str, ...]]:
-    """The cells from the metric on."""
+    """The cells from the metric on; with `known`: dirty questions, the score over the clean ones, the relative difference."""
     lines: list[tuple[str, ...]] = []
     for metric in (metric for metric in SHOWN if metric in score.metrics):
         cells = [metric, _shown(score.metrics[metric], metric)]
-        if known:
-            cells += _overlap_cells(score, metric)
-        cells.append(f"{100 * score.chance:.1f}" if metric == "acc" and score.chance else "")
+        if known and score.contamination:
+            clean, change = (score.contamination["metrics"][metric][key] for key in ("clean", "relative_difference"))
+            shown = "-" if clean is None else f"{_scale(metric) * clean:,.2f}"
+            cells += [f"{score.contamination['dirty']:,}", shown, "-" if change is None else f"{100 * change:+.1f}%"]
+        elif known:
+            cells += ["", "", ""]
         paper = score.paper.get(metric)
+        cells.append(f"{100 * score.chance:.1f}" if metric == "acc" and score.chance else "")
         cells += [f"{paper[size]:g}" if paper else "" for size in ("Small", "175B")]
         cells.append(f"{score.truncated:,}" if score.truncated and not lines else "")
         lines.append(tuple(cells))
@@ -222,18 +226,11 @@ def table(scores: Sequence[TaskScore | GroupScore]) -> str:
 
 
 def _shown(figure: Figure, name: str) -> str:
-    scale = 1 if name == "ppl" else 100
-    return f"{scale * figure.value:,.2f} ± {scale * figure.error:,.2f}"
+    return f"{_scale(name) * figure.value:,.2f} ± {_scale(name) * figure.error:,.2f}"
 
 
-def _overlap_cells(score: TaskScore, metric: str) -> tuple[str, str, str]:
-    """Dirty questions, the score over the clean ones, and the relative difference; empty if not known."""
-    if not score.contamination:
-        return "", "", ""
-    figure = score.contamination["metrics"][metric]
-    clean, change = figure["clean"], figure["relative_difference"]
-    shown = "-" if clean is None else f"{(1 if metric == 'ppl' else 100) * clean:,.2f}"
-    return f"{score.contamination['dirty']:,}", shown, "-" if change is None else f"{100 * change:+.1f}%"
+def _scale(name: str) -> int:
+    return 1 if name == "ppl" else 100
 
 
 # ---- report.html: for each task the score over K, and over model size if there are several models

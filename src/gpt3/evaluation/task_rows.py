@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gpt3 import durable
 from gpt3.corpus import records
@@ -24,7 +24,7 @@ from gpt3.corpus.formats import READERS
 from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, retried
 from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError, one_line
-from gpt3.evaluation import HubData, Source
+from gpt3.evaluation import HubData, Item, Source
 from gpt3.progress import Progress
 
 ENDINGS = dict.fromkeys(
@@ -40,7 +40,8 @@ ENDINGS = dict.fromkeys(
 FOLDERS = ("", "gpt3_synthetic")
 SHOT_ROWS = 10_000
 """Rows fetched for few-shot examples; nobody needs all 40 million pairs of WMT."""
-T = TypeVar("T")
+SHOT_SPLITS = ("train", "dev", "validation", "auxiliary_train")
+Make = Callable[[dict[str, Any]], "Item | Sequence[Item]"]
 
 
 class Row(records.Row):
@@ -53,31 +54,34 @@ class Row(records.Row):
         return value
 
 
-def read_items(path: Path, make: Callable[[dict[str, Any]], T]) -> list[tuple[Row, T]]:
-    """Each row, and what `make` makes of it.
+def read_items(path: Path, make: Make) -> tuple[list[Item], list[Item]]:
+    """Items that `make` makes of the scored rows, and of those for few-shot examples.
 
     Raises:
         InputError: a file that cannot be read, or a row that `make` cannot use; file, line and field are named.
     """
-    items = []
+    test: list[Item] = []
+    shots: list[Item] = []
     for place, row in _read_rows(path, path.stat().st_mtime_ns):
         try:
-            items.append((row, make(row)))
+            made = make(row)
         except KeyError as error:
             raise InputError(f"{place}: no field {error}; it has {', '.join(map(str, row))}") from None
         except (TypeError, ValueError, IndexError) as error:
             raise InputError(f"{place}: {one_line(error)}") from None
         except AttributeError as error:
             raise InputError(f"{place}: a field is of the wrong kind ({one_line(error)})") from None
-    if not items:
-        raise InputError(f"{path} has no rows. Give a file with at least one.")
-    return items
+        (shots if row.get("split") in SHOT_SPLITS else test).extend([made] if isinstance(made, Item) else made)
+    return test, shots
 
 
 @lru_cache(maxsize=2)
 def _read_rows(path: Path, changed: int) -> list[tuple[str, Row]]:
     """Rows with their places, read once for all tasks of a file."""
-    return [(place, Row(row)) for place, row in records.read_rows(path)]
+    rows = [(place, Row(row)) for place, row in records.read_rows(path)]
+    if not rows:
+        raise InputError(f"{path} has no rows. Give a file with at least one.")
+    return rows
 
 
 def locate(files: Sequence[str], hub: HubData | None, source: Source) -> tuple[Path, Path | None, Mapping[str, Any]]:

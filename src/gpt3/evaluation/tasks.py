@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,14 @@ from typing import Any
 from gpt3 import durable
 from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError
-from gpt3.evaluation import HubData, Item, Source, Split, Task, answer_rows, answers, choice_rows
+from gpt3.evaluation import HubData, Source, Split, Task, answer_rows, answers, choice_rows
 from gpt3.evaluation.answer_rows import Join
 from gpt3.evaluation.generated_tasks import ARITHMETIC, SCRAMBLING, WIKI_TOPIC
-from gpt3.evaluation.task_rows import locate, read_items
+from gpt3.evaluation.task_rows import Make, locate, read_items
 from gpt3.tables import aligned
 
-Make = Callable[[dict[str, Any]], "Item | Sequence[Item]"]
 DATA = Path(__file__).parent / "data"
-SHOT_SPLITS = ("train", "dev", "validation", "auxiliary_train")
 ROW_OPTIONS = ("zero_shot", "join", "instruction")
-
-
-def _read(path: Path, make: Make, join: Join) -> tuple[list[Item], list[Item]]:
-    """Items of the scored rows, and of those for few-shot examples."""
-    test: list[Item] = []
-    shots: list[Item] = []
-    for row, made in read_items(path, make):
-        (shots if row.get("split") in SHOT_SPLITS else test).extend([made] if isinstance(made, Item) else made)
-    return join(test), join(shots)
 
 
 def split_rows(
@@ -51,24 +40,22 @@ def split_rows(
 ) -> Split:
     """Read a task's rows; the arguments are those of `file_task`."""
     path, more_shots, origin = locate(files, hub, source)
-    test, shots = _read(path, make, join)
+    test, shots = map(join, read_items(path, make))
     if not test:
         test, shots = shots, []
     if not test:
         raise InputError(f"{path} has no rows of this task.")
     if more_shots is not None:
-        shots = [item for part in _read(more_shots, make, join) for item in part]
+        shots = [item for part in read_items(more_shots, make) for item in join(part)]
     plain = None
     if zero_shot is not None:
-        asked, others = _read(path, zero_shot, join)
+        asked, others = map(join, read_items(path, zero_shot))
         plain = asked or others
     if any(not item.rights for item in test):  # those are no few-shot examples
-        shots = [item for item in shots if item.rights]
-    elif not shots:
-        return Split(test, None, plain, instruction, origin)
-    elif shots[0].solved:  # one of each question
+        return Split(test, [item for item in shots if item.rights], plain, instruction, origin)
+    if shots and shots[0].solved:  # one of each question
         shots = list({item.demonstration: item for item in shots}.values())
-    return Split(test, shots, plain, instruction, origin)
+    return Split(test, shots or None, plain, instruction, origin)
 
 
 def file_task(

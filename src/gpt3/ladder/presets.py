@@ -205,7 +205,7 @@ def ladder_rows() -> list[dict[str, Any]]:
     for entry in PRESETS.values():
         rounded = paper_parameters(entry.parameters)
         flops = training_flops(rounded, PAPER_TOKENS)
-        row = {"parameters": entry.parameters, "parameters_table_d1": rounded}
+        row: dict[str, Any] = {"parameters": entry.parameters, "parameters_table_d1": rounded}
         row |= {"flops_300b": flops, "pf_days_300b": flops / PF_DAY}
         row["train_bytes"] = {dtype: training_memory(entry, dtype).total for dtype in ("float32", "bfloat16")}
         row["run_bytes"] = {dtype: running_memory(entry, dtype) for dtype in BYTES}

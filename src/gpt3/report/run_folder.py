@@ -159,13 +159,11 @@ def _samples(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def _sources(content: dict[str, Any]) -> list[dict[str, Any]]:
     sources = content.get("sources")
-    if not isinstance(sources, list):
-        return []
-    keys = ("tokens", "weight", "share", "epochs", "documents")
-    sources = [source for source in sources if isinstance(source, dict)]
-    rows = [
-        {"name": str(source.get("name", "?"))} | {key: number(source.get(key)) for key in keys} for source in sources
-    ]
+    rows: list[dict[str, Any]] = []
+    for source in sources if isinstance(sources, list) else ():
+        if isinstance(source, dict):
+            numbers = {key: number(source.get(key)) for key in ("tokens", "weight", "share", "epochs", "documents")}
+            rows.append({"name": str(source.get("name", "?"))} | numbers)
     total = sum(row["weight"] or 0.0 for row in rows)
     return [row | {"asked": row["weight"] / total if row["weight"] is not None and total > 0 else None} for row in rows]
 
