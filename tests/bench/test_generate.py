@@ -93,7 +93,7 @@ def test_the_bytes_of_a_step_are_the_engine_s() -> None:
     """All the engine holds but the positions, of which one row is read, and the scales of int8."""
     import torch
 
-    from gpt3.inference.fastest_engine import make_engine
+    from gpt3.inference.language_model import make_engine
     from gpt3.model import GPT3ForCausalLM
 
     shape = preset("demo")

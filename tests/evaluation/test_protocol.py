@@ -161,7 +161,7 @@ UNCONDITIONAL = {"normalization": "unconditional", "answer_context": "A:"}
 )
 def test_the_batch_changes_no_score(network, tokenizer, model, kind, shots, items):
     """Nor does it where a killed evaluation went on."""
-    from gpt3.inference.fastest_engine import make_engine
+    from gpt3.inference.language_model import make_engine
 
     fast = LanguageModel(network, tokenizer, make_engine(network, "fp32"))
     scored = task(kind, **(UNCONDITIONAL if kind == "choice" and items is ITEMS else {}))

@@ -12,7 +12,7 @@ from gpt3.errors import InputError
 from gpt3.inference import kernels
 from gpt3.inference.cpu_engine import SHORT, CpuEngine
 from gpt3.inference.engine import ROLLBACK, Run
-from gpt3.inference.fastest_engine import make_engine
+from gpt3.inference.language_model import make_engine
 from gpt3.inference.packing import WEIGHT_FORMATS
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.torch_engine import TorchEngine

@@ -20,10 +20,9 @@ from safetensors.torch import load_file, save_file
 from gpt3.cli.generate import run
 from gpt3.cli.main import main
 from gpt3.errors import InputError
-from gpt3.inference import fastest_engine
-from gpt3.inference.fastest_engine import make_engine
+from gpt3.inference import speed
 from gpt3.inference.generation import GenerationRequest
-from gpt3.inference.language_model import load
+from gpt3.inference.language_model import load, make_engine
 from gpt3.inference.options import GenerateOptions
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.speed import bytes_per_step
@@ -292,13 +291,13 @@ def test_bad_input_is_one_line_and_exit_2(home, capfd, options, message):
 
 def test_whoever_waits_for_the_compiler_is_told(monkeypatch):
     told = threading.Event()
-    monkeypatch.setattr(fastest_engine, "PATIENCE_SECONDS", 0.01)
-    monkeypatch.setattr(fastest_engine, "compiling", lambda: True)
-    with fastest_engine.told_when_compiling(lambda text: told.set()):
+    monkeypatch.setattr(speed, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(speed, "compiling", lambda: True)
+    with speed.told_when_compiling(lambda text: told.set()):
         assert told.wait(5)
     told.clear()
-    monkeypatch.setattr(fastest_engine, "compiling", lambda: False)
-    with fastest_engine.told_when_compiling(lambda text: told.set()):
+    monkeypatch.setattr(speed, "compiling", lambda: False)
+    with speed.told_when_compiling(lambda text: told.set()):
         assert not told.wait(0.1)
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from gpt3.errors import InputError
-from gpt3.inference.fastest_engine import make_engine
 from gpt3.inference.generation import Generation, GenerationRequest
-from gpt3.inference.language_model import LanguageModel
+from gpt3.inference.language_model import LanguageModel, make_engine
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.row import Row
 from gpt3.inference.sampling import NOTHING_LEFT, Rows, choose

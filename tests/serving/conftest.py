@@ -15,8 +15,7 @@ one_thread, tokenizer = fixtures.one_thread, fixtures.tokenizer
 @pytest.fixture(scope="session")
 def language_model(tokenizer):
     """End-of-text is all but impossible, so that a text goes on for long."""
-    from gpt3.inference.fastest_engine import make_engine
-    from gpt3.inference.language_model import LanguageModel
+    from gpt3.inference.language_model import LanguageModel, make_engine
 
     model = fixtures.make_model(tokenizer, max_position_embeddings=CONTEXT)
     end = model.transformer.wte.weight.data[tokenizer.eos_token_id]

@@ -312,8 +312,7 @@ def test_the_command_serves_and_ends_in_order(language_model, tokenizer, tmp_pat
 
 def test_several_models_take_turns(language_model, tokenizer) -> None:
     """Each request's text is that of the model it names; the first one is meant where none is named."""
-    from gpt3.inference.fastest_engine import make_engine
-    from gpt3.inference.language_model import LanguageModel
+    from gpt3.inference.language_model import LanguageModel, make_engine
 
     network = fixtures.make_model(tokenizer, seed=5)
     other = LanguageModel(network, tokenizer, make_engine(network, "fp32"))

@@ -53,8 +53,8 @@ def continue_one(options: GenerateOptions) -> None:
     """
     prompt = read_prompt(options)  # before the model, whose loading takes seconds
 
-    from gpt3.inference.fastest_engine import told_when_compiling
     from gpt3.inference.generation import GenerationRequest
+    from gpt3.inference.speed import told_when_compiling
 
     model, draft_model = open_models(options)
     request = GenerationRequest(model, [prompt], options, options.batch, new_draft(options, model, draft_model))
@@ -108,8 +108,8 @@ def continue_many(options: GenerateOptions, source: str) -> None:
         if file.count:
             say(f"Resuming {options.output} after {file.count:,} of {count:,} samples")
 
-    from gpt3.inference.fastest_engine import told_when_compiling
     from gpt3.inference.many_prompts import continue_all
+    from gpt3.inference.speed import told_when_compiling
 
     model, draft_model = open_models(options)
     sink: Any = file if file is not None else nullcontext()
@@ -151,8 +151,8 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     Raises:
         InputError: what `gpt3.load` raises.
     """
-    from gpt3.inference.fastest_engine import told_when_compiling
     from gpt3.inference.language_model import load
+    from gpt3.inference.speed import told_when_compiling
 
     def opened(place: Path | str) -> LanguageModel:
         return load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from gpt3.inference import kernels
 from gpt3.inference.arrays import Array, Buffers, Keys, Shape, Weights
-from gpt3.inference.cached_attention import attend_and_store
-from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
+from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run, attend_and_store
 from gpt3.inference.packing import huge, pack
 from gpt3.threads import follow_torch
 

@@ -1,4 +1,4 @@
-"""A model one can talk to from Python: `gpt3.load(...)`, then `complete`, `stream`, `score`."""
+"""A model one can talk to from Python: `gpt3.load(...)`, then `complete`, `stream`, `score`; and the fastest engine for it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from gpt3.device import choose_device
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 from gpt3.inference.decoding import Draft
-from gpt3.inference.fastest_engine import make_engine
+from gpt3.inference.engine import Engine
 from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.scoring import score_text
-from gpt3.inference.text_model import TextModel
+from gpt3.inference.packing import check
+from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.scoring import TextScore, first_token, score_text
+from gpt3.inference.streaming import TokenBytes
+from gpt3.inference.torch_engine import TorchEngine
+from gpt3.model import GPT3ForCausalLM
 from gpt3.model_folder.load import TORCH_DTYPES, choose_dtype, load_transformers
+from gpt3.progress import say
+from gpt3.tokenizer.loading import prompt_start
 
 if TYPE_CHECKING:
-    from gpt3.inference.scoring import TextScore
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 def load(
@@ -41,7 +47,6 @@ def load(
         >>> model = load("runs/demo")
         >>> model.complete("The sea", temperature=0.7, top_p=0.95)[0].text
     """
-
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)
     if quantize not in ("none", "int8"):
@@ -52,25 +57,131 @@ def load(
         )
     if quantize == "int8" and dtype not in ("auto", "fp32"):
         raise InputError(f"--quantize int8 and --dtype {dtype} are two formats. Use one of them.")
-    names = {number: name for name, number in TORCH_DTYPES.items()}
-    weight_format = "int8" if quantize == "int8" else names[number_format]
+    formats = {number: name for name, number in TORCH_DTYPES.items()}
+    weight_format = "int8" if quantize == "int8" else formats[number_format]
     cpu = where.type == "cpu"  # there, weights are rounded as they are packed
     model, tokenizer = load_transformers(path, device=device, dtype="fp32" if cpu else dtype)
     context = getattr(model.config, "max_position_embeddings", "unknown")
     family = getattr(model, "family", model.config.model_type)
     summary = f"{family}, {model.num_parameters():,} parameters, context {context}, {weight_format}, {where}"
-    loaded = LanguageModel(
-        model, tokenizer, make_engine(model, weight_format, take=True) if cpu else make_engine(model)
-    )
-    loaded.summary = summary
-    return loaded
+    engine = make_engine(model, weight_format, take=True) if cpu else make_engine(model)
+    return LanguageModel(model, tokenizer, engine, summary)
 
 
-class LanguageModel(TextModel):
-    """A model one can talk to; arguments and attributes are TextModel's."""
+def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool = False) -> Engine:
+    """An engine for a model, whose weights it may copy: the model need not be kept.
 
-    summary = "in memory"
-    """Family, parameters, context, number format and device, of a model that `load` has loaded."""
+    Args:
+        model: a causal model of transformers, on its device.
+        weight_format: fp32, fp16, bf16 or int8, on a CPU; other devices compute in the model's own format.
+        take: the model may be emptied, so that its weights are not held twice.
+
+    Raises:
+        InputError: weights that are not finite (the tensor is named), or a format that no engine here has for this model.
+    """
+    on_cpu, without = model.device.type == "cpu", None  # why the CPU engine is not taken
+    if isinstance(model, GPT3ForCausalLM) and on_cpu:
+        try:
+            from gpt3.inference.cpu_engine import CpuEngine
+        except (ImportError, OSError, RuntimeError) as error:  # also: no folder for numba's cache can be written
+            without = f"numba does not work here ({one_line(error)}; NUMBA_CACHE_DIR may name a folder to write to)"
+        else:
+            if CpuEngine.supports(model):
+                return CpuEngine(model, weight_format, take)
+            without = f"activation {model.config.activation_function!r} has no fast kernel"
+    if weight_format == "int8" and on_cpu:
+        reason = without or f"model type {model.config.model_type!r} has no fast kernels"
+        raise InputError(f"--quantize int8 is not available: {reason}. Leave it out, or use --dtype bf16.")
+    if without:
+        say(f"{without}: decoding is several times slower")
+    for name, parameter in model.named_parameters():
+        check(name, parameter)
+    if isinstance(model, GPT3ForCausalLM) and not on_cpu:
+        return TorchEngine(model)
+    if on_cpu and weight_format != "fp32":
+        model.to(dtype=TORCH_DTYPES[weight_format])  # type: ignore[call-arg]  # transformers wraps it without types
+    return ReferenceEngine(model)
+
+
+class LanguageModel:
+    """A model one can talk to: prompts to ids, ids to text, and the tokens that end a text.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its byte-level BPE.
+        engine: runs it; None: the model's own forward, which follows the weights as they are trained.
+        summary: family, parameters, context, number format and device, in a line.
+
+    Attributes:
+        ends: ids that end a text: generation_config.json's, and the tokenizer's EOS.
+        vocabulary: ids from here on are never chosen.
+
+    Raises:
+        InputError: the tokenizer does not belong to the model, or is no byte-level BPE.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        engine: Engine | None = None,
+        summary: str = "in memory",
+    ) -> None:
+        self.summary = summary
+        self.tokenizer = tokenizer
+        self.engine = ReferenceEngine(model) if engine is None else engine
+        self.config = model.config
+        self.token_bytes = TokenBytes(tokenizer)
+        if len(tokenizer) > self.engine.vocabulary:
+            raise InputError(
+                f"the tokenizer has {len(tokenizer):,} ids, the model {self.engine.vocabulary:,}. Use the model's own tokenizer."
+            )
+        self.vocabulary = min(self.engine.vocabulary, self.token_bytes.size)
+        configured = getattr(model.generation_config, "eos_token_id", None)
+        ends = set(configured) if isinstance(configured, (list, tuple)) else {configured}
+        self.ends = {int(token) for token in (*ends, tokenizer.eos_token_id) if token is not None}
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of a prompt; for an empty one EOS, with which documents begin.
+
+        What the tokenizer itself puts before texts, as OPT's does with ``</s>``, comes before the prompt.
+
+        Raises:
+            InputError: the prompt holds half a surrogate pair, which is no character.
+        """
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the prompt is not text at character {error.start} ({error.reason}). Use UTF-8."
+            ) from None
+        if ids := prompt_start(self.tokenizer) + (self.encode_word(prompt) if prompt else []):
+            return self.check_ids(ids)
+        return [first_token(self.tokenizer)]
+
+    def encode_word(self, word: str) -> list[int]:
+        """Token ids of a text by itself, with nothing put before it."""
+        ids: list[int] = self.tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def check_ids(self, ids: Sequence[int]) -> list[int]:
+        """A prompt of ids, which the model must know.
+
+        Raises:
+            InputError: none, or one outside the vocabulary.
+        """
+        if not ids:
+            raise InputError("the prompt has no ids. Give at least one.")
+        for token in ids:
+            if not 0 <= token < self.vocabulary:
+                raise InputError(
+                    f"the prompt has the id {token}, the model and its tokenizer {self.vocabulary:,} ids from 0"
+                )
+        return list(ids)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text that ids spell."""
+        return b"".join(self.token_bytes[token] for token in ids).decode("utf-8", "replace")
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.summary})"
@@ -162,7 +273,6 @@ class LanguageModel(TextModel):
         Raises:
             InputError: an empty text, one that is no text, or windows out of range.
         """
-
         return score_text(self.engine, self.tokenizer, text, context=context, stride=stride, tokens=tokens, top=top)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from gpt3.inference.decoding import Draft
 from gpt3.inference.generation import Generation, GenerationRequest
+from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.prompt_list import Prompt
-from gpt3.inference.text_model import TextModel
 from gpt3.progress import Progress
 
 GROUP_BATCHES = 8
@@ -45,7 +45,7 @@ class Tally:
 
 
 def continue_all(
-    model: TextModel,
+    model: LanguageModel,
     prompts: Sequence[Prompt],
     options: SamplingOptions,
     *,

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from gpt3.errors import InputError
 from gpt3.inference.decoding import DRAFT_TOKENS, common
 from gpt3.inference.engine import Engine, Run
+from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.row import Row
 from gpt3.inference.sampling import NOTHING_LEFT, Rows, choose, to_numpy
-from gpt3.inference.text_model import TextModel
 
 
 class PromptLookup:
@@ -110,7 +110,7 @@ class ModelDraft:
         return row.tokens[length:]
 
 
-def model_draft(model: TextModel, draft: TextModel, tokens: int = 4) -> ModelDraft:
+def model_draft(model: LanguageModel, draft: LanguageModel, tokens: int = 4) -> ModelDraft:
     """A draft of another model, whose tokenizer must be the same.
 
     Raises:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import resource
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ from gpt3.ladder.presets import readable_size
 READ_BYTES = 1 << 28
 """Read repeatedly: more than the caches of most machines hold."""
 READ_SECONDS = 0.5
+PATIENCE_SECONDS = 2.0
+NOTE = "compiling the kernels for this machine, once; some 15 seconds"
 
 
 class Meter(Engine):
@@ -71,6 +75,35 @@ class Meter(Engine):
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         raise AssertionError("the engine's own forward is called")
+
+
+def compiling() -> bool:
+    """Whether a kernel was not in numba's cache, so that it is being compiled or was."""
+    kernels = sys.modules.get("gpt3.inference.kernels")
+    dispatchers = [x for x in vars(kernels).values() if hasattr(x, "stats")] if kernels is not None else []
+    return any(dispatcher.stats.cache_misses for dispatcher in dispatchers)
+
+
+@contextmanager
+def told_when_compiling(tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Call `tell` from another thread if a kernel is compiled and that takes longer than PATIENCE_SECONDS.
+
+    Yields:
+        What ends the watch before the block does, once the first token is there.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(PATIENCE_SECONDS):
+            if compiling():
+                tell(NOTE)
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield over.set
+    finally:
+        over.set()
 
 
 def warm_up(engine: Engine) -> None:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt3.inference.cached_attention import attend_and_store
-from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
+from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run, attend_and_store
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM

@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from gpt3.inference.text_model import TextModel
+from gpt3.inference.language_model import LanguageModel
 from gpt3.serving import openapi
 from gpt3.serving.completions import Chat, Completion, TextRequest
 from gpt3.serving.gate import Gate
@@ -32,7 +32,7 @@ ASSETS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg"
 """Media types by file extension."""
 
 
-def assemble(models: Mapping[str, TextModel], options: ServeOptions) -> tuple[FastAPI, list[Worker]]:
+def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, list[Worker]]:
     """The application that serves these models under these ids, and one worker per model."""
     metrics, condition = Metrics(), threading.Condition()
     served = [ServedModel(model, name, options.max_samples) for name, model in models.items()]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt3.errors import InputError
+from gpt3.inference.generation import RunningSequence
+from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.sampling import Token
-from gpt3.inference.sequence import RunningSequence
-from gpt3.inference.text_model import TextModel
 from gpt3.serving.schema import bad
 from gpt3.tokenizer.chat_template import ChatTemplate, has_template
 
@@ -23,7 +23,7 @@ from gpt3.tokenizer.chat_template import ChatTemplate, has_template
 class Spelling:
     """Token ids as text: special tokens by their names, parts of characters as OpenAI writes them."""
 
-    def __init__(self, model: TextModel) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         self._bytes = model.token_bytes
         self._special = {number: token.content for number, token in model.tokenizer.added_tokens_decoder.items()}
 
@@ -58,7 +58,7 @@ class ServedModel:
         max_samples: texts that one request may ask for.
     """
 
-    def __init__(self, model: TextModel, name: str, max_samples: int) -> None:
+    def __init__(self, model: LanguageModel, name: str, max_samples: int) -> None:
         self.model, self.name, self.max_samples = model, name, max_samples
         self.spelling = Spelling(model)
         self.template = ChatTemplate(model.tokenizer) if has_template(model.tokenizer) else None
