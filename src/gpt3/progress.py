@@ -1,7 +1,8 @@
-"""Progress of long work: a bar with ETA on a terminal, a plain line now and then elsewhere. Always on stderr."""
+"""Messages and progress of long work on stderr: a bar with ETA on a terminal, a plain line now and then elsewhere; and stdout."""
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from types import TracebackType
@@ -13,6 +14,18 @@ PLAIN_INTERVAL_SECONDS = 10.0
 def say(text: str) -> None:
     """Print a message for the user: a line on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def speak_utf8(stream: object) -> None:
+    """Make a text stream write UTF-8, whatever the locale or Windows code page is."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8")
+
+
+def write(text: str) -> None:
+    """To standard output, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def clock(seconds: float) -> str:

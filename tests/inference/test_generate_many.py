@@ -15,8 +15,8 @@ from gpt3.cli.generate import run
 from gpt3.errors import InputError
 from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.language_model import load
+from gpt3.inference.many_prompts import Prompt, read_prompts
 from gpt3.inference.options import GenerateOptions
-from gpt3.inference.prompt_list import Prompt, read_prompts
 
 COUNT = 40
 FEW = {"seed": 5, "max_new_tokens": 12, "num_samples": 2, "batch": 3}

@@ -241,7 +241,7 @@ def test_the_commands_take_an_adapter(placed: Path, capsys) -> None:
 
 def test_another_base_is_another_model(placed: Path) -> None:
     """A file of samples made with an adapter is not gone on with once the base below it is another."""
-    from gpt3.inference.sample_file import model_fingerprint
+    from gpt3.inference.many_prompts import model_fingerprint
 
     before = model_fingerprint(placed)
     weights = placed.parents[1] / "demo/model/model.safetensors"

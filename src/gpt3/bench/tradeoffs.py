@@ -17,7 +17,7 @@ from gpt3.bench.harness import FORMATS, Result, alternate, common_prefix, load_m
 from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.standard_streams import read_text
+from gpt3.corpus.records import read_text
 from gpt3.ladder.presets import preset
 from gpt3.options import Options, option
 from gpt3.progress import say

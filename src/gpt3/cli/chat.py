@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.standard_streams import speak_utf8, write
 from gpt3.model_folder.locate import locate
 from gpt3.options import DType, Quantize, option
-from gpt3.progress import say
+from gpt3.progress import say, speak_utf8, write
 from gpt3.tokenizer.chat_template import has_template
 
 if TYPE_CHECKING:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt3 import work_folder
+from gpt3.corpus.records import STANDARD_INPUT, decoded, read_bytes
 from gpt3.errors import InputError
+from gpt3.inference.many_prompts import SampleFile, continue_all, line_of, model_fingerprint, read_prompts
 from gpt3.inference.options import GenerateOptions
-from gpt3.inference.prompt_list import read_prompts
-from gpt3.inference.sample_file import SampleFile, line_of, model_fingerprint
-from gpt3.inference.standard_streams import STANDARD_INPUT, decoded, read_bytes, speak_utf8, write
 from gpt3.model_folder.locate import locate
-from gpt3.progress import say
+from gpt3.progress import say, speak_utf8, write
 
 if TYPE_CHECKING:
     from gpt3.inference.decoding import Draft
@@ -108,7 +107,6 @@ def continue_many(options: GenerateOptions, source: str) -> None:
         if file.count:
             say(f"Resuming {options.output} after {file.count:,} of {count:,} samples")
 
-    from gpt3.inference.many_prompts import continue_all
     from gpt3.inference.speed import told_when_compiling
 
     model, draft_model = open_models(options)
@@ -119,11 +117,9 @@ def continue_many(options: GenerateOptions, source: str) -> None:
                 model,
                 prompts,
                 dataclasses.replace(options, seed=seed),
-                batch=options.batch,
                 write=file.append if file is not None else lambda records: write("".join(map(line_of, records))),
                 done=file.count if file is not None else 0,
                 new_draft=lambda: new_draft(options, model, draft_model),
-                new_request=getattr(model.engine, "pause", lambda: None),
                 first_token=first_token,
             )
     except KeyboardInterrupt:

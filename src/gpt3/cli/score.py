@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gpt3.corpus.records import STANDARD_INPUT, read_text
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
-from gpt3.inference.standard_streams import STANDARD_INPUT, read_text, speak_utf8, write
 from gpt3.model_folder.locate import locate
 from gpt3.options import DType, Options, Quantize, option
-from gpt3.progress import Progress, say
+from gpt3.progress import Progress, say, speak_utf8, write
 
 TOP = 5
 """Likeliest tokens shown for each position."""

@@ -300,3 +300,54 @@ def _count_lines(path: Path, stop: int) -> int:
     """Line ends in the first `stop` bytes of a plain file."""
     with open_stream(path, 0, stop) as file:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(BUFFER_BYTES), b""))
+
+
+# ---- text of a file or of standard input
+
+STANDARD_INPUT = "-"
+"""In place of a file's name."""
+
+
+def read_bytes(name: str) -> bytes:
+    """The content of a file, or of standard input for "-"; nothing where there is none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if name == STANDARD_INPUT:
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror}). Give a text file") from None
+
+
+def decoded(content: bytes, name: str) -> str:
+    """The text in the UTF-8 content of `name`, with its line ends; a byte order mark is left out.
+
+    Raises:
+        InputError: it is not UTF-8 (the byte is named).
+    """
+    text = content.removeprefix(formats.BYTE_ORDER_MARK)
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = error.start + len(content) - len(text)
+        raise InputError(f"{shown(name)} is not UTF-8 at byte {place}. Convert it to UTF-8") from None
+
+
+def shown(name: str) -> str:
+    """A file as messages name it."""
+    return "standard input" if name == STANDARD_INPUT else name
+
+
+def read_text(name: str) -> str:
+    """The text of a UTF-8 file, or of standard input for "-".
+
+    Raises:
+        InputError: it cannot be read, is empty, or is not UTF-8.
+    """
+    text = decoded(read_bytes(name), name)
+    if not text:
+        raise InputError(f"{shown(name)} is empty. Give a text file with content")
+    return text

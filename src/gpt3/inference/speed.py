@@ -47,18 +47,14 @@ class Meter(Engine):
         self.seconds = 0.0
         self._last: float | None = None
 
-    def pause(self) -> None:
-        """What comes next does not follow at once: the time until then is nobody's."""
-        self._last = None
-
     def new_cache(self, slots: int, capacity: int) -> Cache:
-        """The engine's."""
+        """The engine's. A new request begins, which does not follow at once: the time until then is nobody's."""
+        self._last = None
         return self.engine.new_cache(slots, capacity)
 
-    def forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
-        """The engine's, noted."""
+    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         decoding = all(cache.lengths[run.slot] and 0 < len(run.tokens) <= 1 + DRAFT_TOKENS for run in runs)
-        logits = self.engine.forward(cache, runs)
+        logits = self.engine._forward(cache, runs)
         if logits.is_cuda:
             torch.cuda.synchronize(logits.device)
         now = time.perf_counter()
@@ -72,9 +68,6 @@ class Meter(Engine):
     def non_finite_error(self) -> Exception:
         """The engine's."""
         return self.engine.non_finite_error()
-
-    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
-        raise AssertionError("the engine's own forward is called")
 
 
 def compiling() -> bool:

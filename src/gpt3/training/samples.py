@@ -10,8 +10,8 @@ from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError, RunError
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.standard_streams import speak_utf8
 from gpt3.model import GPT3ForCausalLM
+from gpt3.progress import speak_utf8
 from gpt3.training.options import TrainOptions
 from gpt3.training.tracking import Tracker
 
