@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
 from gpt3.inference import score_view, scoring
-from gpt3.inference.language_model import load
+from gpt3.inference.language_model import LanguageModel, load
 from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.score_view import page, span
-from gpt3.inference.scoring import Alternative, TextScore, TokenScore, encode_texts, score_text, score_tokens
+from gpt3.inference.scoring import Alternative, TextScore, TokenScore, encode_texts, score_tokens
 from gpt3.model_folder.load import load_transformers
 
 ASSETS = Path(score_view.__file__).parent / "assets"
@@ -76,7 +76,7 @@ def test_context_and_stride_reach_the_windows(files, capfd):
     (ids,) = encode_texts(tokenizer, [("b.txt", "Once upon a time there was a sea. " * 40)])
     for context, stride in ((40, 10), (40, 40), (256, 128)):
         (record,) = records(capfd, "b.txt", "--context", str(context), "--stride", str(stride))
-        truth = score_tokens(ReferenceEngine(model), ids, context, stride, start=tokenizer.eos_token_id)
+        truth = score_tokens(ReferenceEngine(model), [tokenizer.eos_token_id, *ids], context, stride)
         assert record["nats"] == pytest.approx(-truth.total, rel=1e-4)
     assert records(capfd, "b.txt")[0] == record  # the whole context, half of it as stride
 
@@ -116,7 +116,7 @@ def test_standard_input_and_line_ends_as_they_are(home, capfd, pipe_in):
 
 def test_in_python(home):
     model, tokenizer = load_transformers()
-    reference = score_text(ReferenceEngine(model), tokenizer, TEXT)
+    reference = LanguageModel(model, tokenizer).score(TEXT)
     found = load().score(TEXT, top=2)
     assert found.loss == pytest.approx(reference.loss, rel=1e-4)
     assert "".join(token.text for token in found.tokens) == TEXT

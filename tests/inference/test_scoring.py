@@ -1,6 +1,7 @@
 """Scores equal those of transformers' own forward pass, however the text is cut into windows and chunks."""
 
 import math
+from contextlib import contextmanager
 from itertools import chain
 
 import pytest
@@ -45,6 +46,17 @@ def forward(model, engine):
     return logprobs
 
 
+@contextmanager
+def rows_at_a_time(engine, count):
+    """Another number of rows of logits that are held at a time; None: the engine's own."""
+    if count is not None:
+        engine.logit_rows = count
+    try:
+        yield
+    finally:
+        vars(engine).pop("logit_rows", None)
+
+
 @pytest.mark.parametrize("chunk", [None, 1, 7, 1000])
 def test_a_text_within_the_context_is_cross_entropy(engine, tokenizer, model, draw, chunk):
     ids = draw(CONTEXT)
@@ -52,7 +64,8 @@ def test_a_text_within_the_context_is_cross_entropy(engine, tokenizer, model, dr
     with torch.inference_mode():
         logits = model(text[None, :-1]).logits[0, :, : engine.vocabulary]
     losses = F.cross_entropy(logits, text[1:], reduction="none")
-    scores = score_tokens(engine, ids, start=tokenizer.eos_token_id, chunk=chunk)
+    with rows_at_a_time(engine, chunk):
+        scores = score_tokens(engine, [tokenizer.eos_token_id, *ids])
     torch.testing.assert_close(-scores.logprobs, losses, rtol=1e-4, atol=1e-4)
     assert scores.total == pytest.approx(-float(losses.double().sum()), rel=1e-6)
     assert scores.ids.tolist() == ids
@@ -106,9 +119,10 @@ def test_windows_are_independent_forwards_whatever_the_chunk(engine, draw, forwa
     context = data.draw(st.integers(1, CONTEXT), label="context")
     stride = data.draw(st.integers(1, context), label="stride")
     chunk = data.draw(st.integers(1, 60), label="chunk")
-    pieces = list(score_chunks(engine, ids, context, stride, top=3, chunk=chunk))
+    with rows_at_a_time(engine, chunk):
+        pieces = list(score_chunks(engine, ids, context, stride, top=3))
+        scores = score_tokens(engine, ids, context, stride, top=3)
     assert all(len(piece) <= chunk for piece in pieces)
-    scores = score_tokens(engine, ids, context, stride, top=3, chunk=chunk)
     assert scores.total == pytest.approx(sum(piece.total for piece in pieces), rel=1e-9)
     assert scores.ids.tolist() == ids[1:]
     for begin, end, counted in windows(len(ids) - 1, context, stride):
@@ -140,7 +154,8 @@ def test_continuations_are_the_end_of_the_joined_sequence(engine, draw, forward,
     for _ in range(4):
         greedy.append(int(forward(context + greedy)[-1].argmax()))
     continuations += [greedy, [*greedy[:3], (greedy[3] + 1) % engine.vocabulary], continuations[0]]
-    found = continuation_logprobs(engine, context, continuations, chunk=chunk)
+    with rows_at_a_time(engine, chunk):
+        found = continuation_logprobs(engine, context, continuations)
     for continuation, score in zip(continuations, found, strict=True):
         truth = forward([*context, *continuation])[context_length - 1 : -1]
         expected = truth.gather(1, torch.tensor(continuation)[:, None])[:, 0]
@@ -221,7 +236,8 @@ def test_no_more_logits_than_the_chunk_are_made_at_once(model, draw, kind, monke
     whole = score_requests(engine, requests)
     assert max(rows) >= 21
     rows.clear()
-    found = score_requests(engine, requests, chunk=8)
+    engine.logit_rows = 8
+    found = score_requests(engine, requests)
     assert 1 < max(rows) <= 8
     for one, other in zip(chain(*whole), chain(*found), strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -241,8 +257,9 @@ def test_no_score_depends_on_what_else_is_asked(engine, draw, forward, data):
         continuations = [[*alike, *draw(length, seed=97 * number + place)] for place, length in enumerate(lengths)]
         requests.append(Request(context, continuations, shared))
     batch, chunk = data.draw(st.integers(1, 9), label="batch"), data.draw(st.sampled_from([None, 7]), label="chunk")
-    found = score_requests(engine, requests, batch=batch, chunk=chunk)
-    assert found == [score_requests(engine, [request], batch=1, chunk=chunk)[0] for request in requests]
+    with rows_at_a_time(engine, chunk):
+        found = score_requests(engine, requests, batch=batch)
+        assert found == [score_requests(engine, [request], batch=1)[0] for request in requests]
     for request, scores in zip(requests, found, strict=True):
         for continuation, score in zip(request.continuations, scores, strict=True):
             truth = forward([*request.context, *continuation][-CONTEXT - 1 : -1])[-len(continuation) :]
@@ -275,7 +292,8 @@ def test_many_texts_in_one_forward_are_as_each_alone(kind, monkeypatch):
     rows: list[int] = []
     packed = several.tree_logits
     monkeypatch.setattr(several, "tree_logits", lambda trees: rows.append(len(packed(trees))) or packed(trees))
-    for one, other in zip(chain(*found), chain(*score_requests(several, requests, chunk=9)), strict=True):
+    several.logit_rows = 9
+    for one, other in zip(chain(*found), chain(*score_requests(several, requests)), strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
     assert len(rows) > 2
     assert max(rows) <= 9

@@ -114,7 +114,7 @@ def run(options: ScoreOptions) -> None:
                     unfinished = True
                 if view and len(sources) > 1:
                     view.print(f"--- {score_view.printable(name)} ---")
-                for scores in score_chunks(engine, ids, context, stride, start=first_token(tokenizer), top=top):
+                for scores in score_chunks(engine, [first_token(tokenizer), *ids], context, stride, top=top):
                     tokens = list(reader.read(scores)) if reader else []
                     if options.tokens:
                         rows = (json.dumps(vars(token), default=vars, ensure_ascii=False) for token in tokens)

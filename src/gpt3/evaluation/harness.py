@@ -70,7 +70,7 @@ class HarnessModel(LM):
         """Log-probability of each whole text, which begins a document, in windows that do not overlap."""
         engine, start = self.model.engine, first_token(self.model.tokenizer)
         texts = [self.model.encode_word(request.args[0]) for request in requests]
-        return [score_tokens(engine, text, stride=engine.context, start=start).total for text in texts]
+        return [score_tokens(engine, [start, *text], stride=engine.context).total for text in texts]
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The greedy, sampled or (with `num_beams`) searched continuation of each context, up to one of its `until` texts."""

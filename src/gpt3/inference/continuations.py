@@ -22,7 +22,7 @@ from gpt3.errors import InputError
 from gpt3.inference.decoding import common
 from gpt3.inference.engine import Cache, Engine, Run
 from gpt3.inference.reference_engine import ReferenceEngine
-from gpt3.inference.scoring import Scores, judge, logit_rows
+from gpt3.inference.scoring import Scores, judge
 
 SPARE = 15
 """Slots for continuations; each holds a copy of its context's keys and values."""
@@ -105,19 +105,17 @@ class _Stem:
 
 
 def continuation_logprobs(
-    engine: Engine, context_ids: Sequence[int], continuations: Sequence[Sequence[int]], *, chunk: int | None = None
+    engine: Engine, context_ids: Sequence[int], continuations: Sequence[Sequence[int]]
 ) -> list[ContinuationScore]:
     """Score several continuations of one context, which is read once; see `score_requests`.
 
     Returns:
         One score per continuation, in order.
     """
-    return score_requests(engine, [Request(context_ids, continuations)], chunk=chunk)[0]
+    return score_requests(engine, [Request(context_ids, continuations)])[0]
 
 
-def score_requests(
-    engine: Engine, requests: Sequence[Request], *, batch: int = 8, chunk: int | None = None
-) -> list[list[ContinuationScore]]:
+def score_requests(engine: Engine, requests: Sequence[Request], *, batch: int = 8) -> list[list[ContinuationScore]]:
     """Score the continuations of many contexts. Equal contexts and equal shared prefixes are read once, except for contexts
     of requests whose continuations begin with different common tokens.
 
@@ -126,7 +124,6 @@ def score_requests(
 
     Args:
         batch: contexts held in parallel, where the engine gathers runs; no score depends on it.
-        chunk: rows of logits held at a time; more need more memory. Default: as `score_tokens`.
 
     Returns:
         For each request, one score per continuation, in order.
@@ -135,7 +132,7 @@ def score_requests(
         InputError: a continuation with more tokens than the model has positions.
         ValueError: an empty context or continuation, or an id the model does not have.
     """
-    rows = logit_rows(engine, chunk)
+    rows = engine.logit_rows
     stems: dict[tuple[int, int, tuple[int, ...]], _Stem] = {}
     found: list[list[_Continuation]] = [[] for _ in requests]
     for number, request in enumerate(requests):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gpt3.inference import kernels
-from gpt3.inference.arrays import Array, Buffers, Keys, Shape, Weights
+from gpt3.inference.arrays import Buffers, Keys, Shape
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run, attend_and_store
 from gpt3.inference.packing import huge, pack
 from gpt3.threads import follow_torch
@@ -104,15 +104,14 @@ class CpuEngine(Engine):
     gathers = True
 
     def __init__(self, model: GPT3ForCausalLM, weight_format: str = "fp32", take: bool = False) -> None:
+        super().__init__(model)
         self.config = config = model.config
         if not self.supports(model):
             raise ValueError(f"the CPU engine does not know the activation {config.activation_function!r}")
         self.weight_format = weight_format
         self.device = torch.device("cpu")
-        self.context = config.max_position_embeddings
         self.weights = pack(model, weight_format, take=take)
-        self.vocabulary = self.weights.head.shape[0]
-        self.nbytes = sum(array.nbytes for array in set_of(self.weights))
+        self.nbytes = sum({array.ctypes.data: array.nbytes for array in self.weights}.values())  # tied ones once
         self.shape = Shape(
             config.num_attention_heads,
             config.sliding_window,
@@ -206,8 +205,3 @@ class CpuEngine(Engine):
         keys, values = (x[int(cache.keys.number[layer]), slot] for x in (cache.rings if banded else cache.dense))
         window = self.shape.window if banded else None
         return attend_and_store(query, key, value, keys, values, start, window)
-
-
-def set_of(weights: Weights) -> list[Array]:
-    """The arrays, tied ones once."""
-    return list({array.ctypes.data: array for array in weights}.values())

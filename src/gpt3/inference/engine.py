@@ -15,13 +15,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt3.errors import RunError
+from gpt3.errors import InputError, RunError
 from gpt3.model.banded_attention import banded_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ROLLBACK = 64
 """Tokens a slot can give back at least (`Cache.truncate`): rings of banded layers are this much longer than the window."""
@@ -97,14 +102,32 @@ class Engine(ABC):
         vocabulary: V, its real ids; rows that only pad the embedding have no logits.
         device: where logits are.
         nbytes: of the weights, those read for every token and the embeddings.
+
+    Args:
+        model: a causal language model of transformers.
+
+    Raises:
+        InputError: its configuration does not say how many positions it has.
     """
 
-    context: int
-    vocabulary: int
-    device: torch.device
-    nbytes: int
     gathers: bool = False
     """Whether short runs of several slots are computed together, to the same bits as each by itself."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = model.config
+        if getattr(config, "max_position_embeddings", None) is None:
+            raise InputError(
+                f"model type {config.model_type!r} names no max_position_embeddings; use a gpt3 or gpt2 model"
+            )
+        self.context = config.max_position_embeddings
+        self.vocabulary = min(getattr(config, "real_vocab_size", None) or config.vocab_size, config.vocab_size)
+        self.device = model.device
+        self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
+
+    @cached_property
+    def logit_rows(self) -> int:
+        """Rows of logits that scoring holds at a time: on a CPU 51 MB with GPT-2's vocabulary; a GPU needs more to be busy."""
+        return 256 if self.device.type == "cpu" else 2048
 
     @abstractmethod
     def new_cache(self, slots: int, capacity: int) -> Cache:

@@ -15,7 +15,7 @@ from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.packing import check
 from gpt3.inference.reference_engine import ReferenceEngine
-from gpt3.inference.scoring import TextScore, first_token, score_text
+from gpt3.inference.scoring import TextScore, TokenReader, encode_texts, first_token, score_chunks
 from gpt3.inference.streaming import TokenBytes
 from gpt3.inference.torch_engine import TorchEngine
 from gpt3.model import GPT3ForCausalLM
@@ -255,25 +255,25 @@ class LanguageModel:
         return (piece for _, piece in GenerationRequest(self, [prompt], options, draft=draft))
 
     def score(
-        self,
-        text: str,
-        *,
-        context: int | None = None,
-        stride: int | None = None,
-        tokens: bool = False,
-        top: int = 0,
+        self, text: str, *, context: int | None = None, stride: int | None = None, tokens: bool = False, top: int = 0
     ) -> TextScore:
         """How probable the model finds a text that begins a document: loss, perplexity, bits per byte.
 
         Args:
-            context, stride: windows over a long text, see `gpt3.inference.scoring`.
+            context, stride: windows over a long text, see `gpt3.inference.scoring.score_tokens`.
             tokens: give every token's score, too.
             top: with each token, as many of the likeliest in its place.
 
         Raises:
             InputError: an empty text, one that is no text, or windows out of range.
         """
-        return score_text(self.engine, self.tokenizer, text, context=context, stride=stride, tokens=tokens, top=top)
+        [ids] = encode_texts(self.tokenizer, [("the text", text)])
+        reader = TokenReader(self.tokenizer) if tokens or top else None
+        found = TextScore(bytes=len(text.encode("utf-8")), characters=len(text))
+        for scores in score_chunks(self.engine, [first_token(self.tokenizer), *ids], context, stride, top=top):
+            found.add(scores)
+            found.tokens += reader.read(scores) if reader else ()
+        return found
 
 
 def with_changes(options: SamplingOptions | None, changes: dict[str, Any]) -> SamplingOptions:

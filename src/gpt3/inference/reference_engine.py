@@ -57,17 +57,11 @@ class ReferenceEngine(Engine):
 
     Args:
         model: its mode (train, eval) is left as it is found.
-
-    Raises:
-        InputError: its configuration does not say how many positions it has.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
         self.model = model
-        self.context = context_of(model)
-        self.vocabulary = vocabulary_of(model)
-        self.device = model.device
-        self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
 
     def new_cache(self, slots: int, capacity: int) -> ReferenceCache:
         """An empty cache."""
@@ -179,24 +173,3 @@ class ReferenceEngine(Engine):
         cache.ids[run.slot] += run.tokens
         logits: Tensor = output.logits[0, output.logits.shape[1] - run.logits :, : self.vocabulary]
         return logits.float()
-
-
-def context_of(model: PreTrainedModel) -> int:
-    """The positions the model has: the most tokens it can see at once.
-
-    Raises:
-        InputError: its configuration names no such number.
-    """
-    positions: int | None = getattr(model.config, "max_position_embeddings", None)
-    if positions is None:
-        raise InputError(
-            f"model type {model.config.model_type!r} names no max_position_embeddings; use a gpt3 or gpt2 model"
-        )
-    return positions
-
-
-def vocabulary_of(model: PreTrainedModel) -> int:
-    """Ids the model really has; rows of its embedding beyond them are padding."""
-    real: int | None = getattr(model.config, "real_vocab_size", None)
-    size: int = model.config.vocab_size
-    return size if real is None else min(real, size)

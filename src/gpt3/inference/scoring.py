@@ -34,12 +34,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-CHUNK = 256
-"""Rows of logits held at a time on a CPU: 51 MB with GPT-2's vocabulary."""
-DEVICE_CHUNK = 2048
-"""The same on a GPU, which needs more rows to be busy."""
-
-
 @dataclass(frozen=True)
 class Scores:
     """A model's view of each of T consecutive tokens. Tensors are on the CPU; logarithms are natural."""
@@ -137,69 +131,45 @@ def check_windows(engine: Engine, context: int | None, stride: int | None) -> tu
     return size, step
 
 
-def logit_rows(engine: Engine, chunk: int | None) -> int:
-    """Rows of logits to hold at a time: `chunk`, or the device's default."""
-    return chunk or (CHUNK if engine.device.type == "cpu" else DEVICE_CHUNK)
-
-
 def score_chunks(
-    engine: Engine,
-    ids: Sequence[int],
-    context: int | None = None,
-    stride: int | None = None,
-    *,
-    start: int | None = None,
-    top: int = 0,
-    chunk: int | None = None,
+    engine: Engine, ids: Sequence[int], context: int | None = None, stride: int | None = None, *, top: int = 0
 ) -> Iterator[Scores]:
-    """As `score_tokens`, in pieces of at most `chunk` tokens, each as soon as it is known: for texts of any length."""
+    """As `score_tokens`, in pieces of at most `engine.logit_rows` tokens, each as soon as it is known: for long texts."""
     context, stride = check_windows(engine, context, stride)
-    text = list(ids) if start is None else [start, *ids]
-    if len(text) < 2:
+    if len(ids) < 2:
         raise ValueError("no token to score")
-    if not 0 <= min(text) <= max(text) < engine.vocabulary:
+    if not 0 <= min(ids) <= max(ids) < engine.vocabulary:
         raise ValueError(f"an id of the text is not among the {engine.vocabulary} the model has")
-    rows = logit_rows(engine, chunk)
-    cache = engine.new_cache(1, min(context, len(text) - 1))
-    for read, window_end, scored in windows(len(text) - 1, context, stride):
+    cache = engine.new_cache(1, min(context, len(ids) - 1))
+    for read, window_end, scored in windows(len(ids) - 1, context, stride):
         cache.truncate(0, 0)
-        for begin in range(window_end - scored, window_end, rows):
-            end = min(begin + rows, window_end)
-            logits = engine.forward(cache, [Run(0, text[read:end], end - begin)])
-            yield judge(logits, torch.tensor(text[begin + 1 : end + 1]), top)
+        for begin in range(window_end - scored, window_end, engine.logit_rows):
+            end = min(begin + engine.logit_rows, window_end)
+            logits = engine.forward(cache, [Run(0, ids[read:end], end - begin)])
+            yield judge(logits, torch.tensor(ids[begin + 1 : end + 1]), top)
             read = end
 
 
 def score_tokens(
-    engine: Engine,
-    ids: Sequence[int],
-    context: int | None = None,
-    stride: int | None = None,
-    *,
-    start: int | None = None,
-    top: int = 0,
-    chunk: int | None = None,
+    engine: Engine, ids: Sequence[int], context: int | None = None, stride: int | None = None, *, top: int = 0
 ) -> Scores:
-    """Score each token of a text, given the tokens before it.
+    """Score each token of a text but the first, given the tokens before it.
 
     Args:
-        ids: the text.
+        ids: the text, after the token that begins a document (`first_token`), as in training.
         context: tokens read at a time; 1 up to the engine's, the default.
         stride: tokens from one window's begin to the next; 1 up to `context`, default half of it.
-        start: a token read before the text: the one that begins a document (the EOS token, as in training). With None the
-            first token has no context and is not scored.
         top: number of likeliest tokens to return per position.
-        chunk: rows of logits held at a time; more need more memory. Default: CHUNK on a CPU, else DEVICE_CHUNK.
 
     Returns:
-        Scores of len(ids) tokens; without `start` of one less.
+        Scores of len(ids) - 1 tokens.
 
     Raises:
         InputError: a context or a stride out of its range.
         ValueError: an id the model does not have; no token to score.
         RunError: NaN logits.
     """
-    return Scores.joined(list(score_chunks(engine, ids, context, stride, start=start, top=top, chunk=chunk)))
+    return Scores.joined(list(score_chunks(engine, ids, context, stride, top=top)))
 
 
 # ---- texts
@@ -332,38 +302,6 @@ class TokenReader:
             start, self._at = self._at, self._at + len(content)
             top = tuple(Alternative(i, self._name(i), value) for i, value in zip(ids, logprobs, strict=True))
             yield TokenScore(self._decoder.decode(content), token, start, self._at, logprob, rank, entropy, top)
-
-
-def score_text(
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerFast,
-    text: str,
-    *,
-    context: int | None = None,
-    stride: int | None = None,
-    tokens: bool = False,
-    top: int = 0,
-) -> TextScore:
-    """How probable a model finds a text that begins a document.
-
-    Args:
-        context, stride: windows, see `score_tokens`.
-        tokens: return every token's score, too.
-        top: with each token, this many of the likeliest in its position.
-
-    Raises:
-        InputError: an empty text, or what `encode_texts` and `score_tokens` raise.
-
-    Example:
-        >>> score_text(engine, tokenizer, "The sea was calm.").bits_per_byte
-    """
-    (ids,) = encode_texts(tokenizer, [("the text", text)])
-    reader = TokenReader(tokenizer) if tokens or top else None
-    found = TextScore(bytes=len(text.encode("utf-8")), characters=len(text))
-    for scores in score_chunks(engine, ids, context, stride, start=first_token(tokenizer), top=top):
-        found.add(scores)
-        found.tokens += reader.read(scores) if reader else ()
-    return found
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[tuple[str, str]]) -> list[list[int]]:

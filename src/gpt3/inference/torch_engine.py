@@ -59,11 +59,8 @@ class TorchEngine(Engine):
     """
 
     def __init__(self, model: GPT3ForCausalLM) -> None:
+        super().__init__(model)
         self.model, self.config = model.eval(), model.config
-        self.device = model.device
-        self.context = model.config.max_position_embeddings
-        self.vocabulary = min(model.config.real_vocab_size or model.config.vocab_size, model.config.vocab_size)
-        self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
         self._lock = threading.Lock()
 
     def new_cache(self, slots: int, capacity: int) -> TorchCache:
