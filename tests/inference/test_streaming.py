@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gpt3.errors import InputError
-from gpt3.inference.streaming import StopFinder, TextStream, TokenBytes
+from gpt3.inference.streaming import TextStream, TokenBytes
 
 quick = settings(deadline=None, max_examples=200)
 few_letters = st.text("ab c", max_size=25)  # so that stop strings do occur, overlap and nearly occur
@@ -80,35 +80,35 @@ def test_an_incomplete_character_is_held_and_flushed_at_the_end(byte_ids, token_
 
 @quick
 @given(st.lists(few_letters, max_size=8), stops_lists)
-def test_stops_across_pieces(pieces, stops):
-    finder = StopFinder(stops)
+def test_stops_across_pieces(token_bytes, pieces, stops):
+    stream = TextStream(token_bytes, stops)
     shown = ""
     for count, piece in enumerate(pieces, 1):
-        shown += finder.push(piece)
+        shown += stream.show(piece)
         so_far = "".join(pieces[:count])
         assert shown + "" == up_to_first_stop(so_far, stops)[: len(shown)]
-        if not finder.found:  # what is held back is the longest end that may become a stop, no more and no less
+        if not stream.stopped:  # what is held back is the longest end that may become a stop, no more and no less
             held = next(
                 (so_far[i:] for i in range(len(so_far)) if any(s.startswith(so_far[i:]) for s in stops)),
                 "",
             )
             assert shown == so_far.removesuffix(held) if held else shown == so_far
     text = "".join(pieces)
-    assert finder.found == any(stop in text for stop in stops)
-    assert shown + finder.finish() == up_to_first_stop(text, stops)
+    assert stream.stopped == any(stop in text for stop in stops)
+    assert shown + stream.finish() == up_to_first_stop(text, stops)
 
 
-def test_text_after_the_stop_is_never_shown():
-    finder = StopFinder(["\n\n"])
-    assert [finder.push(piece) for piece in ("Hello.", "\n", "\nQ: ", "more")] == ["Hello.", "", "", ""]
-    assert finder.found
-    assert finder.finish() == ""
+def test_text_after_the_stop_is_never_shown(token_bytes):
+    stream = TextStream(token_bytes, ["\n\n"])
+    assert [stream.show(piece) for piece in ("Hello.", "\n", "\nQ: ", "more")] == ["Hello.", "", "", ""]
+    assert stream.stopped
+    assert stream.finish() == ""
 
 
-def test_a_stop_that_did_not_come_is_shown():
-    finder = StopFinder(["\n\n"])
-    assert [finder.push(piece) for piece in ("a\n", "b", "\n")] == ["a", "\nb", ""]
-    assert finder.finish() == "\n"
+def test_a_stop_that_did_not_come_is_shown(token_bytes):
+    stream = TextStream(token_bytes, ["\n\n"])
+    assert [stream.show(piece) for piece in ("a\n", "b", "\n")] == ["a", "\nb", ""]
+    assert stream.finish() == "\n"
 
 
 def test_special_tokens_have_no_text(tokenizer, token_bytes):

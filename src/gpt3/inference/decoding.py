@@ -16,7 +16,7 @@ from typing import Protocol
 from torch import Tensor
 
 from gpt3.inference.engine import Engine, Run
-from gpt3.inference.row import Row
+from gpt3.inference.row import NO_SLOT, Row
 from gpt3.inference.sampling import NotNumbersError, Token, sample
 
 WORTH_SHARING = 16
@@ -66,12 +66,12 @@ class Decoder:
 
     def leave(self, row: Row) -> None:
         """Stop generating this row. What its slot holds may still serve a row with the same beginning."""
-        if row.slot is None:
+        if row.slot == NO_SLOT:
             self.waiting.remove(row)
         else:
             self.rows.remove(row)
             self._free.append(row.slot)
-            row.slot = None
+            row.slot = NO_SLOT
 
     def step(self) -> list[tuple[Row, list[Token]]]:
         """One forward. Rows that have read all they have get a token (with a draft, one or more), in the order of `rows`.
@@ -80,18 +80,13 @@ class Decoder:
             InputError, RunError: logits that are not numbers, and why.
         """
         self._seat()
-        runs, drafts, readers = [], {}, {}
         self._restart_full()
-        for row, guess in zip(self.rows, self._propose(), strict=True):
-            drafts[row] = guess
+        runs, readers, drafts = [], {}, dict(zip(self.rows, self._propose(), strict=True))
         for row, count in self._to_read():
-            assert row.slot is not None
             tokens = row.unread[:count] + (drafts[row] if count == len(row.unread) else [])
             logits = 1 + len(drafts[row]) if count == len(row.unread) else 0
-            if row.unscored:  # of all it reads
-                logits = count
-            runs.append(Run(row.slot, tokens, logits))
-            readers[row] = logits
+            readers[row] = count if row.unscored else logits  # of all it reads, where the prompt is scored
+            runs.append(Run(row.slot, tokens, readers[row]))
         if not runs:
             return []
         rows_of_logits = self.engine.forward(self.cache, runs)
@@ -136,7 +131,6 @@ class Decoder:
 
     def _settle(self, row: Row, newest: int, draft: list[int], accepted: int) -> None:
         """Take back what was drafted in vain; the newest token is to be read next."""
-        assert row.slot is not None
         if wrong := len(draft) - accepted:
             held = self._held[row.slot]
             del held[len(held) - wrong :]
@@ -151,7 +145,6 @@ class Decoder:
             return [[] for _ in self.rows]
         limits = []
         for row in self.rows:
-            assert row.slot is not None
             capacity = self.cache.capacity - len(self._held[row.slot]) - len(row.unread)
             limits.append(min(DRAFT_TOKENS, max(capacity, 0)) if len(row.unread) == 1 else 0)
         return self.draft.propose(self.rows, limits)
@@ -162,7 +155,6 @@ class Decoder:
         plan = []
         beginners: list[list[int]] = []  # prompts being read
         for row in self.rows:
-            assert row.slot is not None
             count = len(row.unread)
             if count > 1 and not self._held[row.slot]:  # at its beginning: does one before it begin alike?
                 if not row.unscored and any(common(row.unread[:-1], other) >= WORTH_SHARING for other in beginners):
@@ -171,8 +163,8 @@ class Decoder:
                     count = min([count, *self._shared_with(row)])
             if count > 1:
                 beginners.append(self._held[row.slot] + row.unread)
-            if count > 1 and budget is not None and self.prompt_tokens is not None:
-                count = min(count, self.prompt_tokens)
+            if count > 1 and budget is not None:
+                count = min(count, self.prompt_tokens or count)
                 if count > budget:  # a piece is read whole or later: where a prompt is cut does not depend on others
                     continue
                 budget -= count
@@ -192,8 +184,8 @@ class Decoder:
 
     def _shared_with(self, row: Row) -> list[int]:
         """Lengths of the beginnings that other rows at their beginning will take from this one."""
-        others = [other for other in self.rows if other is not row and other.slot is not None and not other.unscored]
-        lengths = [common(row.unread, other.unread[:-1]) for other in others if not self._held[other.slot or 0]]
+        others = [other for other in self.rows if other is not row and not other.unscored]
+        lengths = [common(row.unread, other.unread[:-1]) for other in others if not self._held[other.slot]]
         return [length for length in lengths if length >= WORTH_SHARING]
 
     def _seat(self) -> None:
@@ -212,7 +204,7 @@ class Decoder:
             self.rows.append(row)
         unread = {row.slot: row.unread for row in self.rows}
         for row in self.rows:
-            if row.slot is not None and not self._held[row.slot] and len(row.unread) > 1 and not row.unscored:
+            if not self._held[row.slot] and len(row.unread) > 1 and not row.unscored:
                 source, length = self._longest_held(row.unread)
                 more = common(unread.get(source, []), row.unread[length:-1])  # which the other is about to read
                 if length >= WORTH_SHARING and more <= 1:
@@ -233,7 +225,6 @@ class Decoder:
     def _restart_full(self) -> None:
         """Where the context is full, read its last half again."""
         for row in self.rows:
-            assert row.slot is not None
             if len(self._held[row.slot]) + len(row.unread) > self.cache.capacity and len(row.unread) == 1:
                 self._cut(row.slot, 0)
                 row.unread = row.tokens[-max(1, self.cache.capacity // 2) :]

@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gpt3.inference.decoding import Decoder, Draft
@@ -93,8 +92,10 @@ class Generation:
         }
 
 
-class RunningSequence:
-    """A continuation of one prompt.
+class RunningSequence(Row):
+    """A continuation of one prompt while it is generated: chosen tokens become text until something ends it.
+
+    `generate` and the server use it alike.
 
     Args:
         model: that generates it.
@@ -105,11 +106,14 @@ class RunningSequence:
         score: see Row.
 
     Attributes:
-        tokens: ids so far; EOS is left out, tokens that spelled a stop string are not.
+        text_ids: ids of the text; EOS is left out, tokens that spelled a stop string are not.
         details: the same with log-probabilities, where `options.logprobs` asks for them.
         ending: EOS with its log-probability, likewise.
         finish_reason: None while it is generated; "stop": EOS, a stop string, or no token left to choose; "length": the limit.
         first_at, last_at: when its first and its latest tokens came, by time.perf_counter; 0: none yet.
+
+    Raises:
+        InputError: a biased token is outside the vocabulary.
     """
 
     def __init__(
@@ -123,34 +127,17 @@ class RunningSequence:
         limit: int | None = None,
         score: int | None = None,
     ) -> None:
-        self.model, self.prompt, self.options, self.seed, self.number = model, prompt, options, seed, number
+        words = bad_word_ids(options.bad_words, model.encode_word)
+        about: Any = {"ends": model.ends, "vocabulary": model.vocabulary, "bad_words": words, "score": score}
+        super().__init__(prompt, options, seed=seed, number=number, **about)
         self.limit = options.max_new_tokens if limit is None else limit
-        self.score = score
-        self.tokens: list[int] = []
+        self.text_ids: list[int] = []
         self.details: list[Token] = []
         self.ending: Token | None = None
         self.finish_reason: str | None = None
         self.first_at = self.last_at = 0.0
+        self._token_bytes = model.token_bytes
         self._stream = TextStream(model.token_bytes, options.stop)
-        self._logprob, self._chosen = 0.0, 0
-
-    @cached_property
-    def row(self) -> Row:
-        """What the decoder continues.
-
-        Raises:
-            InputError: a biased token is outside the vocabulary.
-        """
-        return Row(
-            self.prompt,
-            self.options,
-            seed=self.seed,
-            number=self.number,
-            ends=self.model.ends,
-            vocabulary=self.model.vocabulary,
-            bad_words=bad_word_ids(self.options.bad_words, self.model.encode_word),
-            score=self.score,
-        )
 
     @property
     def text(self) -> str:
@@ -165,33 +152,32 @@ class RunningSequence:
     @property
     def mean_logprob(self) -> float:
         """Log-probability per token, EOS included; 0 where none was asked for."""
-        return self._logprob / self._chosen if self._chosen else 0.0
+        chosen = [token.logprob or 0.0 for token in (*self.details, self.ending) if token is not None]
+        return sum(chosen) / len(chosen) if chosen else 0.0
 
     def take(self, tokens: Sequence[Token]) -> str:
         """Take the next tokens; return the text that can be shown now."""
         self.last_at = time.perf_counter()
         self.first_at = self.first_at or self.last_at
         shown = []
-        if len(self.tokens) == self.limit:
+        if len(self.text_ids) == self.limit:
             self.finish_reason = "length"
         for token in tokens:
             if self.finish_reason is not None:
                 break
-            if token.id != NOTHING_LEFT and token.logprob is not None:
-                self._logprob, self._chosen = self._logprob + token.logprob, self._chosen + 1
-                token.offset = self._stream.decoded
-            if token.id == NOTHING_LEFT or token.id in self.model.ends:
+            token.offset = self._stream.decoded
+            if token.id == NOTHING_LEFT or token.id in self.ends:
                 self.finish_reason = "stop"
                 self.ending = token if token.logprob is not None else None
                 break
-            self.tokens.append(token.id)
+            self.text_ids.append(token.id)
             if token.logprob is not None:
-                token.text = self.model.token_bytes[token.id].decode("utf-8", "replace")
+                token.text = self._token_bytes[token.id].decode("utf-8", "replace")
                 self.details.append(token)
             shown.append(self._stream.push(token.id))
             if self.stopped:
                 self.finish_reason = "stop"
-            elif len(self.tokens) == self.limit:
+            elif len(self.text_ids) == self.limit:
                 self.finish_reason = "length"
         if self.finish_reason is not None:
             shown.append(self._stream.finish())
@@ -255,12 +241,12 @@ class GenerationRequest:
         capacity = min(context, max(self.prompt_tokens, default=1) + options.max_new_tokens)
         self._decoder = decoder or Decoder(model.engine, slots, capacity, draft=draft)
         for sequence in self._sequences:
-            self._decoder.join(sequence.row)
+            self._decoder.join(sequence)
         self._began = time.perf_counter()
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         self._began = time.perf_counter()
-        numbers = {sequence.row: number for number, sequence in enumerate(self._sequences)}
+        numbers: dict[Row, int] = {sequence: number for number, sequence in enumerate(self._sequences)}
         while self._decoder.rows or self._decoder.waiting:
             for row, tokens in self._decoder.step():
                 number = numbers[row]
@@ -279,8 +265,8 @@ class GenerationRequest:
     def close(self) -> None:
         """Stop: what is not complete stays as it is, and a decoder of several requests has its slots back."""
         for sequence in self._sequences:
-            if sequence.row in self._decoder.rows or sequence.row in self._decoder.waiting:
-                self._decoder.leave(sequence.row)
+            if sequence in self._decoder.rows or sequence in self._decoder.waiting:
+                self._decoder.leave(sequence)
 
     def finished(self, number: int) -> bool:
         """Whether a sample is complete."""
@@ -295,11 +281,11 @@ class GenerationRequest:
             prompt_index=self._first + prompt,
             prompt=self.prompts[prompt],
             text=sequence.text,
-            tokens=list(sequence.tokens),
+            tokens=list(sequence.text_ids),
             finish_reason=sequence.finish_reason or "interrupted",
             prompt_tokens=self.prompt_tokens[prompt],
             dropped_prompt_tokens=self.dropped[prompt],
-            restarts=sequence.row.restarts,
+            restarts=sequence.restarts,
             seed=self.seed,
             seconds=max(0.0, sequence.last_at - self._began),
             first_token_seconds=max(0.0, sequence.first_at - self._began),
@@ -312,5 +298,5 @@ class GenerationRequest:
 
     def accepted(self) -> tuple[int, int]:
         """Tokens that a draft proposed so far, and those of them that were right."""
-        rows = [sequence.row for sequence in self._sequences]
+        rows = self._sequences
         return sum(row.drafted for row in rows), sum(row.accepted for row in rows)

@@ -13,6 +13,8 @@ from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.scoring import Scores, judge
 
+NO_SLOT = -1
+
 
 class Row:
     """A row of the batch. Its next token is a function of its logits, options, tokens and (seed, number, step): of no other row.
@@ -28,9 +30,10 @@ class Row:
             whole, whatever others have read of it.
 
     Attributes:
+        prompt: its tokens.
         tokens: prompt and text.
         counts, text_counts: how often each token is in prompt and text, and in the text alone.
-        slot: in the cache; None before and after.
+        slot: in the cache; NO_SLOT before and after.
         unread: tokens the model has not read yet.
         scores: of the prompt's tokens from the second on, as far as it was read, in parts.
         unscored: tokens of the prompt that are still to be scored.
@@ -62,31 +65,30 @@ class Row:
         self._bad_words = [list(word) for word in bad_words]
         if not all(self._bad_words):
             raise ValueError("a bad word must have at least one token")
-        self.tokens: list[int] = []
-        self.counts: Counter[int] = Counter()
-        self.text_counts: Counter[int] = Counter()
-        self._followers: defaultdict[tuple[int, ...], list[int]] = defaultdict(
-            list
-        )  # of an n-gram's first n - 1 tokens
-        for token in prompt:
-            self._append(token)
-        self.prompt_length = len(self.tokens)
-        self.slot: int | None = None
-        self.unread = list(prompt)
+        self.prompt, self.tokens, self.unread = list(prompt), list(prompt), list(prompt)
+        self.counts, self.text_counts = Counter(prompt), Counter[int]()
+        self._followers: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # of an n-gram's other tokens
+        if size := options.no_repeat_ngram:
+            for end in range(size, len(self.tokens) + 1):
+                self._followers[tuple(self.tokens[end - size : end - 1])].append(self.tokens[end - 1])
+        self.slot = NO_SLOT
         self.score = score
         self.scores: list[Scores] = []
-        self.unscored = 0 if score is None else len(self.tokens) - 1
+        self.unscored = 0 if score is None else len(self.prompt) - 1
         self.restarts = self.drafted = self.accepted = 0
 
     @property
     def written(self) -> int:
         """Tokens of the text."""
-        return len(self.tokens) - self.prompt_length
+        return len(self.tokens) - len(self.prompt)
 
     def push(self, token: int) -> None:
         """Take the next token of the text."""
-        self._append(token)
+        self.tokens.append(token)
+        self.counts[token] += 1
         self.text_counts[token] += 1
+        if (size := self.options.no_repeat_ngram) and len(self.tokens) >= size:
+            self._followers[tuple(self.tokens[len(self.tokens) - size : -1])].append(token)
 
     def take_back(self, count: int) -> None:
         """Forget the last `count` tokens of the text: drafts that were not accepted.
@@ -125,17 +127,11 @@ class Row:
 
     def take_scores(self, logits: Tensor, read: int) -> int:
         """Score what follows the `read` tokens that gave these logits, (read, V); return how many of these rows that took."""
-        first = self.prompt_length - self.unscored
+        first = len(self.prompt) - self.unscored
         ids = self.tokens[first : first + read]
         self.scores.append(judge(logits[: len(ids)], torch.tensor(ids), self.score or 0))
         self.unscored -= len(ids)
         return len(ids)
-
-    def _append(self, token: int) -> None:
-        self.tokens.append(token)
-        self.counts[token] += 1
-        if (size := self.options.no_repeat_ngram) and len(self.tokens) >= size:
-            self._followers[tuple(self.tokens[len(self.tokens) - size : -1])].append(token)
 
 
 def uniform(seed: int, number: int, step: int) -> float:

@@ -14,7 +14,7 @@ from gpt3.errors import InputError
 from gpt3.inference.decoding import DRAFT_TOKENS, common
 from gpt3.inference.engine import Engine, Run
 from gpt3.inference.language_model import LanguageModel
-from gpt3.inference.row import Row
+from gpt3.inference.row import NO_SLOT, Row
 from gpt3.inference.sampling import NOTHING_LEFT, Rows, choose, to_numpy
 
 
@@ -70,12 +70,12 @@ class ModelDraft:
         going = []
         for place, (row, limit) in enumerate(zip(rows, limits, strict=True)):
             capacity = self.cache.capacity - len(row.tokens)
-            if (length := min(limit, self.tokens, capacity)) > 0 and row.slot is not None:
+            if (length := min(limit, self.tokens, capacity)) > 0 and row.slot != NO_SLOT:
                 going.append((place, row, length))
-        self._seat(max((row.slot or 0 for _, row, _ in going), default=0) + 1)
+        self._seat(max((row.slot for _, row, _ in going), default=0) + 1)
         new = {place: self._unread(row) for place, row, _ in going}
         while going:
-            runs = [Run(row.slot or 0, new[place]) for place, row, _ in going]
+            runs = [Run(row.slot, new[place]) for place, row, _ in going]
             logits = to_numpy(self.engine.forward(self.cache, runs))
             still = []
             for (place, row, length), run, line in zip(going, runs, logits, strict=True):
@@ -101,7 +101,7 @@ class ModelDraft:
 
     def _unread(self, row: Row) -> list[int]:
         """Cut the slot back to what is still so, and give what it has not read."""
-        slot = row.slot or 0
+        slot = row.slot
         length = common(self._held[slot], row.tokens[:-1])
         if length < self.cache.least(slot):
             length = 0

@@ -1,6 +1,6 @@
 """Tokens become text as they are made: whole characters only, and nothing that may turn out to be a stop string.
 
-    token id ─ TokenBytes ─▶ bytes ─ UTF-8 decoder ─▶ whole characters ─ StopFinder ─▶ text to show
+    token id ─ TokenBytes ─▶ bytes ─ UTF-8 decoder ─▶ whole characters ─ TextStream ─▶ text to show
 
 The pieces a TextStream returns, joined, are the decoded tokens up to the first stop string, however the tokens fall.
 """
@@ -30,7 +30,6 @@ class TokenBytes:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or not isinstance(backend.decoder, ByteLevel):
             raise InputError(
@@ -54,49 +53,18 @@ class TokenBytes:
         return known
 
 
-class StopFinder:
-    """Passes text through up to the first stop string: the one that is complete first, and of several the longest.
-
-    At any time it holds back only the longest end of the text that may be the beginning of a stop string.
-    """
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.stops = tuple(stops)
-        self.longest = max(map(len, self.stops), default=0)
-        self.found = False
-        self._held = ""
-
-    def push(self, text: str) -> str:
-        """Take the next piece of text; return what may be shown of it and of what was held back."""
-        if self.found:
-            return ""
-        text = self._held + text
-        hits = [(start + len(stop), start) for stop in self.stops if (start := text.find(stop)) >= 0]
-        if hits:
-            self.found, self._held = True, ""
-            return text[: min(hits)[1]]
-        hold = self._hold(text)
-        self._held = text[len(text) - hold :]
-        return text[: len(text) - hold]
-
-    def finish(self) -> str:
-        """No more text comes: return what was held back."""
-        held, self._held = self._held, ""
-        return held
-
-    def _hold(self, text: str) -> int:
-        for length in range(min(self.longest - 1, len(text)), 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self.stops):
-                return length
-        return 0
-
-
 class TextStream:
-    """The text of one sample as it grows.
+    """The text of one sample as it grows, up to the first stop string: the one that is complete first, and of several the longest.
+
+    At any time it holds back only an incomplete character, and the longest end of the text that may begin a stop string.
 
     Args:
         token_bytes: of the tokenizer.
         stops: texts that end the sample.
+
+    Attributes:
+        decoded: whole characters so far, those of a stop string included.
+        stopped: whether a stop string has come; the text is complete then.
 
     Example:
         >>> stream = TextStream(TokenBytes(tokenizer), stops=["\\n"])
@@ -107,15 +75,11 @@ class TextStream:
         self._token_bytes = token_bytes
         # replaces what can never become a character by U+FFFD at once, and waits for the rest of what still can
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stop_finder = StopFinder(stops)
+        self._stops, self._longest = tuple(stops), max(map(len, stops), default=0)
         self._shown: list[str] = []
+        self._held = ""
         self.decoded = 0
-        """Whole characters so far, those of a stop string included."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string has come; the text is complete then."""
-        return self._stop_finder.found
+        self.stopped = False
 
     @property
     def text(self) -> str:
@@ -126,14 +90,26 @@ class TextStream:
         """Take the next token; return the text that can be shown now, "" where a character or a stop is incomplete."""
         text = self._decoder.decode(self._token_bytes[token])
         self.decoded += len(text)
-        return self._show(self._stop_finder.push(text))
+        return self.show(text)
 
     def finish(self) -> str:
         """No more tokens come: return what was held back, an incomplete character as U+FFFD."""
-        rest = self._stop_finder.push(self._decoder.decode(b"", final=True))
-        return self._show(rest + self._stop_finder.finish())
+        return self.show(self._decoder.decode(b"", final=True), last=True)
 
-    def _show(self, piece: str) -> str:
-        if piece:
-            self._shown.append(piece)
-        return piece
+    def show(self, text: str, last: bool = False) -> str:
+        """Take the next piece of text; return what may be shown of it and of what was held back, if it is the last one all."""
+        if self.stopped:
+            return ""
+        text = self._held + text
+        hits = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
+        self.stopped = bool(hits)
+        end = min(hits)[1] if hits else len(text) if last else len(text) - self._hold(text)
+        self._held = "" if hits else text[end:]
+        self._shown.append(text[:end])
+        return text[:end]
+
+    def _hold(self, text: str) -> int:
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0

@@ -91,7 +91,7 @@ class TextRequest:
 
     def usage(self) -> dict[str, int]:
         """Tokens read and generated, all candidates of best_of included."""
-        count = sum(len(choice.tokens) for choice in self.choices)
+        count = sum(len(choice.text_ids) for choice in self.choices)
         total = self.prompt_tokens + count
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": count, "total_tokens": total}
 

@@ -191,10 +191,10 @@ class Choice(RunningSequence):
     def _prompt_tokens(self) -> list[Token]:
         offsets = self.spelling.offsets(self.prompt)
         found = [Token(self.prompt[0])]
-        for scores in self.row.scores:
+        for scores in self.scores:
             rows = (scores.logprobs.tolist(), scores.top_ids.tolist(), scores.top_logprobs.tolist())
             for logprob, ids, values in zip(*rows, strict=True):
                 place, top = len(found), list(zip(ids, values, strict=True))
                 found.append(Token(self.prompt[place], logprob, top, offset=offsets[place]))
-        self.row.scores.clear()
+        self.scores.clear()
         return found

@@ -241,8 +241,8 @@ class Worker:
                     self._queue.append(request)
             self.metrics.add("gpt3_prompt_tokens_total", len(choice.prompt))
             if choice.needs_engine:
-                self._running[choice.row] = request, choice
-                self._decoder.join(choice.row)
+                self._running[choice] = request, choice
+                self._decoder.join(choice)
             else:
                 self._publish(request, choice.advance([]))
 
@@ -253,9 +253,9 @@ class Worker:
         count = 0
         for row, tokens in self._decoder.step():
             request, choice = self._running[row]
-            before = len(choice.tokens)
+            before = len(choice.text_ids)
             delta = choice.advance(tokens)
-            count += len(choice.tokens) - before
+            count += len(choice.text_ids) - before
             if not request.has_token:
                 request.has_token = True
                 self.metrics.observe("gpt3_first_token_seconds", time.monotonic() - request.arrived)
