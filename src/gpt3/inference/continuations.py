@@ -172,22 +172,18 @@ def _filled(
     items: Sequence[T],
     sizes: Callable[[T], Sequence[int]],
     limits: Sequence[int],
-    key: Callable[[T], Any] | None = None,
+    key: Callable[[T], Any] = lambda _: None,
 ) -> Iterator[list[T]]:
     """Consecutive items in groups as large as the limits allow, at least one; with `key`, only items of equal keys."""
     group: list[T] = []
-    total: list[int] = []
+    total = [0] * len(limits)
     for item in items:
-        size = sizes(item)
-        grown = [before + more for before, more in zip(total, size, strict=True)] if group else [*size]
-        if group and (
-            any(count > limit for count, limit in zip(grown, limits, strict=True))
-            or (key is not None and key(item) != key(group[-1]))
-        ):
+        total = [before + more for before, more in zip(total, sizes(item), strict=True)]
+        full = any(count > limit for count, limit in zip(total, limits, strict=True))
+        if group and (full or key(item) != key(group[-1])):
             yield group
-            group, grown = [], [*size]
+            group, total = [], [*sizes(item)]
         group.append(item)
-        total = grown
     if group:
         yield group
 
@@ -244,7 +240,7 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
         del logits, lines  # before the next ones
         longer = [(slot, one) for slot, stem in enumerate(group) for one in stem.continuations if len(one.tokens) > 1]
         # where an engine's numbers depend on what is computed together, only continuations of one request are
-        key = None if engine.gathers else lambda pair: (pair[0], pair[1].request)
+        key = (lambda _: None) if engine.gathers else (lambda pair: (pair[0], pair[1].request))
         for pack in _filled(longer, lambda pair: (1, len(pair[1].tokens) - 1), (SPARE, rows), key):
             _score_pack(engine, cache, pack, spare, rows)
 

@@ -6,6 +6,7 @@ the same linear kernel and torch's fused attention, in chunks. The model's own f
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -49,7 +50,6 @@ class CpuCache(Cache):
         self._config = config
         self._vocabulary = engine.vocabulary
         self._tensors: dict[str, Tensor] = {}
-        self._buffers: Buffers | None = None
 
     def _copy(self, source: int, target: int) -> None:
         length = self.lengths[source]
@@ -67,25 +67,19 @@ class CpuCache(Cache):
         """Buffers for this many tokens and rows of logits, as numpy arrays and as tensors of the same memory."""
         c, t = self._config, self._tensors
         A = c.num_attention_heads * c.head_dim
-        widths = {
-            "x": c.hidden_size,
-            "normed": c.hidden_size,
-            "qkv": 3 * A,
-            "attended": A,
-            "hidden": c.intermediate_size,
+        shapes = {
+            "x": (tokens, c.hidden_size),
+            "normed": (max(tokens, logits), c.hidden_size),
+            "qkv": (tokens, 3 * A),
+            "attended": (tokens, A),
+            "hidden": (tokens, c.intermediate_size),
+            "scores": (tokens if scores else 1, c.num_attention_heads, self.capacity),
+            "logits": (logits, self._vocabulary),
         }
-        wanted: dict[str, tuple[int, ...]] = {name: (tokens, width) for name, width in widths.items()}
-        wanted["normed"] = (max(tokens, logits), c.hidden_size)
-        wanted["scores"] = (tokens if scores else 1, c.num_attention_heads, self.capacity)
-        wanted["logits"] = (logits, self._vocabulary)
-        grown = False
-        for name, shape in wanted.items():
+        for name, shape in shapes.items():
             if name not in t or t[name].shape[0] < shape[0]:
                 t[name] = torch.empty(shape)
-                grown = True
-        if grown or self._buffers is None:
-            self._buffers = Buffers(**{name: x.numpy() for name, x in t.items()})
-        return self._buffers, t
+        return Buffers(**{name: x.numpy() for name, x in t.items()}), t
 
 
 class CpuEngine(Engine):
@@ -98,7 +92,7 @@ class CpuEngine(Engine):
 
     Raises:
         InputError: weights that are not finite (the tensor is named).
-        ValueError: an activation function that the kernels do not have (`supports` says so before).
+        KeyError: an activation function that the kernels do not have (`supports` says so before).
     """
 
     gathers = True
@@ -106,9 +100,6 @@ class CpuEngine(Engine):
     def __init__(self, model: GPT3ForCausalLM, weight_format: str = "fp32", take: bool = False) -> None:
         super().__init__(model)
         self.config = config = model.config
-        if not self.supports(model):
-            raise ValueError(f"the CPU engine does not know the activation {config.activation_function!r}")
-        self.weight_format = weight_format
         self.device = torch.device("cpu")
         self.weights = pack(model, weight_format, take=take)
         self.nbytes = sum({array.ctypes.data: array.nbytes for array in self.weights}.values())  # tied ones once
@@ -154,16 +145,11 @@ class CpuEngine(Engine):
 
     def _step(self, cache: CpuCache, runs: Sequence[Run]) -> Tensor:
         """A few tokens of each slot at once."""
-        tokens: list[int] = []
-        slots: list[int] = []
-        positions: list[int] = []
-        wanted: list[int] = []
-        for run in runs:
-            start = cache.lengths[run.slot]
-            tokens += run.tokens
-            slots += [run.slot] * len(run.tokens)
-            positions += range(start, start + len(run.tokens))
-            wanted += range(len(tokens) - run.logits, len(tokens))
+        tokens = [token for run in runs for token in run.tokens]
+        slots = [run.slot for run in runs for _ in run.tokens]
+        positions = [cache.lengths[run.slot] + place for run in runs for place in range(len(run.tokens))]
+        ends = itertools.accumulate(len(run.tokens) for run in runs)
+        wanted = [place for run, end in zip(runs, ends, strict=True) for place in range(end - run.logits, end)]
         buffers, tensors = cache.buffers(len(tokens), len(wanted), scores=True)
         arrays = [np.array(numbers, dtype=np.int64) for numbers in (tokens, slots, positions, wanted)]
         kernels.step(self.weights, self.shape, cache.keys, buffers, *arrays)
@@ -192,16 +178,10 @@ class CpuEngine(Engine):
         for layer in range(len(w.qkv)):
             kernels.into_attention(w, shape, layer, b, n)
             query, key, value = t["qkv"][:n].view(n, 3, shape.heads, -1).permute(1, 2, 0, 3)  # each (H, n, D)
-            attended = self._attend(cache, layer, slot, start, query, key, value)
+            banded, number = bool(cache.keys.banded[layer]), int(cache.keys.number[layer])
+            keys, values = (x[number, slot] for x in (cache.rings if banded else cache.dense))
+            window = shape.window if banded else None
+            attended = attend_and_store(query, key, value, keys, values, start, window)
             t["attended"][:n].view(n, shape.heads, -1).copy_(attended.transpose(0, 1))
             kernels.out_of_attention(w, shape, layer, b, n)
         return b
-
-    def _attend(
-        self, cache: CpuCache, layer: int, slot: int, start: int, query: Tensor, key: Tensor, value: Tensor
-    ) -> Tensor:
-        """Attention of a chunk, (H, n, D), to itself and to what the slot holds, where its keys and values are put."""
-        banded = bool(cache.keys.banded[layer])
-        keys, values = (x[int(cache.keys.number[layer]), slot] for x in (cache.rings if banded else cache.dense))
-        window = self.shape.window if banded else None
-        return attend_and_store(query, key, value, keys, values, start, window)

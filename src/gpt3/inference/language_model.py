@@ -188,23 +188,11 @@ class LanguageModel:
 
     @overload
     def complete(
-        self,
-        prompts: str,
-        options: SamplingOptions | None = None,
-        *,
-        n: int | None = None,
-        draft: Draft | None = None,
-        **changes: Any,
+        self, prompts: str = "", options: SamplingOptions | None = None, *, n: int | None = None, **changes: Any
     ) -> list[Generation]: ...
     @overload
     def complete(
-        self,
-        prompts: Sequence[str],
-        options: SamplingOptions | None = None,
-        *,
-        n: int | None = None,
-        draft: Draft | None = None,
-        **changes: Any,
+        self, prompts: Sequence[str], options: SamplingOptions | None = None, *, n: int | None = None, **changes: Any
     ) -> list[list[Generation]]: ...
     def complete(
         self,

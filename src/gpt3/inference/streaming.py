@@ -54,7 +54,7 @@ class TokenBytes:
 
 
 class TextStream:
-    """The text of one sample as it grows, up to the first stop string: the one that is complete first, and of several the longest.
+    """A sample's text as it grows, up to the first stop string: the one that is complete first, and of several the longest.
 
     At any time it holds back only an incomplete character, and the longest end of the text that may begin a stop string.
 

@@ -70,22 +70,14 @@ class TorchEngine(Engine):
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, TorchCache)
         with self._lock:
-            return self._locked(cache, runs)
-
-    def _locked(self, cache: TorchCache, runs: Sequence[Run]) -> Tensor:
-        single: list[Run] = []
-        rows: dict[int, Tensor] = {}
-        for run in runs:
-            if len(run.tokens) == 1 and run.logits == 1:
-                single.append(run)
-            else:
-                rows[run.slot] = self._read(cache, run)
-        if single:
-            logits = self._step(cache, single)
-            if len(single) == len(runs):
-                return logits[[run.slot for run in runs]]
-            rows |= {run.slot: logits[run.slot : run.slot + 1] for run in single}
-        return torch.cat([rows[run.slot] for run in runs])
+            single = [run for run in runs if len(run.tokens) == run.logits == 1]
+            rows = {run.slot: self._read(cache, run) for run in runs if not len(run.tokens) == run.logits == 1}
+            if single:
+                logits = self._step(cache, single)
+                if len(single) == len(runs):
+                    return logits[[run.slot for run in runs]]
+                rows |= {run.slot: logits[run.slot : run.slot + 1] for run in single}
+            return torch.cat([rows[run.slot] for run in runs])
 
     def _step(self, cache: TorchCache, runs: Sequence[Run]) -> Tensor:
         """One token for some slots: (slots, V) float32; what the other rows hold has no meaning."""
