@@ -52,7 +52,7 @@ class CpuCache(Cache):
         self._tensors: dict[str, Tensor] = {}
 
     def _copy(self, source: int, target: int) -> None:
-        length = self.lengths[source]
+        length = len(self.ids[source])
         for x in self.dense:
             x[:, target, :, :length] = x[:, source, :, :length]
         for x in self.rings:
@@ -147,7 +147,7 @@ class CpuEngine(Engine):
         """A few tokens of each slot at once."""
         tokens = [token for run in runs for token in run.tokens]
         slots = [run.slot for run in runs for _ in run.tokens]
-        positions = [cache.lengths[run.slot] + place for run in runs for place in range(len(run.tokens))]
+        positions = [len(cache.ids[run.slot]) + place for run in runs for place in range(len(run.tokens))]
         ends = itertools.accumulate(len(run.tokens) for run in runs)
         wanted = [place for run, end in zip(runs, ends, strict=True) for place in range(end - run.logits, end)]
         buffers, tensors = cache.buffers(len(tokens), len(wanted), scores=True)
@@ -162,7 +162,7 @@ class CpuEngine(Engine):
         logits = torch.empty(run.logits, self.vocabulary)
         for begin in range(0, total, CHUNK):
             end = min(begin + CHUNK, total)
-            buffers = self._read_chunk(cache, run.slot, cache.lengths[run.slot] + begin, run.tokens[begin:end])
+            buffers = self._read_chunk(cache, run.slot, len(cache.ids[run.slot]) + begin, run.tokens[begin:end])
             wanted = np.arange(max(first_wanted, begin) - begin, end - begin, dtype=np.int64)
             if len(wanted):
                 rows = logits[begin + int(wanted[0]) - first_wanted :].numpy()

@@ -53,10 +53,9 @@ class Decoder:
         self, engine: Engine, slots: int, capacity: int, draft: Draft | None = None, prompt_tokens: int | None = None
     ) -> None:
         self.engine, self.draft, self.prompt_tokens = engine, draft, prompt_tokens
-        self.cache = engine.new_cache(slots, capacity)
+        self.cache = engine.new_cache(slots, capacity)  # a slot keeps its tokens when its row has left
         self.rows: list[Row] = []
         self.waiting: deque[Row] = deque()
-        self._held: list[list[int]] = [[] for _ in range(slots)]  # tokens in each slot; kept when its text has left
         self._free = deque(range(slots))  # the longest unused first
         self._read_prompts = False  # the last step was for prompts alone, while texts were being written
 
@@ -98,7 +97,6 @@ class Decoder:
             if logits:
                 starts[row] = place
             place += logits
-            self._held[run.slot] += run.tokens
             del row.unread[: len(run.tokens)]
         chosen = self._choose(rows_of_logits, starts, drafts)
         for row, found in chosen.items():
@@ -132,9 +130,7 @@ class Decoder:
     def _settle(self, row: Row, newest: int, draft: list[int], accepted: int) -> None:
         """Take back what was drafted in vain; the newest token is to be read next."""
         if wrong := len(draft) - accepted:
-            held = self._held[row.slot]
-            del held[len(held) - wrong :]
-            self.cache.truncate(row.slot, len(held))
+            self.cache.truncate(row.slot, len(self.cache.ids[row.slot]) - wrong)
         row.unread = [newest]
         row.drafted += len(draft)
         row.accepted += accepted
@@ -145,7 +141,7 @@ class Decoder:
             return [[] for _ in self.rows]
         limits = []
         for row in self.rows:
-            capacity = self.cache.capacity - len(self._held[row.slot]) - len(row.unread)
+            capacity = self.cache.capacity - len(self.cache.ids[row.slot]) - len(row.unread)
             limits.append(min(DRAFT_TOKENS, max(capacity, 0)) if len(row.unread) == 1 else 0)
         return self.draft.propose(self.rows, limits)
 
@@ -156,13 +152,13 @@ class Decoder:
         beginners: list[list[int]] = []  # prompts being read
         for row in self.rows:
             count = len(row.unread)
-            if count > 1 and not self._held[row.slot]:  # at its beginning: does one before it begin alike?
+            if count > 1 and not self.cache.ids[row.slot]:  # at its beginning: does one before it begin alike?
                 if not row.unscored and any(common(row.unread[:-1], other) >= WORTH_SHARING for other in beginners):
                     continue  # it takes that from the other when the other has read it
                 if not row.unscored:
                     count = min([count, *self._shared_with(row)])
             if count > 1:
-                beginners.append(self._held[row.slot] + row.unread)
+                beginners.append(self.cache.ids[row.slot] + row.unread)
             if count > 1 and budget is not None:
                 count = min(count, self.prompt_tokens or count)
                 if count > budget:  # a piece is read whole or later: where a prompt is cut does not depend on others
@@ -185,7 +181,7 @@ class Decoder:
     def _shared_with(self, row: Row) -> list[int]:
         """Lengths of the beginnings that other rows at their beginning will take from this one."""
         others = [other for other in self.rows if other is not row and not other.unscored]
-        lengths = [common(row.unread, other.unread[:-1]) for other in others if not self._held[other.slot]]
+        lengths = [common(row.unread, other.unread[:-1]) for other in others if not self.cache.ids[other.slot]]
         return [length for length in lengths if length >= WORTH_SHARING]
 
     def _seat(self) -> None:
@@ -199,24 +195,23 @@ class Decoder:
                 self._free.appendleft(row.slot)
                 row.slot = source
             shared = length if length >= WORTH_SHARING and source == row.slot else 0
-            self._cut(row.slot, shared)
+            self.cache.truncate(row.slot, shared)
             del row.unread[:shared]
             self.rows.append(row)
         unread = {row.slot: row.unread for row in self.rows}
         for row in self.rows:
-            if not self._held[row.slot] and len(row.unread) > 1 and not row.unscored:
+            if not self.cache.ids[row.slot] and len(row.unread) > 1 and not row.unscored:
                 source, length = self._longest_held(row.unread)
                 more = common(unread.get(source, []), row.unread[length:-1])  # which the other is about to read
                 if length >= WORTH_SHARING and more <= 1:
                     self.cache.copy(source, row.slot)
-                    self._held[row.slot] = list(self._held[source])
-                    self._cut(row.slot, length)
+                    self.cache.truncate(row.slot, length)
                     del row.unread[:length]
 
     def _longest_held(self, tokens: Sequence[int]) -> tuple[int, int]:
         """The slot that holds most of the beginning of `tokens`, all but the last of them, and how many."""
         best, longest = -1, 0
-        for slot, held in enumerate(self._held):
+        for slot, held in enumerate(self.cache.ids):
             length = common(held, tokens[:-1])
             if length > longest and length >= self.cache.least(slot):
                 best, longest = slot, length
@@ -225,14 +220,10 @@ class Decoder:
     def _restart_full(self) -> None:
         """Where the context is full, read its last half again."""
         for row in self.rows:
-            if len(self._held[row.slot]) + len(row.unread) > self.cache.capacity and len(row.unread) == 1:
-                self._cut(row.slot, 0)
+            if len(self.cache.ids[row.slot]) + len(row.unread) > self.cache.capacity and len(row.unread) == 1:
+                self.cache.truncate(row.slot, 0)
                 row.unread = row.tokens[-max(1, self.cache.capacity // 2) :]
                 row.restarts += 1
-
-    def _cut(self, slot: int, length: int) -> None:
-        self.cache.truncate(slot, length)
-        del self._held[slot][length:]
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:

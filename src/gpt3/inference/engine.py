@@ -48,12 +48,12 @@ class Cache(ABC):
     """Keys and values of `slots` texts, each of at most `capacity` tokens.
 
     Attributes:
-        lengths: tokens held, by slot. Positions are 0, 1, ... within each slot.
+        ids: the tokens held, by slot. Positions are 0, 1, ... within each slot.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.slots, self.capacity = slots, capacity
-        self.lengths = [0] * slots
+        self.ids: list[list[int]] = [[] for _ in range(slots)]
         self._highest = [0] * slots  # the longest each slot was: what rings still hold depends on it
 
     def truncate(self, slot: int, length: int) -> None:
@@ -62,11 +62,12 @@ class Cache(ABC):
         Raises:
             ValueError: more than it holds, or (other than 0) more than ROLLBACK below the longest it was.
         """
-        if not 0 <= length <= self.lengths[slot]:
-            raise ValueError(f"slot {slot} holds {self.lengths[slot]} tokens, it cannot be cut to {length}")
+        held = self.ids[slot]
+        if not 0 <= length <= len(held):
+            raise ValueError(f"slot {slot} holds {len(held)} tokens, it cannot be cut to {length}")
         if 0 < length < self.least(slot):
             raise ValueError(f"slot {slot} was {self._highest[slot]} tokens long, it cannot be cut back to {length}")
-        self.lengths[slot] = length
+        del held[length:]
         if length == 0:
             self._highest[slot] = 0
 
@@ -78,12 +79,17 @@ class Cache(ABC):
         """Make a slot hold what another holds."""
         if source != target:
             self._copy(source, target)
-            self.lengths[target], self._highest[target] = self.lengths[source], self._highest[source]
+            self.ids[target], self._highest[target] = list(self.ids[source]), self._highest[source]
 
-    def grow(self, slot: int, tokens: int) -> None:
-        """Count tokens that an engine has just written."""
-        self.lengths[slot] += tokens
-        self._highest[slot] = max(self._highest[slot], self.lengths[slot])
+    def grow(self, slot: int, tokens: Sequence[int]) -> None:
+        """Note tokens that an engine has just read."""
+        self.ids[slot] += tokens
+        self._highest[slot] = max(self._highest[slot], len(self.ids[slot]))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens held, by slot."""
+        return [len(ids) for ids in self.ids]
 
     @abstractmethod
     def _copy(self, source: int, target: int) -> None: ...
@@ -147,9 +153,10 @@ class Engine(ABC):
         for run in runs:
             if not run.tokens or not 0 <= run.logits <= len(run.tokens):
                 raise ValueError(f"a run of {len(run.tokens)} tokens and {run.logits} logits")
-            if cache.lengths[run.slot] + len(run.tokens) > cache.capacity:
+            held = len(cache.ids[run.slot])
+            if held + len(run.tokens) > cache.capacity:
                 raise ValueError(
-                    f"slot {run.slot} holds {cache.lengths[run.slot]} tokens, {len(run.tokens)} more exceed its capacity of "
+                    f"slot {run.slot} holds {held} tokens, {len(run.tokens)} more exceed its capacity of "
                     f"{cache.capacity}"
                 )
             if not 0 <= min(run.tokens) <= max(run.tokens) < self.vocabulary:
@@ -157,7 +164,7 @@ class Engine(ABC):
         with torch.inference_mode():
             logits = self._forward(cache, runs)
         for run in runs:
-            cache.grow(run.slot, len(run.tokens))
+            cache.grow(run.slot, run.tokens)
         return logits
 
     def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Tensor:

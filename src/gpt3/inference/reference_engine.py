@@ -27,22 +27,19 @@ PACKED = ("llama", "gpt2")
 
 
 class ReferenceCache(Cache):
-    """A list of ids and a DynamicCache a slot; what was cut is read anew by the next forward."""
+    """A DynamicCache a slot; what was cut is read anew by the next forward."""
 
     def __init__(self, slots: int, capacity: int) -> None:
         super().__init__(slots, capacity)
-        self.ids: list[list[int]] = [[] for _ in range(slots)]
         self.caches: list[Any] = [None] * slots  # of transformers; None: nothing read
 
     def truncate(self, slot: int, length: int) -> None:
         """As Cache's."""
-        super().truncate(slot, length)
         if length < len(self.ids[slot]):
-            del self.ids[slot][length:]
             self.caches[slot] = None
+        super().truncate(slot, length)
 
     def _copy(self, source: int, target: int) -> None:
-        self.ids[target] = list(self.ids[source])
         self.caches[target] = copy.deepcopy(self.caches[source])
 
     @property
@@ -170,6 +167,5 @@ class ReferenceEngine(Engine):
             use_cache=True,
             logits_to_keep=max(run.logits, 1),
         )
-        cache.ids[run.slot] += run.tokens
         logits: Tensor = output.logits[0, output.logits.shape[1] - run.logits :, : self.vocabulary]
         return logits.float()

@@ -11,11 +11,14 @@ from array import array
 from collections.abc import Sequence
 
 from gpt3.errors import InputError
-from gpt3.inference.decoding import DRAFT_TOKENS, common
+from gpt3.inference.decoding import common
 from gpt3.inference.engine import Engine, Run
 from gpt3.inference.language_model import LanguageModel
-from gpt3.inference.row import NO_SLOT, Row
+from gpt3.inference.row import Row
 from gpt3.inference.sampling import NOTHING_LEFT, Rows, choose, to_numpy
+
+MODEL_TOKENS = 4
+"""Tokens that a smaller model drafts at a time, at most."""
 
 
 class PromptLookup:
@@ -23,17 +26,14 @@ class PromptLookup:
 
     Args:
         longest, shortest: how many of the newest tokens must have come before; the longest match counts.
-        tokens: drafted at a time, at most.
     """
 
-    def __init__(self, longest: int = 3, shortest: int = 2, tokens: int = DRAFT_TOKENS) -> None:
-        if not 1 <= shortest <= longest:
-            raise ValueError(f"shortest is {shortest}, longest {longest}; give 1 <= shortest <= longest")
-        self.sizes, self.tokens = range(longest, shortest - 1, -1), tokens
+    def __init__(self, longest: int = 3, shortest: int = 2) -> None:
+        self.sizes = range(longest, shortest - 1, -1)
 
     def propose(self, rows: Sequence[Row], limits: Sequence[int]) -> list[list[int]]:
         """As Draft's."""
-        return [self._propose(row.tokens, min(limit, self.tokens)) for row, limit in zip(rows, limits, strict=True)]
+        return [self._propose(row.tokens, limit) for row, limit in zip(rows, limits, strict=True)]
 
     def _propose(self, tokens: list[int], limit: int) -> list[int]:
         if limit <= 0:
@@ -56,61 +56,47 @@ class ModelDraft:
 
     Args:
         engine: of a model with the same token ids; texts longer than its context get no draft.
-        tokens: drafted at a time, at most.
     """
 
-    def __init__(self, engine: Engine, tokens: int = 4) -> None:
-        self.engine, self.tokens = engine, tokens
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.cache = engine.new_cache(1, engine.context)
-        self._held: list[list[int]] = [[]]
 
     def propose(self, rows: Sequence[Row], limits: Sequence[int]) -> list[list[int]]:
         """As Draft's."""
         drafts: list[list[int]] = [[] for _ in rows]
-        going = []
-        for place, (row, limit) in enumerate(zip(rows, limits, strict=True)):
-            capacity = self.cache.capacity - len(row.tokens)
-            if (length := min(limit, self.tokens, capacity)) > 0 and row.slot != NO_SLOT:
-                going.append((place, row, length))
-        self._seat(max((row.slot for _, row, _ in going), default=0) + 1)
-        new = {place: self._unread(row) for place, row, _ in going}
+        lengths = [
+            min(limit, MODEL_TOKENS, self.cache.capacity - len(row.tokens))
+            for row, limit in zip(rows, limits, strict=True)
+        ]
+        going = [place for place, length in enumerate(lengths) if length > 0]
+        slots = max((rows[place].slot for place in going), default=0) + 1
+        if slots > self.cache.slots:
+            self.cache = self.engine.new_cache(slots, self.engine.context)
+        new = {place: self._unread(rows[place]) for place in going}
         while going:
-            runs = [Run(row.slot, new[place]) for place, row, _ in going]
-            logits = to_numpy(self.engine.forward(self.cache, runs))
-            still = []
-            for (place, row, length), run, line in zip(going, runs, logits, strict=True):
-                self._held[run.slot] += run.tokens
-                token = choose(line, Rows([row]))
-                if token == NOTHING_LEFT:
-                    continue
-                row.push(token)
-                drafts[place].append(token)
+            lines = to_numpy(self.engine.forward(self.cache, [Run(rows[place].slot, new[place]) for place in going]))
+            for place, line in zip(going, lines, strict=True):
+                token = choose(line, Rows([rows[place]]))
                 new[place] = [token]
-                if len(drafts[place]) < length:
-                    still.append((place, row, length))
-            going = still
+                if token != NOTHING_LEFT:
+                    rows[place].push(token)
+                    drafts[place].append(token)
+            going = [place for place in going if new[place] != [NOTHING_LEFT] and len(drafts[place]) < lengths[place]]
         for row, draft in zip(rows, drafts, strict=True):
             row.take_back(len(draft))
         return drafts
 
-    def _seat(self, slots: int) -> None:
-        """Have at least so many slots; more of them are a new, empty cache."""
-        if slots > self.cache.slots:
-            self.cache = self.engine.new_cache(slots, self.engine.context)
-            self._held = [[] for _ in range(slots)]
-
     def _unread(self, row: Row) -> list[int]:
         """Cut the slot back to what is still so, and give what it has not read."""
-        slot = row.slot
-        length = common(self._held[slot], row.tokens[:-1])
-        if length < self.cache.least(slot):
+        length = common(self.cache.ids[row.slot], row.tokens[:-1])
+        if length < self.cache.least(row.slot):
             length = 0
-        self.cache.truncate(slot, length)
-        del self._held[slot][length:]
+        self.cache.truncate(row.slot, length)
         return row.tokens[length:]
 
 
-def model_draft(model: LanguageModel, draft: LanguageModel, tokens: int = 4) -> ModelDraft:
+def model_draft(model: LanguageModel, draft: LanguageModel) -> ModelDraft:
     """A draft of another model, whose tokenizer must be the same.
 
     Raises:
@@ -127,4 +113,4 @@ def model_draft(model: LanguageModel, draft: LanguageModel, tokens: int = 4) -> 
         raise InputError(
             f"--draft has {draft.vocabulary:,} ids, the model {model.vocabulary:,}; give a draft that has all of them"
         )
-    return ModelDraft(draft.engine, tokens)
+    return ModelDraft(draft.engine)

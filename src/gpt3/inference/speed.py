@@ -53,7 +53,7 @@ class Meter(Engine):
         return self.engine.new_cache(slots, capacity)
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
-        decoding = all(cache.lengths[run.slot] and 0 < len(run.tokens) <= 1 + DRAFT_TOKENS for run in runs)
+        decoding = all(cache.ids[run.slot] and 0 < len(run.tokens) <= 1 + DRAFT_TOKENS for run in runs)
         logits = self.engine._forward(cache, runs)
         if logits.is_cuda:
             torch.cuda.synchronize(logits.device)

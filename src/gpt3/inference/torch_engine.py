@@ -83,7 +83,7 @@ class TorchEngine(Engine):
         """One token for some slots: (slots, V) float32; what the other rows hold has no meaning."""
         tokens, positions = [0] * cache.slots, [-1] * cache.slots
         for run in runs:
-            tokens[run.slot], positions[run.slot] = run.tokens[0], cache.lengths[run.slot]
+            tokens[run.slot], positions[run.slot] = run.tokens[0], len(cache.ids[run.slot])
         cache.tokens.copy_(torch.tensor(tokens))
         cache.positions.copy_(torch.tensor(positions))
         if self.device.type != "cuda":
@@ -139,7 +139,7 @@ class TorchEngine(Engine):
         wanted = []
         for begin in range(0, total, CHUNK):
             tokens = torch.tensor(run.tokens[begin : begin + CHUNK], device=self.device)
-            start = cache.lengths[run.slot] + begin
+            start = len(cache.ids[run.slot]) + begin
             x = transformer.wte(tokens) + transformer.wpe(torch.arange(start, start + len(tokens), device=self.device))
 
             def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, start: int = start) -> Tensor:
