@@ -206,33 +206,22 @@ def attend_and_store(
     """
     n, places = query.shape[1], keys.shape[1]
     if window is None:
+        before = start  # keys of what is held that the first query sees
         keys[:, start : start + n], values[:, start : start + n] = key, value
-        return attention(query, keys[:, : start + n], values[:, : start + n], start, None)
-    before = min(start, window - 1)  # keys of what is held that the first query sees
-    held = torch.arange(start - before, start, device=query.device) % places
-    seen_keys, seen_values = torch.cat([keys[:, held], key], 1), torch.cat([values[:, held], value], 1)
-    kept = min(n, places)
-    new = torch.arange(start + n - kept, start + n, device=query.device) % places
-    keys[:, new], values[:, new] = key[:, n - kept :], value[:, n - kept :]
-    return attention(query, seen_keys, seen_values, before, window)
-
-
-def attention(query: Tensor, key: Tensor, value: Tensor, before: int, window: int | None) -> Tensor:
-    """Causal attention of n queries to `before` keys of earlier tokens and their own n; of a band if `window` is given.
-
-    Args:
-        query: (H, n, D).
-        key, value: (H, before + n, D).
-
-    Returns:
-        (H, n, D).
-    """
-    n = query.shape[1]
+        key, value = keys[:, : start + n], values[:, : start + n]
+    else:
+        before = min(start, window - 1)
+        held = torch.arange(start - before, start, device=query.device) % places
+        seen = torch.cat([keys[:, held], key], 1), torch.cat([values[:, held], value], 1)
+        kept = min(n, places)
+        new = torch.arange(start + n - kept, start + n, device=query.device) % places
+        keys[:, new], values[:, new] = key[:, n - kept :], value[:, n - kept :]
+        key, value = seen
     if before == 0 and (window is None or n <= window):
         return F.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=True)[0]
     if before == 0 and window is not None:
         return banded_attention(query[None], key[None], value[None], window)[0]
-    places = torch.arange(before + n, device=query.device)
-    distance = places[before:, None] - places[None]  # from key to query
+    columns = torch.arange(before + n, device=query.device)
+    distance = columns[before:, None] - columns[None]  # from key to query
     mask = distance >= 0 if window is None else (distance >= 0) & (distance < window)
     return F.scaled_dot_product_attention(query[None], key[None], value[None], attn_mask=mask)[0]

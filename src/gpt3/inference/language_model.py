@@ -15,7 +15,7 @@ from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.packing import check
 from gpt3.inference.reference_engine import ReferenceEngine
-from gpt3.inference.scoring import TextScore, TokenReader, encode_texts, first_token, score_chunks
+from gpt3.inference.scoring import TextScore, TokenReader, check_text, encode_texts, first_token, score_chunks
 from gpt3.inference.streaming import TokenBytes
 from gpt3.inference.torch_engine import TorchEngine
 from gpt3.model import GPT3ForCausalLM
@@ -149,12 +149,7 @@ class LanguageModel:
         Raises:
             InputError: the prompt holds half a surrogate pair, which is no character.
         """
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"the prompt is not text at character {error.start} ({error.reason}). Use UTF-8."
-            ) from None
+        check_text("the prompt", prompt)
         if ids := prompt_start(self.tokenizer) + (self.encode_word(prompt) if prompt else []):
             return self.check_ids(ids)
         return [first_token(self.tokenizer)]

@@ -6,7 +6,7 @@ import html
 import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -14,10 +14,6 @@ from rich.text import Text
 from gpt3.inference.scoring import TextScore, TokenScore
 from gpt3.report.page import fill_page
 from gpt3.tables import aligned
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
 
 SHADES = (0.5, 0.2, 0.05, 0.01, 0.001, 0.0)
 """Lowest probability of each shade, from tokens that were expected to those nobody expects."""
@@ -57,7 +53,6 @@ def printable(name: str) -> str:
 
 def colored(tokens: Sequence[TokenScore]) -> Text:
     """Tokens as text for a terminal, each on the shade of its probability."""
-
     text = Text(end="")
     for token in tokens:
         style = f"{INKS[shade(token)]} on {BACKGROUNDS[shade(token)]}"
@@ -72,7 +67,6 @@ def colored(tokens: Sequence[TokenScore]) -> Text:
 
 def legend() -> Text:
     """What the shades mean."""
-
     text = Text("probability: ", end="")
     for index, label in enumerate(LEGEND):
         text.append(f" {label} ", f"{INKS[index]} on {BACKGROUNDS[index]}")
@@ -84,18 +78,9 @@ def terminal() -> Console:
 
     With --color always, colors go into files and pagers, too; the terminal breaks the lines.
     """
-
     color_system: Literal["auto", "truecolor"] = "auto" if sys.stdout.isatty() else "truecolor"
-    console = Console(
-        file=sys.stdout,
-        force_terminal=True,
-        no_color=False,
-        color_system=color_system,
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
+    plain: Any = {"soft_wrap": True, "highlight": False, "markup": False, "emoji": False}
+    console = Console(file=sys.stdout, force_terminal=True, no_color=False, color_system=color_system, **plain)
     console.print(legend())
     console.print()
     return console

@@ -308,22 +308,27 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[tuple[str, 
     """The ids of texts, given as name and text. The spelling of a special token inside a text stays text.
 
     Raises:
-        InputError: naming each text that is empty or contains half a surrogate pair, which is not a character.
+        InputError: a text is empty, or what `check_text` raises.
     """
-
-    faults = []
     for name, text in texts:
         if not text:
-            faults.append(f"{name} is empty. Give a text to score")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            faults.append(f"{name} is not text at character {error.start} ({error.reason}). Give it in UTF-8")
-    if faults:
-        raise InputError("; ".join(faults))
+            raise InputError(f"{name} is empty. Give a text to score")
+        check_text(name, text)
     ids, lengths = Encoder(tokenizer).encode_batch([text for _, text in texts])
     ends = lengths.cumsum().tolist()
     return [ids[end - length : end].tolist() for end, length in zip(ends, lengths.tolist(), strict=True)]
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse a text with half a surrogate pair, which is not a character.
+
+    Raises:
+        InputError: it has one; the place is named.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} is not text at character {error.start} ({error.reason}). Use UTF-8.") from None
 
 
 def first_token(tokenizer: PreTrainedTokenizerFast) -> int:

@@ -108,21 +108,17 @@ def warm_up(engine: Engine) -> None:
     engine.forward(cache, [Run(0, [0])])
 
 
-def bytes_per_step(engine: Engine) -> int:
+def bytes_per_step(engine: Any) -> int:
     """Bytes of weights that a step of decoding reads: all but the rows of the embeddings that are looked up.
 
     A head tied to the token embedding is read whole.
     """
-    weights: Any = getattr(engine, "weights", None)
-    if weights is not None and hasattr(weights, "wpe"):  # the CPU engine's
-        tied = weights.head.ctypes.data == weights.wte.ctypes.data
-        return engine.nbytes - int(weights.wpe.nbytes) - (0 if tied else int(weights.wte.nbytes))
-    model: Any = getattr(engine, "model", None)
-    if model is None:
-        return engine.nbytes
-    embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    head = model.get_output_embeddings()
-    return engine.nbytes - sum(x.nbytes for x in embeddings if head is None or x is not head.weight)
+    if hasattr(engine, "weights"):  # the CPU engine
+        tied = engine.weights.head.ctypes.data == engine.weights.wte.ctypes.data
+        return int(engine.nbytes - engine.weights.wpe.nbytes - (0 if tied else engine.weights.wte.nbytes))
+    embeddings = [module.weight for module in engine.model.modules() if isinstance(module, torch.nn.Embedding)]
+    head = engine.model.get_output_embeddings()
+    return int(engine.nbytes - sum(x.nbytes for x in embeddings if head is None or x is not head.weight))
 
 
 def read_bandwidth(device: torch.device) -> float:

@@ -61,6 +61,7 @@ class TorchEngine(Engine):
     def __init__(self, model: GPT3ForCausalLM) -> None:
         super().__init__(model)
         self.model, self.config = model.eval(), model.config
+        self.windows = {"full_attention": None, "sliding_attention": self.config.sliding_window}
         self._lock = threading.Lock()
 
     def new_cache(self, slots: int, capacity: int) -> TorchCache:
@@ -121,7 +122,9 @@ class TorchEngine(Engine):
                 places, width = cache.places[layer], cache.keys[layer].shape[2]
                 column = torch.arange(width, device=self.device)
                 age = (positions[:, None] - column) % places  # how many tokens before the newest that at a place came
-                seen = (age <= positions[:, None]) & (age < self._window(layer)) & (column < places)
+                seen = (
+                    (age <= positions[:, None]) & (age < (self.windows[kind] or self.context + 1)) & (column < places)
+                )
                 kinds[kind] = torch.where(cache.positions < 0, places, positions % places), seen[:, None, None]
         x = transformer.wte(cache.tokens) + transformer.wpe(positions)  # (slots, C)
 
@@ -144,8 +147,7 @@ class TorchEngine(Engine):
 
             def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, start: int = start) -> Tensor:
                 keys, values = (x[layer][run.slot, :, : cache.places[layer]] for x in (cache.keys, cache.values))
-                banded = self.config.layer_types[layer] == "sliding_attention"
-                window = self.config.sliding_window if banded else None
+                window = self.windows[self.config.layer_types[layer]]
                 q, k, v = (new.transpose(0, 1) for new in (query, key, value))  # (H, n, D)
                 return attend_and_store(q, k, v, keys, values, start, window).transpose(0, 1)
 
@@ -154,10 +156,6 @@ class TorchEngine(Engine):
             if skipped < len(tokens):
                 wanted.append(self._head(x[skipped:]))
         return torch.cat(wanted) if wanted else torch.empty(0, self.vocabulary, device=self.device)
-
-    def _window(self, layer: int) -> int:
-        banded = self.config.layer_types[layer] == "sliding_attention"
-        return self.config.sliding_window if banded else self.context + 1
 
     def _blocks(self, x: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         """(N, C) through all layers. attend takes and gives (N, H, D)."""
