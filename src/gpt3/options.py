@@ -109,7 +109,12 @@ class Options:
     """Base of every options dataclass: checks types and ranges when made, and reports all errors together."""
 
     def __post_init__(self) -> None:
-        found = [*range_errors(self), *self.errors()]
+        found = range_errors(self)
+        try:
+            found += self.errors()
+        except TypeError:  # of a value of a wrong type, which is among the errors already
+            if not found:
+                raise
         if found:
             raise InputError("; ".join(found))
 

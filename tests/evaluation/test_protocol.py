@@ -73,7 +73,7 @@ class Prefers:
     """An engine of known probabilities: after anything, each byte-level token has the weight that `weights` gives its id."""
 
     def __new__(cls, network, weights):
-        from gpt3.inference.reference_engine import ReferenceEngine
+        from gpt3.inference.torch_engine import ReferenceEngine
 
         engine = ReferenceEngine(network)
         row = torch.tensor([weights.get(token, 1e-6) for token in range(engine.vocabulary)]).log()

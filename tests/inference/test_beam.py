@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gpt3.inference.beam import beam_search
-from gpt3.inference.reference_engine import ReferenceEngine
+from gpt3.inference.torch_engine import ReferenceEngine
 
 
 def their_beams(model, prompt, end, width, length_penalty, max_new_tokens):

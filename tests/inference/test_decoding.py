@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.inference.cpu_engine import CpuEngine
-from gpt3.inference.decoding import WORTH_SHARING, Decoder, common
+from gpt3.inference.decoding import WORTH_SHARING, Decoder, ModelDraft, PromptLookup, common
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.row import Row
-from gpt3.inference.speculation import ModelDraft, PromptLookup
 
 CONTEXT = 120
 

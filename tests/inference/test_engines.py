@@ -14,8 +14,7 @@ from gpt3.inference.cpu_engine import SHORT, CpuEngine
 from gpt3.inference.engine import ROLLBACK, Run
 from gpt3.inference.language_model import make_engine
 from gpt3.inference.packing import WEIGHT_FORMATS
-from gpt3.inference.reference_engine import ReferenceEngine
-from gpt3.inference.torch_engine import TorchEngine
+from gpt3.inference.torch_engine import ReferenceEngine, TorchEngine
 
 V, CONTEXT, WINDOW = 211, 200, 12
 SHAPES = {

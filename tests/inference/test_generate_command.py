@@ -24,8 +24,8 @@ from gpt3.inference import speed
 from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.language_model import load, make_engine
 from gpt3.inference.options import GenerateOptions
-from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.speed import bytes_per_step
+from gpt3.inference.torch_engine import ReferenceEngine
 from gpt3.tokenizer.train import train_tokenizer
 
 PROMPT = "Once upon a time"

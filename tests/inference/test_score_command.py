@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from gpt3.cli import main as cli
 from gpt3.inference import score_view, scoring
 from gpt3.inference.language_model import LanguageModel, load
-from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.score_view import page, span
 from gpt3.inference.scoring import Alternative, TextScore, TokenScore, encode_texts, score_tokens
+from gpt3.inference.torch_engine import ReferenceEngine
 from gpt3.model_folder.load import load_transformers
 
 ASSETS = Path(score_view.__file__).parent / "assets"

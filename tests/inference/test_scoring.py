@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gpt3.errors import InputError, RunError
 from gpt3.inference.continuations import SPARE, Request, continuation_logprobs, score_requests
 from gpt3.inference.language_model import make_engine
-from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.scoring import judge, score_chunks, score_tokens, windows
+from gpt3.inference.torch_engine import ReferenceEngine
 
 CONTEXT = 48  # of the models in conftest.py
 

@@ -180,7 +180,7 @@ def new_draft(options: GenerateOptions, model: LanguageModel, draft_model: Langu
     Raises:
         InputError: the smaller model has another tokenizer.
     """
-    from gpt3.inference.speculation import PromptLookup, model_draft
+    from gpt3.inference.decoding import PromptLookup, model_draft
 
     if draft_model is not None:
         return model_draft(model, draft_model)

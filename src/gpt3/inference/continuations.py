@@ -21,8 +21,8 @@ from torch import Tensor
 from gpt3.errors import InputError
 from gpt3.inference.decoding import common
 from gpt3.inference.engine import Cache, Engine, Run
-from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.scoring import Scores, judge
+from gpt3.inference.torch_engine import ReferenceEngine
 
 SPARE = 15
 """Slots for continuations; each holds a copy of its context's keys and values."""

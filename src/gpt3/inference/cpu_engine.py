@@ -1,7 +1,7 @@
 """The engine for CPUs: weights packed once, caches allocated once, the whole model one compiled function.
 
 Short runs (one token per text, or a few) are gathered into one `kernels.step`. Long runs (prompts) go one after another through
-the same linear kernel and torch's fused attention, in chunks. The model's own forward is the reference (reference_engine.py).
+the same linear kernel and torch's fused attention, in chunks. The model's own forward is the reference (torch_engine.py).
 """
 
 from __future__ import annotations

@@ -14,10 +14,9 @@ from gpt3.inference.engine import Engine
 from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.packing import check
-from gpt3.inference.reference_engine import ReferenceEngine
 from gpt3.inference.scoring import TextScore, TokenReader, check_text, encode_texts, first_token, score_chunks
 from gpt3.inference.streaming import TokenBytes
-from gpt3.inference.torch_engine import TorchEngine
+from gpt3.inference.torch_engine import ReferenceEngine, TorchEngine
 from gpt3.model import GPT3ForCausalLM
 from gpt3.model_folder.load import TORCH_DTYPES, choose_dtype, load_transformers
 from gpt3.progress import say
@@ -204,7 +203,7 @@ class LanguageModel:
             prompts: a text, or several; "" begins a new document.
             options: by default the model's own distribution and at most 200 tokens.
             n: samples of each prompt (`num_samples`).
-            draft: proposes tokens ahead (see speculation.py); the texts do not depend on it.
+            draft: proposes tokens ahead (see decoding.py); the texts do not depend on it.
             changes: fields of SamplingOptions by name, over `options`.
 
         Returns:

@@ -70,23 +70,22 @@ class SamplingOptions(Options):
 
     def errors(self) -> Iterator[str]:
         """As Options': contradictions, and what the ranges do not say."""
-        if _numbers(self.temperature) and 0 < self.temperature < SMALLEST_TEMPERATURE:
+        if 0 < self.temperature < SMALLEST_TEMPERATURE:
             yield f"--temperature {self.temperature!r} must be 0 (greedy) or at least {SMALLEST_TEMPERATURE:g}"
         for name in ("stop", "bad_words"):
-            if "" in _items(getattr(self, name)):
+            if "" in getattr(self, name):
                 yield f"{flag(name)} {getattr(self, name)!r} must be texts of at least one character"
-        if isinstance(self.logit_bias, dict):
-            for token in self.logit_bias:
-                if not isinstance(token, int) or isinstance(token, bool) or token < 0:
-                    yield f"--logit-bias {token!r} must be a token id, a whole number from 0"
-        if _numbers(self.num_samples, self.temperature) and self.temperature == 0 and self.num_samples > 1:
+        for token in self.logit_bias:
+            if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+                yield f"--logit-bias {token!r} must be a token id, a whole number from 0"
+        if self.temperature == 0 and self.num_samples > 1:
             yield (
                 f"--num-samples {self.num_samples} with --temperature 0 gives the same text every time. "
                 "Use --num-samples 1 or a temperature above 0"
             )
-        if _numbers(self.min_new_tokens, self.max_new_tokens) and self.min_new_tokens > self.max_new_tokens >= 1:
+        if self.min_new_tokens > self.max_new_tokens >= 1:
             yield f"--min-new-tokens {self.min_new_tokens} exceeds --max-new-tokens {self.max_new_tokens}. Use fewer"
-        if both := [text for text in _items(self.stop) if text in _items(self.bad_words)]:
+        if both := [text for text in self.stop if text in self.bad_words]:
             yield f"--stop and --bad-words both have {both[0]!r}, which then ends no text. Give it to one of them"
 
 
@@ -144,11 +143,3 @@ class GenerateOptions(SamplingOptions):
             yield f"--quantize {self.quantize} and --dtype {self.dtype} are two formats. Use one of them"
         if self.draft is not None and self.lookup:
             yield "--draft and --lookup both guess ahead. Use one of them"
-
-
-def _numbers(*values: object) -> bool:
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-
-
-def _items(value: object) -> list[object]:
-    return list(value) if isinstance(value, (list, tuple)) else []
