@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from gpt3.bench.harness import FORMATS, Result, alternate, common_prefix, load_model, markdown, spread
+from gpt3.corpus.records import read_text
 from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
-from gpt3.corpus.records import read_text
 from gpt3.ladder.presets import preset
 from gpt3.options import Options, option
 from gpt3.progress import say
