@@ -94,11 +94,6 @@ class Cache(ABC):
     @abstractmethod
     def _copy(self, source: int, target: int) -> None: ...
 
-    @property
-    @abstractmethod
-    def nbytes(self) -> int:
-        """Bytes allocated."""
-
 
 class Engine(ABC):
     """A model ready to be run forward.

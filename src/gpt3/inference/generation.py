@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,8 @@ from gpt3.inference.streaming import TextStream
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
 
+LOGPROB_FIELDS = ("id", "text", "logprob", "top")
+"""Of a token, in JSON."""
 PARALLEL = 8
 """Sequences generated at a time unless another number is given: each has a cache."""
 
@@ -77,12 +78,9 @@ class Generation:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it for JSON, the two computed values included; `logprobs` only where they were asked for."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        details = values.pop("logprobs")
-        if details is not None:
-            values["logprobs"] = [
-                {"id": token.id, "text": token.text, "logprob": token.logprob, "top": token.top} for token in details
-            ]
+        values = dict(vars(self))
+        if (details := values.pop("logprobs")) is not None:
+            values["logprobs"] = [{name: getattr(token, name) for name in LOGPROB_FIELDS} for token in details]
         return {
             **values,
             "seconds": round(self.seconds, 4),
@@ -128,8 +126,7 @@ class RunningSequence(Row):
         score: int | None = None,
     ) -> None:
         words = bad_word_ids(options.bad_words, model.encode_word)
-        about: Any = {"ends": model.ends, "vocabulary": model.vocabulary, "bad_words": words, "score": score}
-        super().__init__(prompt, options, seed=seed, number=number, **about)
+        super().__init__(prompt, options, seed, number, model.ends, model.vocabulary, bad_words=words, score=score)
         self.limit = options.max_new_tokens if limit is None else limit
         self.text_ids: list[int] = []
         self.details: list[Token] = []
@@ -225,9 +222,7 @@ class GenerationRequest:
         self.options, self._first = options, first
         self.prompts = [prompt if isinstance(prompt, str) else model.text_of(prompt) for prompt in prompts]
         self.seed = secrets.randbits(31) if options.seed is None else options.seed
-        encoded = [
-            model.encode_prompt(prompt) if isinstance(prompt, str) else model.check_ids(prompt) for prompt in prompts
-        ]
+        encoded = [model.encode_prompt(x) if isinstance(x, str) else model.check_ids(x) for x in prompts]
         context, count = model.engine.context, options.num_samples
         self.dropped = [max(0, len(ids) - context) for ids in encoded]
         seen = [ids[-context:] for ids in encoded]
@@ -246,10 +241,9 @@ class GenerationRequest:
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         self._began = time.perf_counter()
-        numbers: dict[Row, int] = {sequence: number for number, sequence in enumerate(self._sequences)}
         while self._decoder.rows or self._decoder.waiting:
             for row, tokens in self._decoder.step():
-                number = numbers[row]
+                number = row.number - self._first * self.options.num_samples
                 piece = self._sequences[number].take(tokens)
                 if self.finished(number):
                     self._decoder.leave(row)

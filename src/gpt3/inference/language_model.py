@@ -63,8 +63,9 @@ def load(
     context = getattr(model.config, "max_position_embeddings", "unknown")
     family = getattr(model, "family", model.config.model_type)
     summary = f"{family}, {model.num_parameters():,} parameters, context {context}, {weight_format}, {where}"
-    engine = make_engine(model, weight_format, take=True) if cpu else make_engine(model)
-    return LanguageModel(model, tokenizer, engine, summary)
+    loaded = LanguageModel(model, tokenizer, make_engine(model, weight_format, take=cpu))
+    loaded.summary = summary
+    return loaded
 
 
 def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool = False) -> Engine:
@@ -109,7 +110,6 @@ class LanguageModel:
         model: a causal language model of transformers.
         tokenizer: its byte-level BPE.
         engine: runs it; None: the model's own forward, which follows the weights as they are trained.
-        summary: family, parameters, context, number format and device, in a line.
 
     Attributes:
         ends: ids that end a text: generation_config.json's, and the tokenizer's EOS.
@@ -119,14 +119,12 @@ class LanguageModel:
         InputError: the tokenizer does not belong to the model, or is no byte-level BPE.
     """
 
+    summary = "in memory"
+    """Family, parameters, context, number format and device, of a model that `load` has loaded."""
+
     def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerFast,
-        engine: Engine | None = None,
-        summary: str = "in memory",
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, engine: Engine | None = None
     ) -> None:
-        self.summary = summary
         self.tokenizer = tokenizer
         self.engine = ReferenceEngine(model) if engine is None else engine
         self.config = model.config
@@ -166,11 +164,10 @@ class LanguageModel:
         """
         if not ids:
             raise InputError("the prompt has no ids. Give at least one.")
-        for token in ids:
-            if not 0 <= token < self.vocabulary:
-                raise InputError(
-                    f"the prompt has the id {token}, the model and its tokenizer {self.vocabulary:,} ids from 0"
-                )
+        if wrong := [token for token in ids if not 0 <= token < self.vocabulary]:
+            raise InputError(
+                f"the prompt has the id {wrong[0]}, the model and its tokenizer {self.vocabulary:,} ids from 0"
+            )
         return list(ids)
 
     def text_of(self, ids: Sequence[int]) -> str:
@@ -214,7 +211,7 @@ class LanguageModel:
         """
         if n is not None:
             changes["num_samples"] = n
-        options = with_changes(options, changes)
+        options = dataclasses.replace(options or SamplingOptions(), **changes)
         asked = [prompts] if isinstance(prompts, str) else list(prompts)
         results, count = GenerationRequest(self, asked, options, draft=draft).complete(), options.num_samples
         if isinstance(prompts, str):
@@ -231,7 +228,7 @@ class LanguageModel:
         Raises:
             InputError: as `complete`; at the call, not at the first piece.
         """
-        options = with_changes(options, changes)
+        options = dataclasses.replace(options or SamplingOptions(), **changes)
         if options.num_samples != 1:
             raise InputError(f"num_samples is {options.num_samples}, but a stream is one text. Use 1, or `complete`.")
         return (piece for _, piece in GenerationRequest(self, [prompt], options, draft=draft))
@@ -256,11 +253,6 @@ class LanguageModel:
             found.add(scores)
             found.tokens += reader.read(scores) if reader else ()
         return found
-
-
-def with_changes(options: SamplingOptions | None, changes: dict[str, Any]) -> SamplingOptions:
-    """Options with some fields replaced, checked."""
-    return dataclasses.replace(options if options is not None else SamplingOptions(), **changes)
 
 
 def generate(model: LanguageModel | str | Path | None, prompt: str = "", **changes: Any) -> list[Generation]:

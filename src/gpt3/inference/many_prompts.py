@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import os
 import time
@@ -177,9 +178,7 @@ class SampleFile:
         """Cut off what a kill left half, or a power cut left blank; return the number of whole lines."""
         good = count = 0
         with open(self.path, "rb+") as file:
-            for line in file:
-                if not line.endswith(b"\n") or not _is_object(line):
-                    break
+            for line in itertools.takewhile(_is_whole, file):
                 good += len(line)
                 count += 1
             if good < self.path.stat().st_size:
@@ -187,9 +186,9 @@ class SampleFile:
         return count
 
 
-def _is_object(line: bytes) -> bool:
+def _is_whole(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
     except ValueError:
         return False
 

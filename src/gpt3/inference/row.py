@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 
 import torch
@@ -48,7 +48,6 @@ class Row:
         self,
         prompt: Sequence[int],
         options: SamplingOptions,
-        *,
         seed: int,
         number: int,
         ends: Set[int],
@@ -67,10 +66,6 @@ class Row:
             raise ValueError("a bad word must have at least one token")
         self.prompt, self.tokens, self.unread = list(prompt), list(prompt), list(prompt)
         self.counts, self.text_counts = Counter(prompt), Counter[int]()
-        self._followers: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # of an n-gram's other tokens
-        if size := options.no_repeat_ngram:
-            for end in range(size, len(self.tokens) + 1):
-                self._followers[tuple(self.tokens[end - size : end - 1])].append(self.tokens[end - 1])
         self.slot = NO_SLOT
         self.score = score
         self.scores: list[Scores] = []
@@ -87,8 +82,6 @@ class Row:
         self.tokens.append(token)
         self.counts[token] += 1
         self.text_counts[token] += 1
-        if (size := self.options.no_repeat_ngram) and len(self.tokens) >= size:
-            self._followers[tuple(self.tokens[len(self.tokens) - size : -1])].append(token)
 
     def take_back(self, count: int) -> None:
         """Forget the last `count` tokens of the text: drafts that were not accepted.
@@ -99,22 +92,20 @@ class Row:
         if count > self.written:
             raise ValueError(f"{count} tokens cannot be taken back, the text has {self.written}")
         for _ in range(count):
-            if (size := self.options.no_repeat_ngram) and len(self.tokens) >= size:
-                self._followers[tuple(self.tokens[-size:-1])].pop()
             token = self.tokens.pop()
             for counts in (self.counts, self.text_counts):
                 counts[token] -= 1
                 if not counts[token]:
                     del counts[token]
 
-    def uniform(self) -> float:
-        """The random number of the next token, in [0, 1)."""
-        return uniform(self.seed, self.number, self.written)
-
     def followers(self) -> list[int]:
         """Tokens that would complete an n-gram of `options.no_repeat_ngram` tokens that was there before."""
-        size = self.options.no_repeat_ngram
-        return self._followers.get(tuple(self.tokens[len(self.tokens) - size + 1 :]), []) if size else []
+        size, tokens = self.options.no_repeat_ngram, self.tokens
+        if size < 2:
+            return list(self.counts) if size else []
+        newest = tokens[1 - size :]
+        places = [place for place in range(size - 1, len(tokens)) if tokens[place - 1] == newest[-1]]
+        return [tokens[place] for place in places if tokens[place + 1 - size : place] == newest]
 
     def last_of_bad_words(self) -> list[int]:
         """Tokens that would complete a bad word."""

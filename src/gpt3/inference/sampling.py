@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gpt3.inference.options import SamplingOptions
-from gpt3.inference.row import Row
+from gpt3.inference.row import Row, uniform
 from gpt3.inference.selection import Floats, draw, first, largest
 
 NOTHING_LEFT = -1
@@ -235,7 +235,7 @@ def choose(logits: Any, rows: Rows) -> Any:
         return NOTHING_LEFT
     if options.temperature > 0:
         ids, weights = candidates(logits, options)
-        tokens = draw(weights, rows.array(np.array([row.uniform() for row in rows.rows])))
+        tokens = draw(weights, rows.array(np.array([uniform(row.seed, row.number, row.written) for row in rows.rows])))
         tokens = tokens if ids is None else ids[tokens]
     return int(tokens) if rows.device is None else torch.where(logits.amax(-1) > -math.inf, tokens, NOTHING_LEFT)
 

@@ -139,8 +139,8 @@ def page(about: str, texts: Sequence[tuple[str, TextScore]]) -> str:
 
 
 def _row(token: TokenScore) -> list[object]:
-    figures = (token.id, token.start, token.end, round(token.logprob, 4), token.rank, round(token.entropy, 4))
-    return [*figures, [each.id for each in token.top], [round(each.logprob, 4) for each in token.top]]
+    tops = [each.id for each in token.top], [round(each.logprob, 4) for each in token.top]
+    return [token.id, token.start, token.end, round(token.logprob, 4), token.rank, round(token.entropy, 4), *tops]
 
 
 def _section(name: str, score: TextScore) -> str:

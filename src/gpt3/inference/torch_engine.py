@@ -53,12 +53,6 @@ class ReferenceCache(Cache):
     def _copy(self, source: int, target: int) -> None:
         self.caches[target] = copy.deepcopy(self.caches[source])
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all keys and values."""
-        layers = [layer for cache in self.caches if cache is not None for layer in cache.layers]
-        return sum(x.nbytes for layer in layers for x in (layer.keys, layer.values) if x is not None)
-
 
 class ReferenceEngine(Engine):
     """Runs a transformers model as it is.
@@ -201,11 +195,6 @@ class TorchCache(Cache):
     def _copy(self, source: int, target: int) -> None:
         for x in (*self.keys, *self.values):
             x[target] = x[source]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values."""
-        return sum(x.nbytes for x in (*self.keys, *self.values))
 
 
 class TorchEngine(Engine):
