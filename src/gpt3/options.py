@@ -112,7 +112,7 @@ class Options:
         found = range_errors(self)
         try:
             found += self.errors()
-        except TypeError:  # of a value of a wrong type, which is among the errors already
+        except (TypeError, AttributeError):  # of a value of a wrong type, which is among the errors already
             if not found:
                 raise
         if found:

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
+from gpt3.cli.score import ScoreOptions
+from gpt3.errors import InputError
 from gpt3.inference import score_view, scoring
 from gpt3.inference.language_model import LanguageModel, load
 from gpt3.inference.score_view import page, span
@@ -154,6 +156,12 @@ def test_bad_input_is_one_line(files, capfd, words, needles):
     assert len(lines) == 1, err
     assert all(needle in lines[0] for needle in needles), lines[0]
     assert out == ""
+
+
+def test_contradictions_are_looked_for_among_values_of_the_right_types():
+    with pytest.raises(InputError) as caught:
+        ScoreOptions(text="x", context="many", stride=5, files=3)
+    assert str(caught.value) == "--files 3 must be a list; --context many must be a whole number of at least 1"
 
 
 def test_figures_of_texts_done_before_an_interrupt(files, capfd, monkeypatch):
