@@ -112,7 +112,11 @@ class Decoder:
             del row.unread[: len(run.tokens)]
         chosen = self._choose(rows_of_logits, starts, drafts)
         for row, found in chosen.items():
-            self._settle(row, found[-1].id, drafts[row], accepted=len(found) - 1)
+            drafted, accepted = len(drafts[row]), len(found) - 1
+            if drafted > accepted:  # take back what was drafted in vain
+                self.cache.truncate(row.slot, len(self.cache.ids[row.slot]) - drafted + accepted)
+            row.unread = [found[-1].id]
+            row.drafted, row.accepted = row.drafted + drafted, row.accepted + accepted
         return list(chosen.items())
 
     def _choose(self, logits: Tensor, starts: dict[Row, int], drafts: dict[Row, list[int]]) -> dict[Row, list[Token]]:
@@ -130,22 +134,10 @@ class Decoder:
                 tokens = sample(logits if whole else logits[places], going)
             except NotNumbersError:
                 raise self.engine.non_finite_error() from None
-            still = []
             for row, token in zip(going, tokens, strict=True):
-                done = chosen[row]
-                done.append(token)
-                if len(done) <= len(drafts[row]) and drafts[row][len(done) - 1] == token.id:
-                    still.append(row)
-            going = still
+                chosen[row].append(token)
+            going = [row for row in going if [one.id for one in chosen[row]] == drafts[row][: len(chosen[row])]]
         return chosen
-
-    def _settle(self, row: Row, newest: int, draft: list[int], accepted: int) -> None:
-        """Take back what was drafted in vain; the newest token is to be read next."""
-        if wrong := len(draft) - accepted:
-            self.cache.truncate(row.slot, len(self.cache.ids[row.slot]) - wrong)
-        row.unread = [newest]
-        row.drafted += len(draft)
-        row.accepted += accepted
 
     def _propose(self) -> list[list[int]]:
         """A draft for each row that is decoding; none for those that still read their prompt."""
@@ -240,12 +232,8 @@ class Decoder:
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the common beginning of two lists of tokens."""
-    length = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        length += 1
-    return length
+    differing = (place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differing, min(len(a), len(b)))
 
 
 # ---- drafts
