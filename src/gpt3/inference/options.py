@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from gpt3.options import DType, Options, Quantize, flag, option
 
@@ -60,13 +58,6 @@ class SamplingOptions(Options):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, [getattr(self, name)])
         super().__post_init__()
-
-    @cached_property
-    def changed(self) -> frozenset[str]:
-        """The options here that are not at their defaults."""
-        neutral = SamplingOptions()
-        names = [field.name for field in dataclasses.fields(SamplingOptions)]
-        return frozenset(name for name in names if getattr(self, name) != getattr(neutral, name))
 
     def errors(self) -> Iterator[str]:
         """As Options': contradictions, and what the ranges do not say."""

@@ -22,6 +22,7 @@ from gpt3.inference.options import SamplingOptions
 from gpt3.inference.row import Row, uniform
 from gpt3.inference.selection import Floats, draw, first, largest
 
+NEUTRAL = SamplingOptions()
 NOTHING_LEFT = -1
 """In place of a token's id where every token is ruled out."""
 
@@ -298,11 +299,10 @@ def _active(options: SamplingOptions) -> list[tuple[Step, list[Any]]]:
     """The steps that change something, and their values; found once for each instance of the options."""
     found: list[tuple[Step, list[Any]]] | None = vars(options).get("_active")
     if found is None:
-        found = vars(options)["_active"] = [
-            (step, [getattr(options, name) for name in step.options])
-            for step in CHAIN
-            if not options.changed.isdisjoint(step.options)
-        ]
+        steps = [(step, [getattr(options, name) for name in step.options]) for step in CHAIN]
+        neutral = [[getattr(NEUTRAL, name) for name in step.options] for step in CHAIN]
+        found = [step for step, values in zip(steps, neutral, strict=True) if step[1] != values]
+        vars(options)["_active"] = found
     return found
 
 

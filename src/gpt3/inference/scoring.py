@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -315,8 +316,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[tuple[str, 
             raise InputError(f"{name} is empty. Give a text to score")
         check_text(name, text)
     ids, lengths = Encoder(tokenizer).encode_batch([text for _, text in texts])
-    ends = lengths.cumsum().tolist()
-    return [ids[end - length : end].tolist() for end, length in zip(ends, lengths.tolist(), strict=True)]
+    return [part.tolist() for part in np.split(ids, lengths.cumsum()[:-1])]
 
 
 def check_text(name: str, text: str) -> None:
