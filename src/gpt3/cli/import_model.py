@@ -35,8 +35,8 @@ def run(options: ImportOptions) -> Path:
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out} is not empty. Name a new folder")
 
+    from gpt3.model_folder.info import tokenizer_line
     from gpt3.model_folder.load import open_checkpoint
-    from gpt3.model_folder.tokenizer import tokenizer_line
     from gpt3.model_folder.write import write_checkpoint
 
     checkpoint = open_checkpoint(options.source, allow_pickle=options.allow_pickle)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt3.model_folder.locate import fetch, find, newest
+from gpt3.model_folder.locate import fetch, find
 from gpt3.options import Options, option
 
 
@@ -28,11 +28,7 @@ def run(options: InfoOptions) -> None:
     """
     from gpt3.model_folder.info import describe, text
 
-    if options.path is None:
-        place: Path | str = newest()
-    elif (path := Path(options.path).expanduser()).suffix == ".gguf" and path.is_file():
-        place = path
-    else:
-        place = find(options.path)
+    path = Path(options.path or "").expanduser()
+    place = path if path.suffix == ".gguf" and path.is_file() else find(options.path)
     found = describe(place if isinstance(place, Path) else fetch(place))
     print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else text(found))

@@ -223,14 +223,12 @@ class Tuning:
         }  # fmt: skip
         if options.early_stop is not None and evaluates:
             keywords["callbacks"].append(transformers.EarlyStoppingCallback(options.early_stop))
-        args: Any
+        kind: Any = ConversationTrainer
+        args: Any = SFTConfig(packing=options.packing, eval_packing=False, **shared)
         if options.method == "dpo":
-            args = DPOConfig(beta=options.beta, **shared)
+            kind, args = PreferenceTrainer, DPOConfig(beta=options.beta, **shared)
             keywords["ref_model"] = None if options.lora else copy.deepcopy(self.model).requires_grad_(False).eval()
-        else:
-            args = SFTConfig(packing=options.packing, eval_packing=False, **shared)
         args._n_gpu = min(args.n_gpu, 1)  # several visible GPUs are no reason for nn.DataParallel, which TRL refuses
-        kind: Any = PreferenceTrainer if options.method == "dpo" else ConversationTrainer
         trainer = kind(args=args, **keywords)
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer

@@ -95,17 +95,10 @@ def merged(folder: Path, settings: Mapping[str, Any], base: PreTrainedModel, tok
             if extra := [name for name in extra if not name.endswith(TIED_TOKENS)]:
                 raise ValueError(f"{len(extra)} tensors have no place, such as {extra[0]}")
             return _merged(folder, adapted.eval())
-        except InputError:
+        except (InputError, RunError):
             raise
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            RuntimeError,
-        ) as error:  # PEFT's, of what it cannot apply
-            if isinstance(error, RunError):
-                raise
+        # PEFT's, of what it cannot apply
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"{folder}: PEFT cannot apply it to its base model ({one_line(error)}). Use the base it was trained on"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -9,12 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from gpt3.durable import sha256_of
 from gpt3.errors import InputError, one_line, require
 from gpt3.model_folder import locate
 from gpt3.model_folder.adapter import kind_of
 from gpt3.model_folder.convert import Stored, mapped, read_checkpoint, stored_weights
-from gpt3.model_folder.tokenizer import tokenizer_line
 from gpt3.tokenizer.loading import prompt_start, tokenizer_hash
 
 PARTS = {
@@ -171,6 +173,16 @@ def _origin(folder: Path, name: str | None = None) -> dict[str, Any] | None:
         if (parent / "metrics.jsonl").is_file() and (parent / "config.yaml").is_file():
             return {"run": parent.name}
     return {"source": name} if name else None
+
+
+def tokenizer_line(tokenizer: PreTrainedTokenizerFast | None) -> str:
+    """What it is, in words."""
+    if tokenizer is None:
+        return "none: there are no tokenizer files next to the weights"
+    kind = json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("type", "unknown kind")
+    start = prompt_start(tokenizer)
+    habit = f", puts {tokenizer.decode(start)} before each text" if start else ""
+    return f"{kind} of {len(tokenizer):,} ids, ends texts with {tokenizer.eos_token}{habit}"
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -46,24 +46,28 @@ def locate(model: str | Path | None, runs: Path = RUNS) -> Path | str:
     Raises:
         InputError: nothing is there, or the folder is not a complete model.
     """
-    if model is None:
-        return check(newest(runs))
     try:
         place = find(model, runs)
         return place if isinstance(place, str) else check(place)
     except InputError as error:
-        raise InputError(f"--model {error}") from None
+        raise InputError(f"{'' if model is None else '--model '}{error}") from None
 
 
-def find(model: str | Path, runs: Path = RUNS) -> Path | str:
+def find(model: str | Path | None, runs: Path = RUNS) -> Path | str:
     """The model folder that `model` names, complete or not; or `model` itself, a hub id, where no folder has that name.
 
-    A folder is a model folder (config.json), an adapter (adapter_config.json), a run (its model/, else its adapter/, else its
-    newest checkpoint) or a folder of runs (the newest). A name without a folder is that of a run in `runs`.
+    None is the newest run in `runs`. A folder is a model folder (config.json), an adapter (adapter_config.json), a run (its
+    model/, else its adapter/, else its newest checkpoint) or a folder of runs (the newest). A name without a folder is that of a
+    run in `runs`.
 
     Raises:
         InputError: nothing is there, or no model is in the folder.
     """
+    if model is None:
+        if (folder := newest_run(runs)) is None:
+            missing = f"no model is given and no trained model is in ./{runs}"
+            raise InputError(f"{missing}. Give a model folder, or {TRAIN_FIRST}")
+        return folder
     path = Path(model).expanduser()
     if path.is_file():
         raise InputError(f"{model} is a file. Give the folder that holds it: {path.parent}")
@@ -95,20 +99,6 @@ def model_folder(path: Path) -> Path | None:
         if (match := re.fullmatch(r"step-(\d+)", folder.name)) and (folder / CONFIG).is_file()
     ]
     return max(found)[1] if found else None
-
-
-def newest(runs: Path = RUNS) -> Path:
-    """The model folder of the newest run in `runs`.
-
-    Raises:
-        InputError: there is none.
-    """
-    folder = newest_run(runs)
-    if folder is None:
-        raise InputError(
-            f"no model is given and no trained model is in ./{runs}. Give a model folder, or {TRAIN_FIRST}"
-        )
-    return folder
 
 
 def newest_run(runs: Path) -> Path | None:
