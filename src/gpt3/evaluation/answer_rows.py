@@ -48,12 +48,10 @@ def _last_word(text: str) -> Item:
 def triviaqa(row: Row) -> Item:
     """Fig. G.34: "Q: … A:"; every alias is right."""
     answer = row["answer"]
-    if isinstance(answer, dict):
-        main, aliases = answer["value"], answer.get("aliases", [])
-    else:
-        main, aliases = answer, row.get("aliases", [])
+    if not isinstance(answer, dict):
+        answer = {"value": answer, "aliases": row.get("aliases", [])}
     question = bare_question(row["question"] if "question" in row else row["context"])
-    return Item(f"Q: {question}\n\nA:", _accepted(dict.fromkeys((main, *aliases))))
+    return Item(f"Q: {question}\n\nA:", _accepted(dict.fromkeys((answer["value"], *answer.get("aliases", [])))))
 
 
 def open_question(row: Row) -> Item:
@@ -93,17 +91,13 @@ def wsc(row: Row) -> Item:
 LANGUAGES = {"de": "German", "en": "English", "fr": "French", "ro": "Romanian"}
 
 
-def translation(source: str, target: str, asked: bool) -> Callable[[Row], Item]:
+def translation(row: Row, source: str, target: str, asked: bool = False) -> Item:
     """Figs. G.36 to G.41: "{sentence} = {translation}"; with `asked`, as without few-shot examples, a question in words."""
-
-    def make(row: Row) -> Item:
-        sentence, answer = (" ".join(row["translation"][language].split()) for language in (source, target))
-        if not sentence or not answer:
-            raise ValueError("an empty sentence")
-        question = f"Q: What is the {LANGUAGES[target]} translation of {sentence} A:" if asked else f"{sentence} ="
-        return Item(question, (f" {answer}",))
-
-    return make
+    sentence, answer = (" ".join(row["translation"][language].split()) for language in (source, target))
+    if not sentence or not answer:
+        raise ValueError("an empty sentence")
+    question = f"Q: What is the {LANGUAGES[target]} translation of {sentence} A:" if asked else f"{sentence} ="
+    return Item(question, (f" {answer}",))
 
 
 # ---- questions on a passage
@@ -152,13 +146,9 @@ def multirc(row: Row) -> Item:
     label = int(row["label"])
     if label not in (0, 1):
         raise ValueError(f"label is {label}, but must be 0 or 1")
-    return Item(
-        f"{head}{row['question'].strip()}",
-        (f"\n- [True] {answer}", f"\n- [False] {answer}"),
-        1 - label,
-        id=f"{place['paragraph']}-{place['question']}-{place['answer']}",
-        group=head,
-    )
+    labelled = (f"\n- [True] {answer}", f"\n- [False] {answer}")
+    id = "-".join(str(place[part]) for part in ("paragraph", "question", "answer"))
+    return Item(f"{head}{row['question'].strip()}", labelled, 1 - label, id=id, group=head)
 
 
 def record(row: Row) -> Item:
@@ -214,13 +204,9 @@ def drop(row: Row) -> Item:
     accepted = tuple(dict.fromkeys(spans for one in [row["answer"], *others] if (spans := _spans(one))))
     if not accepted:
         raise ValueError("no answer")
-    return Item(
-        f"{head}Question: {row['question'].strip()}\nAnswer:",
-        tuple(f" {', '.join(spans)}" for spans in accepted),
-        id=str(row.get("query_id", "")),
-        spans=accepted,
-        group=head,
-    )
+    question = f"{head}Question: {row['question'].strip()}\nAnswer:"
+    answers = tuple(f" {', '.join(spans)}" for spans in accepted)
+    return Item(question, answers, id=str(row.get("query_id", "")), spans=accepted, group=head)
 
 
 def _spans(answer: Row) -> tuple[str, ...]:

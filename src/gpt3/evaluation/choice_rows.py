@@ -7,7 +7,7 @@ with lm_eval_ make the prompts of lm-eval 0.4.13 instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gpt3.evaluation import Item
@@ -155,39 +155,30 @@ def mmlu(row: Row, subject: str) -> list[Item]:
 # ---- labels
 
 
-def _labelled(prompt: Callable[[Row], str], *options: str) -> Callable[[Row], Item]:
-    """Prompts whose row has the right option's index as `label`."""
-    return lambda row: Item(prompt(row), options, right_place(row["label"], options))
+def rte(row: Row) -> Item:
+    """Fig. G.31: label 0 is entailment."""
+    question = f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip()} True or False?\nanswer:"
+    return choose(question, ("True", "False"), row["label"])
 
 
-rte = _labelled(  # Fig. G.31: label 0 is entailment
-    lambda row: f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip()} True or False?\nanswer:",
-    *(" True", " False"),
-)
-cb = _labelled(  # Fig. G.30: labels 0 entailment, 1 contradiction, 2 neutral
-    lambda row: (
-        f"{row['premise'].strip()}\nquestion: {row['hypothesis'].strip().rstrip('.')}. true, false, or neither?\nanswer:"
-    ),
-    *(" true", " false", " neither"),
-)
-wic = _labelled(  # Fig. G.32: a word in two sentences; label 1 is the same sense
-    lambda row: (
-        f"{row['sentence1']}\n{row['sentence2']}\nquestion: Is the word '{row['word']}' used in the same way in the two "
-        "sentences above?\nanswer:"
-    ),
-    *(" no", " yes"),
-)
+def cb(row: Row) -> Item:
+    """Fig. G.30: labels 0 entailment, 1 contradiction, 2 neutral."""
+    hypothesis = row["hypothesis"].strip().rstrip(".")
+    question = f"{row['premise'].strip()}\nquestion: {hypothesis}. true, false, or neither?\nanswer:"
+    return choose(question, ("true", "false", "neither"), row["label"])
 
 
-def anli(round_: int) -> Callable[[Row], Item]:
-    """Figs. G.2, G.7, G.10: labels 0 entailment, 1 neutral, 2 contradiction."""
-    return _labelled(
-        lambda row: (
-            f"anli {round_}: anli {round_}: {row['premise'].strip()}\nQuestion: {row['hypothesis'].strip()} "
-            "True, False, or Neither?"
-        ),
-        *(" True", " Neither", " False"),
-    )
+def wic(row: Row) -> Item:
+    """Fig. G.32: a word in two sentences; label 1 is the same sense."""
+    question = f"Is the word '{row['word']}' used in the same way in the two sentences above?"
+    return choose(f"{row['sentence1']}\n{row['sentence2']}\nquestion: {question}\nanswer:", ("no", "yes"), row["label"])
+
+
+def anli(row: Row, number: int) -> Item:
+    """Figs. G.2, G.7, G.10, a round each: labels 0 entailment, 1 neutral, 2 contradiction."""
+    premise = f"anli {number}: anli {number}: {row['premise'].strip()}"
+    question = f"{premise}\nQuestion: {row['hypothesis'].strip()} True, False, or Neither?"
+    return choose(question, ("True", "Neither", "False"), row["label"])
 
 
 # ---- partial scoring

@@ -19,6 +19,7 @@ from gpt3.evaluation import Result, Source, protocol
 from gpt3.evaluation.results import figures
 from gpt3.evaluation.tasks import TASKS
 from gpt3.inference.continuations import Request, score_requests
+from gpt3.inference.options import SamplingOptions
 from gpt3.inference.scoring import first_token, score_tokens
 
 require("lm_eval", extra="eval", purpose="running lm-eval's tasks, or ours in lm-eval,")
@@ -78,16 +79,13 @@ class HarnessModel(LM):
 
     def _continue(self, context: str, wishes: dict[str, Any]) -> str:
         until = wishes.get("until") or []
-        [(text, dropped)] = protocol.write(
-            self.model,
-            [self.model.encode_prompt(context)],
-            int(wishes.get("max_gen_toks", MAX_NEW_TOKENS)),
-            [until] if isinstance(until, str) else [text for text in until if text],
-            beams=int(wishes.get("num_beams", 1)),
-            length_penalty=float(wishes.get("length_penalty", 1)),
-            temperature=float(wishes.get("temperature", 0)) if wishes.get("do_sample") else 0,
-            batch=self.batch,
-        )
+        stop = [until] if isinstance(until, str) else [text for text in until if text]
+        tokens = int(wishes.get("max_gen_toks", MAX_NEW_TOKENS))
+        temperature = float(wishes.get("temperature", 0)) if wishes.get("do_sample") else 0
+        options = SamplingOptions(temperature=temperature, max_new_tokens=tokens, stop=stop, seed=0)
+        beams, penalty = int(wishes.get("num_beams", 1)), float(wishes.get("length_penalty", 1))
+        prompt = self.model.encode_prompt(context)
+        [(text, dropped)] = protocol.write(self.model, [prompt], options, beams, penalty, self.batch)
         self.truncated += dropped > 0
         return text
 

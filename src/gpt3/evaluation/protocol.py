@@ -254,53 +254,41 @@ def _write(model: LanguageModel, task: Task, group: Sequence[Question], batch: i
             "Use a model with more positions."
         )
     prompts = [model.encode_prompt(question.context.rstrip(" ")) for question in group]
-    beams = {"beams": BEAM_WIDTH, "length_penalty": LENGTH_PENALTY} if task.kind == "text" else {}
-    texts = write(model, prompts, task.max_new_tokens, ["\n"], batch=batch, **beams)
+    options = SamplingOptions(temperature=0, max_new_tokens=task.max_new_tokens, stop=["\n"], seed=0)
+    texts = write(model, prompts, options, BEAM_WIDTH if task.kind == "text" else 1, LENGTH_PENALTY, batch)
     for question, (text, dropped) in zip(group, texts, strict=True):
         yield judge_text(task, question, text, dropped)
 
 
 def write(
-    model: LanguageModel,
-    prompts: Sequence[list[int]],
-    max_new_tokens: int,
-    stop: list[str],
-    *,
-    beams: float = 1,
-    length_penalty: float = 1,
-    temperature: float = 0,
-    batch: int = 8,
+    model: LanguageModel, prompts: Sequence[list[int]], options: SamplingOptions, beams: int, penalty: float, batch: int
 ) -> list[tuple[str, int]]:
     """The continuation of each prompt, up to the first text of `stop`; and how many of its tokens, the oldest, do not fit.
 
     Args:
-        beams: more than 1: beam search with this width and `length_penalty`.
-        temperature: without beams; 0 is greedy.
+        beams: more than 1: beam search with this width and length penalty, in place of sampling.
     """
-    room = max(1, model.engine.context - max_new_tokens + 1)
+    room = max(1, model.engine.context - options.max_new_tokens + 1)
     kept = [ids[-room:] for ids in prompts]
     if beams > 1:
-        texts = [_search(model, ids, max_new_tokens, stop, int(beams), length_penalty) for ids in kept]
+        texts = [_search(model, ids, options, beams, penalty) for ids in kept]
     else:
-        options = SamplingOptions(temperature=temperature, max_new_tokens=max_new_tokens, stop=stop, seed=0)
         texts = [made.text for made in GenerationRequest(model, kept, options, batch).complete()]
     return [(text, len(ids) - len(read)) for text, ids, read in zip(texts, prompts, kept, strict=True)]
 
 
-def _search(
-    model: LanguageModel, ids: list[int], max_new_tokens: int, stop: list[str], beams: int, length_penalty: float
-) -> str:
+def _search(model: LanguageModel, ids: list[int], options: SamplingOptions, beams: int, penalty: float) -> str:
     best, _ = beam_search(
         model.engine,
         ids,
         width=beams,
-        length_penalty=length_penalty,
-        max_new_tokens=max_new_tokens,
+        length_penalty=penalty,
+        max_new_tokens=options.max_new_tokens,
         ends=model.ends,
-        stop=lambda made: any(end in model.text_of(made) for end in stop),
+        stop=lambda made: any(end in model.text_of(made) for end in options.stop),
     )[0]
     text = model.text_of(best)
-    return text[: min((text.find(end) for end in stop if end in text), default=len(text))]
+    return text[: min((text.find(end) for end in options.stop if end in text), default=len(text))]
 
 
 # ---- judgements

@@ -172,17 +172,17 @@ FILE_TASKS = (
     file_task("record", "the entity that fits a gap", answer_rows.record,
               _hub("aps/super_glue", "passage query entities answers", config="record"), "ReCoRD", 32,
               measure=answers.record, metrics=("acc", "f1")),
-    *(file_task(f"anli_r{n}", "adversarial entailment", choice_rows.anli(n),
+    *(file_task(f"anli_r{n}", "adversarial entailment", partial(choice_rows.anli, number=n),
                 _hub("facebook/anli", "premise hypothesis label", f"test_r{n}", f"train_r{n}"), f"ANLI R{n}", 50,
                 chance=1 / 3)
       for n in (1, 2, 3)),
     # translation
     *(file_task(f"wmt{year}_{source}_{target}", f"{answer_rows.LANGUAGES[source]} to {answer_rows.LANGUAGES[target]}",
-                answer_rows.translation(source, target, asked=False),
+                partial(answer_rows.translation, source=source, target=target),
                 _hub(f"wmt/wmt{year}", "translation", "test", "validation", pair),
                 f"{source.title()}-{target.title()} {year}", 64, kind="text", max_new_tokens=200, separator="\n",
                 files=(f"wmt{year}_{source}_{target}", f"wmt{year}_{target}_{source}"),
-                zero_shot=answer_rows.translation(source, target, asked=True),
+                zero_shot=partial(answer_rows.translation, source=source, target=target, asked=True),
                 whole={"bleu": answers.bleu}, metrics=("bleu",))
       for year, pair in ((14, "fr-en"), (16, "de-en"), (16, "ro-en"))
       for source, target in (pair.split("-"), reversed(pair.split("-")))),
