@@ -19,6 +19,8 @@ TABLE_H1 = json.loads((Path(__file__).parent / "data" / "table_h1.json").read_te
 """The paper's Table H.1: models, and rows of task, metric, K, zero, one, few."""
 SHOWN = ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl")
 """The figures that the table has."""
+OVERLAP = ("dirty", "clean", "rel. diff.")
+COLUMNS = ("task", "K", "n", "metric", "score", *OVERLAP, "chance", "paper 125M", "paper 175B", "cut")
 
 
 @dataclass(frozen=True)
@@ -175,46 +177,43 @@ def rows(scores: Sequence[TaskScore | GroupScore]) -> list[tuple[str, ...]]:
 
     If the training text is known: how many questions it contains, and the score over the others.
     """
-    known = any(score.contamination for score in scores if isinstance(score, TaskScore))
-    overlap = ("dirty", "clean", "rel. diff.") if known else ()
-    found = [("task", "K", "n", "metric", "score", *overlap, "chance", "paper 125M", "paper 175B", "cut")]
+    found: list[dict[str, str]] = []
     for score in scores:
         if isinstance(score, GroupScore):
-            name, lines = f"{score.group} ({score.tasks} tasks)", _group_rows(score)
+            title, lines = f"{score.group} ({score.tasks} tasks)", _group_rows(score)
         else:
-            name, lines = score.task, _task_rows(score, known)
-        title = (name, "K" if score.shots is None else str(score.shots), f"{score.examples:,}")
-        for line in lines:
-            cells = (*title, *line)
-            found.append(cells + ("",) * (len(found[0]) - len(cells)))
-            title = ("", "", "")
-    return found
+            title, lines = score.task, _task_rows(score)
+        lines[0] |= {"task": title, "K": "K" if score.shots is None else str(score.shots), "n": f"{score.examples:,}"}
+        found += lines
+    known = any("dirty" in line for line in found)
+    columns = [column for column in COLUMNS if known or column not in OVERLAP]
+    return [tuple(columns), *(tuple(line.get(column, "") for column in columns) for line in found)]
 
 
-def _group_rows(score: GroupScore) -> list[tuple[str, ...]]:
-    """Metric and score; one row if both means are the same."""
+def _group_rows(score: GroupScore) -> list[dict[str, str]]:
+    """Both means, or one if they are the same."""
     macro, micro = score.metrics["acc_macro"], score.metrics["acc_micro"]
-    means = {"acc, mean of tasks": macro, "acc, all questions": micro}
     same = math.isclose(macro.value, micro.value)
-    return [(name, _shown(figure, name)) for name, figure in ({"acc": macro} if same else means).items()]
+    means = {"acc": macro} if same else {"acc, mean of tasks": macro, "acc, all questions": micro}
+    return [{"metric": name, "score": _shown(figure, name)} for name, figure in means.items()]
 
 
-def _task_rows(score: TaskScore, known: bool) -> list[tuple[str, ...]]:
-    """The cells from the metric on; with `known`: dirty questions, the score over the clean ones, the relative difference."""
-    lines: list[tuple[str, ...]] = []
+def _task_rows(score: TaskScore) -> list[dict[str, str]]:
+    lines = []
     for metric in (metric for metric in SHOWN if metric in score.metrics):
-        cells = [metric, _shown(score.metrics[metric], metric)]
-        if known and score.contamination:
+        line = {"metric": metric, "score": _shown(score.metrics[metric], metric)}
+        if metric == "acc" and score.chance:
+            line["chance"] = f"{100 * score.chance:.1f}"
+        if paper := score.paper.get(metric):
+            line |= {"paper 125M": f"{paper['Small']:g}", "paper 175B": f"{paper['175B']:g}"}
+        if score.contamination:
             clean, change = (score.contamination["metrics"][metric][key] for key in ("clean", "relative_difference"))
-            shown = "-" if clean is None else f"{_scale(metric) * clean:,.2f}"
-            cells += [f"{score.contamination['dirty']:,}", shown, "-" if change is None else f"{100 * change:+.1f}%"]
-        elif known:
-            cells += ["", "", ""]
-        paper = score.paper.get(metric)
-        cells.append(f"{100 * score.chance:.1f}" if metric == "acc" and score.chance else "")
-        cells += [f"{paper[size]:g}" if paper else "" for size in ("Small", "175B")]
-        cells.append(f"{score.truncated:,}" if score.truncated and not lines else "")
-        lines.append(tuple(cells))
+            line["dirty"] = f"{score.contamination['dirty']:,}"
+            line["clean"] = "-" if clean is None else f"{_scale(metric) * clean:,.2f}"
+            line["rel. diff."] = "-" if change is None else f"{100 * change:+.1f}%"
+        lines.append(line)
+    if score.truncated:
+        lines[0]["cut"] = f"{score.truncated:,}"
     return lines
 
 

@@ -159,8 +159,8 @@ def _evaluate(
             results = _answers(path, header, model, asked, options.batch, progress)
             scores.append(task_score(task, asked.shots, results, clean.get(task.name), asked.split.origin))
     chosen: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "format", "style", "limit")}
-    chosen["results"] = [*scores, *_groups(options, parts, scores)]
-    found = Evaluation(name, model_hash, parameters(model), __version__, **chosen)
+    averages = _groups(options, parts, scores)
+    found = Evaluation(name, model_hash, parameters(model), __version__, **chosen, results=[*scores, *averages])
     write_text(out / "report.html", page([found]))
     write_text(out / "results.json", json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
     return found
@@ -175,15 +175,14 @@ def _answers(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        file = open(path, "a+b")  # noqa: SIM115 - below, where another error is another matter
     except OSError as error:
         raise InputError(f"--out {path} cannot be written ({error.strerror}). Choose another folder.") from None
-    results, kept = _resumed(path, header)
-    progress.start += len(results)
-    progress.update(progress.done + len(results))
-    with open(path, "r+b") as file:
+    with file:
+        results, kept = _resumed(path, header)
+        progress.start += len(results)
+        progress.update(progress.done + len(results))
         file.truncate(kept)
-        file.seek(kept)
         if not kept:
             file.write(_line(header))
         try:

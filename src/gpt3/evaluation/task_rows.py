@@ -27,15 +27,8 @@ from gpt3.errors import InputError, one_line
 from gpt3.evaluation import HubData, Item, Source
 from gpt3.progress import Progress
 
-ENDINGS = dict.fromkeys(
-    [
-        ".jsonl",
-        ".jsonl.gz",
-        ".csv",
-        ".parquet",
-        *(kind + packed for kind in READERS for packed in ("", *records.RATIOS)),
-    ]
-)
+FIRST = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+ENDINGS = dict.fromkeys((*FIRST, *(kind + packed for kind in READERS for packed in ("", *records.RATIOS))))
 """Of a task's file; the first that exists is read."""
 FOLDERS = ("", "gpt3_synthetic")
 SHOT_ROWS = 10_000

@@ -201,10 +201,8 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
     for entry in PRESETS.values():
         used = min(cluster.gpus, entry.sequences)
         days = PAPER_TOKENS * entry.flops_per_token / (used * cluster.flops * cluster.mfu) / 86_400
-        fits = {
-            checkpointing: fitting_sequences(entry, cluster, used, checkpointing) for checkpointing in (False, True)
-        }
-        for checkpointing, fitting in fits.items():
+        fits = [fitting_sequences(entry, cluster, used, checkpointing) for checkpointing in (False, True)]
+        for checkpointing, fitting in zip((False, True), fits, strict=True):
             batch = lay_out(entry, used, max(1, fitting))
             memory = memory_of(entry, cluster, used, batch.micro_batch, checkpointing)
             rows.append(
@@ -218,7 +216,7 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
                     "paper_batch_tokens": entry.batch_tokens,
                     "gpus_that_divide_the_batch": next(n for n in range(used, 0, -1) if entry.sequences % n == 0),
                     "memory": dataclasses.asdict(memory) | {"reserve": RESERVE, "total": memory.total + RESERVE},
-                    "remedy": None if fitting else CHECKPOINTING if fits[True] else remedy(entry, cluster),
+                    "remedy": None if fitting else CHECKPOINTING if fits[1] else remedy(entry, cluster),
                     "flops_per_token": entry.flops_per_token,
                     "flops_of_6nd": entry.flops_per_token / (6 * entry.parameters),
                     "days_300b": days if fitting else None,
