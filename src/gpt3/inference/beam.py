@@ -11,6 +11,7 @@ its step, and the search ends when no open beam can beat the worst of `width` fi
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
@@ -82,24 +83,21 @@ def beam_search(
     finished: list[tuple[float, list[int]]] = []  # at most `width`, the best
     for length in range(1, most + 1):
         scale = _penalty(length, length_penalty, penalty)
-        going_on: list[tuple[int, int, float]] = []  # (place of the parent, token, log-probability)
-        for rank, (place, token, logprob) in enumerate(
-            _continuations(beams, logprobs, width * (1 + max(1, len(ends))))
-        ):
-            ids = (*beams[place].ids, token)
-            ended = token in ends
-            if ended or length == most or (stop is not None and stop(ids)):
+        going_on: list[_Beam] = []
+        for rank, beam in enumerate(_continuations(beams, logprobs, width * (1 + max(1, len(ends))))):
+            ended = beam.ids[-1] in ends
+            if ended or length == most or (stop is not None and stop(beam.ids)):
                 if rank < width:
-                    finished.append((logprob / scale, list(ids[:-1] if ended else ids)))
+                    finished.append((beam.logprob / scale, list(beam.ids[:-1] if ended else beam.ids)))
             elif len(going_on) < width:
-                going_on.append((place, token, logprob))
+                going_on.append(beam)
         finished = heapq.nlargest(width, finished, key=lambda pair: pair[0])
         if not going_on:
             break
-        best_possible = going_on[0][2] / _penalty(most, length_penalty, penalty)
+        best_possible = going_on[0].logprob / _penalty(most, length_penalty, penalty)
         if len(finished) == width and best_possible <= finished[-1][0]:
             break
-        beams = _place(cache, beams, going_on)
+        beams = _place(cache, going_on)
         logprobs = _log_softmax(engine.forward(cache, [Run(beam.slot, beam.ids[-1:]) for beam in beams]))
     return [(ids, score) for score, ids in finished]
 
@@ -117,29 +115,26 @@ def _log_softmax(logits: Tensor) -> NDArray[np.float32]:
     return to_numpy(logits.log_softmax(-1))
 
 
-def _continuations(beams: Sequence[_Beam], logprobs: NDArray[np.float32], count: int) -> list[tuple[int, int, float]]:
-    """The `count` likeliest continuations by one token, likeliest first: (place of the beam, token, log-probability)."""
+def _continuations(beams: Sequence[_Beam], logprobs: NDArray[np.float32], count: int) -> list[_Beam]:
+    """The `count` likeliest continuations by one token, likeliest first, each still in the slot of what it continues."""
     found = []
-    for place, (beam, row) in enumerate(zip(beams, logprobs, strict=True)):
+    for beam, row in zip(beams, logprobs, strict=True):
         for token in largest(row, min(count, len(row))).tolist():
-            found.append((place, token, beam.logprob + float(row[token])))
-    return heapq.nlargest(count, found, key=lambda candidate: candidate[2])
+            found.append(_Beam((*beam.ids, token), beam.logprob + float(row[token]), beam.slot))
+    return heapq.nlargest(count, found, key=lambda beam: beam.logprob)
 
 
-def _place(cache: Cache, beams: Sequence[_Beam], going_on: Sequence[tuple[int, int, float]]) -> list[_Beam]:
-    """Give each new beam a slot: a parent's first child keeps its slot, the others copy it to slots that nobody continues.
+def _place(cache: Cache, beams: Sequence[_Beam]) -> list[_Beam]:
+    """Give each beam a slot: the first that continues a slot keeps it, the others copy it to slots that nobody continues.
 
     A slot that is copied from is never copied to, so the order of the copies does not matter.
     """
-    kept = {beams[place].slot for place, _, _ in going_on}
-    free = [slot for slot in range(cache.slots) if slot not in kept]
+    free = [*set(range(cache.slots)).difference(beam.slot for beam in beams)]
     taken: set[int] = set()
     result = []
-    for place, token, logprob in going_on:
-        slot = source = beams[place].slot
-        if source in taken:
-            slot = free.pop()
-            cache.copy(source, slot)
-        taken.add(source)
-        result.append(_Beam((*beams[place].ids, token), logprob, slot))
+    for beam in beams:
+        slot = free.pop() if beam.slot in taken else beam.slot
+        cache.copy(beam.slot, slot)
+        taken.add(beam.slot)
+        result.append(dataclasses.replace(beam, slot=slot))
     return result

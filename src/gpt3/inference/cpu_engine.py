@@ -92,7 +92,7 @@ class CpuEngine(Engine):
 
     Raises:
         InputError: weights that are not finite (the tensor is named).
-        KeyError: an activation function that the kernels do not have (`supports` says so before).
+        KeyError: an activation function that the kernels do not have (kernels.ACTIVATIONS).
     """
 
     gathers = True
@@ -110,11 +110,6 @@ class CpuEngine(Engine):
             config.use_pre_layernorm,
             config.layer_norm_epsilon,
         )
-
-    @staticmethod
-    def supports(model: GPT3ForCausalLM) -> bool:
-        """Whether the kernels compute this model."""
-        return model.config.activation_function in kernels.ACTIVATIONS
 
     def new_cache(self, slots: int, capacity: int) -> CpuCache:
         """An empty cache."""

@@ -83,10 +83,11 @@ def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool 
     if isinstance(model, GPT3ForCausalLM) and on_cpu:
         try:
             from gpt3.inference.cpu_engine import CpuEngine
+            from gpt3.inference.kernels import ACTIVATIONS
         except (ImportError, OSError, RuntimeError) as error:  # also: no folder for numba's cache can be written
             without = f"numba does not work here ({one_line(error)}; NUMBA_CACHE_DIR may name a folder to write to)"
         else:
-            if CpuEngine.supports(model):
+            if model.config.activation_function in ACTIVATIONS:
                 return CpuEngine(model, weight_format, take)
             without = f"activation {model.config.activation_function!r} has no fast kernel"
     if weight_format == "int8" and on_cpu:

@@ -59,11 +59,15 @@ class ReferenceEngine(Engine):
 
     Args:
         model: its mode (train, eval) is left as it is found.
+
+    Attributes:
+        packs: whether `tree_logits` is known to be right for this kind of model.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self.model = model
+        self.packs = model.config.model_type in PACKED
 
     def new_cache(self, slots: int, capacity: int) -> ReferenceCache:
         """An empty cache."""
@@ -93,11 +97,6 @@ class ReferenceEngine(Engine):
                 for place, lines in zip(places, logits, strict=True):
                     rows[place] = lines[: len(texts[place][1]), : self.vocabulary].float()
         return torch.cat([rows[place] for place in range(len(texts))])
-
-    @property
-    def packs(self) -> bool:
-        """Whether `tree_logits` is known to be right for this kind of model."""
-        return self.model.config.model_type in PACKED
 
     def tree_logits(self, trees: Sequence[tuple[Sequence[int], int, Sequence[Sequence[int]]]]) -> Tensor:
         """Several contexts, each with several continuations, in one forward without a cache: each token once, no padding.
