@@ -62,8 +62,6 @@ class Row:
         self.options, self.seed, self.number, self.vocabulary = options, seed, number, vocabulary
         self.ends = sorted(end for end in ends if end < vocabulary)
         self._bad_words = [list(word) for word in bad_words]
-        if not all(self._bad_words):
-            raise ValueError("a bad word must have at least one token")
         self.prompt, self.tokens, self.unread = list(prompt), list(prompt), list(prompt)
         self.counts, self.text_counts = Counter(prompt), Counter[int]()
         self.slot = NO_SLOT
@@ -109,12 +107,7 @@ class Row:
 
     def last_of_bad_words(self) -> list[int]:
         """Tokens that would complete a bad word."""
-        length = len(self.tokens)
-        return [
-            last
-            for *before, last in self._bad_words
-            if len(before) <= length and self.tokens[length - len(before) :] == before
-        ]
+        return [last for *before, last in self._bad_words if self.tokens[len(self.tokens) - len(before) :] == before]
 
     def take_scores(self, logits: Tensor, read: int) -> int:
         """Score what follows the `read` tokens that gave these logits, (read, V); return how many of these rows that took."""

@@ -82,54 +82,44 @@ class Rows:
         """NumPy values where the logits are, without waiting for the device."""
         if self.device is None:
             return values
-        tensor = torch.from_numpy(values)
-        return (
-            tensor.pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else tensor.to(self.device)
-        )
+        tensor, cuda = torch.from_numpy(values), self.device.type == "cuda"
+        return (tensor.pin_memory() if cuda else tensor).to(self.device, non_blocking=cuda)
 
 
-def add_bias(logits: Any, bias: dict[int, float], rows: Rows) -> Any:
+def add_bias(logits: Any, bias: dict[int, float], rows: Rows) -> None:
     """Add to the logits of single tokens."""
     logits[rows.places(lambda row: bias)] += rows.numbers(lambda row: bias.values())
-    return logits
 
 
-def penalise_repetition(logits: Any, penalty: float, rows: Rows) -> Any:
+def penalise_repetition(logits: Any, penalty: float, rows: Rows) -> None:
     """Make tokens of prompt and text less likely (CTRL, Keskar et al. 2019, section 4.1; sign-aware as in transformers)."""
     places = rows.places(lambda row: row.counts)
     seen = logits[places]
     logits[places] = _xp(logits).where(seen < 0, seen * penalty, seen / penalty)
-    return logits
 
 
-def penalise_counts(logits: Any, presence: float, frequency: float, rows: Rows) -> Any:
+def penalise_counts(logits: Any, presence: float, frequency: float, rows: Rows) -> None:
     """OpenAI's penalties (API reference, "Frequency and presence penalties"): logit - count · frequency - (count > 0) · presence.
 
     Tokens of the text count, not those of the prompt ("how often sampled prior to the current position").
     """
     counts = rows.numbers(lambda row: row.text_counts.values())
     logits[rows.places(lambda row: row.text_counts)] -= counts * frequency + presence
-    return logits
 
 
-def forbid_repeated_ngrams(logits: Any, size: int, rows: Rows) -> Any:
+def forbid_repeated_ngrams(logits: Any, size: int, rows: Rows) -> None:
     """Rule out tokens that would complete a run of `size` tokens that prompt and text have already (Paulus et al. 2017)."""
     logits[rows.places(lambda row: row.followers())] = -math.inf
-    return logits
 
 
-def forbid_bad_words(logits: Any, words: list[str], rows: Rows) -> Any:
+def forbid_bad_words(logits: Any, words: list[str], rows: Rows) -> None:
     """Rule out tokens that would complete a bad word (transformers' NoBadWordsLogitsProcessor)."""
     logits[rows.places(lambda row: row.last_of_bad_words())] = -math.inf
-    return logits
 
 
-def hold_back_ends(logits: Any, least: int, rows: Rows) -> Any:
+def hold_back_ends(logits: Any, least: int, rows: Rows) -> None:
     """Rule out EOS tokens until the text has `least` tokens."""
     logits[rows.places(lambda row: row.ends if row.written < least else ())] = -math.inf
-    return logits
 
 
 def divide_by_temperature(logits: Any, temperature: float) -> Any:
@@ -266,8 +256,6 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[Token]:
     Raises:
         NotNumbersError: logits are NaN or +inf. No row has taken a token then.
     """
-    if len(rows) != len(logits):
-        raise ValueError(f"there are {len(logits)} rows of logits for {len(rows)} rows")
     if logits.is_cuda:
         tops, ids = torch.stack([logits.amax(-1).double(), choose_together(logits, rows).double()]).tolist()
         _check(tops)
