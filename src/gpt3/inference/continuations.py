@@ -221,15 +221,14 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
     longest = max(len(stem.ids) + len(one.tokens) - 1 for stem in stems for one in stem.continuations)
     cache = engine.new_cache(parallel + 1 + SPARE, longest)
     prefix_slot, spare = parallel, range(parallel + 1, parallel + 1 + SPARE)
-    held: tuple[int, ...] = ()  # in the prefix slot
     for group in _filled(stems, lambda s: (1, len(s.ids), 1 + s.alike), (parallel, BATCH_TOKENS, rows)):
         runs = []
         for slot, stem in enumerate(group):
-            if stem.cut and stem.ids[: stem.cut] != held:
-                held = stem.ids[: stem.cut]
+            prefix = list(stem.ids[: stem.cut])
+            if prefix and prefix != cache.ids[prefix_slot]:
                 cache.truncate(prefix_slot, 0)
-                engine.forward(cache, [Run(prefix_slot, held, 0)])
-            if stem.cut:
+                engine.forward(cache, [Run(prefix_slot, prefix, 0)])
+            if prefix:
                 cache.copy(prefix_slot, slot)
             else:
                 cache.truncate(slot, 0)

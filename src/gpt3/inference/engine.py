@@ -49,12 +49,13 @@ class Cache(ABC):
 
     Attributes:
         ids: the tokens held, by slot. Positions are 0, 1, ... within each slot.
+        highest: the longest each slot was: what rings still hold depends on it.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.slots, self.capacity = slots, capacity
         self.ids: list[list[int]] = [[] for _ in range(slots)]
-        self._highest = [0] * slots  # the longest each slot was: what rings still hold depends on it
+        self.highest = [0] * slots
 
     def truncate(self, slot: int, length: int) -> None:
         """Forget all tokens of a slot but the first `length`.
@@ -66,25 +67,20 @@ class Cache(ABC):
         if not 0 <= length <= len(held):
             raise ValueError(f"slot {slot} holds {len(held)} tokens, it cannot be cut to {length}")
         if 0 < length < self.least(slot):
-            raise ValueError(f"slot {slot} was {self._highest[slot]} tokens long, it cannot be cut back to {length}")
+            raise ValueError(f"slot {slot} was {self.highest[slot]} tokens long, it cannot be cut back to {length}")
         del held[length:]
         if length == 0:
-            self._highest[slot] = 0
+            self.highest[slot] = 0
 
     def least(self, slot: int) -> int:
         """The fewest tokens, other than none, that the slot can be cut to."""
-        return self._highest[slot] - ROLLBACK
+        return self.highest[slot] - ROLLBACK
 
     def copy(self, source: int, target: int) -> None:
         """Make a slot hold what another holds."""
         if source != target:
             self._copy(source, target)
-            self.ids[target], self._highest[target] = list(self.ids[source]), self._highest[source]
-
-    def grow(self, slot: int, tokens: Sequence[int]) -> None:
-        """Note tokens that an engine has just read."""
-        self.ids[slot] += tokens
-        self._highest[slot] = max(self._highest[slot], len(self.ids[slot]))
+            self.ids[target], self.highest[target] = list(self.ids[source]), self.highest[source]
 
     @property
     def lengths(self) -> list[int]:
@@ -159,7 +155,8 @@ class Engine(ABC):
         with torch.inference_mode():
             logits = self._forward(cache, runs)
         for run in runs:
-            cache.grow(run.slot, run.tokens)
+            cache.ids[run.slot] += run.tokens
+            cache.highest[run.slot] = max(cache.highest[run.slot], len(cache.ids[run.slot]))
         return logits
 
     def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Tensor:

@@ -17,6 +17,7 @@ These are the windows of transformers' strided perplexity and, with stride = con
 from __future__ import annotations
 
 import codecs
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -284,16 +285,13 @@ class TokenReader:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._bytes = TokenBytes(tokenizer)
-        self._names = {
-            number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special
-        }
+        added = tokenizer.added_tokens_decoder
+        special = {number: token.content for number, token in added.items() if token.special}
+        self._name = functools.cache(
+            lambda id_: special.get(id_) or self._bytes[id_].decode("utf-8", "backslashreplace")
+        )
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._at = 0
-
-    def _name(self, token: int) -> str:
-        if token not in self._names:
-            self._names[token] = self._bytes[token].decode("utf-8", "backslashreplace")
-        return self._names[token]
 
     def read(self, scores: Scores) -> Iterator[TokenScore]:
         """The next tokens of the text."""
