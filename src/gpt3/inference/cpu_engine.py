@@ -47,8 +47,7 @@ class CpuCache(Cache):
         self.dense = (huge(dense_shape, torch.float32), huge(dense_shape, torch.float32))  # read only where written
         self.rings = (huge(ring_shape, torch.float32), huge(ring_shape, torch.float32))
         self.keys = Keys(banded, index, *(x.numpy() for x in (*self.dense, *self.rings)))
-        self._config = config
-        self._vocabulary = engine.vocabulary
+        self._engine = engine
         self._tensors: dict[str, Tensor] = {}
 
     def _copy(self, source: int, target: int) -> None:
@@ -65,7 +64,7 @@ class CpuCache(Cache):
 
     def buffers(self, tokens: int, logits: int, scores: bool) -> tuple[Buffers, dict[str, Tensor]]:
         """Buffers for this many tokens and rows of logits, as numpy arrays and as tensors of the same memory."""
-        c, t = self._config, self._tensors
+        c, t = self._engine.config, self._tensors
         A = c.num_attention_heads * c.head_dim
         shapes = {
             "x": (tokens, c.hidden_size),
@@ -74,7 +73,7 @@ class CpuCache(Cache):
             "attended": (tokens, A),
             "hidden": (tokens, c.intermediate_size),
             "scores": (tokens if scores else 1, c.num_attention_heads, self.capacity),
-            "logits": (logits, self._vocabulary),
+            "logits": (logits, self._engine.vocabulary),
         }
         for name, shape in shapes.items():
             if name not in t or t[name].shape[0] < shape[0]:

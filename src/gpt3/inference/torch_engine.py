@@ -13,6 +13,7 @@ has one place more than it needs: there go the keys of slots that have no token 
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,24 +80,20 @@ class ReferenceEngine(Engine):
             return torch.cat([self._run(cache, run) for run in runs])
 
     def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Tensor:
-        """As Engine's; the texts of a slot go through the model as one batch. What fills up shorter ones comes after them,
+        """As Engine's; neighbours of one slot go through the model as one batch. What fills up shorter ones comes after them,
         where a causal model does not look."""
         assert isinstance(cache, ReferenceCache)
-        by_slot: dict[int, list[int]] = {}
-        for place, (slot, _) in enumerate(texts):
-            by_slot.setdefault(slot, []).append(place)
-        rows: dict[int, Tensor] = {}
+        found = []
         with torch.inference_mode(), self._evaluating():
-            for slot, places in by_slot.items():
-                longest = max(len(texts[place][1]) for place in places)
-                batch = [[*texts[place][1], *[0] * (longest - len(texts[place][1]))] for place in places]
+            for slot, group in itertools.groupby(texts, key=lambda pair: pair[0]):
+                rows = [tokens for _, tokens in group]
+                longest = max(map(len, rows))
+                ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in rows], device=self.device)
                 past = copy.deepcopy(cache.caches[slot])
-                past.batch_repeat_interleave(len(places))
-                ids = torch.tensor(batch, device=self.device)
+                past.batch_repeat_interleave(len(rows))
                 logits = self.model(input_ids=ids, past_key_values=past, use_cache=True).logits
-                for place, lines in zip(places, logits, strict=True):
-                    rows[place] = lines[: len(texts[place][1]), : self.vocabulary].float()
-        return torch.cat([rows[place] for place in range(len(texts))])
+                found += [lines[: len(tokens)] for tokens, lines in zip(rows, logits, strict=True)]
+        return torch.cat(found)[:, : self.vocabulary].float()
 
     def tree_logits(self, trees: Sequence[tuple[Sequence[int], int, Sequence[Sequence[int]]]]) -> Tensor:
         """Several contexts, each with several continuations, in one forward without a cache: each token once, no padding.
