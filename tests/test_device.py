@@ -1,4 +1,4 @@
-"""Names of devices, and what importing the page that knows them costs."""
+"""Names of devices, what importing the page that knows them costs; numba's threads follow torch's, which stay what they were."""
 
 import subprocess
 import sys
@@ -8,6 +8,18 @@ import torch
 
 from gpt3.device import choose_device
 from gpt3.errors import InputError
+
+CODE = """
+import torch
+torch.set_num_threads({threads})
+import numba
+from gpt3.device import follow_torch
+follow_torch()
+print(torch.get_num_threads(), numba.get_num_threads() == min({threads}, numba.config.NUMBA_NUM_THREADS))
+torch.set_num_threads(1)
+follow_torch()
+print(torch.get_num_threads(), numba.get_num_threads())
+"""
 
 
 def test_auto_is_the_best_device_here() -> None:
@@ -30,3 +42,10 @@ def test_a_device_that_is_not_here() -> None:
 def test_importing_it_imports_no_torch() -> None:
     code = "import sys, gpt3.device; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_numba_follows_torch_and_torch_stays():
+    """In a process where numba's pool starts now: with a shared OpenMP library that sets torch's number."""
+    for threads in (1, 2):
+        done = subprocess.run([sys.executable, "-c", CODE.format(threads=threads)], capture_output=True, text=True)
+        assert done.stdout.splitlines() == [f"{threads} True", "1 1"], done.stderr

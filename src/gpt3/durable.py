@@ -48,23 +48,18 @@ def replacing(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         _share(temporary)
-        if temporary.is_dir():
-            for inner in sorted(temporary.rglob("*")):
-                fsync_folder(inner) if inner.is_dir() else fsync_file(inner)
-            fsync_folder(temporary)
-            if path.is_dir():  # os.replace cannot replace a folder that holds files
-                old = path.with_name(f"{path.name}.{os.getpid()}.old{TEMPORARY_SUFFIX}")
-                os.replace(path, old)
-                try:
-                    os.replace(temporary, path)
-                except BaseException:
-                    os.replace(old, path)
-                    raise
-                discard(old)
-            else:
+        for written in (*sorted(temporary.rglob("*")), temporary):
+            fsync_folder(written) if written.is_dir() else fsync_file(written)
+        if temporary.is_dir() and path.is_dir():  # os.replace cannot replace a folder that holds files
+            old = path.with_name(f"{path.name}.{os.getpid()}.old{TEMPORARY_SUFFIX}")
+            os.replace(path, old)
+            try:
                 os.replace(temporary, path)
+            except BaseException:
+                os.replace(old, path)
+                raise
+            discard(old)
         else:
-            fsync_file(temporary)
             os.replace(temporary, path)
         fsync_folder(path.parent)
     finally:

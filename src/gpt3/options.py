@@ -76,20 +76,12 @@ class Option:
         )
 
 
-def option(
-    default: T,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-    known: str | None = None,
-    choices: Collection[str] | None = None,
-    group: str | None = None,
-    common: bool = False,
-) -> T:
-    """A dataclass field with a default and an `Option`. None as the default means that the option may be left out."""
-    metadata = {_KEY: Option(least, above, most, below, known, choices, group, common)}
+def option(default: T, **declared: Any) -> T:
+    """A dataclass field with a default and an `Option`, whose fields are given by name.
+
+    None as the default means that the option may be left out.
+    """
+    metadata = {_KEY: Option(**declared)}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)  # type: ignore[return-value]
     return dataclasses.field(default=default, metadata=metadata)
@@ -201,27 +193,20 @@ def _fault(hint: Any, value: Any, declared: Option, ranges: bool) -> str | None:
         return None if value is None else "must be empty"
     if origin is Literal:
         return None if value in arguments else f"{_shown(value)} must be one of {', '.join(map(str, arguments))}"
-    if origin in (list, tuple):
-        if not isinstance(value, (list, tuple)):
-            return f"{_shown(value)} must be a list"
-        return next((fault for item in value if (fault := _fault(arguments[0], item, declared, ranges))), None)
-    if origin is dict:
-        if not isinstance(value, dict):
-            return f"{_shown(value)} must be a mapping"
-        return next((fault for item in value.values() if (fault := _fault(arguments[1], item, declared, ranges))), None)
+    if origin in (list, tuple, dict):
+        if not isinstance(value, dict if origin is dict else (list, tuple)):
+            return f"{_shown(value)} must be {'a mapping' if origin is dict else 'a list'}"
+        kind, items = arguments[1 if origin is dict else 0], value.values() if isinstance(value, dict) else value
+        return next((fault for item in items if (fault := _fault(kind, item, declared, ranges))), None)
     if hint in (int, float):
         kinds = (int,) if hint is int else (int, float)
         good = isinstance(value, kinds) and not isinstance(value, bool)
         if good and (not ranges or declared.holds(value)):
             return None
-        kind, bounds = "a whole number" if hint is int else "a number", str(declared)
-        return f"{_shown(value)} must be {kind}{' of' if bounds.startswith('at') else ''} {bounds}".rstrip()
+        what, bounds = "a whole number" if hint is int else "a number", str(declared)
+        return f"{_shown(value)} must be {what}{' of' if bounds.startswith('at') else ''} {bounds}".rstrip()
     if hint is str and ranges and declared.choices is not None and value not in declared.choices:
         return f"{_shown(value)} must be one of {', '.join(declared.choices)}"
-    if hint in (str, bool):
-        return (
-            None
-            if isinstance(value, hint)
-            else f"{_shown(value)} must be {'a text' if hint is str else 'true or false'}"
-        )
+    if hint in (str, bool) and not isinstance(value, hint):
+        return f"{_shown(value)} must be {'a text' if hint is str else 'true or false'}"
     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 PLAIN_INTERVAL_SECONDS = 10.0
@@ -83,7 +82,7 @@ class Progress:
         if note is not None:
             self.note = note
         now = time.monotonic()
-        if self._bar is not None and self._task is not None:
+        if self._bar is not None:
             self._bar.update(self._task, completed=done, note=self.note)
         elif now - self.said >= PLAIN_INTERVAL_SECONDS:
             self.said = now
@@ -99,10 +98,8 @@ class Progress:
     def line(self, now: float) -> str:
         """The plain form: label, done of total, per cent, note, elapsed, ETA."""
         elapsed = now - self.began
-        amount = (
-            f"{self.done:,.0f}" + (f"/{self.total:,.0f}" if self.total else "") + (f" {self.unit}" if self.unit else "")
-        )
-        parts = [f"{self.label}: {amount}"]
+        total = f"/{self.total:,.0f}" if self.total else ""
+        parts = [f"{self.label}: {self.done:,.0f}{total} {self.unit}".rstrip()]
         if self.total:
             parts.append(f"{100 * self.done / self.total:.0f}%")
         if self.note:
@@ -113,8 +110,6 @@ class Progress:
             parts.append(f"ETA {clock((self.total - self.done) / speed)}")
         return ", ".join(parts)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -127,6 +128,22 @@ def choose_folder(
     if not resume:
         raise InputError(f"--out {folder} holds an unfinished run, and --resume never starts afresh. {remedy}")
     return folder, True
+
+
+def check_out(out: Path, own: Collection[str] = ()) -> None:
+    """Refuse to write a folder over anything but an earlier one of its kind.
+
+    Args:
+        own: names of the files of such a folder, as patterns.
+
+    Raises:
+        InputError: `out` is a file, or holds others.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file. Name a new folder.")
+    names = sorted(path.name for path in out.glob("*"))
+    if others := [name for name in names if not any(fnmatch(name, pattern) for pattern in own)]:
+        raise InputError(f"--out {out} holds other files ({', '.join(others[:3])}). Name a new folder.")
 
 
 @contextlib.contextmanager

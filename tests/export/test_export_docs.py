@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from gpt3.cli.export import ExportOptions
+from gpt3.cli.formats import ExportOptions
 from gpt3.cli.main import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")

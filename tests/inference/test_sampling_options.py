@@ -138,8 +138,7 @@ def test_options_cost_no_heavy_import():
 
 
 def test_the_command_line_knows_every_option_and_its_help():
-    from gpt3.cli.help import command_help
-    from gpt3.cli.parsing import parse
+    from gpt3.cli.parsing import command_help, parse
 
     options = parse(
         GenerateOptions,

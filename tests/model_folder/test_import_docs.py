@@ -15,7 +15,7 @@ from foreign_models import gpt_neo, opt, saved
 from safetensors.torch import load_file
 
 from gpt3.cli import main as cli
-from gpt3.cli.import_model import ImportOptions
+from gpt3.cli.formats import ImportOptions
 from gpt3.cli.info import InfoOptions
 from gpt3.model_folder.families import FAMILIES
 from gpt3.tokenizer.train import train_tokenizer

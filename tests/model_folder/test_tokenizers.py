@@ -10,7 +10,7 @@ import pytest
 from foreign_models import gpt2, opt, saved
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gpt3.cli.import_model import ImportOptions, run
+from gpt3.cli.formats import ImportOptions, import_model
 from gpt3.errors import InputError
 from gpt3.inference.language_model import LanguageModel
 from gpt3.model_folder.load import open_checkpoint
@@ -71,7 +71,7 @@ def test_opt_puts_its_end_of_text_before_each_prompt(own: PreTrainedTokenizerFas
     assert ours is not None
     assert_same_ids(ours, theirs)
     assert ours.pad_token == "<pad>"
-    run(ImportOptions(source=str(folder), out=str(tmp_path / "out")))
+    import_model(ImportOptions(source=str(folder), out=str(tmp_path / "out")))
     model = open_checkpoint(folder).model()
     for again in (load_tokenizer(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")):
         assert_same_ids(again, theirs)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt3.device import in_passing_thread
 from gpt3.serving import worker
 from gpt3.serving.schema import ApiError
 from gpt3.serving.texts import Delta
 from gpt3.serving.worker import PAUSE, Outbox
-from gpt3.threads import in_passing_thread
 
 
 class Loop:

@@ -22,13 +22,13 @@ from safetensors.torch import load_file
 from gpt3.bench.generate import GGUF_FORMATS
 from gpt3.bench.harness import Request, answer_request, call, load_model
 from gpt3.bench.train_worker import peak_bytes
+from gpt3.device import in_passing_thread
 from gpt3.export.llama_cpp import LlamaCpp
 from gpt3.inference.decoding import Decoder
 from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.options import SamplingOptions
 from gpt3.serving import host
 from gpt3.serving.options import ServeOptions
-from gpt3.threads import in_passing_thread
 
 if TYPE_CHECKING:
     from gpt3.export.llama_cpp import LlamaCpp

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from gpt3.corpus.records import decoded
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
 from gpt3.model_folder.locate import locate
@@ -93,28 +94,23 @@ def run(options: ChatOptions) -> int:
 
 def lines(terminal: bool) -> Iterator[str]:
     """Messages and commands as they are typed or piped in; blank lines are skipped."""
-    if not terminal:
-        for number, data in enumerate(sys.stdin.buffer, 1):
-            try:
-                text = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise InputError(f"line {number} is not UTF-8 at byte {error.start}. Convert it to UTF-8.") from None
-            if text:
-                yield text
-        return
+    if terminal:
+        return filter(None, typed())
+    return filter(None, (decoded(data, f"line {number}").strip() for number, data in enumerate(sys.stdin.buffer, 1)))
+
+
+def typed() -> Iterator[str]:
+    """Lines from the terminal."""
     with line_editing():
         while True:
             try:
-                text = input("> ").strip()
+                yield input("> ").strip()
             except EOFError:
                 write("\n")
                 return
             except KeyboardInterrupt:  # perhaps meant for an answer that had just ended: the conversation is not lost
                 write("\n")
                 say("Ctrl-D or /quit ends the conversation.")
-                continue
-            if text:
-                yield text
 
 
 @contextlib.contextmanager
@@ -186,16 +182,12 @@ def speak(chat: Chat, pieces: Generator[str], terminal: bool) -> None:
     if chat.dropped:
         say(f"The context is full: the model no longer sees the oldest {chat.dropped} messages.")
     begun = False
-    noted: contextlib.AbstractContextManager[list[int]] = (
-        first_interrupt_noted() if terminal else contextlib.nullcontext([])
-    )
     try:
-        with noted as interrupts:
+        with first_interrupt_noted() as interrupts:
             for piece in pieces:
                 piece = piece if begun else piece.lstrip()
-                if piece:
-                    write(piece)
-                    begun = True
+                begun = begun or bool(piece)
+                write(piece)
                 if interrupts:
                     raise KeyboardInterrupt
     except KeyboardInterrupt:

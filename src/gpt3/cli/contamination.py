@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt3.corpus.records import read_rows
+from gpt3.device import usable_cores
 from gpt3.errors import InputError
 from gpt3.options import Options, option
 from gpt3.progress import say
 from gpt3.tables import aligned
-from gpt3.threads import usable_cores
 
 if TYPE_CHECKING:
     from gpt3.contamination.scan import Shares
@@ -63,9 +63,8 @@ def run(options: ContaminationOptions) -> None:
     scores = None if options.scores is None else read_scores(Path(options.scores))
     examples = [example for task, path in files.items() for example in read_examples(task, path)]
     if scores is not None and not any((example.task, example.id) in scores for example in examples):
-        raise InputError(
-            f"--scores {options.scores} has none of these examples. Its task and id must be those of the tasks."
-        )
+        fix = "Its task and id must be those of the tasks."
+        raise InputError(f"--scores {options.scores} has none of these examples. {fix}")
     if options.data:
         what, parts = " ".join(options.data), parts_of_data(options.data)
     else:
@@ -82,9 +81,9 @@ def run(options: ContaminationOptions) -> None:
         return
     print(table(rows))
     size = found.text_bytes / 1e6
+    index = f"{found.ngrams:,} N-grams ({found.index_bytes / 1e6:,.0f} MB)"
     say(
-        f"{found.documents:,} documents, {size:,.1f} MB of {what}; {found.ngrams:,} N-grams "
-        f"({found.index_bytes / 1e6:,.0f} MB); "
+        f"{found.documents:,} documents, {size:,.1f} MB of {what}; {index}; "
         f"read in {found.seconds:.1f} s ({size / max(found.seconds, 1e-9):.0f} MB/s), {seconds:.1f} s in total"
     )
 
@@ -92,9 +91,8 @@ def run(options: ContaminationOptions) -> None:
 def table(rows: Sequence[Shares]) -> str:
     """The rows as text; the columns of scores only if there are any."""
     scored = any(row.all_score is not None for row in rows)
-    head = ["task", "N", "examples", "dirty", "clean", "clean %"]
-    head += ["all", "dirty", "clean", "rel. diff."] if scored else []
-    lines = [head]
+    heads = ["task", "N", "examples", "dirty", "clean", "clean %"]
+    lines = [[*heads, "all", "dirty", "clean", "rel. diff."] if scored else heads]
     for row in rows:
         line = [row.task, str(row.n), f"{row.examples:,}", f"{row.dirty:,}", f"{row.clean:,}"]
         line.append(f"{100 * row.clean_share:.1f}")

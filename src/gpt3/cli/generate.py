@@ -6,7 +6,7 @@ import dataclasses
 import json
 import secrets
 import sys
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +65,10 @@ def continue_one(options: GenerateOptions) -> None:
             f"the prompt has {dropped + kept:,} tokens, the model's context {kept:,}: "
             f"the newest {kept:,} are kept, the oldest {dropped:,} dropped"
         )
-    printer = JsonPrinter(request) if options.json else TextPrinter(request)
-    try:
-        with told_when_compiling(say) as first_token:
-            for sample, piece in request:
-                first_token()
-                printer.take(sample, piece)
-    except KeyboardInterrupt:
-        printer.close()
-        raise
-    printer.close()
+    with closing(Printer(request, options.json)) as printer, told_when_compiling(say) as first_token:
+        for sample, piece in request:
+            first_token()
+            printer.take(sample, piece)
     results = request.results()
     if not options.json:
         parts = [amount(sum(result.token_count for result in results), max(result.seconds for result in results))]
@@ -150,28 +144,23 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     from gpt3.inference.language_model import load
     from gpt3.inference.speed import told_when_compiling
 
-    def opened(place: Path | str) -> LanguageModel:
-        return load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
-
-    place = locate(options.model)
+    places = [locate(options.model)]
     if options.model is None:
-        say(f"model: {place}")
-    draft = None
+        say(f"model: {places[0]}")
     try:
-        draft_place = None if options.draft is None else locate(options.draft)
-        model = opened(place)
-        if draft_place is not None:
-            draft = opened(draft_place)
+        places += [] if options.draft is None else [locate(options.draft)]
+        how = {"device": options.device, "dtype": options.dtype, "quantize": options.quantize}
+        model, *drafts = [load(place, **how) for place in places]
     except InputError as error:
         raise InputError(str(error).replace(f"--model {options.draft}", f"--draft {options.draft}")) from None
     if options.stats:
         from gpt3.inference.speed import Meter, warm_up
 
         with told_when_compiling(say):
-            for engine in [model.engine, *([draft.engine] if draft is not None else [])]:
-                warm_up(engine)
+            for one in (model, *drafts):
+                warm_up(one.engine)
         model.engine = Meter(model.engine)
-    return model, draft
+    return model, drafts[0] if drafts else None
 
 
 def new_draft(options: GenerateOptions, model: LanguageModel, draft_model: LanguageModel | None) -> Draft | None:
@@ -223,70 +212,48 @@ def tell_speed(model: LanguageModel, first_token: float, drafted: int, accepted:
         say(line)
 
 
-class TextPrinter:
-    """Samples as plain text, in order: one appears live, the others wait for their turn."""
+class Printer:
+    """Samples in their order. As text, one appears live and the others wait for their turn; as JSON, each when it is complete."""
 
-    def __init__(self, request: GenerationRequest) -> None:
-        self._request = request
+    def __init__(self, request: GenerationRequest, as_json: bool) -> None:
+        self._request, self._json = request, as_json
         self._waiting = [""] * request.options.num_samples
         self._now = 0  # the sample being printed
         self._line_open = False
         self._head()
 
     def take(self, sample: int, piece: str) -> None:
-        """A piece of a sample; printed at once if it is that sample's turn."""
+        """A piece of a sample; as text printed at once if it is that sample's turn."""
         self._waiting[sample] += piece
-        self._print()
-        while self._now + 1 < len(self._waiting) and self._request.finished(self._now):
-            self._next()
-
-    def close(self) -> None:
-        """Print what waits, complete or not, and end the last line."""
-        self._print()
-        while self._now + 1 < len(self._waiting):
-            self._next()
-        self._end_line()
-
-    def _next(self) -> None:
-        self._end_line()
-        write("\n")
-        self._now += 1
-        self._head()
-        self._print()
-
-    def _head(self) -> None:
-        if len(self._waiting) > 1:
-            write(f"--- sample {self._now + 1} of {len(self._waiting)} ---\n")
-
-    def _print(self) -> None:
-        text, self._waiting[self._now] = self._waiting[self._now], ""
-        if text:
-            write(text)
-            self._line_open = not text.endswith("\n")
-
-    def _end_line(self) -> None:
-        if self._line_open:
-            write("\n")
-        self._line_open = False
-
-
-class JsonPrinter:
-    """Samples as JSON objects, one per line in order, each as soon as it and those before it are complete."""
-
-    def __init__(self, request: GenerationRequest) -> None:
-        self._request = request
-        self._printed = 0
-
-    def take(self, sample: int, piece: str) -> None:
-        """A piece has come: print the samples that are complete now."""
-        while self._printed < self._request.options.num_samples and self._request.finished(self._printed):
-            self._print()
+        self._live()
+        while self._now < len(self._waiting) and self._request.finished(self._now):
+            self._end()
 
     def close(self) -> None:
         """Print the rest, complete or not."""
-        while self._printed < self._request.options.num_samples:
-            self._print()
+        while self._now < len(self._waiting):
+            self._live()
+            self._end()
 
-    def _print(self) -> None:
-        write(json.dumps(self._request.result(self._printed).as_dict(), ensure_ascii=False) + "\n")
-        self._printed += 1
+    def _head(self) -> None:
+        if not self._json and len(self._waiting) > 1:
+            write(f"--- sample {self._now + 1} of {len(self._waiting)} ---\n")
+
+    def _live(self) -> None:
+        if not self._json and (text := self._waiting[self._now]):
+            write(text)
+            self._waiting[self._now] = ""
+            self._line_open = not text.endswith("\n")
+
+    def _end(self) -> None:
+        """End the sample whose turn it is, and begin the next."""
+        if self._json:
+            write(json.dumps(self._request.result(self._now).as_dict(), ensure_ascii=False) + "\n")
+        elif self._line_open:
+            write("\n")
+        self._line_open = False
+        self._now += 1
+        if not self._json and self._now < len(self._waiting):
+            write("\n")
+            self._head()
+            self._live()

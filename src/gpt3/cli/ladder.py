@@ -39,15 +39,8 @@ def run(options: LadderOptions) -> None:
     if options == LadderOptions(json=options.json):
         print(json.dumps(ladder_rows(), indent=2) if options.json else ladder_table())
         return
-    cluster = make_cluster(
-        options.gpus or 1,
-        options.gpu,
-        options.gpu_memory,
-        options.gpu_flops,
-        options.mfu,
-        options.dtype,
-        options.parallel,
-    )
+    wanted = {name: value for name, value in vars(options).items() if name != "json"}
+    cluster = make_cluster(**wanted | {"gpus": options.gpus or 1})
     if options.json:
         print(json.dumps({"cluster": dataclasses.asdict(cluster), "plan": plan_rows(cluster)}, indent=2))
     else:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpt3 import __version__
 from gpt3.cli.parsing import parse
 from gpt3.errors import InputError, RunError
-from gpt3.version import __version__
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ GROUPS = {
         "contamination": Command("gpt3.cli.contamination", "which benchmark examples appear in the training text"),
     },
     "other formats": {
-        "import": Command("gpt3.cli.import_model", "convert GPT-2, GPT-Neo, OPT, … to a gpt3 model folder", "source"),
-        "export": Command("gpt3.cli.export", "write a model as GGUF (llama.cpp), stock GPT-2 or GPT-Neo"),
+        "import": Command(
+            "gpt3.cli.formats:import_model", "convert GPT-2, GPT-Neo, OPT, … to a gpt3 model folder", "source"
+        ),
+        "export": Command("gpt3.cli.formats:export", "write a model as GGUF (llama.cpp), stock GPT-2 or GPT-Neo"),
         "info": Command("gpt3.cli.info", "describe a model: shape, parameters, tokenizer, files", "path"),
     },
     "measure speed": {
@@ -89,22 +91,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["help"] and len(words) > 1:  # gpt3 help train
         words = [*words[1:], "--help"]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if words[0] == "--version":
-        print(f"gpt3 {__version__}")
+    if not words or words[0] in ("-h", "--help", "help", "--version"):
+        print(f"gpt3 {__version__}" if words[:1] == ["--version"] else usage())
         return 0
     name = words[0]
     try:
         name, rest = _command(words)
-        return _run(name, rest)
-    except InputError as error:
+        kind, run = COMMANDS[name].load()
+        options = parse(kind, rest, command=name, positional=COMMANDS[name].positional)
+        result = None if options is None else run(options)
+        return result if isinstance(result, int) else 0
+    except (InputError, RunError) as error:
         print(f"gpt3 {name}: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"gpt3 {name}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print(f"gpt3 {name}: interrupted", file=sys.stderr)
         return 130
@@ -126,14 +125,3 @@ def _command(words: list[str]) -> tuple[str, list[str]]:
     raise InputError(
         "unknown command; " + (f"did you mean `gpt3 {near[0]}`?" if near else "`gpt3 --help` lists them all")
     )
-
-
-def _run(name: str, arguments: list[str]) -> int:
-
-    kind, run = COMMANDS[name].load()
-    try:
-        options = parse(kind, arguments, command=name, positional=COMMANDS[name].positional)
-    except SystemExit as done:  # --help, --print_config
-        return int(done.code or 0)
-    result = run(options)
-    return result if isinstance(result, int) else 0

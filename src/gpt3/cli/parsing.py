@@ -1,4 +1,5 @@
-"""Command-line arguments and YAML files to an options dataclass: the same names in ``--config``, as flags and in Python.
+"""Command-line arguments and YAML files to an options dataclass: the same names in ``--config``, as flags and in Python; and
+the text of ``gpt3 COMMAND --help``, made from the dataclass's fields and the text below each.
 
 Names are typed with dashes; bare flags set booleans and ``--no-NAME`` clears them; list options take several values and may be
 repeated; one argument may be positional. What does not convert stays a text, which gpt3.options then refuses by name.
@@ -10,21 +11,41 @@ import dataclasses
 import difflib
 import json
 import re
+import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from gpt3.cli.help import SHORT, command_help
 from gpt3.errors import InputError, one_line
-from gpt3.options import default_of, flag, is_a, is_required, value_errors, without_none
+from gpt3.options import (
+    default_of,
+    documentation,
+    flag,
+    is_a,
+    is_required,
+    option_of,
+    value_errors,
+    without_none,
+)
 
 T = TypeVar("T")
 
 OWN = ("config", "print_config", "help", "help_all")
 """Options that every command has."""
+SHORT = {
+    "m": ("model",),
+    "o": ("out", "output"),
+    "n": ("max_new_tokens", "new_tokens", "steps"),
+    "p": ("prompt", "port"),
+}
+"""Short flags: the first of these options that a command has."""
+WIDTH = 80
+INDENT = 26
+FEW = 20
+"""A command with more options than this shows its common ones first, and all only after ``--help-all``."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,15 +65,14 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse(options: type[T], arguments: Sequence[str], *, command: str, positional: str | None = None) -> T:
-    """An instance of the dataclass `options` from command-line `arguments`.
+def parse(options: type[T], arguments: Sequence[str], *, command: str, positional: str | None = None) -> T | None:
+    """An instance of the dataclass `options` from command-line `arguments`; None after --help, --help-all and --print_config.
 
     Args:
         positional: the field that takes an argument without a name; all of them, where it is a list.
 
     Raises:
         InputError: an unknown option or a value of the wrong kind, in one line.
-        SystemExit: after ``--help``, ``--help-all`` and ``--print_config``.
     """
     given = _Given(options, positional)
     rest = list(arguments)
@@ -60,7 +80,7 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
         given.take(rest)
     if given.asked_help is not None:
         print(command_help(options, command, positional, everything=given.asked_help == "help_all"))
-        raise SystemExit(0)
+        return None
     fields = dataclasses.fields(options)  # type: ignore[arg-type]
     missing = [f.name for f in fields if f.name not in given.values and is_required(f)]
     if given.print_config:
@@ -68,7 +88,7 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
         if not missing:
             defaults = dataclasses.asdict(_make(options, given.values))  # type: ignore[call-overload]
         print(yaml.safe_dump({**defaults, **given.values}, sort_keys=False, allow_unicode=True), end="")
-        raise SystemExit(0)
+        return None
     if missing:
         raise InputError(f"{', '.join(flag(name) for name in missing)} must be given")
     return _make(options, given.values)
@@ -89,18 +109,19 @@ class _Given:
         self.positional = positional
         self.values: dict[str, Any] = {}
         self.lists: set[str] = set()  # list options whose items came as arguments; further ones are added
-        self.only_positional = False
         self.asked_help: str | None = None
         self.print_config = False
 
     def take(self, rest: list[str]) -> None:
         """Take the next argument, and its value where it is a separate one, from `rest`."""
         argument = rest.pop(0)
-        if self.only_positional or argument == "-" or not argument.startswith("-"):
-            return self._positional(argument)
         if argument == "--":
-            self.only_positional = True
-            return None
+            while rest:
+                self._positional(rest.pop(0))
+            return
+        if argument == "-" or not argument.startswith("-"):
+            self._positional(argument)
+            return
         written, equals, value = argument.partition("=")
         name = self._name(written, argument)
         if name in ("help", "help_all"):
@@ -124,17 +145,13 @@ class _Given:
                 name in self.lists and self.positional is None and not equals and rest and not rest[0].startswith("-")
             ):
                 self._value(name, rest.pop(0))
-        return None
 
     def _name(self, written: str, argument: str) -> str:
         """The option that `written` (``--name`` or ``-n``) means; ``no_name`` for ``--no-name``."""
         if not written.startswith("--"):
-            if written == "-h":
-                return "help"
-            for name in SHORT.get(written[1:], ()):
-                if name in self.hints:
-                    return name
-            short = {letter: name for letter, names in SHORT.items() for name in names if name in self.hints}
+            short = {letter: name for letter, names in SHORT.items() for name in names[::-1] if name in self.hints}
+            if found := {**short, "h": "help"}.get(written[1:]):
+                return found
             known = ", ".join(f"-{letter} ({flag(name)})" for letter, name in short.items())
             as_value = f"; write -- {argument} for the {self.positional}" if self.positional else ""
             raise InputError(f"unknown option {argument}; known short options are {known or 'none but'}, -h{as_value}")
@@ -148,22 +165,20 @@ class _Given:
     def _value(self, name: str, text: str) -> None:
         hint = self.hints[name]
         if is_a(list, hint):
-            if name not in self.lists:
-                self.lists.add(name)
-                self.values[name] = []
-            self.values[name] += [converted(item, typing.get_args(without_none(hint))[0]) for item in _items(text)]
+            self._add(name, [converted(item, typing.get_args(without_none(hint))[0]) for item in _items(text)])
         else:
             self.values[name] = converted(text, hint)
+
+    def _add(self, name: str, items: list[Any]) -> None:
+        self.values[name] = [*(self.values[name] if name in self.lists else ()), *items]
+        self.lists.add(name)
 
     def _positional(self, argument: str) -> None:
         name = self.positional
         if name is None:
             raise InputError(f"unexpected argument {argument!r}; every option of this command has a name, see --help")
         if is_a(list, self.hints[name]):  # gpt3 report A B C
-            if name not in self.lists:
-                self.lists.add(name)
-                self.values[name] = []
-            self.values[name].append(argument)
+            self._add(name, [argument])
         elif name in self.values:
             raise InputError(f"unexpected second argument {argument!r}; put the {name} in quotes")
         else:
@@ -247,3 +262,93 @@ def _unknown(name: str, hints: dict[str, Any]) -> str:
     """The message for an unknown option, with the nearest known one."""
     near = difflib.get_close_matches(name, [*hints, *OWN], n=1)
     return f"unknown option {flag(name)}; " + (f"did you mean {flag(near[0])}?" if near else "--help lists them all")
+
+
+def command_help(options: type[Any], command: str, positional: str | None, *, everything: bool) -> str:
+    """The help text of a command, at most `WIDTH` columns wide.
+
+    Args:
+        positional: the field that takes an argument without a name.
+        everything: explain all options; otherwise, of a command with many, the common ones, and name the rest.
+    """
+    hints, texts = typing.get_type_hints(options), documentation(options)
+    fields = list(dataclasses.fields(options))
+    usage = f"usage: gpt3 {command} [OPTIONS]"
+    if positional is not None:
+        one = positional.upper() + (" ..." if is_a(list, hints[positional]) else "")
+        required = next(is_required(field) for field in fields if field.name == positional)
+        usage += f" {one}" if required else f" [{one}]"
+    description = " ".join((options.__doc__ or "").strip().split("\n\n")[0].split())
+    lines = [usage, "", *textwrap.wrap(description, WIDTH)]
+    common = [field for field in fields if option_of(field).common]
+    brief = len(fields) > FEW and bool(common) and not everything
+    groups = _groups(fields)
+    for name, members in ({"Most used": common} if brief else groups).items():
+        lines += ["", f"{name}:"]
+        for field in members:
+            lines += _entry(field, hints[field.name], texts.get(field.name, ""))
+    lines += ["", "Every command:"]
+    lines += _two_columns("--config FILE", "Read options from a YAML file, one `option: value` per line.")
+    lines += _two_columns("--print_config", "Print all options as such a file and exit.")
+    lines += _two_columns("-h, --help", "Show this help and exit.")
+    if brief:
+        lines += _two_columns("--help-all", f"Explain all {len(fields)} options:")
+        margin: dict[str, Any] = {"initial_indent": " " * 4, "subsequent_indent": " " * 4}
+        for name, members in groups.items():
+            if rest := [flag(field.name) for field in members if field not in common]:
+                lines += [f"  {name}:", *textwrap.wrap(" ".join(rest), WIDTH, break_on_hyphens=False, **margin)]
+    return "\n".join(lines)
+
+
+def _groups(fields: list[dataclasses.Field[Any]]) -> dict[str, list[dataclasses.Field[Any]]]:
+    """The fields under their headings, in order; a heading holds until the next one."""
+    groups: dict[str, list[dataclasses.Field[Any]]] = {}
+    heading = "Options"
+    for field in fields:
+        heading = option_of(field).group or heading
+        groups.setdefault(heading, []).append(field)
+    return groups
+
+
+def _entry(field: dataclasses.Field[Any], hint: Any, text: str) -> list[str]:
+    """One option: its flags, and what it does with its default."""
+    name = flag(field.name)
+    negative = f"--no-{name[2:]}"
+    if is_a(bool, hint):
+        name = name if field.default is False else f"{name}, {negative}"
+    else:
+        name += f" {_value_name(field.name, hint, option_of(field).choices)}"
+    short = next((letter for letter, names in SHORT.items() if field.name in names), None)
+    text = " ".join(text.split())
+    if not is_required(field) and "default:" not in text.lower():
+        default = default_of(field)
+        if isinstance(default, (list, tuple)):
+            default = " ".join(map(str, default))
+        default = "on" if default is True else default
+        if default not in (None, "", {}, False):
+            text = f"{text.rstrip('.')}. Default: {default}." if text else f"Default: {default}."
+    return _two_columns(f"-{short}, {name}" if short else name, text)
+
+
+def _value_name(name: str, hint: Any, choices: Collection[str] | None) -> str:
+    """What stands for an option's value in the help: its choices, N for a whole number, X for a number, else its name."""
+    inner = without_none(hint)
+    origin, arguments = typing.get_origin(inner), typing.get_args(inner)
+    if choices is not None:
+        origin, arguments = typing.Literal, tuple(choices)
+    if origin is list and typing.get_origin(arguments[0]) is typing.Literal:
+        origin, arguments = typing.Literal, typing.get_args(arguments[0])
+    if origin is typing.Literal:
+        return "{" + ",".join(map(str, arguments)) + "}"
+    if origin is list:
+        return f"{name.upper()} ..."
+    return {int: "N", float: "X"}.get(inner, name.upper())
+
+
+def _two_columns(left: str, right: str) -> list[str]:
+    """`left` at the margin and `right` wrapped to the right of it, or below where `left` is long."""
+    body = textwrap.wrap(right, WIDTH - INDENT, break_on_hyphens=False) or [""]
+    head = f"  {left}"
+    if len(head) + 2 > INDENT:
+        return [head, *(" " * INDENT + line for line in body)]
+    return [f"{head:<{INDENT}}{body[0]}", *(" " * INDENT + line for line in body[1:])]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gpt3.corpus.records import STANDARD_INPUT, read_text
+from gpt3.corpus.records import STANDARD_INPUT, read_text, shown
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.model_folder.locate import locate
@@ -108,9 +108,10 @@ def run(options: ScoreOptions) -> None:
         with nullcontext() if quiet else Progress("scored", total, "tokens") as progress:
             for (name, text), ids in zip(sources, texts, strict=True):
                 score = TextScore(bytes=len(text.encode("utf-8")), characters=len(text))
-                reader = TokenReader(tokenizer) if options.html is not None or options.tokens or view else None
+                reader = TokenReader(tokenizer) if top or view else None
+                start = f'{{"file": {json.dumps(name, ensure_ascii=False)}, '
                 if options.tokens:
-                    write(f'{{"file": {json.dumps(name, ensure_ascii=False)}, "per_token": [')
+                    write(f'{start}"per_token": [')
                     unfinished = True
                 if view and len(sources) > 1:
                     view.print(f"--- {score_view.printable(name)} ---")
@@ -131,22 +132,14 @@ def run(options: ScoreOptions) -> None:
                 if view:
                     view.print("\n")
                 scored.append((name, score))
-                figures = json.dumps(score.as_dict())
-                if options.tokens:
+                if options.json:
                     unfinished = False
-                    write(f"], {figures[1:]}\n")
-                elif options.json:
-                    write(f'{{"file": {json.dumps(name, ensure_ascii=False)}, {figures[1:]}\n')
-    except BrokenPipeError:  # nobody reads on
-        raise
-    except BaseException:
+                    write(("], " if options.tokens else start) + json.dumps(score.as_dict())[1:] + "\n")
+    finally:  # also when interrupted
         write("]}\n" if unfinished else "")
         if scored and not options.json:
             write(score_view.table(scored) + "\n")
-        raise
-    if not options.json:
-        write(score_view.table(scored) + "\n")
-    elif len(scored) > 1:
+    if options.json and len(scored) > 1:
         write(json.dumps({"files": len(scored), **score_view.with_total(scored)[-1][1].as_dict()}) + "\n")
     if options.html is not None:
         about = f"{place}, context {context:,}, stride {stride:,}"
@@ -167,7 +160,7 @@ def read_sources(options: ScoreOptions) -> list[tuple[str, str]]:
     faults: list[str] = []
     for name in options.files:
         try:
-            sources.append(("standard input" if name == STANDARD_INPUT else name, read_text(name)))
+            sources.append((shown(name), read_text(name)))
         except InputError as error:
             faults.append(str(error))
     if faults:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from gpt3.device import in_passing_thread
 from gpt3.errors import require
 from gpt3.progress import say
 from gpt3.serving.host import address_of, listen, load_models, serve
 from gpt3.serving.options import ServeOptions
-from gpt3.threads import in_passing_thread
 
 
 def run(options: ServeOptions) -> None:

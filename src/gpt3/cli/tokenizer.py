@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from gpt3.corpus.sources import open_sources
 from gpt3.durable import check_room, replacing
-from gpt3.errors import InputError
 from gpt3.options import Options
 from gpt3.progress import Progress
 from gpt3.tokenizer.gpt2 import gpt2_tokenizer, repaired
 from gpt3.tokenizer.train import SMALLEST_VOCABULARY, train_tokenizer
+from gpt3.work_folder import check_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -43,7 +43,7 @@ def run(options: TokenizerTrainOptions) -> Path:
     """
 
     out = Path(options.out)
-    _check_out(out)
+    check_out(out, TOKENIZER_FILES)
     check_room(out, BYTES_PER_ID * options.vocab_size, purpose="the tokenizer")
     parts = [part for source in open_sources(options.data) for part in source.parts()]
     sizes = [part.size for part in parts]
@@ -68,14 +68,6 @@ def run(options: TokenizerTrainOptions) -> Path:
         tokenizer.save_pretrained(folder)
     print("\n".join(_report(tokenizer, options, sample)))
     return out
-
-
-def _check_out(out: Path) -> None:
-    """Refuse to replace anything but a tokenizer."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file. Use the name of a folder.")
-    if out.is_dir() and (others := sorted({entry.name for entry in out.iterdir()} - TOKENIZER_FILES)):
-        raise InputError(f"--out {out} holds other files ({', '.join(others[:3])}). Use a new folder.")
 
 
 def _report(tokenizer: PreTrainedTokenizerFast, options: TokenizerTrainOptions, sample: list[str]) -> list[str]:

@@ -14,10 +14,10 @@ from gpt3.contamination.scan import measure
 from gpt3.contamination.training_text import find_run, parts_of_data, parts_of_run
 from gpt3.corpus.documents import Part
 from gpt3.corpus.task_texts import TaskExample
+from gpt3.device import usable_cores
 from gpt3.errors import InputError
 from gpt3.evaluation import Split
 from gpt3.progress import say
-from gpt3.threads import usable_cores
 
 
 def training_text(place: str, option: str) -> tuple[str, list[Part]] | None:

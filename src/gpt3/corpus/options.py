@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gpt3.device import usable_cores
 from gpt3.errors import InputError
 from gpt3.options import Options, option
-from gpt3.threads import usable_cores
 
 KEYS = 1 << 64
 """A document's key is a 64-bit hash of its text, see `gpt3.corpus.segments.document_key`; folds are equal ranges of keys."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt3 import durable
+from gpt3 import __version__, durable
 from gpt3.corpus import manifest, segments
 from gpt3.corpus.decontamination import CleanPart, fingerprint, index_benchmarks, prepare_folder
 from gpt3.corpus.documents import Part, total_size
@@ -24,7 +24,6 @@ from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
 from gpt3.progress import Progress, say
 from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
-from gpt3.version import __version__
 from gpt3.work_folder import differences, locked
 
 POOL_BYTES = 256 << 20

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from gpt3 import __version__
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation import Result, Source, Split, Task
@@ -30,7 +31,6 @@ from gpt3.inference.continuations import continuation_logprobs
 from gpt3.inference.language_model import LanguageModel, load
 from gpt3.model_folder.locate import locate
 from gpt3.progress import Progress, say
-from gpt3.version import __version__
 from gpt3.work_folder import differences, locked_folder
 
 if TYPE_CHECKING:

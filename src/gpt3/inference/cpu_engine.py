@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt3.device import follow_torch
 from gpt3.inference import kernels
 from gpt3.inference.arrays import Buffers, Keys, Shape
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run, attend_and_store
 from gpt3.inference.packing import huge, pack
-from gpt3.threads import follow_torch
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM

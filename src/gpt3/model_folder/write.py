@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gpt3 import __version__
 from gpt3.durable import sha256_of
 from gpt3.model_folder.convert import Checkpoint
 from gpt3.model_folder.load import quiet_transformers
 from gpt3.model_folder.locate import CARD, LICENCES, ORIGIN, WEIGHTS
-from gpt3.version import __version__
 
 SHARD_BYTES = 5_000_000_000
 """Weights larger than this are split over several files."""

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from gpt3 import __version__
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving import openapi
 from gpt3.serving.completions import Chat, Completion, TextRequest
@@ -24,7 +25,6 @@ from gpt3.serving.options import ServeOptions
 from gpt3.serving.schema import SAMPLER, ApiError, ChatBody, CompletionBody, validation_error
 from gpt3.serving.texts import Delta, ServedModel
 from gpt3.serving.worker import ComputeThread, PendingRequest, Worker
-from gpt3.version import __version__
 
 ACCESS = (401, 403)
 """Refusals of a path without a body."""

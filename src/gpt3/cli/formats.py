@@ -1,27 +1,65 @@
-"""``gpt3 export``: load, refuse what the target cannot hold, write, reload, compare, print what was written."""
+"""``gpt3 import`` and ``gpt3 export``: other programs' models to a gpt3 model folder, and back. Written whole or not at all."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError
 from gpt3.model_folder.locate import locate
 from gpt3.options import Options, option
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from gpt3.model import GPT3ForCausalLM
+from gpt3.work_folder import check_out
 
 BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 1.0625}
 """Bytes of a weight in each number format."""
-FILES = {"README.md", "config.json", "generation_config.json", "model.safetensors.index.json"}
-FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
+FILES = ["README.md", "config.json", "generation_config.json", "model.safetensors.index.json", "*.safetensors"]
+FILES += ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"]
+"""Names of what an earlier export to a folder wrote."""
+
+
+@dataclass(frozen=True)
+class ImportOptions(Options):
+    """Convert a checkpoint of GPT-2, GPT-Neo, OPT, … (docs/import.md lists the families), or an adapter and its base, into a
+    gpt3 model folder."""
+
+    source: str
+    """A folder, a run or a hub id (owner/name), whose files are downloaded; a PEFT adapter is merged into its base."""
+    out: str
+    """The model folder to write; it must be new or empty."""
+    allow_pickle: bool = option(False, common=True)
+    """Read pytorch_model.bin if there is no safetensors file; only tensors are read, code in it is refused."""
+
+
+def import_model(options: ImportOptions) -> Path:
+    """Check, convert, write the folder whole or not at all, and print what it is.
+
+    Raises:
+        InputError: an `out` that is not empty; see `gpt3.model_folder.load.open_checkpoint`.
+    """
+    out, source = Path(options.out).expanduser(), Path(options.source).expanduser()
+    check_out(out)
+
+    from gpt3.model_folder.info import tokenizer_line
+    from gpt3.model_folder.load import open_checkpoint
+    from gpt3.model_folder.write import write_checkpoint
+
+    checkpoint = open_checkpoint(options.source, allow_pickle=options.allow_pickle)
+    config, family = checkpoint.config, checkpoint.conversion.family
+    parameters = checkpoint.empty_model().num_parameters()
+    check_room(out, parameters * checkpoint.dtype.itemsize, purpose="the model")
+    with replacing(out) as temporary:
+        # no path of this machine in a folder that may travel
+        write_checkpoint(checkpoint, temporary, checkpoint.folder.resolve().name if source.is_dir() else options.source)
+    shape = f"{config.num_hidden_layers} layers x {config.hidden_size}"
+    print(f"{family}: {shape}, {parameters:,} parameters in {str(checkpoint.dtype).removeprefix('torch.')}")
+    print(f"tokenizer: {tokenizer_line(checkpoint.tokenizer)}")
+    for note in checkpoint.conversion.notes:
+        print(f"note: {note}")
+    print(f"model saved in {out}")
+    return out
 
 
 @dataclass(frozen=True)
@@ -51,7 +89,7 @@ class ExportOptions(Options):
             yield f"--out {self.out} is a folder; name a file"
 
 
-def run(options: ExportOptions) -> Path:
+def export(options: ExportOptions) -> Path:
     """Export and print what was written, how long its context is, how far its logits are from the model's.
 
     Raises:
@@ -63,9 +101,12 @@ def run(options: ExportOptions) -> Path:
     from gpt3.model_folder.load import load_transformers
 
     out, place = Path(options.out), locate(options.model)
-    _check_out(out, place, options.format)
+    if isinstance(place, Path) and out.resolve() in (place.resolve(), *place.resolve().parents):
+        raise InputError(f"--out {out} is the model itself or a folder around it. Name another")
     if options.format == "gguf":
-        importlib.import_module("gpt3.export.gguf")  # or an error that says how to install its package
+        from gpt3.export.gguf import write_gguf  # or an error that says how to install its package
+    else:
+        check_out(out, FILES)
     model: Any
     model, tokenizer = load_transformers(place, device="cpu", dtype="fp32")
     if not isinstance(model, GPT3ForCausalLM):
@@ -77,57 +118,35 @@ def run(options: ExportOptions) -> Path:
     context, rows = fit(model.config, tokenizer, options.format, options.context)
     check_room(out.parent, int(model.num_parameters() * BYTES[options.dtype]), purpose="the exported model")
     with replacing(out) as temporary:
-        write = _write_gguf if options.format == "gguf" else _write_folder
-        lines = write(model, tokenizer, temporary, options, context, rows, _name(Path(place)))
+        if options.format == "gguf":
+            folder = Path(place)
+            name = (folder.parent.name if folder.name in ("model", "adapter") else "") or folder.name
+            write_gguf(model, tokenizer, temporary, dtype=options.dtype, context=context, name=name)
+            lines = [] if options.verify == "no" else _compare_gguf(model, tokenizer, temporary, options, context, rows)
+        else:
+            lines = _write_folder(model, tokenizer, temporary, options, context, rows)
     size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.iterdir()))
     print(f"{place} -> {out}: {options.format}, {options.dtype}, {size / 1e6:,.1f} MB")
-    line = (
-        f"{context:,} of the model's {positions:,} tokens"
-        if context < positions
-        else f"{context:,} tokens, the model's"
-    )
-    if context < positions and options.context is None:
-        line += f", its window: llama.cpp's gpt2 has no banded layers and would be wrong beyond {context:,}"
-    print(f"context: {line}")
-    print("\n".join(lines))
+    if context == positions:
+        print(f"context: {context:,} tokens, the model's")
+    elif options.context is not None:
+        print(f"context: {context:,} of the model's {positions:,} tokens")
+    else:
+        why = f"llama.cpp's gpt2 has no banded layers and would be wrong beyond {context:,}"
+        print(f"context: {context:,} of the model's {positions:,} tokens, its window: {why}")
+    print("\n".join(lines or ["not verified"]))
     return out
 
 
-def _name(place: Path) -> str:
-    """What to call a model: of a run, the run's name."""
-    return place.parent.name if place.name in ("model", "adapter") and place.parent.name else place.name
+def _compare_gguf(model: Any, tokenizer: Any, path: Path, options: ExportOptions, context: int, rows: int) -> list[str]:
+    """How far a GGUF file is from the model: loaded as GPT-2, and in llama.cpp.
 
-
-def _check_out(out: Path, place: Path | str, target: str) -> None:
-    """Refuse to write over anything but an earlier export."""
-    if isinstance(place, Path) and (out.resolve() == place.resolve() or out.resolve() in place.resolve().parents):
-        raise InputError(f"--out {out} is the model itself or a folder around it. Name another")
-    if target == "gguf":
-        return
-    if out.is_file():
-        raise InputError(f"--out {out} is a file. Name a folder")
-    if out.is_dir():
-        names = {entry.name for entry in out.iterdir()} - FILES
-        others = sorted(name for name in names if not name.endswith(".safetensors"))
-        if others:
-            raise InputError(f"--out {out} holds other files ({', '.join(others[:3])}). Name a new folder")
-
-
-def _write_gguf(
-    model: GPT3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    path: Path,
-    options: ExportOptions,
-    context: int,
-    rows: int,
-    name: str,
-) -> list[str]:
+    Raises:
+        RunError: too far.
+    """
     from gpt3.export.comparison import check, comparison_line, difference, logits, probe, tanh_gelu
-    from gpt3.export.gguf import read_gguf, write_gguf
+    from gpt3.export.gguf import read_gguf
 
-    write_gguf(model, tokenizer, path, dtype=options.dtype, context=context, name=name)
-    if options.verify == "no":
-        return ["not verified"]
     ids = probe(model.config, context, rows)
     ours, theirs = logits(model, ids, rows), logits(read_gguf(path), ids, rows)
     line = f"reloaded as GPT-2: {difference(ours, theirs)}"
@@ -141,14 +160,13 @@ def _write_gguf(
 
 
 def _write_folder(
-    model: GPT3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    folder: Path,
-    options: ExportOptions,
-    context: int,
-    rows: int,
-    name: str,
+    model: Any, tokenizer: Any, folder: Path, options: ExportOptions, context: int, rows: int
 ) -> list[str]:
+    """Write a model of transformers' own class; returns how far it is from the model, if that is to be verified.
+
+    Raises:
+        RunError: too far.
+    """
     import torch
 
     from gpt3.export.comparison import check, difference, logits, probe
@@ -160,7 +178,7 @@ def _write_folder(
     tokenizer.model_max_length = context
     if options.verify == "no":
         save(stock, tokenizer, folder, dtype)
-        return ["not verified"]
+        return []
     ids = probe(model.config, context, rows)
     ours = logits(model, ids, rows)
     check(difference(ours, logits(stock, ids, rows)), "f32", what)  # before the weights are rounded to fewer bits
