@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gpt3 import progress
 from gpt3.training import panel as panel_module
-from gpt3.training.panel import ASCII, BLOCKS, History, Panel, resampled, sparkline
+from gpt3.training.panel import ASCII, BLOCKS, Panel, resampled, sparkline
 
 RECORD = {
     "step": 500, "tokens": 256_000, "loss": 3.2146, "lr": 6e-4, "grad_norm": 0.718, "tokens_per_s": 10512.3, "mfu": 0.478,
@@ -140,19 +140,6 @@ def test_a_sparkline_is_as_high_as_its_values(values: list[float], width: int, l
     assert high <= max(columns)
     order = sorted(range(width), key=columns.__getitem__)
     assert all(heights[a] <= heights[b] for a, b in itertools.pairwise(order))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(-1000, 1000), max_size=400))
-def test_a_history_keeps_the_mean_in_bounded_room(values: list[int]) -> None:
-    history = History(most=16)
-    for value in values:
-        history.add(value)
-    history.add(None)
-    history.add(math.nan)
-    assert len(history.values()) <= 16
-    total = sum(history.means) * history.width + history._total
-    assert total == pytest.approx(sum(values), abs=1e-6)
 
 
 @pytest.mark.parametrize("width", [50, 66, 80])

@@ -67,11 +67,6 @@ class TrainingData:
         return self.shards[0].end_of_text
 
     @property
-    def mixed(self) -> bool:
-        """Whether a mixture file gave the sources, so that they have names."""
-        return self.specs[0].name != ""
-
-    @property
     def training(self) -> list[TokenSplit]:
         """The training split of each source."""
         return [folder.split("train") for folder in self.shards]

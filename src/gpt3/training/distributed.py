@@ -235,9 +235,16 @@ def is_sharded(options: TrainOptions, world: World) -> bool:
     return options.parallel == "fsdp" and world.size > 1
 
 
-def build_model(options: TrainOptions, shape: Preset, end_of_text: int) -> GPT3ForCausalLM:
-    """A model of this shape, its weights on the meta device (not there yet)."""
-    rate = options.dropout
+def build_model(
+    options: TrainOptions, shape: Preset, end_of_text: int, compute: Compute, world: World
+) -> tuple[GPT3ForCausalLM, torch.nn.Module]:
+    """A model of this shape with its fresh weights on the device, and what forward passes go through.
+
+    One rank: the model itself. `ddp`: its wrapper. `fsdp`: the model sharded in place, block by block, so that no rank ever
+    holds more than one block's weights whole, nor the token embedding beside one. On CUDA it is compiled, unless
+    ``--no-compile``.
+    """
+    rate, device = options.dropout, compute.device
     config = shape.config(
         bos_token_id=end_of_text, eos_token_id=end_of_text, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate
     )
@@ -245,34 +252,25 @@ def build_model(options: TrainOptions, shape: Preset, end_of_text: int) -> GPT3F
         model = GPT3ForCausalLM(config)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    return model
-
-
-def spread(
-    model: GPT3ForCausalLM, seed: int, device: torch.device, parallel: str, world: World, compute_dtype: torch.dtype
-) -> torch.nn.Module:
-    """Give `model`, which is on the meta device, its fresh weights; returns what forward passes go through.
-
-    One rank: the model itself. `ddp`: its wrapper. `fsdp`: the model sharded in place, block by block, so that no rank ever
-    holds more than one block's weights whole, nor the token embedding beside one.
-    """
-    if world.size == 1:
-        fill(model, model, seed, device)
-        return model
-    if parallel == "ddp":
-        fill(model, model, seed, device)
-        ids = [device.index] if device.type == "cuda" else None
-        return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-
-    mesh = init_device_mesh(device.type, (world.size,))
-    narrow = device.type == "cuda" and compute_dtype != torch.float32
-    policy = MixedPrecisionPolicy(param_dtype=compute_dtype if narrow else None, reduce_dtype=torch.float32)
-    for block in model.transformer.h:
-        fill(model, block, seed, device)
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fill(model, model, seed, device)  # what is left
-    fully_shard(model, mesh=mesh, mp_policy=policy)
-    return model
+    forward: Any = model
+    with peers_lost():
+        if is_sharded(options, world):
+            mesh = init_device_mesh(device.type, (world.size,))
+            narrow = device.type == "cuda" and compute.dtype != torch.float32
+            policy = MixedPrecisionPolicy(param_dtype=compute.dtype if narrow else None, reduce_dtype=torch.float32)
+            for block in model.transformer.h:
+                fill(model, block, options.seed, device)
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+            fill(model, model, options.seed, device)  # what is left
+            fully_shard(model, mesh=mesh, mp_policy=policy)
+        else:
+            fill(model, model, options.seed, device)
+            if world.size > 1:
+                ids = [device.index] if device.type == "cuda" else None
+                forward = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    if options.compile if options.compile is not None else device.type == "cuda":
+        forward = torch.compile(forward)
+    return model, forward
 
 
 def fill(model: GPT3ForCausalLM, part: nn.Module, seed: int, device: torch.device) -> None:

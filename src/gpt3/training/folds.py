@@ -6,7 +6,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,25 @@ from gpt3 import work_folder
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.progress import say
-from gpt3.report.run_folder import METRICS, read_metrics
+from gpt3.report.run_folder import FINAL_MODEL, METRICS, read_metrics
+from gpt3.tables import aligned
 from gpt3.training.options import TrainOptions
 from gpt3.training.run_folder import asked as asked_of_run
 
 FILE_NAME = "folds.json"
 FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
-COLUMNS = (*MEASURES, "tokens", "documents")
+COUNTS = ("tokens", "documents")
 
 
-@dataclass(frozen=True)
+@dataclass
 class FoldTable:
     """What a cross-validation came to."""
 
     folder: Path
     folds: int
-    rows: tuple[dict[str, Any], ...]
-    """One a finished fold: ``fold`` from 1, `COLUMNS`, ``loss_low`` and ``loss_high`` where there is an interval."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """One a finished fold: ``fold`` from 1, `MEASURES`, `COUNTS`, ``loss_low`` and ``loss_high`` where there is an interval."""
     exit_code: int = 0
     """Of the run that did not finish."""
 
@@ -40,23 +41,30 @@ class FoldTable:
         """Whether every fold is."""
         return len(self.rows) == self.folds
 
-    def mean_and_sd(self, measure: str) -> tuple[float, float]:
-        """Mean and standard deviation (n - 1) of a measure over the finished folds, each counting once."""
-        values = [float(row[measure]) for row in self.rows]
-        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    @property
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Each measure's mean and standard deviation (n - 1) over the finished folds, each counting once; of two or more."""
+        values = {name: [float(row[name]) for row in self.rows] for name in MEASURES if len(self.rows) > 1}
+        return {name: {"mean": statistics.fmean(v), "sd": statistics.stdev(v)} for name, v in values.items()}
 
     def text(self) -> str:
         """The table as lines of text."""
-        lines = [f"{'fold':>5} {'loss':>16} {'perplexity':>16} {'bits per byte':>16} {'tokens':>12} {'documents':>10}"]
+        lines = [["fold", "loss", "perplexity", "bits per byte", *COUNTS]]
         for row in self.rows:
-            numbers = "".join(f" {row[measure]:>16.4f}" for measure in MEASURES)
-            lines.append(f"{row['fold']:>5}{numbers} {row['tokens']:>12,} {row['documents']:>10,}")
-        if len(self.rows) > 1:
-            cells = ("{:.4f} ± {:.4f}".format(*self.mean_and_sd(measure)) for measure in MEASURES)
-            sums = (sum(row[name] for row in self.rows) for name in ("tokens", "documents"))
-            numbers = "".join(f" {cell:>16}" for cell in cells)
-            lines.append(f"{'mean':>5}{numbers} " + "{:>12,} {:>10,}".format(*sums))
-        return "\n".join(lines)
+            measures = (f"{row[name]:.4f}" for name in MEASURES)
+            lines.append([str(row["fold"]), *measures, *(f"{row[name]:,}" for name in COUNTS)])
+        if summary := self.summary:
+            means = (f"{of['mean']:.4f} ± {of['sd']:.4f}" for of in summary.values())
+            lines.append(["mean", *means, *(f"{sum(row[name] for row in self.rows):,}" for name in COUNTS)])
+        return "\n".join(aligned(lines, left=()))
+
+    def write(self, asked: dict[str, Any]) -> None:
+        """folds.json, durably: what was asked, a row a finished fold, and when there are two, mean and sd."""
+        content = {
+            "format": FORMAT, "folds": self.folds, "finished": self.finished, "rows": self.rows, "summary": self.summary,
+            "asked": asked,
+        }  # fmt: skip
+        write_text(self.folder / FILE_NAME, json.dumps(content, indent=1) + "\n")
 
 
 def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> FoldTable:
@@ -76,10 +84,9 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> Fo
         InputError: fewer than two folds; a shared option that only makes sense for one run; OUT holds something else.
         RunError: a finished fold has no score.
     """
-    folds = int(options.folds or 0)
-    fold = options.fold
-    if fold is not None:
-        raise InputError(f"--folds {folds} runs every fold; leave out --fold {fold}")
+    folds = options.folds or 0
+    if options.fold is not None:
+        raise InputError(f"--folds {folds} runs every fold; leave out --fold {options.fold}")
     if options.resume not in ("auto", "never"):
         raise InputError(f"--resume {options.resume} names one run's checkpoint; with --folds use --resume auto")
     asked = asked_of_run(options)
@@ -87,26 +94,26 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> Fo
         options.out,
         Path("runs") / f"{options.model}-folds",
         asked,
-        before=lambda path: (_read(path) or {}).get("asked"),
-        finished=lambda path: options.out is None and bool((_read(path) or {}).get("finished")),
+        before=lambda path: _read(path).get("asked"),
+        finished=lambda path: options.out is None and bool(_read(path).get("finished")),
     )
-    rows: list[dict[str, Any]] = []
+    table = FoldTable(folder, folds)
     if options.plan:  # every fold's is the same, but for which documents are held out
         train(fold_options(options, 1, folds, folder / "fold-1"))
-        return FoldTable(folder, folds, ())
-    _write(folder, folds, asked, rows)
+        return table
+    table.write(asked)
     for number in range(1, folds + 1):
         out = folder / f"fold-{number}"
-        if (out / "model").exists():
+        if (out / FINAL_MODEL).exists():
             say(f"{out} is finished")
         else:
             say(f"fold {number} of {folds}: {out}")
             result = train(fold_options(options, number, folds, out))
             if not result.finished:
-                return FoldTable(folder, folds, tuple(rows), result.exit_code)
-        rows.append({"fold": number, **last_score(out)})
-        _write(folder, folds, asked, rows)
-    table = FoldTable(folder, folds, tuple(rows))
+                table.exit_code = result.exit_code
+                return table
+        table.rows.append({"fold": number, **last_score(out)})
+        table.write(asked)
     print(table.text())
     print(f"written to {folder / FILE_NAME}")
     return table
@@ -114,8 +121,7 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> Fo
 
 def fold_options(options: TrainOptions, number: int, folds: int, out: Path) -> TrainOptions:
     """The options of one fold's run."""
-    changes: dict[str, Any] = {"out": str(out), "fold": f"{number}/{folds}", "folds": None}
-    return dataclasses.replace(options, **changes)
+    return dataclasses.replace(options, out=str(out), fold=f"{number}/{folds}", folds=None)
 
 
 def last_score(run: Path) -> dict[str, Any]:
@@ -129,31 +135,19 @@ def last_score(run: Path) -> dict[str, Any]:
         raise RunError(
             f"{run} is finished but its metrics.jsonl holds no validation; remove the folder and run it again"
         )
-    names = (*COLUMNS, "loss_low", "loss_high")
+    names = (*MEASURES, *COUNTS, "loss_low", "loss_high")
     return {name: scores[-1][f"val/{name}"] for name in names if f"val/{name}" in scores[-1]}
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """What folds.json holds; None where there is none.
+def _read(folder: Path) -> dict[str, Any]:
+    """What folds.json holds; nothing where there is none.
 
     Raises:
         InputError: it is of another format.
     """
-    content = work_folder.stored(folder / FILE_NAME)
-    if content is not None and content.get("format") != FORMAT:
+    content = work_folder.stored(folder / FILE_NAME) or {"format": FORMAT}
+    if content.get("format") != FORMAT:
         raise InputError(
             f"{folder / FILE_NAME} has format {content.get('format')}, not {FORMAT}. Choose another --out."
         )
     return content
-
-
-def _write(folder: Path, folds: int, asked: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """folds.json, durably: what was asked, a row a finished fold, and when there are two, mean and sd."""
-    table = FoldTable(folder, folds, tuple(rows))
-    summary = {}
-    if len(rows) > 1:
-        summary = {name: dict(zip(("mean", "sd"), table.mean_and_sd(name), strict=True)) for name in MEASURES}
-    content = {
-        "format": FORMAT, "folds": folds, "finished": table.finished, "rows": rows, "summary": summary, "asked": asked
-    }  # fmt: skip
-    write_text(folder / FILE_NAME, json.dumps(content, indent=1) + "\n")

@@ -38,7 +38,8 @@ NUMBERS = {
 """How a training record's numbers are shown, as rich's markup."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII = " .:|"
-MOST_VALUES = 512
+CURVE_PARTS = 4096
+"""The curve is kept as means over this many parts of the run, however many its steps."""
 LOUD = 0.02
 """The share of the highest values that the curve cuts off, so that one spike or the first steps do not flatten the rest."""
 
@@ -60,7 +61,7 @@ class Panel:
         self.plain = Progress(label, total_steps, "steps", start)
         self.began, self.drawn = time.monotonic(), -math.inf
         self.last: Mapping[str, Any] = {}
-        self.history = History()
+        self.losses = np.zeros((2, CURVE_PARTS))  # of each part of the run: their sum, and how many they are
         self.validations: dict[str, dict[str, Any]] = {}  # a set's last numbers, by its name
         self.best: dict[str, float] = {}  # a set's least loss
         self.skips = 0
@@ -100,7 +101,8 @@ class Panel:
                 self.plain.say(f"step {self.step} skipped: {record['skipped']}{where}")
         else:
             self.last = record
-            self.history.add(record.get(LOSS))
+            if (loss := number(record[LOSS])) is not None:
+                self.losses[:, (self.step - 1) * CURVE_PARTS // self.total] += (loss, 1)
         if self._live is not None:
             self.refresh()
         else:
@@ -171,10 +173,10 @@ class Panel:
         return bar
 
     def _curve(self, width: int) -> list[Text]:
-        values = self.history.values()
-        if len(values) < 2:
+        sums, counts = self.losses[:, self.losses[1] > 0]
+        if len(sums) < 2:
             return []
-        rows, low, high = sparkline(values, max(1, width - 8), CURVE_LINES, self._unicode)
+        rows, low, high = sparkline((sums / counts).tolist(), max(1, width - 8), CURVE_LINES, self._unicode)
         labels = [f"{high:7.3f} ", *[" " * 8] * (CURVE_LINES - 2), f"{low:7.3f} "]
         return [
             Text(""),
@@ -242,33 +244,6 @@ def _validation_parts(found: Mapping[str, Any]) -> list[str]:
     if bits is not None:
         parts.append(f"{bits:.3f} bits per byte")
     return parts
-
-
-class History:
-    """The mean values of a whole run in bounded memory: when full, neighbours are merged in pairs."""
-
-    def __init__(self, most: int = MOST_VALUES) -> None:
-        self.most = most
-        self.means: list[float] = []
-        self.width = 1  # values a mean stands for
-        self._total, self._count = 0.0, 0
-
-    def add(self, value: Any) -> None:
-        """Take one more value; one that is no finite number counts nothing."""
-        if number(value) is None:
-            return
-        self._total += value
-        self._count += 1
-        if self._count == self.width:
-            self.means.append(self._total / self._count)
-            self._total, self._count = 0.0, 0
-            if len(self.means) == self.most:
-                self.means = [(a + b) / 2 for a, b in zip(self.means[::2], self.means[1::2], strict=True)]
-                self.width *= 2
-
-    def values(self) -> list[float]:
-        """The means so far, the one in the making last."""
-        return self.means + ([self._total / self._count] if self._count else [])
 
 
 def sparkline(values: Sequence[float], width: int, lines: int, unicode: bool = True) -> tuple[list[str], float, float]:

@@ -17,16 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gpt3.errors import InputError
 from gpt3.ladder.memory import TrainingMemory
-from gpt3.ladder.presets import (
-    PAPER_TOKENS,
-    PF_DAY,
-    PRESETS,
-    Preset,
-    flops_per_token,
-    preset,
-    readable_size,
-    training_flops,
-)
+from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, Preset, preset, readable_size, training_flops
+from gpt3.tables import aligned
 from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions, count
 from gpt3.training.panel import sparkline
@@ -93,14 +85,14 @@ class Plan:
     min_lr: float
     beta2: float
     """Adam's second-moment decay."""
-    warmup_tokens: int
-    decay_tokens: int
     ramp_tokens: int
     """Tokens over which the batch grows to `batch_tokens`; 0: it is whole from the start."""
-    validate_every: int
-    sample_every: int
-    checkpoint_every: int
-    log_every: int
+    warmup_tokens: int = 0
+    decay_tokens: int = 0
+    validate_every: int = 1
+    sample_every: int = 1
+    checkpoint_every: int = 1
+    log_every: int = 1
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -194,26 +186,24 @@ def batch_shape(options: TrainOptions, shape: Preset, tokens: int) -> tuple[int,
     Raises:
         InputError: sizes that are no multiples of one another.
     """
-    batch_tokens, context = options.batch_tokens, shape.context
+    batch_tokens, micro, context = options.batch_tokens, options.micro_batch, shape.context
+    fitting = max(1, DEFAULT_MICRO_BATCH_TOKENS // context)
     if batch_tokens is None:
-        wanted = min(shape.batch_tokens, max(context, tokens // LEAST_STEPS))
-        sequences = max(1, wanted // context)
-        micro = options.micro_batch or max(1, min(sequences, DEFAULT_MICRO_BATCH_TOKENS // context))
-        sequences = max(1, sequences // micro) * micro
-        return sequences * context, micro
+        sequences = max(1, min(shape.batch_tokens, tokens // LEAST_STEPS) // context)
+        micro = micro or min(sequences, fitting)
+        return max(1, sequences // micro) * micro * context, micro
     if batch_tokens % context:
         low = max(context, batch_tokens // context * context)
         raise InputError(f"--batch-tokens {batch_tokens} is not a multiple of the context of {context}; try {low}")
     sequences = batch_tokens // context
-    if options.micro_batch is None:
-        most = max(1, min(sequences, DEFAULT_MICRO_BATCH_TOKENS // context))
-        return batch_tokens, next(n for n in range(most, 0, -1) if sequences % n == 0)
-    if sequences % options.micro_batch:
+    if micro is None:
+        micro = next(n for n in range(min(sequences, fitting), 0, -1) if sequences % n == 0)
+    if sequences % micro:
         raise InputError(
-            f"--micro-batch {options.micro_batch} does not divide the {sequences} sequences of --batch-tokens {batch_tokens}"
+            f"--micro-batch {micro} does not divide the {sequences} sequences of --batch-tokens {batch_tokens}"
             f" at context {context}; choose a divisor"
         )
-    return batch_tokens, options.micro_batch
+    return batch_tokens, micro
 
 
 def ramp_length(parameters: int, tokens: int) -> int:
@@ -238,35 +228,27 @@ def make_plan(options: TrainOptions, train_tokens: int, tokens: int | None = Non
         InputError: see `shape_of`; sizes that are no multiples of one another.
     """
     shape = shape_of(options)
-    about = tokens or min(PAPER_TOKENS, DEFAULT_EPOCHS * train_tokens)
+    about, steps = tokens or min(PAPER_TOKENS, DEFAULT_EPOCHS * train_tokens), options.steps
     if options.tokens is not None:
         about = count(options.tokens)
-    elif options.steps is not None:
-        about = options.steps * (options.batch_tokens or shape.batch_tokens)
+    elif steps is not None:
+        about = steps * (options.batch_tokens or shape.batch_tokens)
     batch_tokens, micro_batch = batch_shape(options, shape, about)
-    steps = options.steps
     if steps is not None:
         about = steps * batch_tokens
-    ramp = options.ramp_tokens
-    if ramp is None:
-        ramp = ramp_length(shape.parameters, about) if batch_tokens > PAPER_RAMP_START_TOKENS else 0
-    lr = options.lr or shape.learning_rate
-    beta2 = options.beta2
+    lr, beta2, ramp = options.lr or shape.learning_rate, options.beta2, options.ramp_tokens
     if beta2 is None:
         beta2 = PAPER_BETA2 if batch_tokens >= PAPER_RAMP_START_TOKENS else SMALL_BATCH_BETA2
-    plan = Plan(
-        steps=steps or 1, batch_tokens=batch_tokens, micro_batch=micro_batch, context=shape.context,
-        lr=lr, min_lr=lr * options.min_lr_ratio, beta2=beta2, warmup_tokens=0, decay_tokens=0, ramp_tokens=ramp,
-        validate_every=1, sample_every=1, checkpoint_every=1, log_every=1,
-    )  # fmt: skip
+    if ramp is None:
+        ramp = ramp_length(shape.parameters, about) if batch_tokens > PAPER_RAMP_START_TOKENS else 0
+    plan = Plan(steps or 1, batch_tokens, micro_batch, shape.context, lr, lr * options.min_lr_ratio, beta2, ramp)
     if steps is None:
         plan = dataclasses.replace(plan, steps=plan.steps_for(about))
-    total = plan.tokens
     warmup, decay = options.warmup_tokens, options.decay_tokens
     if warmup is None:
-        warmup = min(PAPER_WARMUP_TOKENS, round(total * MOST_WARMUP))
+        warmup = min(PAPER_WARMUP_TOKENS, round(plan.tokens * MOST_WARMUP))
     if decay is None:
-        decay = round(total * PAPER_DECAY_TOKENS / PAPER_TOKENS)
+        decay = round(plan.tokens * PAPER_DECAY_TOKENS / PAPER_TOKENS)
     every = max(1, plan.steps // EVENTS_A_RUN)
     validate_every = options.validate_every or every
     return dataclasses.replace(
@@ -302,30 +284,20 @@ def plan_rows(
         batch += f"; a ramp from {least:,} tokens in {len(plan.stages)} stages until step {last.first_step + 1:,}"
     processes = "" if world.size == 1 else f", {world.size} processes ({options.parallel})"
     mixture = data.mixture(plan.context, options.seed)
-    epochs = plan.total_sequences / mixture.windows_per_epoch
-    rate = f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
-    tokens = (
-        f"{plan.tokens:,} ({plan.tokens / shape.parameters:,.1f} per parameter), {epochs:.2f} epochs of {data.tokens:,}"
-    )
-    sources = data.sources(mixture, plan.total_sequences)
+    epochs = f"{plan.total_sequences / mixture.windows_per_epoch:.2f} epochs of {data.tokens:,}"
     layers = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
+    rate = f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
     return [
         ("model", f"{shape.name}: {shape.parameters:,} parameters, {layers}"),
         ("device", f"{compute.device.type} in {options.dtype}{processes}, GEMM peak {compute.peak_flops / 1e9:,.0f} GFLOP/s"),
         ("steps", f"{plan.steps:,}; validation every {plan.validate_every:,}, checkpoint every {plan.checkpoint_every:,}"),
-        ("tokens", tokens),
+        ("tokens", f"{plan.tokens:,} ({plan.tokens / shape.parameters:,.1f} per parameter), {epochs}"),
         ("batch", batch),
         ("learning rate", rate),
         ("optimizer", f"{describe(options)}; decay {options.weight_decay:g}, clip {options.clip:g}"),
         *((f"source {row['name']}", f"{row['tokens']:,} tokens, {row['share']:.1%} of the run, {row['epochs']:.2f} epochs")
-          for row in sources),
+          for row in data.sources(mixture, plan.total_sequences)),
     ]  # fmt: skip
-
-
-def table(rows: list[tuple[str, str]]) -> str:
-    """Names and texts in two columns."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def plan_report(
@@ -344,7 +316,7 @@ def plan_report(
         peak_flops: FLOP/s of all devices together.
         token_seconds: measured seconds per token; None where the model does not fit here.
     """
-    flops = flops_per_token(shape.config(), plan.context) * plan.tokens
+    flops = shape.flops_per_token * plan.tokens
     rough = training_flops(shape.parameters, plan.tokens)
     parts = ("weights", "gradients", "optimizer", "copies", "activations", "loss")
     sizes = ", ".join(f"{name} {readable_size(getattr(memory, name))}" for name in parts)
@@ -359,12 +331,8 @@ def plan_report(
         ("compute", f"{flops:.3g} FLOPs counted product by product; 6ND: {rough:.3g} = {rough / PF_DAY:.3g} PF-days"),
         ("time", time),
     ]
-    lines = [
-        table(rows),
-        "",
-        "Rules for numbers that are not given:",
-        *(f"  {name}: {rule}" for name, rule in RULES.items()),
-    ]
+    lines = [*aligned(rows, left=(0, 1)), "", "Rules for numbers that are not given:"]
+    lines += [f"  {name}: {rule}" for name, rule in RULES.items()]
     lines += _chart("learning rate", plan, plan.learning_rate)
     if plan.ramp_tokens:
         lines += _chart(

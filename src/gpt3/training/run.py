@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import random
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from gpt3.evaluation.runner import Probe, check_probes
 from gpt3.ladder.memory import TrainingMemory, training_memory
 from gpt3.ladder.presets import Preset, flops_per_token
 from gpt3.model import GPT3ForCausalLM
-from gpt3.progress import say
+from gpt3.progress import say, speak_utf8
 from gpt3.report.page import write_report
 from gpt3.report.run_folder import CONFIG, FINAL_MODEL, SAMPLES
+from gpt3.tables import aligned
 from gpt3.training import run_folder
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
@@ -36,18 +38,14 @@ from gpt3.training.distributed import (
     full_machine,
     is_sharded,
     open_world,
-    peers_lost,
-    spread,
 )
-from gpt3.training.model_card import model_card
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.panel import Panel
-from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, plan_report, plan_rows, settled, shape_of, table
-from gpt3.training.samples import SampleWriter
+from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, plan_report, plan_rows, settled, shape_of
 from gpt3.training.tracking import Tracker, check_trackers, open_trackers, record_file, step_profiler
 from gpt3.training.trainer import Clock, Trainer
-from gpt3.training.validation import Score, Validation
+from gpt3.training.validation import Score, Validation, draw_samples, held_out_prompts
 from gpt3.work_folder import Interruption, interruptible, locked_folder
 
 SHOW_SECONDS = 0.25
@@ -150,14 +148,12 @@ def train_in(
     if fits:
         random.seed(options.seed)
         np.random.seed(options.seed % 2**32)
-        model = build_model(options, shape, data.end_of_text)
         if not options.plan:
-            need = (options.keep_checkpoints + 2) * checkpoint_bytes(options, model)
+            # of a checkpoint at most: fp32 weights, their average, the optimizer's state
+            need = (4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * shape.parameters
+            need = round((options.keep_checkpoints + 2) * need)
             world.agree(lambda: check_room(folder, need, purpose="checkpoints"))
-        with peers_lost():
-            forward: Any = spread(model, options.seed, compute.device, options.parallel, world, compute.dtype)
-        if options.compile if options.compile is not None else compute.device.type == "cuda":
-            forward = torch.compile(forward)
+        model, forward = build_model(options, shape, data.end_of_text, compute, world)
         torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
         parts = (model, forward, data.mixture(plan.context, options.seed), data.end_of_text, compute, world)
         if options.plan or (options.minutes is not None and checkpoint is None):
@@ -174,12 +170,19 @@ def train_in(
 
     # All that moves: fresh, or as the checkpoint has it.
     trainer = Trainer(options, plan, *parts)
-    seconds = 0.0 if checkpoint is None else restore(checkpoint, trainer, validation)
+    seconds = 0.0
+    if checkpoint is not None:
+        state = load_checkpoint(checkpoint, model, trainer.optimizer, extra=trainer.averages(), rank=world.rank)
+        trainer.load(state)
+        validation.early.load(state["early"])
+        seconds = float(state["seconds"])
+        if world.first:
+            run_folder.say_what_changed(state["computed"], trainer.computed())
     writer = CheckpointWriter(
         folder / run_folder.CHECKPOINTS, model, data.tokenizer, keep=options.keep_checkpoints, keep_every=options.keep_every,
         world=world,
     )  # fmt: skip
-    samples = SampleWriter(model, data.tokenizer, data.held_out, options)
+    prompts = options.sample_prompt or held_out_prompts(data.held_out, data.tokenizer)
     probes = [Probe(options.probe_names, data.tokenizer, plan.validate_every)] if options.probe_names else []
 
     # Rank 0 writes down what the run is, and keeps its records.
@@ -187,14 +190,15 @@ def train_in(
     device, resumed = str(compute.device), checkpoint is not None
     world.agree(lambda: run_folder.write_beginning(folder, requested, options, device, sources, sets, resumed=resumed))
     trackers: list[Tracker] = []
-    panel = None
+    sample_file = panel = None
     if world.first:
         say(f"run folder: {folder}" + (f", resuming from {checkpoint.name}" if checkpoint else ""))
-        say(table(rows))
+        say("\n".join(aligned(rows, left=(0, 1))))
         panel = Panel(f"training {folder.name}", plan.steps, start=trainer.step)
         trackers = open_trackers(options.track, folder, dataclasses.asdict(options), trainer.step)
-        samples.file = record_file(folder / SAMPLES, trainer.step)
-    run = Run(folder, data, trainer, validation, samples, writer, trackers, panel, (*evaluators, *probes), seconds)
+        sample_file = record_file(folder / SAMPLES, trainer.step)
+    evaluators = (*evaluators, *probes)
+    run = Run(folder, data, trainer, validation, writer, trackers, sample_file, panel, evaluators, prompts, seconds)
     try:
         with interruptible(speak=world.first) as interruption:
             finished = validation.early.stop or run.loop(interruption)  # stopped in an earlier session
@@ -205,7 +209,7 @@ def train_in(
         run.finish()
     finally:
         writer.close()
-        for tracker in (*trackers, *([samples.file] if samples.file else [])):
+        for tracker in (*trackers, *filter(None, [sample_file])):
             tracker.close()
         if trackers:
             try:
@@ -217,19 +221,22 @@ def train_in(
 
 @dataclass
 class Run:
-    """A run whose parts are all there; rank 0's has trackers and a panel."""
+    """A run whose parts are all there; rank 0's has trackers, a file of samples and a panel."""
 
     folder: Path
     data: TrainingData
     trainer: Trainer
     validation: Validation
-    samples: SampleWriter
     writer: CheckpointWriter
     trackers: Sequence[Tracker]
+    sample_file: Tracker | None
     panel: Panel | None
     evaluators: Sequence[Evaluator]
+    prompts: Sequence[str]
     seconds: float
     """Training time of earlier sessions and this one, validation and saving left out."""
+    samples: Sequence[tuple[str, str]] = ()
+    """The latest: prompts and texts."""
 
     def loop(self, interruption: Interruption) -> bool:
         """Take every step that is left. True: all done, or stopped early; False: interrupted, after a checkpoint."""
@@ -307,11 +314,15 @@ class Run:
 
     def sample(self, step: int | None = None) -> None:
         """Draw samples, and record them with their `step`; with FSDP all ranks compute, with DDP the first one."""
-        if self.trainer.world.first or is_sharded(self.trainer.options, self.trainer.world):
-            with self.trainer.averaged():
-                self.samples.draw(step)
+        trainer = self.trainer
+        if trainer.world.first or is_sharded(trainer.options, trainer.world):
+            with trainer.averaged():
+                self.samples = draw_samples(trainer.model, self.data.tokenizer, self.prompts, trainer.options.seed)
+        if self.sample_file is not None and step is not None:
+            for prompt, text in self.samples:
+                self.sample_file.log({"step": step, "prompt": prompt, "text": text})
         if self.panel is not None:
-            self.panel.sample(*self.samples.latest[0])
+            self.panel.sample(*self.samples[0])
 
     def save(self) -> None:
         """Hand a checkpoint to the writer."""
@@ -326,18 +337,20 @@ class Run:
         trainer = self.trainer
         if not self.validation.scores:  # all steps were done in an earlier session
             self.validation.score(trainer, final=True)
-        if not self.samples.latest:
+        if not self.samples:
             self.sample()
         if trainer.world.first:
             plan = dataclasses.replace(trainer.plan, steps=trainer.step)
             sources = self.data.sources(trainer.mixture, plan.total_sequences)
-            card = model_card(
+            card = run_folder.model_card(
                 self.folder, trainer.options, plan, trainer.model, sources, self.validation.scores, self.seconds
             )
             with replacing(self.folder / FINAL_MODEL) as temporary:
                 run_folder.extract_model(self.folder / run_folder.CHECKPOINTS / f"step-{trainer.step}", temporary)
                 (temporary / "README.md").write_text(card, encoding="utf-8")
-            self.samples.show()
+            speak_utf8(sys.stdout)
+            for prompt, text in self.samples:
+                print(f"\n--- {prompt.strip()!r} continued:\n{prompt}{text}")
         trainer.world.barrier()
 
 
@@ -366,20 +379,3 @@ def fits_in(compute: Compute, memory: TrainingMemory, shape: Preset, options: Tr
             f"{have / 1e9:,.1f} GB; use a smaller model, or more devices with --parallel fsdp (gpt3 ladder --gpus N)"
         )
     return have is None or need < have
-
-
-def checkpoint_bytes(options: TrainOptions, model: GPT3ForCausalLM) -> int:
-    """Bytes of a checkpoint at most: fp32 weights, their average, the optimizer's state."""
-    return round((4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * model.num_parameters())
-
-
-def restore(checkpoint: Path, trainer: Trainer, validation: Validation) -> float:
-    """Put everything back as the checkpoint has it; returns the training seconds until then."""
-    state = load_checkpoint(
-        checkpoint, trainer.model, trainer.optimizer, extra=trainer.averages(), rank=trainer.world.rank
-    )
-    trainer.load(state)
-    validation.early.load(state["early"])
-    if trainer.world.first:
-        run_folder.say_what_changed(state["computed"], trainer.computed())
-    return float(state["seconds"])

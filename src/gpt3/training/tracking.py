@@ -75,7 +75,7 @@ def wandb_tracker(folder: Path, config: Mapping[str, Any], resume_step: int) -> 
     return Tracker(log, run.finish)
 
 
-def tensorboard_tracker(folder: Path, resume_step: int) -> Tracker:
+def tensorboard_tracker(folder: Path, config: Mapping[str, Any], resume_step: int) -> Tracker:
     """TensorBoard event files in the run folder's tensorboard/; each number of a record is a scalar."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -89,24 +89,23 @@ def tensorboard_tracker(folder: Path, resume_step: int) -> Tracker:
     return Tracker(log, writer.close, writer.flush)
 
 
+TRACKERS = {"wandb": wandb_tracker, "tensorboard": tensorboard_tracker}
+"""Those of ``--track``; each needs the package of its name, which the extra of its name installs."""
+
+
 def check_trackers(names: Sequence[str]) -> None:
     """Refuse ``--track`` before the work, not after it.
 
     Raises:
         InputError: a tracker's package is not installed.
     """
-    for name in ("wandb", "tensorboard"):
-        if name in names:
-            require(name, extra=name, purpose=f"--track {name}")
+    for name in TRACKERS.keys() & names:
+        require(name, extra=name, purpose=f"--track {name}")
 
 
 def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any], resume_step: int) -> list[Tracker]:
     """The trackers called `names`, metrics.jsonl first."""
-    trackers = []
-    if "wandb" in names:
-        trackers.append(wandb_tracker(folder, config, resume_step))
-    if "tensorboard" in names:
-        trackers.append(tensorboard_tracker(folder, resume_step))
+    trackers = [tracker(folder, config, resume_step) for name, tracker in TRACKERS.items() if name in names]
     return [record_file(folder / METRICS, resume_step), *trackers]
 
 

@@ -1,17 +1,21 @@
-"""How well a model predicts held-out documents: loss with its 95% interval, perplexity, bits per byte; and when to stop."""
+"""What held-out documents say of a model: loss with its 95% interval, perplexity, bits per byte; samples; when to stop."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from gpt3.corpus.shards import TokenSplit
-from gpt3.errors import InputError
+from gpt3.errors import InputError, RunError
+from gpt3.inference.language_model import LanguageModel
+from gpt3.inference.options import SamplingOptions
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training.data import TrainingData
 from gpt3.training.distributed import ALONE, Compute, World
@@ -21,6 +25,10 @@ from gpt3.training.trainer import IGNORED, Trainer, document_positions
 LEVEL = 0.95
 Z = 1.959963984540054
 """The normal distribution's two-sided 95% quantile."""
+SAMPLES = 3
+NEW_TOKENS = 120
+TEMPERATURE = 0.7
+TOP_K = 50
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,14 @@ class Score:
     bits_per_byte: float
     """All nats over ln 2 and over the UTF-8 bytes of the text, which makes tokenizers comparable. End-of-text tokens cost
     bits and count no bytes."""
-    tokens: int
-    """Tokens predicted."""
-    documents: int
-    """Documents with predicted tokens."""
     loss_low: float | None
     """Lower end of the loss's 95% confidence interval, see `loss_interval`; None with fewer than two documents."""
     loss_high: float | None
     """Upper end."""
+    tokens: int
+    """Tokens predicted."""
+    documents: int
+    """Documents with predicted tokens."""
     whole: bool
     """True: the whole split was read, and its bytes are counted. False: a part of it was, and its bytes are taken as its
     tokens times the whole split's mean bytes per token."""
@@ -85,15 +93,13 @@ def validate(
     numbers = np.arange(chosen) * windows // chosen  # (chosen,) rising
     rows = min(micro_batch, chosen)
     mine = numbers[world.rank :: world.size]
-    forwards = -(-chosen // (world.size * rows))
 
     sums = np.zeros((2, len(ends)))  # of every document: nats, predicted tokens
     was_training = model.training
     model.eval()
     try:
-        for forward in range(forwards):
-            starts = mine[forward * rows : (forward + 1) * rows] * context
-            inputs, targets, documents = read_windows(split, starts, ends, rows, context)
+        for first in range(0, -(-chosen // world.size), rows):
+            inputs, targets, documents = read_windows(split, mine[first : first + rows] * context, ends, rows, context)
             arrays = {"input_ids": inputs, "shift_labels": targets}
             batch = {name: torch.from_numpy(array).to(compute.device) for name, array in arrays.items()}
             if mask_documents:
@@ -144,15 +150,9 @@ def score_of(nats: np.ndarray, tokens: np.ndarray, text_bytes: int, predictable:
     low, high = loss_interval(nats, tokens)
     read_bytes = text_bytes if total == predictable else text_bytes * total / predictable
     return Score(
-        loss=loss,
-        perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=float(nats.sum()) / math.log(2) / read_bytes,
-        tokens=total,
-        documents=int((tokens > 0).sum()),
-        loss_low=low,
-        loss_high=high,
-        whole=total == predictable,
-    )
+        loss=loss, perplexity=math.exp(min(loss, 700.0)), bits_per_byte=float(nats.sum()) / math.log(2) / read_bytes,
+        tokens=total, documents=int((tokens > 0).sum()), loss_low=low, loss_high=high, whole=total == predictable,
+    )  # fmt: skip
 
 
 def loss_interval(nats: np.ndarray, tokens: np.ndarray) -> tuple[float | None, float | None]:
@@ -204,52 +204,75 @@ def records(step: int, tokens: int, scores: Mapping[str, Score]) -> dict[str, An
     record: dict[str, Any] = {"step": step, "tokens": tokens}
     for name, score in scores.items():
         prefix = f"val/{name}/" if name else "val/"
-        for key in ("loss", "perplexity", "bits_per_byte", "loss_low", "loss_high", "tokens", "documents"):
-            value = getattr(score, key)
-            if value is not None:
-                record[prefix + key] = value
+        numbers = dataclasses.asdict(score).items()
+        record |= {prefix + key: value for key, value in numbers if key != "whole" and value is not None}
     return record
 
 
+def draw_samples(
+    model: GPT3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], seed: int
+) -> list[tuple[str, str]]:
+    """Each prompt with what the model writes after it."""
+    options = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=seed)
+    samples, was_training = [], model.training
+    model.eval()
+    try:
+        for prompt in prompts:
+            try:
+                text = LanguageModel(model, tokenizer).complete(prompt, options)[0].text
+            except (InputError, RunError) as error:  # weights that are no longer numbers: the loop reports them itself
+                text = f"[no sample: {error}]"
+            samples.append((prompt, text))
+    finally:
+        model.train(was_training)
+    return samples
+
+
+def held_out_prompts(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The first line, at most 12 tokens of it, of a few held-out documents; one empty prompt where there are none."""
+    prompts = []
+    start = 0
+    for end in split.document_ends()[:SAMPLES]:
+        text = str(tokenizer.decode(split.read(start, min(start + 12, int(end) - 1))))
+        line, newline, _ = text.partition("\n\n")
+        prompts.append(line + newline)
+        start = int(end)
+    return prompts or [""]
+
+
+@dataclass
 class EarlyStopping:
     """Says when validations have stopped getting better, and which was the best. Its state is ready for JSON.
 
     Compare only scores of the same tokens: leave out the last validation where it reads more than the others.
-
-    Args:
-        patience: stop after this many validations in a row without improvement; None never stops.
     """
 
-    def __init__(self, patience: int | None = None) -> None:
-        self.patience = patience
-        self.best_loss = math.inf
-        self.best_step: int | None = None
-        self.waited = 0
-        """Validations since the last improvement."""
+    patience: int | None = None
+    """Stop after this many validations in a row without improvement; None never stops."""
+    best_loss: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+    """Validations since the last improvement."""
 
     @property
     def stop(self) -> bool:
         """Whether patience has run out."""
         return self.patience is not None and self.waited >= self.patience
 
-    def update(self, step: int, loss: float) -> bool:
-        """Take a validation in; whether it is the best so far. A loss that is not a number never is."""
-        best = loss < self.best_loss
-        if best:
+    def update(self, step: int, loss: float) -> None:
+        """Take a validation in. A loss that is not a number is never the best."""
+        if loss < (math.inf if self.best_loss is None else self.best_loss):
             self.best_loss, self.best_step, self.waited = loss, step, 0
         else:
             self.waited += 1
-        return best
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: plain numbers, None for a loss that is not there yet."""
-        best = self.best_loss if math.isfinite(self.best_loss) else None
-        return {"best_loss": best, "best_step": self.best_step, "waited": self.waited}
+        """What a checkpoint keeps."""
+        return {"best_loss": self.best_loss, "best_step": self.best_step, "waited": self.waited}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state`."""
-        self.best_loss = math.inf if state["best_loss"] is None else float(state["best_loss"])
-        self.best_step, self.waited = state["best_step"], int(state["waited"])
+        self.best_loss, self.best_step, self.waited = (state[name] for name in ("best_loss", "best_step", "waited"))
 
 
 class Validation:
@@ -293,7 +316,7 @@ class Validation:
         if not self.scores:
             return None
         record = records(step, plan.tokens_after(step), self.scores)
-        if self.data.mixed:
+        if self.data.specs[0].name:  # of a mixture
             for row in self.data.sources(trainer.mixture, plan.sequences(step - 1).stop):
                 record |= {f"share/{row['name']}": row["share"], f"epochs/{row['name']}": row["epochs"]}
         watched = self.scores.get(self.watched)

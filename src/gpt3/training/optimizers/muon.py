@@ -61,10 +61,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both. `closure`, if any, computes the loss and the gradients first, once."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         hidden = len(self._muon.param_groups)  # a group stays in its place; load_state_dict puts a new dict there
         self._muon.param_groups, self._adamw.param_groups = self.param_groups[:hidden], self.param_groups[hidden:]
         self._muon.state = self._adamw.state = self.state
