@@ -57,16 +57,6 @@ class TrainingData:
         return self.shards[0].tokenizer()
 
     @property
-    def vocab_size(self) -> int:
-        """Entries of the tokenizer."""
-        return self.shards[0].vocab_size
-
-    @property
-    def end_of_text(self) -> int:
-        """Id of the token that ends a document."""
-        return self.shards[0].end_of_text
-
-    @property
     def training(self) -> list[TokenSplit]:
         """The training split of each source."""
         return [folder.split("train") for folder in self.shards]
@@ -160,17 +150,15 @@ def open_shard_folders(options: TrainOptions, shape: Preset) -> list[tuple[Sourc
     if options.mixture is not None:
         specs = read_mixture(options.mixture)
     tokenizer = run_tokenizer(options, shape, [name for spec in specs for name in spec.data])
-    pairs = []
-    for spec in specs:
-        if len(spec.data) == 1 and is_shard_folder(spec.data[0]) and options.fold is None:
-            folder = Path(spec.data[0])
-        else:
-            folder = prepare_cached(
-                spec.data, tokenizer, validation_fraction=options.validation_fraction, fold=options.fold,
-                workers=options.workers,
-            )  # fmt: skip
-        pairs.append((spec, open_shards(folder)))
-    return pairs
+    prepare = {name: getattr(options, name) for name in ("validation_fraction", "fold", "workers")}
+    return [(spec, open_or_prepare(spec.data, tokenizer, **prepare)) for spec in specs]
+
+
+def open_or_prepare(data: Sequence[str], tokenizer: str | Path, **options: Any) -> ShardFolder:
+    """The shard folder that `data` names; else the one in the cache, made with `options` (`prepare_cached`)."""
+    if len(data) == 1 and is_shard_folder(data[0]) and options.get("fold") is None:
+        return open_shards(data[0])
+    return open_shards(prepare_cached(data, tokenizer, **options))
 
 
 def source_sizes(spec: SourceSpec, folder: ShardFolder) -> list[dict[str, Any]]:
@@ -264,15 +252,10 @@ def val_sets(specs: Sequence[str], shards: ShardFolder, workers: int | None = No
     """
     sets = {}
     for name, source in parse_val(specs).items():
-        if is_shard_folder(source):
-            folder = open_shards(source)
-            folder.check_tokenizer(shards.tokenizer(), f"of the run, for --val {name}={source},")
-            split = folder.split("validation")
-            sets[name] = split if len(split) > 1 else folder.split("train")
-        else:
-            tokenizer = shards.path / TOKENIZER_FOLDER
-            prepared = prepare_cached(source, tokenizer, validation_fraction=0, workers=workers)
-            sets[name] = open_shards(prepared).split("train")
+        folder = open_or_prepare([source], shards.path / TOKENIZER_FOLDER, validation_fraction=0, workers=workers)
+        folder.check_tokenizer(shards.tokenizer(), f"of the run, for --val {name}={source},")
+        split = folder.split("validation")
+        sets[name] = split if len(split) > 1 else folder.split("train")
     return sets
 
 

@@ -64,10 +64,8 @@ class Compute:
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock read next is true."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
 
     def memory(self) -> int | None:
         """Bytes of memory of the device, or of this machine for a CPU. None where nobody says."""

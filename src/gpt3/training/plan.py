@@ -13,19 +13,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from gpt3.errors import InputError
 from gpt3.ladder.memory import TrainingMemory
 from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, Preset, preset, readable_size, training_flops
 from gpt3.tables import aligned
+from gpt3.training.data import TrainingData
+from gpt3.training.distributed import Compute, World
 from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions, count
 from gpt3.training.panel import sparkline
-
-if TYPE_CHECKING:
-    from gpt3.training.data import TrainingData
-    from gpt3.training.distributed import Compute, World
 
 PAPER_WARMUP_TOKENS = 375_000_000
 PAPER_DECAY_TOKENS = 260_000_000_000

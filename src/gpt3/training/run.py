@@ -29,7 +29,7 @@ from gpt3.tables import aligned
 from gpt3.training import run_folder
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
-from gpt3.training.data import TrainingData, open_on_every_rank, set_rows
+from gpt3.training.data import TrainingData, open_on_every_rank
 from gpt3.training.distributed import (
     Compute,
     World,
@@ -44,7 +44,7 @@ from gpt3.training.options import TrainOptions
 from gpt3.training.panel import Panel
 from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, plan_report, plan_rows, settled, shape_of
 from gpt3.training.tracking import Tracker, check_trackers, open_trackers, record_file, step_profiler
-from gpt3.training.trainer import Clock, Trainer
+from gpt3.training.trainer import Trainer
 from gpt3.training.validation import Score, Validation, draw_samples, held_out_prompts
 from gpt3.work_folder import Interruption, interruptible, locked_folder
 
@@ -133,7 +133,8 @@ def train_in(
 
     # The data.
     data = open_on_every_rank(options, shape, world.agree)
-    shape = dataclasses.replace(shape, vocab_size=data.vocab_size)
+    shape = dataclasses.replace(shape, vocab_size=data.shards[0].vocab_size)
+    end_of_text = data.shards[0].end_of_text
     validation = Validation(options, data)
 
     # The plan.
@@ -153,9 +154,9 @@ def train_in(
             need = (4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * shape.parameters
             need = round((options.keep_checkpoints + 2) * need)
             world.agree(lambda: check_room(folder, need, purpose="checkpoints"))
-        model, forward = build_model(options, shape, data.end_of_text, compute, world)
+        model, forward = build_model(options, shape, end_of_text, compute, world)
         torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
-        parts = (model, forward, data.mixture(plan.context, options.seed), data.end_of_text, compute, world)
+        parts = (model, forward, data.mixture(plan.context, options.seed), end_of_text, compute, world)
         if options.plan or (options.minutes is not None and checkpoint is None):
             token_seconds = Trainer(options, plan, *parts).measure_token()
             if options.minutes is not None:
@@ -186,9 +187,12 @@ def train_in(
     probes = [Probe(options.probe_names, data.tokenizer, plan.validate_every)] if options.probe_names else []
 
     # Rank 0 writes down what the run is, and keeps its records.
-    sources, sets = data.sources(trainer.mixture, plan.total_sequences), set_rows(data.given, data.training)
-    device, resumed = str(compute.device), checkpoint is not None
-    world.agree(lambda: run_folder.write_beginning(folder, requested, options, device, sources, sets, resumed=resumed))
+    sources, device, resumed = (
+        data.sources(trainer.mixture, plan.total_sequences),
+        str(compute.device),
+        checkpoint is not None,
+    )
+    world.agree(lambda: run_folder.write_beginning(folder, requested, options, device, data, sources, resumed=resumed))
     trackers: list[Tracker] = []
     sample_file = panel = None
     if world.first:
@@ -247,21 +251,27 @@ class Run:
             profiler = step_profiler(self.folder, trainer.options.profile)
         trainer.model.train()
         with self.panel or contextlib.nullcontext(), profiler as step_done:
-            clock = Clock(trainer.compute, plan.tokens_after(trainer.step), self.seconds)
-            shown = 0.0
+            lap_tokens, lap_seconds = plan.tokens_after(trainer.step), self.seconds
+            began, shown = time.perf_counter(), 0.0
             while trainer.step < plan.steps:
                 record = trainer.one_step(lambda: interruption.number is not None)
                 interrupted, step = record.pop("stop"), trainer.step
                 last = step == plan.steps
                 step_done()
                 due = step % plan.log_every == 0 or step == 1 or last or "skipped" in record
-                if due or (self.panel is not None and time.monotonic() - shown > SHOW_SECONDS):
+                shows = due or (self.panel is not None and time.monotonic() - shown > SHOW_SECONDS)
+                if shows:
+                    trainer.compute.synchronize()
+                now = time.perf_counter()
+                self.seconds, began = self.seconds + now - began, now
+                if shows:
                     shown = time.monotonic()
-                    tokens_per_s = clock.lap(record["tokens"])
+                    tokens_per_s = (record["tokens"] - lap_tokens) / (self.seconds - lap_seconds)
+                    lap_tokens, lap_seconds = record["tokens"], self.seconds
                     record |= {
                         "tokens_per_s": round(tokens_per_s, 1),
                         "mfu": round(tokens_per_s * flops / (trainer.compute.peak_flops * trainer.world.size), 4),
-                        "seconds": round(clock.seconds, 2),
+                        "seconds": round(self.seconds, 2),
                     }
                     self.log(record, self.trackers if due else ())
                 if trainer.spikes.lost:
@@ -269,24 +279,22 @@ class Run:
                         f"step {step}: {trainer.spikes.in_a_row} steps in a row were skipped, the last for {record['skipped']}. "
                         "Resume from the last checkpoint with a lower --lr, or look at the skipped steps' data (metrics.jsonl)."
                     )
-                self.seconds = clock.seconds
-                with clock.paused():
-                    stopping = False
-                    if step % plan.validate_every == 0 or last:
-                        stopping = self.validate(final=last)
-                    if stopping and not last:
-                        self.validate(final=True)
-                    for evaluator in self.evaluators:
-                        if step % evaluator.every == 0 or last:
-                            with trainer.averaged():
-                                found = evaluator(trainer.model, step)
-                            numbers = {f"eval/{name}": value for name, value in found.items()}
-                            self.log({"step": step, "tokens": record["tokens"], **numbers}, self.trackers)
-                    if step % plan.sample_every == 0 or last or stopping:
-                        self.sample(step)
-                    ending = last or stopping or interrupted
-                    if ending or step % plan.checkpoint_every == 0 or early.best_step == step:
-                        self.save()
+                paused, stopping = time.perf_counter(), False
+                if step % plan.validate_every == 0 or last:
+                    stopping = self.validate(final=last)
+                if stopping and not last:
+                    self.validate(final=True)
+                for evaluator in self.evaluators:
+                    if step % evaluator.every == 0 or last:
+                        with trainer.averaged():
+                            found = evaluator(trainer.model, step)
+                        numbers = {f"eval/{name}": value for name, value in found.items()}
+                        self.log({"step": step, "tokens": record["tokens"], **numbers}, self.trackers)
+                if step % plan.sample_every == 0 or last or stopping:
+                    self.sample(step)
+                if last or stopping or interrupted or step % plan.checkpoint_every == 0 or early.best_step == step:
+                    self.save()
+                began += time.perf_counter() - paused
                 if stopping:
                     break
                 if interrupted and not last:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shutil
@@ -24,9 +23,9 @@ from gpt3.durable import discard, write_text
 from gpt3.errors import InputError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say
-from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, FINAL_MODEL, METRICS, read_metrics
+from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, FINAL_MODEL, METRICS, number, read_metrics
 from gpt3.training.checkpoint import checkpoints, damage, newest_whole, read_state, step_of
-from gpt3.training.data import warning
+from gpt3.training.data import TrainingData, set_rows, warning
 from gpt3.training.distributed import World
 from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions
@@ -148,8 +147,8 @@ def write_beginning(
     requested: TrainOptions,
     options: TrainOptions,
     device: str,
+    data: TrainingData,
     sources: Sequence[Mapping[str, Any]],
-    sets: Sequence[Mapping[str, Any]],
     *,
     resumed: bool,
 ) -> None:
@@ -157,7 +156,8 @@ def write_beginning(
 
     Args:
         device: that is used.
-        sources, sets: the run's data and validation sets (gpt3.training.data).
+        data: of the run.
+        sources: its `TrainingData.sources`.
         resumed: whether the run's data must be the same as before.
 
     Raises:
@@ -167,6 +167,7 @@ def write_beginning(
         before = json.loads((folder / DATA).read_text(encoding="utf-8"))["sources"]
         if [[row[key] for key in SAME_DATA] for row in before] != [[row[key] for key in SAME_DATA] for row in sources]:
             raise InputError(f"the data of {folder} is not what the run began with; choose another --out")
+    sets = set_rows(data.given, data.training)
     write_text(folder / DATA, json.dumps({"sources": sources, "validation": sets}, indent=1))
     if text := warning(sets):
         say(text)
@@ -244,11 +245,7 @@ def model_card(
 
 def losses_of(records: Iterable[Mapping[str, Any]]) -> list[tuple[int, float]]:
     """Tokens seen and training loss, from the records of a run's metrics.jsonl; those of skipped steps have none."""
-    return [
-        (record["tokens"], record["loss"])
-        for record in records
-        if isinstance(record.get("loss"), (int, float)) and math.isfinite(record["loss"])
-    ]
+    return [(record["tokens"], record["loss"]) for record in records if number(record.get("loss")) is not None]
 
 
 def score_table(scores: Mapping[str, Score]) -> str:
@@ -283,15 +280,5 @@ def loss_curve(losses: Sequence[tuple[int, float]]) -> str:
     means = [sum(loss for _, loss in part) / len(part) for part in parts]
     table = ["| tokens seen | " + " | ".join(f"{part[-1][0]:,}" for part in parts) + " |", "|---" * (count + 1) + "|"]
     table.append("| mean loss up to there | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
-    picture = "\n".join(drawn)
-    return f"""## Training loss
-
-From {high:.2f} to {low:.2f} nats per token:
-
-```
-{picture}
-```
-
-{chr(10).join(table)}
-
-"""
+    text = f"From {high:.2f} to {low:.2f} nats per token:"
+    return "\n".join(["## Training loss", "", text, "", "```", *drawn, "```", "", *table, "", ""])

@@ -225,38 +225,6 @@ def enough(times: Sequence[float]) -> bool:
     return sum(times) > MEASURE_SECONDS or (len(times) > MEASURE_STEPS and sum(times) > STEADY_SECONDS)
 
 
-class Clock:
-    """Training seconds, with validation and saving left out, and the speed since the last lap."""
-
-    def __init__(self, compute: Compute, tokens: int, seconds: float) -> None:
-        self.compute = compute
-        self.before = seconds
-        self.began = self.lap_began = time.perf_counter()
-        self.lap_tokens = tokens
-
-    @property
-    def seconds(self) -> float:
-        """Training seconds so far, earlier sessions included."""
-        return self.before + time.perf_counter() - self.began
-
-    def lap(self, tokens: int) -> float:
-        """Tokens a second since the last lap; a new one begins."""
-        self.compute.synchronize()
-        now = time.perf_counter()
-        speed = (tokens - self.lap_tokens) / (now - self.lap_began)
-        self.lap_began, self.lap_tokens = now, tokens
-        return speed
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time that counts neither as training nor in the lap."""
-        start = time.perf_counter()
-        yield
-        away = time.perf_counter() - start
-        self.began += away
-        self.lap_began += away
-
-
 def document_positions(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
     """Positions (B, T) that start again at 0 after every end-of-text; the model masks documents from one another by them."""
     index = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)

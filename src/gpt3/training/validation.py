@@ -108,7 +108,7 @@ def validate(
                 output = model(**batch, skip_logits=True, use_cache=False, loss_reduction="none")
             counted = targets.ravel() != IGNORED
             nats = output.loss.float().cpu().numpy().astype(np.float64)  # (rows × context,)
-            owner = documents[:, 1:].ravel()[counted]
+            owner = documents.ravel()[counted]
             np.add.at(sums[0], owner, nats[counted])
             np.add.at(sums[1], owner, 1)
     finally:
@@ -124,19 +124,16 @@ def read_windows(
     """The windows that begin at `starts`, at most `rows` of them.
 
     Returns:
-        Inputs and targets, (rows, context) int64, targets IGNORED where nothing is predicted; the document of each token of
-        the window, (rows, context + 1) int64.
+        Inputs and targets, targets IGNORED where nothing is predicted, and the document of each target, (rows, context) int64.
     """
-    tokens = np.full((rows, context + 1), split.end_of_text, dtype=np.int64)
-    valid = np.zeros((rows, context + 1), dtype=bool)
-    places = np.zeros((rows, context + 1), dtype=np.int64)
+    inputs, targets = (np.full((rows, context), fill, dtype=np.int64) for fill in (split.end_of_text, IGNORED))
+    places = np.zeros((rows, context), dtype=np.int64)
     for row, start in enumerate(starts.tolist()):
-        stop = min(start + context + 1, len(split))
-        tokens[row, : stop - start] = split.read(start, stop)
-        valid[row, : stop - start] = True
-        places[row] = np.minimum(np.arange(start, start + context + 1), len(split) - 1)
-    documents = np.searchsorted(ends, places, side="right")
-    return tokens[:, :-1].copy(), np.where(valid, tokens, IGNORED)[:, 1:], documents
+        tokens = split.read(start, min(start + context + 1, len(split)))
+        inputs[row, : len(tokens)] = tokens[:context]
+        targets[row, : len(tokens) - 1] = tokens[1:]
+        places[row, : len(tokens) - 1] = np.arange(start + 1, start + len(tokens))
+    return inputs, targets, np.searchsorted(ends, places, side="right")
 
 
 def score_of(nats: np.ndarray, tokens: np.ndarray, text_bytes: int, predictable: int) -> Score:
