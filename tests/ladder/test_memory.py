@@ -214,7 +214,7 @@ def test_two_processes_hold_half_each(tmp_path: Path) -> None:
     finally:
         for process in ranks:
             process.kill()
-    memory = training_memory(SMALL, "float32", fsdp=True, shards=2)
+    memory = training_memory(SMALL, "float32", shards=2)
     assert found[0] == [memory.weights, memory.gradients, memory.optimizer]
     assert sum(found[1]) < sum(found[0])
     assert [a + b for a, b in zip(*found, strict=True)] == [n * SMALL.parameters for n in (4, 4, 8)]
@@ -227,7 +227,7 @@ def test_memory_adds_up() -> None:
     assert training_memory(entry, moments=4.0).optimizer == 4 * entry.parameters  # one moment in place of two
     assert memory.copies == 0
     assert training_memory(entry, "bfloat16").copies == 2 * entry.parameters  # autocast's
-    sharded = training_memory(entry, "bfloat16", shards=96, fsdp=True)
+    sharded = training_memory(entry, "bfloat16", shards=96)
     assert sharded.weights == pytest.approx(memory.weights / 96, rel=1e-3)
     # a block: 12 C^2 + 13 C; twice its bf16 weights in buffers and once for use, bf16 gradients and their float32 buffer
     block = 12 * 12288**2 + 13 * 12288

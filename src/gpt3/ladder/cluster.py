@@ -174,8 +174,8 @@ def fitting_sequences(preset: Preset, cluster: Cluster, shards: int, checkpointi
 
 def memory_of(preset: Preset, cluster: Cluster, shards: int, sequences: int, checkpointing: bool) -> TrainingMemory:
     """gpt3.ladder.memory's estimate for one of `shards` GPUs of `cluster`."""
-    fsdp = cluster.fsdp and shards > 1
-    return training_memory(preset, cluster.dtype, sequences, checkpointing=checkpointing, shards=shards, fsdp=fsdp)
+    shards = shards if cluster.fsdp else 1
+    return training_memory(preset, cluster.dtype, sequences, checkpointing=checkpointing, shards=shards)
 
 
 def remedy(preset: Preset, cluster: Cluster) -> str:

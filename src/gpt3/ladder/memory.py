@@ -56,21 +56,19 @@ def training_memory(
     *,
     checkpointing: bool = False,
     shards: int = 1,
-    fsdp: bool = False,
     moments: float = 8.0,
 ) -> TrainingMemory:
-    """Estimate of the memory to train `preset` on one of `shards` GPUs; assumptions at TrainingMemory's fields.
+    """Estimate of the memory to train `preset` on each GPU; assumptions at TrainingMemory's fields.
 
     Args:
         dtype: of the matrix products: float32, bfloat16 or float16.
         sequences: sequences of the full context in a GPU's micro-batch.
         checkpointing: keep each block's input only, and compute the block again in backward.
-        shards: GPUs that FSDP shards over; without `fsdp` it changes nothing.
-        fsdp: weights, gradients and moments sharded; else each GPU has all of them (one GPU, DDP).
+        shards: GPUs over which FSDP shards weights, gradients and moments; 1: each GPU has all of them (one GPU, DDP).
         moments: bytes of optimizer state per weight; 8 for AdamW's two moments in float32.
     """
-    number = shard_numbers(preset, shards if fsdp else 1)
-    copies = gathered_bytes(preset, dtype) if fsdp else BYTES[dtype] * number * (BYTES[dtype] < 4)
+    number = shard_numbers(preset, shards)
+    copies = gathered_bytes(preset, dtype) if shards > 1 else BYTES[dtype] * number * (BYTES[dtype] < 4)
     activations = activation_bytes(preset, dtype, sequences, checkpointing=checkpointing)
     loss = loss_bytes(preset, dtype, sequences)
     return TrainingMemory(4.0 * number, 4.0 * number, moments * number, copies, activations, loss)

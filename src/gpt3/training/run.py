@@ -369,7 +369,7 @@ def memory_of(options: TrainOptions, shape: Preset, plan: Plan, compute: Compute
     """Memory of each device."""
     return training_memory(
         shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.gradient_checkpointing,
-        shards=world.size, fsdp=is_sharded(options, world), moments=OPTIMIZERS[options.optimizer].state_bytes,
+        shards=world.size if is_sharded(options, world) else 1, moments=OPTIMIZERS[options.optimizer].state_bytes,
     )  # fmt: skip
 
 
