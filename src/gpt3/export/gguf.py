@@ -33,13 +33,13 @@ def tensor_names(names: Iterable[str], layers: int) -> dict[str, str]:
     return {name: known.get_name(name, try_suffixes=(".weight", ".bias")) for name in names}
 
 
-def number_format(name: str, value: Tensor, dtype: str) -> str:
+def number_format(name: str, value: Tensor, dtype: str) -> Any:
     """In what a tensor is written: matrices as asked, the rest in f32; f16 where rows do not divide into q8_0's blocks."""
     if value.ndim < 2 or name == "position_embd.weight":
-        return "f32"
-    if dtype == "q8_0" and value.shape[-1] % Q8_BLOCK:
-        return "f16"
-    return dtype
+        dtype = "f32"
+    elif dtype == "q8_0" and value.shape[-1] % Q8_BLOCK:
+        dtype = "f16"
+    return gguf.GGMLQuantizationType[dtype.upper()]
 
 
 def write_gguf(
@@ -72,10 +72,7 @@ def write_gguf(
             kept = kept_weights(model, context, rows)
             names = tensor_names(kept, model.config.num_hidden_layers)
             weights = {names[key]: value for key, value in kept.items()}
-            kinds = {
-                key: gguf.GGMLQuantizationType[number_format(key, value, dtype).upper()]
-                for key, value in weights.items()
-            }
+            kinds = {key: number_format(key, value, dtype) for key, value in weights.items()}
             for key, value in weights.items():  # first what comes where, then one tensor at a time
                 block, size = gguf.GGML_QUANT_SIZES[kinds[key]]
                 plain = np.dtype(np.float32)  # of no effect: the kind decides

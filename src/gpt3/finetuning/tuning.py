@@ -132,9 +132,7 @@ class Tuning:
         self.rate = options.rate(self.model.num_parameters())
         self.micro = options.micro_batch or math.gcd(options.batch, 8)
         self.accumulate = options.batch // self.micro
-        samples = self.train.samples
-        if options.packing:
-            samples = max(1, self.train.tokens // self.context)
+        samples = max(1, self.train.tokens // self.context) if options.packing else self.train.samples
         self.steps = options.steps or max(1, math.ceil(math.ceil(samples / options.batch) * options.epochs))
         self.every = options.evaluate_every or max(1, self.steps // 10)
 

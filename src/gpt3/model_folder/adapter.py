@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from gpt3.errors import InputError, RunError, one_line
 from gpt3.model.vocabulary import resize_vocabulary
 from gpt3.model_folder.convert import Stored, mapped
-from gpt3.model_folder.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, some
+from gpt3.model_folder.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, counted
 
 INSIDE = "base_model.model."
 """PEFT's prefix of every name in an adapter's file."""
@@ -146,9 +146,9 @@ def _check(folder: Path, weights: Mapping[str, Stored], adapted: Any, wanted: Ma
         "extra": [name for name in weights if name not in wanted and not name.startswith(ends)],
         "misshapen": [n for n, t in wanted.items() if n in weights and weights[n].shape != tuple(t.shape)],
     }
-    if faults := [f"{len(found)} {kind} ({some(found)})" for kind, found in kinds.items() if found]:
+    if faults := counted(kinds):
         raise InputError(
-            f"{folder}: its tensors are not what {ADAPTER_CONFIG} asks for on that base: {', '.join(faults)}. "
+            f"{folder}: its tensors are not what {ADAPTER_CONFIG} asks for on that base: {faults}. "
             "Save it again, or name the base it was trained on"
         )
 

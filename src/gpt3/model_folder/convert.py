@@ -29,7 +29,7 @@ from gpt3.errors import InputError, one_line
 from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.model_folder import locate
 from gpt3.model_folder.families import HEAD, PREFIX, Conversion, conversion_of
-from gpt3.model_folder.locate import CONFIG, GENERATION, read_json, some, weight_files
+from gpt3.model_folder.locate import CONFIG, GENERATION, counted, read_json, weight_files
 
 FORMATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """safetensors' names of the number formats that weights may have."""
@@ -186,10 +186,10 @@ def _checked(conversion: Conversion, weights: dict[str, Stored], faults: list[st
         "not floats": [f"{full[n]} is {tensor.dtype}" for n, tensor in there.items() if tensor.dtype not in FORMATS],
         "misplaced": misplaced,
     }
-    if found := [f"{len(names)} {kind} ({some(names)})" for kind, names in kinds.items() if names]:
+    if found := counted(kinds):
         count = sum(map(len, kinds.values()))
         raise InputError(
-            f"{place}: {count} of its tensors {'are' if count > 1 else 'is'} not what config.json asks for: {', '.join(found)}. "
+            f"{place}: {count} of its tensors {'are' if count > 1 else 'is'} not what config.json asks for: {found}. "
             "Copy or save it again"
         )
     tied = conversion.config.tie_word_embeddings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +301,11 @@ def some(names: Iterable[str], shown: int = 3) -> str:
     """The first few of many, for a message of one line."""
     names = list(names)
     return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
+
+
+def counted(kinds: Mapping[str, list[str]]) -> str:
+    """How many names there are of each kind, and the first few of them; "" where there are none."""
+    return ", ".join(f"{len(names)} {kind} ({some(names)})" for kind, names in kinds.items() if names)
 
 
 def _contents(folder: Path) -> str:

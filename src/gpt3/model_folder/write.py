@@ -71,9 +71,8 @@ def write_weights(checkpoint: Checkpoint, folder: Path, shard_bytes: int = SHARD
 
     No more than one file's are held: a model larger than the memory can pass through.
     """
-    empty: dict[str, Tensor] = dict(
-        checkpoint.empty_model().named_parameters()
-    )  # a tied head is one parameter, under its first name
+    # a tied head is one parameter, under its first name
+    empty: dict[str, Tensor] = dict(checkpoint.empty_model().named_parameters())
     plan = split_torch_state_dict_into_shards(empty, max_shard_size=shard_bytes)
     for file, names in plan.filename_to_tensors.items():
         # a view of a mapped file shares its storage with others, which safetensors refuses

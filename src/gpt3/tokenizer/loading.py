@@ -34,13 +34,17 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     folder = path.parent if path.name == TOKENIZER_FILE and path.is_file() else path
     file = folder / TOKENIZER_FILE
     if not file.is_file():
-        raise InputError(_not_found(name_or_path, folder))
+        what = f"the folder has no {TOKENIZER_FILE}" if folder.is_dir() else "no such folder"
+        what += "; give gpt2 or a folder that `gpt3 tokenizer train` wrote"
+        if (folder / "tokenizer" / TOKENIZER_FILE).is_file():
+            what = f"no {TOKENIZER_FILE} in it; did you mean {folder / 'tokenizer'}?"
+        raise InputError(f"tokenizer {name_or_path}: {what}")
     try:
         json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"tokenizer {name_or_path}: {file} is not JSON ({error}); save it again") from error
     try:
-        tokenizer = _with_config(folder) if (folder / CONFIG_FILE).is_file() else _bare(file)
+        tokenizer = _load(folder)
     except Exception as error:  # tokenizers raises plain Exception on a file it cannot read
         reason = " ".join(str(error).split())
         raise InputError(f"tokenizer {name_or_path}: {folder} does not load ({reason}); save it again") from error
@@ -49,26 +53,15 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _with_config(folder: Path) -> PreTrainedTokenizerFast:
-    from transformers import PreTrainedTokenizerFast
+def _load(folder: Path) -> PreTrainedTokenizerFast:
+    if (folder / CONFIG_FILE).is_file():
+        from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-
-
-def _bare(file: Path) -> PreTrainedTokenizerFast:
-    """A ``tokenizer.json`` without transformers' own file next to it."""
-
-    backend = Tokenizer.from_file(str(file))
+        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    backend = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     if backend.token_to_id(END_OF_TEXT) is None:
         raise ValueError(f"no {END_OF_TEXT} in it, and no {CONFIG_FILE} that names another end-of-text")
     return wrap(backend)
-
-
-def _not_found(name_or_path: str | Path, folder: Path) -> str:
-    if (folder / "tokenizer" / TOKENIZER_FILE).is_file():
-        return f"tokenizer {name_or_path}: no {TOKENIZER_FILE} in it; did you mean {folder / 'tokenizer'}?"
-    what = f"the folder has no {TOKENIZER_FILE}" if folder.is_dir() else "no such folder"
-    return f"tokenizer {name_or_path}: {what}; give gpt2 or a folder that `gpt3 tokenizer train` wrote"
 
 
 def prompt_start(tokenizer: PreTrainedTokenizerFast) -> list[int]:

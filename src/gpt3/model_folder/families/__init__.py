@@ -137,10 +137,15 @@ def _make(*tensors: Tensor, transposed: bool, skipped: int, query_factor: float)
     return torch.cat([(query.double() * query_factor).to(query.dtype), rest])
 
 
-def config_values(theirs: Any, names: Mapping[str, str]) -> dict[str, Any]:
-    """Our configuration's `VALUES` from a transformers configuration; `names` are those that it has by another name."""
+def configuration(theirs: Any, names: Mapping[str, str], **changes: Any) -> GPT3Config:
+    """Our configuration with the `VALUES` of a transformers configuration, and `changes`; all layers dense unless these say so.
+
+    Args:
+        names: values that `theirs` has by another name.
+    """
     found = {ours: names.get(ours, ours) for ours in VALUES}
-    return {ours: getattr(theirs, name) for ours, name in found.items() if hasattr(theirs, name)}
+    values = {ours: getattr(theirs, name) for ours, name in found.items() if hasattr(theirs, name)}
+    return GPT3Config(**{"layer_types": ["full_attention"] * theirs.num_hidden_layers, **values, **changes})
 
 
 def exactness(*factors: float) -> str:

@@ -27,11 +27,7 @@ def conversion(raw: dict[str, Any]) -> Conversion:
     Raises:
         InputError: the model computes something that ours cannot.
     """
-    theirs = GPT2Config.from_dict(raw)
-    values = families.config_values(theirs, NAMES)
-    return from_gpt2(
-        raw, GPT3Config(**values, layer_types=["full_attention"] * theirs.n_layer), "GPT-2", transposed=True
-    )
+    return from_gpt2(raw, families.configuration(GPT2Config.from_dict(raw), NAMES), "GPT-2", transposed=True)
 
 
 def from_gpt2(raw: dict[str, Any], config: GPT3Config, family: str, *, transposed: bool) -> Conversion:

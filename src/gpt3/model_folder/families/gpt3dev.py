@@ -12,8 +12,7 @@ from typing import Any
 
 from transformers import GPT2Config
 
-from gpt3.model import GPT3Config
-from gpt3.model_folder.families import Conversion, config_values
+from gpt3.model_folder.families import Conversion, configuration
 from gpt3.model_folder.families.gpt2 import from_gpt2
 
 
@@ -25,14 +24,13 @@ def conversion(raw: dict[str, Any]) -> Conversion:
     """
     theirs: Any = GPT2Config.from_dict({key: value for key, value in raw.items() if key != "model_type"})
     window = raw.get("window_size") if raw["model_type"] == "gpt3dev" else None
-    values: dict[str, Any] = {"layer_types": ["full_attention"] * theirs.n_layer}
+    changes: dict[str, Any] = {"intermediate_size": 4 * theirs.n_embd, "activation_function": "gelu"}
+    changes["use_pre_layernorm"] = raw.get("use_pre_layernorm", True)
     if window is not None:
-        values = {"layer_types": None, "sliding_window": window + 1}  # None: alternating, dense first
+        changes |= {"layer_types": None, "sliding_window": window + 1}  # None: alternating, dense first
     elif raw.get("d_head") is not None:
-        values["head_dim"] = raw["d_head"]
-    values |= {"intermediate_size": 4 * theirs.n_embd, "activation_function": "gelu"}
-    values["use_pre_layernorm"] = raw.get("use_pre_layernorm", True)
-    config = GPT3Config(**(config_values(theirs, {}) | values))
+        changes["head_dim"] = raw["d_head"]
+    config = configuration(theirs, {}, **changes)
     version = "version 1, dense" if window is None else "version 2, alternating"
     found = from_gpt2(raw, config, f"GPT3-dev ({version})", transposed=False)
     if window is not None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from transformers import GPTNeoConfig
 
-from gpt3.model import GPT3Config
 from gpt3.model_folder import families
 from gpt3.model_folder.families import Conversion
 
@@ -28,7 +27,7 @@ def conversion(raw: dict[str, Any]) -> Conversion:
     """The conversion of a config.json of `model_type` gpt_neo."""
     theirs: Any = GPTNeoConfig.from_dict(raw)
     kinds = [KINDS[kind] for kind in theirs.attention_layers]
-    config = GPT3Config(**families.config_values(theirs, NAMES), layer_types=kinds, sliding_window=theirs.window_size)
+    config = families.configuration(theirs, NAMES, layer_types=kinds, sliding_window=theirs.window_size)
     factor = config.head_dim**0.5
     found = families.conversion(
         "GPT-Neo",

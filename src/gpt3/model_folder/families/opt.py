@@ -12,7 +12,6 @@ from typing import Any
 from transformers import OPTConfig
 
 from gpt3.errors import InputError
-from gpt3.model import GPT3Config
 from gpt3.model_folder import families
 from gpt3.model_folder.families import Conversion
 
@@ -58,11 +57,7 @@ def conversion(raw: dict[str, Any]) -> Conversion:
         raise InputError(
             f"this OPT model cannot be a gpt3 model: {'; '.join(reasons)}. OPT-350M is of this kind; use another size"
         )
-    config = GPT3Config(
-        **families.config_values(theirs, NAMES),
-        layer_types=["full_attention"] * theirs.num_hidden_layers,
-        layer_norm_epsilon=LAYER_NORM_EPSILON,
-    )
+    config = families.configuration(theirs, NAMES, layer_norm_epsilon=LAYER_NORM_EPSILON)
     absent = [] if theirs.enable_bias else [r"h\.\d+\.(attn|mlp)\.\w+\.bias"]
     absent += [] if theirs.layer_norm_elementwise_affine else [r"(h\.\d+\.)?ln_\w+\.\w+"]
     found = families.conversion(
