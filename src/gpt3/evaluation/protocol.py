@@ -64,7 +64,7 @@ class Question:
         return self.before + self.item.context
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Questions(Sequence[Question]):
     """Test items, each with few-shot examples of its own, drawn when it is accessed.
 

@@ -111,17 +111,13 @@ class Evaluation:
 
 
 def task_score(
-    task: Task,
-    shots: int,
-    results: Sequence[Result],
-    clean: Sequence[bool] | None = None,
-    origin: Mapping[str, Any] | None = None,
+    task: Task, shots: int, results: Sequence[Result], clean: Sequence[bool] | None = None, origin: Any = None
 ) -> TaskScore:
     """The results of a task from those of its questions.
 
     Args:
         clean: whether each question, by number, is absent from the training text; None: not known.
-        origin: where the questions come from.
+        origin: where the questions come from, a mapping.
     """
     truncated = sum(result.dropped > 0 for result in results)
     paper = {metric: values for metric in task.metrics if (values := paper_values(task, shots, metric))}
