@@ -20,7 +20,9 @@ BANNED = [
     r"a (step|token|run|second|process|model|core|rank|task) (of|at) most|, at most so",
     r"\bgoes by\b|\bgives back\b|\bthe how-manieth\b|\bfor ever\b|\bin all, and\b|is gone on with|of one's own\b",
     r"tells? (which|how|what|whether)\b|\bis told\b|\bare told\b|\btold in one line",
-    r"\bbeside (the|it|them|a|each|every|nanoGPT|transformers|lm-eval|litGPT|llama)",
+    r"\bbeside (the|it|them|a|each|every|nanoGPT|transformers|lm-eval|litGPT|llama|other work|some|one another)",
+    r"\bby turns\b|\bby heart\b|\bbegun again\b|\bway come so far\b|\bbusy neighbour|\bbeside training\b|\bso asked\b",
+    r"\b(memory|CPU|GPU)'s roof\b|\btext rehearsed\b|\baims? (is|was|at \w+ texts?)\b|\bwhat \w+ \w+ taught\b",
 ]
 PATTERN = re.compile("|".join(BANNED), re.IGNORECASE)
 FILES = sorted(

@@ -114,7 +114,7 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """Keys of several runs beside one another: key, a value (or None) a run, and whether they differ."""
+    """Keys of several runs in columns: key, a value (or None) a run, and whether they differ."""
     rows = []
     for key in dict.fromkeys(key for column in columns for key in column):
         values = [column.get(key) for column in columns]
