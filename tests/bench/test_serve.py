@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import os
+import queue
 import threading
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,12 @@ def test_clients_time_a_live_server(models: dict[str, Any]) -> None:
 
     options = ServeOptions(port=0, slots=4, grace=0.0)
     listening = listen(options.host, options.port)
-    app, workers = assemble({"bench": harness.load_model(models["model"], "fp32")}, options)
-    ready, stop = threading.Event(), threading.Event()
-    thread = threading.Thread(target=serve, args=(app, workers, listening, options, ready.set, stop))
+    app, compute = assemble({"bench": harness.load_model(models["model"], "fp32")}, options)
+    ready = queue.Queue()
+    thread = threading.Thread(target=serve, args=(app, compute, listening, options, ready.put))
     thread.start()
+    stop = ready.get(timeout=30)
     try:
-        assert ready.wait(30)
         request = bodies(request_for("server", models))
         for body in request["background"]:
             body["max_tokens"] = 100  # as many as the demo's context holds
@@ -74,7 +75,7 @@ def test_clients_time_a_live_server(models: dict[str, Any]) -> None:
         with pytest.raises(RuntimeError, match="max_tokens"):
             stream(**where, body={"max_tokens": -1}, started=threading.Event())
     finally:
-        stop.set()
+        stop()
         thread.join(30)
         listening.close()
     assert found["tokens"] == [6] * 4

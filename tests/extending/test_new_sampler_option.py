@@ -24,7 +24,7 @@ from gpt3.cli import main as cli
 from gpt3.inference.options import GenerateOptions, SamplingOptions
 from gpt3.inference.row import Row
 from gpt3.inference.sampling import candidates, sample
-from gpt3.serving.app import create_app
+from gpt3.serving.app import assemble
 from gpt3.serving.openapi import reference_page
 from gpt3.serving.options import ServeOptions
 from gpt3.serving.schema import CompletionBody
@@ -46,7 +46,7 @@ body = CompletionBody(prompt="x", top_a=0.3)
 assert body.sampling_options(None, 5) == SamplingOptions(top_a=0.3, max_new_tokens=5)
 field = CompletionBody.model_json_schema()["properties"]["top_a"]
 assert (field["anyOf"][0]["maximum"], field["x-neutral"]) == (1, 0.0)
-page = reference_page(create_app([], ServeOptions(), None, None).openapi())
+page = reference_page(assemble({}, ServeOptions())[0].openapi())
 assert "squared probability; 0 keeps all. Default: 0. Not an OpenAI field." in page
 assert missing_rows(GenerateOptions) == [
     "| `--top-a` | at least 0 and at most 1 | 0 | "

@@ -16,11 +16,16 @@ one_thread, tokenizer = fixtures.one_thread, fixtures.tokenizer
 def language_model(tokenizer):
     """End-of-text is all but impossible, so that a text goes on for long."""
     from gpt3.inference.language_model import LanguageModel, make_engine
+    from gpt3.serving.host import WARM_UP
 
     model = fixtures.make_model(tokenizer, max_position_embeddings=CONTEXT)
     end = model.transformer.wte.weight.data[tokenizer.eos_token_id]
     model.transformer.ln_f.bias.data -= 12 * end / end.square().sum()
-    return LanguageModel(model, tokenizer, make_engine(model, "fp32"))
+    language_model = LanguageModel(model, tokenizer, make_engine(model, "fp32"))
+    language_model.complete(
+        WARM_UP, max_new_tokens=2
+    )  # as `load_models` does: kernels are not compiled in a test's time
+    return language_model
 
 
 @pytest.fixture(scope="session")

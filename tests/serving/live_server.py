@@ -3,10 +3,12 @@
 import contextlib
 import importlib.util
 import json
+import queue
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,15 @@ class Live:
     """A server and how to ask it."""
 
     url: str
-    worker: Any
-    stop: threading.Event
+    compute: Any
+    stop: Callable[[], None]
     thread: threading.Thread
     name: str
+
+    @property
+    def worker(self) -> Any:
+        """The first model's."""
+        return next(iter(self.compute.workers.values()))
 
     def ask(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
         """Status, JSON (or text) and headers of an answer."""
@@ -82,15 +89,15 @@ def serving(model, **options: Any):
     chosen = ServeOptions(**{"port": 0, "slots": 4, "prompt_tokens": 16, "grace": 5, **options})
     listening = listen(chosen.host, chosen.port)
     models = model if isinstance(model, dict) else {(chosen.name or ["tiny"])[0]: model}
-    app, workers = assemble(models, chosen)
-    ready, stop = threading.Event(), threading.Event()
-    thread = threading.Thread(target=serve, args=(app, workers, listening, chosen, ready.set, stop))
+    app, compute = assemble(models, chosen)
+    ready: queue.Queue[Callable[[], None]] = queue.Queue()
+    thread = threading.Thread(target=serve, args=(app, compute, listening, chosen, ready.put))
     thread.start()
+    stop = ready.get(timeout=30)
     try:
-        assert ready.wait(30)
-        yield Live(address_of(listening), workers[0], stop, thread, next(iter(models)))
+        yield Live(address_of(listening), compute, stop, thread, next(iter(models)))
     finally:
-        stop.set()
+        stop()
         thread.join(30)
         listening.close()
         assert not thread.is_alive()

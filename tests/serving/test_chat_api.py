@@ -9,7 +9,7 @@ from gpt3.finetuning.samples import prepare_tokenizer, read_template
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving.completions import Chat
 from gpt3.serving.schema import ChatBody
-from gpt3.serving.texts import ServedModel
+from gpt3.serving.served_model import ServedModel
 from gpt3.tokenizer import chat_template
 from gpt3.tokenizer.chat_template import ChatTemplate, Message
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gpt3.device import in_passing_thread
 from gpt3.serving import worker
+from gpt3.serving.completions import Delta
 from gpt3.serving.schema import ApiError
-from gpt3.serving.texts import Delta
 from gpt3.serving.worker import PAUSE, Outbox
 
 

@@ -98,7 +98,7 @@ def test_what_is_being_written_is_finished_when_the_server_stops(language_model)
     with serving(language_model) as live:
         connection = begin(live, prompt="The", max_tokens=120, stream=True)
         wait_for(lambda: live.worker.running == 1)
-        live.stop.set()
+        live.stop()
         text = connection.getresponse().read().decode()
         assert text.endswith("data: [DONE]\n\n")
         assert '"finish_reason":"length"' in text
@@ -112,7 +112,7 @@ def test_a_server_that_stops_takes_no_more(language_model) -> None:
     with serving(language_model) as live:
         connection = begin(live, prompt="The", max_tokens=100)
         wait_for(lambda: live.worker.running == 1)
-        live.worker.drain(20)
+        live.compute.drain(20)
         status, answer, headers = live.ask("/v1/completions", {"prompt": "The"})
         assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "shutting_down", "5")
         assert live.ask("/health")[:2] == (503, {"status": "stopping", "models": ["tiny"]})
@@ -123,10 +123,26 @@ def test_what_cannot_be_finished_is_told(language_model) -> None:
     with serving(language_model, grace=0) as live:
         connection = begin(live, **LONG, stream=True)
         wait_for(lambda: live.worker.running == 4)
-        live.stop.set()
+        live.stop()
         text = connection.getresponse().read().decode()
         assert '"code":"shutting_down"' in text
         assert text.endswith("data: [DONE]\n\n")
+
+
+def test_a_step_that_does_not_end_keeps_no_server_from_stopping(language_model) -> None:
+    held, forward = threading.Event(), language_model.engine.forward
+    language_model.engine.forward = lambda *a: (held.wait(60), forward(*a))[1]
+    try:
+        with serving(language_model, grace=0) as live:
+            connection = begin(live, **LONG)
+            wait_for(lambda: live.worker.running == 4)
+            live.stop()
+            live.thread.join(30)
+            assert not live.thread.is_alive()
+            connection.close()
+    finally:
+        held.set()
+        del language_model.engine.forward
 
 
 def test_a_failing_engine_ends_its_requests_and_no_others(live, language_model, capsys) -> None:

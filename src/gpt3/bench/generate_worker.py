@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -237,16 +236,16 @@ def timed_serving(request: Request) -> Answer:
 
     model = in_passing_thread(lambda: load_model(request["model"], request["weights"]))
     options = ServeOptions(port=0, slots=request["slots"], queue=2 * request["slots"], grace=0.0)
-    listening, stop = host.listen(options.host, options.port), threading.Event()
-    app, workers = assemble({"bench": model}, options)
+    listening = host.listen(options.host, options.port)
+    app, compute = assemble({"bench": model}, options)
     answers: list[concurrent.futures.Future[Answer]] = []
 
-    def ready() -> None:
+    def ready(stop: Callable[[], None]) -> None:
         answers.append(pool.submit(measure, host.address_of(listening)))
-        answers[0].add_done_callback(lambda _: stop.set())
+        answers[0].add_done_callback(lambda _: stop())
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        host.serve(app, workers, listening, options, ready, stop)
+        host.serve(app, compute, listening, options, ready)
     return answers[0].result()
 
 

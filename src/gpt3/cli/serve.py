@@ -22,9 +22,9 @@ def run(options: ServeOptions) -> None:
         from gpt3.serving.app import assemble  # after `listen`: it takes seconds, too
 
         models = in_passing_thread(lambda: load_models(options))
-        app, workers = assemble(models, options)
+        app, compute = assemble(models, options)
         key = "a key is needed" if options.key is not None else "no key"
         names = f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} ready ({key})"
         address = address_of(listening)
         ready = f"gpt3 serve: {names}: Playground {address}/, API {address}/v1, reference {address}/docs"
-        serve(app, workers, listening, options, lambda: say(ready))
+        serve(app, compute, listening, options, lambda _: say(ready))

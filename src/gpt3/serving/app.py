@@ -1,10 +1,10 @@
-"""The server's paths: OpenAI's API, metrics, the API reference, the Playground."""
+"""The server's paths: OpenAI's API, metrics, the API reference, the Playground; and who may ask for them."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+import hmac
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
@@ -13,42 +13,55 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpt3 import __version__
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving import openapi
-from gpt3.serving.completions import Chat, Completion, TextRequest
-from gpt3.serving.gate import Gate
-from gpt3.serving.metrics import Metrics
+from gpt3.serving.completions import Chat, Completion, Delta, TextRequest
 from gpt3.serving.options import ServeOptions
 from gpt3.serving.schema import SAMPLER, ApiError, ChatBody, CompletionBody, validation_error
-from gpt3.serving.texts import Delta, ServedModel
-from gpt3.serving.worker import ComputeThread, PendingRequest, Worker
+from gpt3.serving.worker import ComputeThread, Metrics, Worker
 
 ACCESS = (401, 403)
 """Refusals of a path without a body."""
 ASSETS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 """Media types by file extension."""
+OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")
+"""Paths that need no key: the page itself (it asks for the key), and whether the server is up."""
+MOST_DISCARDED = 16 * 1024 * 1024
+"""Bytes of a refused body that are read before the response; a client that sends more finds the connection closed."""
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+"""Of every response."""
 
 
-def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, list[Worker]]:
-    """The application that serves these models under these ids, and one worker per model."""
-    metrics, condition = Metrics(), threading.Condition()
-    served = [ServedModel(model, name, options.max_samples) for name, model in models.items()]
-    workers = [Worker(each, options, metrics, condition) for each in served]
-    return create_app(workers, options, metrics, ComputeThread(workers, condition)), workers
+def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, ComputeThread]:
+    """The ASGI application that serves these models under these ids, and its compute thread.
 
-
-def create_app(workers: Sequence[Worker], options: ServeOptions, metrics: Metrics, compute: ComputeThread) -> FastAPI:
-    """The ASGI application; a request that names no model is for the first one. Its lifespan starts and ends `compute`."""
-    by_name = {worker.served.name: worker for worker in workers}
+    A request that names no model is for the first one. The application's lifespan starts and ends the thread.
+    """
+    metrics = Metrics()
+    compute = ComputeThread(models, options, metrics)
+    workers = compute.workers
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         compute.start()
-        yield
-        await asyncio.to_thread(compute.close)
+        try:
+            yield
+        finally:  # of a second Ctrl-C, too
+            await asyncio.to_thread(compute.close)
 
     app = FastAPI(title="gpt3", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Gate, options=options, metrics=metrics)
@@ -59,27 +72,24 @@ def create_app(workers: Sequence[Worker], options: ServeOptions, metrics: Metric
 
     def worker_of(name: str | None) -> Worker:
         if name is None:
-            return workers[0]
-        if name not in by_name:
-            known = ", ".join(f"'{other}'" for other in by_name)
+            return next(iter(workers.values()))
+        if name not in workers:
+            known = ", ".join(f"'{other}'" for other in workers)
             message = f"The model '{str(name)[:80]}' does not exist; this server has {known}"
             raise ApiError(404, message, param="model", code="model_not_found")
-        return by_name[name]
+        return workers[name]
 
     async def respond(kind: type[TextRequest], worker: Worker, body: Any, request: Request) -> Response:
         work = await asyncio.to_thread(kind, worker.served, body)
-        if not (
-            body.stream or any(choice.needs_engine for choice in work.choices)
-        ):  # it only counts tokens: no waiting
+        if not (work.stream or any(choice.needs_engine for choice in work.choices)):  # it only counts tokens: no wait
             for choice in work.choices:
                 choice.advance([])
             return JSONResponse(work.answer())
-        pending = PendingRequest(work.choices, bool(body.stream), options.timeout)
-        worker.submit(pending)
-        if pending.stream:
+        worker.submit(work)
+        if work.stream:
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-            return StreamingResponse(events(work, pending, worker), media_type="text/event-stream", headers=headers)
-        await finished(pending, worker, request)
+            return StreamingResponse(events(work, worker), media_type="text/event-stream", headers=headers)
+        await finished(work, worker, request)
         return JSONResponse(work.answer())
 
     streamed = "with stream events, closed by data: [DONE]"
@@ -101,12 +111,12 @@ def create_app(workers: Sequence[Worker], options: ServeOptions, metrics: Metric
 
     @app.get("/v1/models", summary="The served models", responses=openapi.responses(openapi.MODELS, "a list", ACCESS))
     @app.get("/v1/engines", include_in_schema=False)
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [worker.served.card for worker in workers]}
+    async def models_() -> dict[str, Any]:
+        return {"object": "list", "data": [worker.served.card for worker in workers.values()]}
 
-    one = openapi.responses(openapi.MODEL, "the model", (*ACCESS, 404))
+    one_model = openapi.responses(openapi.MODEL, "the model", (*ACCESS, 404))
 
-    @app.get("/v1/models/{model}", summary="One model", responses=one)
+    @app.get("/v1/models/{model}", summary="One model", responses=one_model)
     @app.get("/v1/engines/{model}", include_in_schema=False)
     async def model(model: str) -> dict[str, Any]:
         return worker_of(model).served.card
@@ -116,16 +126,15 @@ def create_app(workers: Sequence[Worker], options: ServeOptions, metrics: Metric
 
     @app.get("/health", summary="Whether the server takes requests", responses=healthy)
     async def health() -> JSONResponse:
-        stopping = any(worker.draining for worker in workers)
-        return JSONResponse(
-            {"status": "stopping" if stopping else "ok", "models": list(by_name)}, 503 if stopping else 200
-        )
+        content = {"status": "stopping" if compute.draining else "ok", "models": list(workers)}
+        return JSONResponse(content, 503 if compute.draining else 200)
 
     refused = openapi.responses(None, "", ACCESS)
 
     @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse, responses=refused)
     async def show_metrics() -> PlainTextResponse:
-        running, waiting = (sum(getattr(worker, name) for worker in workers) for name in ("running", "waiting"))
+        running = sum(worker.running for worker in workers.values())
+        waiting = sum(worker.waiting for worker in workers.values())
         text = metrics.render(gpt3_texts_running=running, gpt3_requests_waiting=waiting)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -152,42 +161,39 @@ def create_app(workers: Sequence[Worker], options: ServeOptions, metrics: Metric
     async def icon() -> Response:
         return Response(status_code=204)
 
-    return app
+    return app, compute
 
 
-async def finished(pending: PendingRequest, worker: Worker, request: Request) -> None:
+async def finished(work: TextRequest, worker: Worker, request: Request) -> None:
     """Wait until a request is complete, or its client goes away.
 
     Raises:
         ApiError: it was not completed.
     """
-    end = asyncio.ensure_future(pending.events.get())
-    gone = asyncio.ensure_future(_gone(request))
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+        work.events.put_nowait(ApiError(499, "the client went away"))
+
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
-        event = end.result() if end.done() else ApiError(499, "the client went away")
+        event = await work.events.get()
         if isinstance(event, ApiError):
             raise event
     finally:
-        worker.cancel(pending)
-        end.cancel()
-        gone.cancel()
-        await asyncio.gather(end, gone, return_exceptions=True)
+        watching.cancel()
+        worker.cancel(work)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
-
-
-async def events(work: TextRequest, pending: PendingRequest, worker: Worker) -> AsyncIterator[bytes]:
+async def events(work: TextRequest, worker: Worker) -> AsyncIterator[bytes]:
     """The server-sent events of a streamed answer. When the client goes away this is cancelled, and the request with it."""
     try:
         chunks, ended = work.opening(), False
         while not ended:
-            arrived = [await pending.events.get()]
-            while not pending.events.empty():
-                arrived.append(pending.events.get_nowait())  # what came in the meantime is sent with it
+            arrived = [await work.events.get()]
+            while not work.events.empty():
+                arrived.append(work.events.get_nowait())  # what came in the meantime is sent with it
             for event in arrived:
                 if isinstance(event, Delta):
                     chunks += work.chunks(event)
@@ -198,7 +204,7 @@ async def events(work: TextRequest, pending: PendingRequest, worker: Worker) -> 
             yield b"".join(lines) + (b"data: [DONE]\n\n" if ended else b"")
             chunks = []
     finally:
-        worker.cancel(pending)
+        worker.cancel(work)
 
 
 async def _error(request: Request, error: Exception) -> Response:
@@ -216,3 +222,85 @@ async def _error(request: Request, error: Exception) -> Response:
     elif not isinstance(error, ApiError):
         error = ApiError(500, f"internal error: {type(error).__name__}")
     return error.response
+
+
+class Gate:
+    """ASGI middleware: lets requests in or refuses them, limits their bodies, and adds the security headers.
+
+    A server that only this machine reaches and that has no key refuses requests to other host names, which a foreign web page
+    can point here (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, options: ServeOptions, metrics: Metrics) -> None:
+        self.app, self.max_body, self.metrics = app, options.max_body, metrics
+        self._key = None if options.key is None else options.key.encode()
+        self._local = options.loopback and options.key is None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                path = getattr(scope.get("route"), "path", None) or "other"
+                self.metrics.add("gpt3_requests_total", path=path, status=str(message["status"]))
+            await send(message)
+
+        try:
+            self._check(scope, Headers(scope=scope))
+        except ApiError as error:
+            await _discard(receive)
+            await error.response(scope, receive, answer)
+            return
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self.max_body:
+                    if message.get("more_body", False):
+                        await _discard(receive)
+                    reason = f"the body is larger than {self.max_body:,} bytes (--max-body); send less"
+                    raise HTTPException(413, reason)  # of what reading a body raises, FastAPI passes on this kind
+            return message
+
+        await self.app(scope, limited, answer)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        if self._local and not _is_local(headers.get("host", "")):
+            message = "this server is for this machine only; ask for it as localhost or 127.0.0.1"
+            raise ApiError(403, message, code="host")
+        path = scope["path"]
+        if self._key is not None and path not in OPEN_PATHS and not path.startswith("/playground/"):
+            scheme, _, given = headers.get("authorization", "").encode("latin-1").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._key):
+                what = "Incorrect API key provided" if given else "You didn't provide an API key"
+                message = f"{what}. Send it in a header: Authorization: Bearer YOUR_KEY"
+                raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        if scope["method"] == "POST":
+            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":  # also keeps out forms of foreign web pages, which cannot send this type
+                kind = kind[:40] or "missing"
+                raise ApiError(415, f"the content type is {kind}; send JSON with Content-Type: application/json")
+
+
+async def _discard(receive: Receive) -> None:
+    """Read the rest of a refused body: a client that is busy sending would not see the response."""
+    left = MOST_DISCARDED
+    while left > 0:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        left -= len(message.get("body", b""))
+
+
+def _is_local(host: str) -> bool:
+    name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    return name in ("localhost", "[::1]") or (name.startswith("127.") and name.replace(".", "").isdigit())

@@ -2,24 +2,100 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gpt3.errors import InputError
+from gpt3.inference.generation import RunningSequence
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.sampling import Token
-from gpt3.serving.schema import Body, ChatBody, CompletionBody, Message, bad
-from gpt3.serving.texts import Choice, Delta, ServedModel
+from gpt3.serving.schema import ApiError, Body, ChatBody, CompletionBody, Message, bad
+from gpt3.serving.served_model import ServedModel
 from gpt3.tokenizer import chat_template
 
 DEFAULT_MAX_TOKENS = 16
 Json = dict[str, Any]
 
 
-class TextRequest:
-    """A request for one or more texts.
+@dataclass(frozen=True)
+class Delta:
+    """What a choice grew by; or, of a response that is not streamed, the whole choice."""
+
+    number: int
+    """Of the choice in its request."""
+    text: str
+    tokens: list[Token]
+    """New tokens that begin in the text shown so far; empty unless log-probabilities are requested."""
+    finish_reason: str | None
+    """"stop" or "length" in the last delta."""
+
+
+Event = Delta | ApiError | None
+"""What a choice grew by; an error, which is the last event; None: all choices are complete."""
+
+
+class Choice(RunningSequence):
+    """A completion of one prompt.
+
+    Args:
+        served: the model.
+        echo: shown before the completion: the prompt as text, or nothing.
+        base: characters of the prompt, which offsets count.
+        prompt, more: see RunningSequence; `number` is also that of the choice in its request.
+
+    Attributes:
+        given: the tokens of the text, with log-probabilities where they are requested.
+    """
+
+    def __init__(self, served: ServedModel, *prompt: Any, echo: str = "", base: int = 0, **more: Any) -> None:
+        super().__init__(served.model, *prompt, **more)
+        self.served, self.echo, self.base = served, echo, base
+        self.given: list[Token] = []
+        self._listed = 0  # of `details`
+
+    @property
+    def needs_engine(self) -> bool:
+        """Whether there is anything to compute."""
+        return self.limit > 0 or self.score is not None
+
+    def whole(self, number: int) -> Delta:
+        """All of it, once it is complete, as the choice of this number."""
+        return Delta(number, self.echo + self.text, self.given, self.finish_reason)
+
+    def advance(self, tokens: Sequence[Token]) -> Delta:
+        """Take the next tokens."""
+        begins = not self.first_at
+        given = self._prompt_tokens() if begins and self.score is not None else []
+        shown = (self.echo if begins else "") + self.take(tokens)
+        end = len(self.text)
+        listed = [token for token in self.details[self._listed :] if token.offset < end]
+        self._listed += len(listed)
+        if self.ending is not None and not self.stopped:
+            listed.append(self.ending)
+        given += [dataclasses.replace(token, offset=self.base + token.offset) for token in listed]
+        self.given += given
+        return Delta(self.number, shown, given, self.finish_reason)
+
+    def _prompt_tokens(self) -> list[Token]:
+        offsets = self.served.offsets(self.prompt)
+        found = [Token(self.prompt[0])]
+        for scores in self.scores:
+            rows = (scores.logprobs.tolist(), scores.top_ids.tolist(), scores.top_logprobs.tolist())
+            for logprob, ids, values in zip(*rows, strict=True):
+                place, top = len(found), list(zip(ids, values, strict=True))
+                found.append(Token(self.prompt[place], logprob, top, offset=offsets[place]))
+        self.scores.clear()
+        return found
+
+
+class TextRequest(ABC):
+    """A request for one or more texts, until all of them are complete.
 
     Args:
         served: the model.
@@ -28,6 +104,10 @@ class TextRequest:
     Attributes:
         choices: what is to be generated.
         prompt_tokens: of all prompts.
+        events: what its worker tells the event loop that waits: of a stream, what choices grew by; then an error, or None.
+        stream: whether deltas are sent; otherwise only the end.
+        started: choices that have or had a slot.
+        ended: it is complete, failed, or its client went away.
 
     Raises:
         ApiError: 400, a request that cannot be carried out.
@@ -39,6 +119,8 @@ class TextRequest:
     """`object` of the response."""
     chunk_kind: str
     """`object` of a chunk of its stream."""
+    loop: asyncio.AbstractEventLoop
+    """That waits for the events, once a worker has it."""
 
     def __init__(self, served: ServedModel, body: Body) -> None:
         self.served, self.body = served, body
@@ -47,7 +129,19 @@ class TextRequest:
         self.choices: list[Choice] = []
         self.prompt_tokens = 0
         self.id = f"{self.prefix}-{secrets.token_urlsafe(18)}"
-        self.created = int(time.time())
+        self.created, self.arrived = int(time.time()), time.monotonic()
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.stream = bool(body.stream)
+        self.started = 0
+        self.has_token = self.has_event = self.ended = False
+
+    @abstractmethod
+    def choice(self, whole: Delta) -> Json:
+        """A choice of the response."""
+
+    @abstractmethod
+    def chunks(self, delta: Delta) -> list[Json]:
+        """Chunks of the stream."""
 
     def add(self, ids: list[int], options: SamplingOptions, count: int, **more: Any) -> None:
         """Add `count` choices that continue a prompt."""
@@ -57,20 +151,12 @@ class TextRequest:
 
     def answer(self) -> Json:
         """The whole response, once all choices are complete."""
-        choices = [self.choice(index, choice) for index, choice in enumerate(self.best())]
+        choices = [self.choice(choice.whole(number)) for number, choice in enumerate(self.best())]
         return self.response(self.kind, choices, usage=self.usage())
 
     def best(self) -> list[Choice]:
         """The choices to return."""
         return self.choices
-
-    def choice(self, index: int, choice: Choice) -> Json:
-        """A choice of the response."""
-        raise NotImplementedError
-
-    def chunks(self, delta: Delta) -> list[Json]:
-        """Chunks of the stream."""
-        raise NotImplementedError
 
     def opening(self) -> list[Json]:
         """Chunks before the first delta."""
@@ -104,10 +190,8 @@ class Completion(TextRequest):
     def __init__(self, served: ServedModel, body: CompletionBody) -> None:
         super().__init__(served, body)
         if body.suffix:
-            raise bad(
-                "suffix is not supported: the model only continues text. Put all text before the gap into prompt.",
-                "suffix",
-            )
+            message = "suffix is not supported: the model only continues text. Put all text before the gap into prompt."
+            raise bad(message, "suffix")
         self.n = body.n or 1
         self.best_of = body.best_of or self.n
         chooses = self.best_of > self.n
@@ -122,8 +206,8 @@ class Completion(TextRequest):
         for prompt in prompts:
             ids = served.encode(prompt)
             served.check_length(len(ids), limit, "max_tokens")
-            spelled = served.spelling.text(ids) if prompt != "" else ""
-            echo = None if not body.echo else prompt if isinstance(prompt, str) else spelled
+            spelled = served.text(ids) if prompt != "" else ""
+            echo = "" if not body.echo else prompt if isinstance(prompt, str) else spelled
             score = body.logprobs if echo else None  # the implied start of an empty prompt is not listed
             self.add(ids, options, self.best_of, limit=limit, echo=echo, base=len(spelled), score=score)
 
@@ -134,28 +218,25 @@ class Completion(TextRequest):
         groups = [self.choices[start : start + self.best_of] for start in range(0, len(self.choices), self.best_of)]
         return [best for group in groups for best in sorted(group, key=lambda one: -one.mean_logprob)[: self.n]]
 
-    def choice(self, index: int, choice: Choice) -> Json:
+    def choice(self, whole: Delta) -> Json:
         """As TextRequest's."""
-        return self._choice(index, choice.text, choice.given, choice.finish_reason)
+        logprobs = None if self.body.logprobs is None else self._logprobs(whole.tokens)
+        return {"text": whole.text, "index": whole.number, "logprobs": logprobs, "finish_reason": whole.finish_reason}
 
     def chunks(self, delta: Delta) -> list[Json]:
         """As TextRequest's."""
-        return [self.chunk(self._choice(delta.number, delta.text, delta.tokens, delta.finish_reason))]
-
-    def _choice(self, index: int, text: str, tokens: Sequence[Token], reason: str | None) -> Json:
-        logprobs = None if self.body.logprobs is None else self._logprobs(tokens)
-        return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}
+        return [self.chunk(self.choice(delta))]
 
     def _logprobs(self, tokens: Sequence[Token]) -> Json:
-        spelling = self.served.spelling
+        spelled = self.served.spelled
         top: list[dict[str, float] | None] = []
         for token in tokens:
-            entries = {spelling[id_]: logprob for id_, logprob in token.top}
+            entries = {spelled(id_): logprob for id_, logprob in token.top}
             if token.logprob is not None:
-                entries.setdefault(spelling[token.id], token.logprob)
+                entries.setdefault(spelled(token.id), token.logprob)
             top.append(None if token.logprob is None else entries)
         return {
-            "tokens": [spelling[token.id] for token in tokens],
+            "tokens": [spelled(token.id) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
             "top_logprobs": top,
             "text_offset": [token.offset for token in tokens],
@@ -173,11 +254,8 @@ class Chat(TextRequest):
 
     def __init__(self, served: ServedModel, body: ChatBody) -> None:
         if served.template is None:
-            raise bad(
-                f"the model {served.name} has no chat template, it only continues text. Use /v1/completions.",
-                "model",
-                "no_chat_template",
-            )
+            reason = f"the model {served.name} has no chat template, it only continues text. Use /v1/completions."
+            raise bad(reason, "model", "no_chat_template")
         super().__init__(served, body)
         if body.top_logprobs is not None and not body.logprobs:
             raise bad("top_logprobs is given without logprobs. Set logprobs to true.", "top_logprobs")
@@ -195,13 +273,13 @@ class Chat(TextRequest):
         options = body.sampling_options((body.top_logprobs or 0) if body.logprobs else None, limit)
         self.add(ids, options, n, limit=limit)
 
-    def choice(self, index: int, choice: Choice) -> Json:
+    def choice(self, whole: Delta) -> Json:
         """As TextRequest's."""
         return {
-            "index": index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
-            "logprobs": self._logprobs(choice.given),
-            "finish_reason": choice.finish_reason,
+            "index": whole.number,
+            "message": {"role": "assistant", "content": whole.text, "refusal": None},
+            "logprobs": self._logprobs(whole.tokens),
+            "finish_reason": whole.finish_reason,
         }
 
     def opening(self) -> list[Json]:
@@ -231,8 +309,7 @@ class Chat(TextRequest):
         return {"content": content, "refusal": None}
 
     def _entry(self, token: int, logprob: float) -> Json:
-        spelling = self.served.spelling
-        return {"token": spelling[token], "logprob": logprob, "bytes": list(spelling.bytes_of(token))}
+        return {"token": self.served.spelled(token), "logprob": logprob, "bytes": list(self.served.bytes_of(token))}
 
 
 def message(sent: Message) -> chat_template.Message:

@@ -6,8 +6,7 @@ import asyncio
 import copy
 import os
 import socket
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,12 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from gpt3.inference.language_model import LanguageModel
-    from gpt3.serving.worker import Worker
+    from gpt3.serving.worker import ComputeThread
 
 SECONDS_TO_REPORT = 2.0
 """Time after the grace period in which clients are sent an error that the server stops."""
+WARM_UP = " ".join(map(str, range(40)))
+"""A prompt of more tokens than engines read together with others': it is read by other kernels than short ones are."""
 
 
 def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
@@ -42,23 +43,26 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
     models: dict[str, LanguageModel] = {}
     for name, place in zip(names, places, strict=True):
         models[name] = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
-        models[name].complete("a", max_new_tokens=2)  # kernels are compiled now, not while the first client waits
+        models[name].complete(WARM_UP, max_new_tokens=2)  # kernels are compiled now, not while the first client waits
     return models
 
 
 def serve(
     app: FastAPI,
-    workers: Sequence[Worker],
+    compute: ComputeThread,
     listening: socket.socket,
     options: ServeOptions,
-    ready: Callable[[], None] = lambda: None,
-    stop: threading.Event | None = None,
+    ready: Callable[[Callable[[], None]], None],
 ) -> None:
-    """Serve at a socket until SIGINT or SIGTERM, or, in a thread other than the main one, until `stop` is set."""
+    """Serve at a socket until SIGINT or SIGTERM.
+
+    Args:
+        ready: called once the server takes requests, with a function that stops it, from any thread.
+    """
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Ends in two steps: requests get time to finish, then an error. A second Ctrl-C ends it at once."""
+        """Ends in two steps: requests get time to finish, then an error. A second Ctrl-C skips that time."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             super().handle_exit(sig, frame)
@@ -67,18 +71,12 @@ def serve(
 
         def drain(self) -> None:
             self.should_exit = True
-            for worker in workers:
-                worker.drain(options.grace)
+            compute.drain(options.grace)
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                ready()
-
-        async def on_tick(self, counter: int) -> bool:
-            if stop is not None and stop.is_set() and not self.should_exit:
-                self.drain()
-            return await super().on_tick(counter)
+                ready(self.drain)
 
     logs: Any = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     logs["handlers"]["access"]["stream"] = "ext://sys.stderr"  # standard output is for results

@@ -3,7 +3,7 @@
 Requests join and leave between steps. Slots go to requests in turn, a text each, so that one request for a hundred texts does not
 block the next one. A text depends on its own prompt, options and seed, not on other requests.
 
-event loop ─ Worker.submit(PendingRequest) ─▶ ComputeThread: Worker.turn ─ Outbox ─▶ PendingRequest.events on the event loop
+event loop ─ Worker.submit(TextRequest) ─▶ ComputeThread: Worker.turn ─ Outbox ─▶ TextRequest.events on the event loop
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from gpt3.errors import InputError, RunError
 from gpt3.inference.decoding import Decoder
+from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.row import Row
-from gpt3.serving.metrics import Metrics
+from gpt3.serving.completions import Choice, Delta, Event, TextRequest
 from gpt3.serving.options import ServeOptions
 from gpt3.serving.schema import ApiError
-from gpt3.serving.texts import Choice, Delta, ServedModel
+from gpt3.serving.served_model import ServedModel
 
 PAUSE = 0.02
 """Seconds between two deliveries while texts only grow.
@@ -31,39 +31,73 @@ PAUSE = 0.02
 Each delivery wakes an event loop, which takes the interpreter and a core from the engine: with a small model, whose step takes a
 millisecond or two, for as long as the step itself. Nobody reads faster than fifty times a second.
 """
-Event = Delta | ApiError | None
-"""What a choice grew by; an error, which is the last event; None: all choices are complete."""
+SECONDS_TO_STOP = 2.0
+"""Time for the step in progress when the server stops: it may take minutes, and cannot be interrupted."""
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, math.inf)
+"""Upper bounds of the histograms, seconds."""
+HELP = {
+    "gpt3_requests_total": ("counter", "Answered requests by path and status."),
+    "gpt3_prompt_tokens_total": ("counter", "Tokens of prompts of requests that began."),
+    "gpt3_completion_tokens_total": ("counter", "Tokens generated."),
+    "gpt3_steps_total": ("counter", "Forward passes of the engine."),
+    "gpt3_cancelled_total": ("counter", "Requests whose client went away."),
+    "gpt3_timeouts_total": ("counter", "Requests that took longer than the limit."),
+    "gpt3_rejected_total": ("counter", "Requests refused because the queue was full."),
+    "gpt3_texts_running": ("gauge", "Texts being generated."),
+    "gpt3_requests_waiting": ("gauge", "Requests of which no text has started."),
+    "gpt3_first_token_seconds": ("histogram", "From a request's arrival to its first token."),
+    "gpt3_request_seconds": ("histogram", "From a request's arrival to its last token."),
+}
 
 
-@dataclass(eq=False)
-class PendingRequest:
-    """A request in progress; made on the event loop that waits for its `events`."""
+class Metrics:
+    """Counters and histograms in Prometheus' text format. Safe to use from several threads."""
 
-    choices: Sequence[Choice]
-    stream: bool
-    """Whether deltas are sent; otherwise only the end."""
-    seconds: float
-    """It may take."""
-    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    arrived: float = field(default_factory=time.monotonic)
-    started: int = 0
-    """Choices that have or had a slot."""
-    has_token: bool = False
-    has_event: bool = False
-    ended: bool = False
-    """It is complete, failed, or its client went away."""
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._values: dict[str, dict[str, float]] = {name: {} for name in HELP}  # of each series, by its metric
+        for name, (kind, _) in HELP.items():
+            if kind == "histogram":
+                self.observe(name, 0.0, 0)
+            elif name != "gpt3_requests_total":  # it has labels
+                self.add(name, 0)
+
+    def add(self, name: str, number: float = 1, suffix: str = "", **labels: str) -> None:
+        """Count; the suffix is that of a histogram's series."""
+        label = ",".join(f'{label}="{value}"' for label, value in labels.items())
+        series = f"{name}{suffix}{{{label}}}" if label else name + suffix
+        with self._lock:
+            self._values[name][series] = self._values[name].get(series, 0) + number
+
+    def observe(self, name: str, seconds: float, count: int = 1) -> None:
+        """Add a duration to a histogram."""
+        with self._lock:
+            for bound in BUCKETS:
+                label = "+Inf" if bound == math.inf else str(bound)
+                self.add(name, count if seconds <= bound else 0, "_bucket", le=label)
+            self.add(name, seconds, "_sum")
+            self.add(name, count, "_count")
+
+    def render(self, **gauges: float) -> str:
+        """The text of /metrics; the caller reads the gauges."""
+        lines = []
+        with self._lock:
+            for name, (kind, text) in HELP.items():
+                values = {name: gauges[name]} if kind == "gauge" else self._values[name]
+                lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+                lines += [f"{series} {value:.15g}" for series, value in values.items()]
+        return "\n".join(lines) + "\n"
 
 
 class Outbox:
     """Events on their way from the compute thread to the event loops. For one thread."""
 
     def __init__(self) -> None:
-        self._events: list[tuple[PendingRequest, Event]] = []
+        self._events: list[tuple[TextRequest, Event]] = []
         self._urgent = False
         self._sent = 0.0
 
-    def put(self, request: PendingRequest, event: Event) -> None:
+    def put(self, request: TextRequest, event: Event) -> None:
         """Take an event; a request's first one and its last do not wait."""
         self._urgent |= not request.has_event or not isinstance(event, Delta)
         request.has_event = True
@@ -87,7 +121,7 @@ class Outbox:
                 continue
 
 
-def _deliver(events: Sequence[tuple[PendingRequest, Event]]) -> None:
+def _deliver(events: Sequence[tuple[TextRequest, Event]]) -> None:
     for request, event in events:
         request.events.put_nowait(event)
 
@@ -99,20 +133,14 @@ class Worker:
         served: the model.
         options: slots, queue and prompt tokens per step.
         metrics: what it counts.
-        condition: held while the queues change, and notified then.
+        compute: runs it. Its condition is held while the queue changes, and notified then.
     """
 
-    def __init__(
-        self, served: ServedModel, options: ServeOptions, metrics: Metrics, condition: threading.Condition
-    ) -> None:
-        self.served, self.options, self.metrics = served, options, metrics
-        self._lock = condition
-        self._queue: deque[PendingRequest] = (
-            deque()
-        )  # requests with choices that have not started, in the order of turns
-        self._cancelled: list[PendingRequest] = []
-        self._running: dict[Row, tuple[PendingRequest, Choice]] = {}
-        self._refuse_at: float | None = None  # draining: when requests that are not done are refused
+    def __init__(self, served: ServedModel, options: ServeOptions, metrics: Metrics, compute: ComputeThread) -> None:
+        self.served, self.options, self.metrics, self.compute = served, options, metrics, compute
+        self._lock = compute.condition
+        self._queue: deque[TextRequest] = deque()  # with choices that have not started, in the order of turns
+        self._running: dict[Row, TextRequest] = {}
         self._outbox = Outbox()
         self._step_seconds = 0.0  # of the last step
         self._decoder = self._new_decoder()
@@ -124,7 +152,7 @@ class Worker:
     @property
     def has_work(self) -> bool:
         """Whether there is anything to do in the next turn."""
-        return bool(self._queue or self._running or self._cancelled)
+        return bool(self._queue or self._running)
 
     @property
     def running(self) -> int:
@@ -136,19 +164,14 @@ class Worker:
         """Requests of which no text has started."""
         return sum(request.started == 0 for request in list(self._queue))
 
-    @property
-    def draining(self) -> bool:
-        """Whether new requests are refused because the server stops."""
-        return self._refuse_at is not None
-
-    def submit(self, request: PendingRequest) -> None:
+    def submit(self, request: TextRequest) -> None:
         """Queue a request.
 
         Raises:
             ApiError: 429, the queue is full; 503, the server stops.
         """
         with self._lock:
-            if self.draining:
+            if self.compute.draining:
                 raise _shutting_down({"Retry-After": "5"})
             limit = self.options.queue
             if self.waiting >= limit and self.running + self.waiting >= self.options.slots:
@@ -157,21 +180,16 @@ class Worker:
                 headers = {"Retry-After": str(round(min(60.0, max(1.0, longest))))}  # about when a slot may be free
                 message = f"the queue is full ({limit} requests wait). Try again later."
                 raise ApiError(429, message, code="queue_full", headers=headers)
+            request.loop = asyncio.get_running_loop()
             self._queue.append(request)
             self._lock.notify()
 
-    def cancel(self, request: PendingRequest) -> None:
-        """Nobody waits for this request any more. Does nothing when it has ended."""
+    def cancel(self, request: TextRequest) -> None:
+        """Nobody waits for this request any more; the next turn drops it. Does nothing when it has ended."""
         with self._lock:
             if not request.ended:
                 request.ended = True
-                self._cancelled.append(request)
                 self.metrics.add("gpt3_cancelled_total")
-                self._lock.notify()
-
-    def drain(self, seconds: float) -> None:
-        """Take no more requests, and refuse those not done after `seconds`. Safe in a signal handler."""
-        self._refuse_at = time.monotonic() + seconds
 
     def turn(self, alone: bool) -> None:
         """Fill free slots and take a step.
@@ -179,12 +197,8 @@ class Worker:
         Args:
             alone: the next turn comes at once, not after another model's.
         """
-        with self._lock:
-            cancelled, self._cancelled = self._cancelled, []
         try:
-            for request in cancelled:
-                self._drop(request)
-            self._expire()
+            self._drop_ended()
             self._fill_slots()
             if self._running:
                 reads = any(len(row.unread) > 1 for row in self._running)  # such a step may be a long one
@@ -195,7 +209,7 @@ class Worker:
             if not isinstance(error, (InputError, RunError)):
                 traceback.print_exc()
                 message = f"internal error: {type(error).__name__}"
-            failed = dict.fromkeys(request for request, _ in self._running.values())
+            failed = dict.fromkeys(self._running.values())
             self._running.clear()
             self._decoder = self._new_decoder()
             for request in failed:
@@ -203,30 +217,25 @@ class Worker:
         if not self._running:
             self._outbox.send()
 
-    def _drop(self, request: PendingRequest) -> None:
-        """Remove a request's choices from queue and slots."""
+    def _drop_ended(self) -> None:
+        """End requests whose time is over, and remove those that ended from queue and slots."""
+        now = time.monotonic()
         with self._lock:
-            if request in self._queue:
-                self._queue.remove(request)
-        for row in [row for row, (owner, _) in self._running.items() if owner is request]:
-            self._release(row)
+            for request in dict.fromkeys([*self._queue, *self._running.values()]):
+                if now >= self.compute.refuse_at:
+                    self._end(request, _shutting_down())
+                elif now >= request.arrived + self.options.timeout and not request.ended:
+                    self.metrics.add("gpt3_timeouts_total")
+                    message = f"the request took more than {self.options.timeout:g} s"
+                    self._end(request, ApiError(504, message, code="timeout"))
+            self._queue = deque(request for request in self._queue if not request.ended)
+        for row, request in list(self._running.items()):
+            if request.ended:
+                self._release(row)
 
     def _release(self, row: Row) -> None:
         self._decoder.leave(row)
         del self._running[row]
-
-    def _expire(self) -> None:
-        """End requests whose time is over."""
-        now = time.monotonic()
-        stopping = self._refuse_at is not None and now >= self._refuse_at
-        with self._lock:
-            requests = dict.fromkeys([*self._queue, *(request for request, _ in self._running.values())])
-        for request in requests:
-            if stopping:
-                self._end(request, _shutting_down())
-            elif now >= request.arrived + request.seconds:
-                self.metrics.add("gpt3_timeouts_total")
-                self._end(request, ApiError(504, f"the request took more than {request.seconds:g} s", code="timeout"))
 
     def _fill_slots(self) -> None:
         """Give free slots to requests in turn, a choice at a time."""
@@ -241,7 +250,7 @@ class Worker:
                     self._queue.append(request)
             self.metrics.add("gpt3_prompt_tokens_total", len(choice.prompt))
             if choice.needs_engine:
-                self._running[choice] = request, choice
+                self._running[choice] = request
                 self._decoder.join(choice)
             else:
                 self._publish(request, choice.advance([]))
@@ -252,10 +261,11 @@ class Worker:
         self.metrics.add("gpt3_steps_total")
         count = 0
         for row, tokens in self._decoder.step():
-            request, choice = self._running[row]
-            before = len(choice.text_ids)
-            delta = choice.advance(tokens)
-            count += len(choice.text_ids) - before
+            assert isinstance(row, Choice)
+            request = self._running[row]
+            before = len(row.text_ids)
+            delta = row.advance(tokens)
+            count += len(row.text_ids) - before
             if not request.has_token:
                 request.has_token = True
                 self.metrics.observe("gpt3_first_token_seconds", time.monotonic() - request.arrived)
@@ -265,17 +275,15 @@ class Worker:
         self.metrics.add("gpt3_completion_tokens_total", count)
         self._step_seconds = time.monotonic() - began
 
-    def _publish(self, request: PendingRequest, delta: Delta) -> None:
+    def _publish(self, request: TextRequest, delta: Delta) -> None:
         finished = delta.finish_reason is not None
         if request.stream and (delta.text or delta.tokens or finished):
             self._outbox.put(request, delta)
         if finished and all(choice.finish_reason is not None for choice in request.choices):
             self._end(request, None)
 
-    def _end(self, request: PendingRequest, error: ApiError | None) -> None:
+    def _end(self, request: TextRequest, error: ApiError | None) -> None:
         """The last event of a request: an error, or None when all its choices are complete."""
-        if error is not None:
-            self._drop(request)
         with self._lock:
             ended, request.ended = request.ended, True
         if not ended:
@@ -290,31 +298,43 @@ class ComputeThread(threading.Thread):
     computes helpers of its own. When these are more than there are cores, they sleep after each loop in place of waiting for
     the next one, and a small model's step takes three times as long.
 
-    Args:
-        workers: one per model.
-        condition: what they notify when their queues change.
+    Attributes:
+        workers: one per model, by its id.
+        refuse_at: when requests that are not done are refused, by time.monotonic().
     """
 
-    def __init__(self, workers: Sequence[Worker], condition: threading.Condition) -> None:
-        super().__init__(name="gpt3-compute", daemon=True)
-        self.workers, self.condition, self.closing = workers, condition, False
+    def __init__(self, models: Mapping[str, LanguageModel], options: ServeOptions, metrics: Metrics) -> None:
+        super().__init__(name="gpt3-compute")
+        self.condition = threading.Condition()
+        self.closing, self.refuse_at = False, math.inf
+        served = [ServedModel(model, name, options.max_samples) for name, model in models.items()]
+        self.workers = {one.name: Worker(one, options, metrics, self) for one in served}
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused because the server stops."""
+        return self.refuse_at < math.inf
+
+    def drain(self, seconds: float) -> None:
+        """Take no more requests, and refuse those not done after `seconds`. Safe in a signal handler."""
+        self.refuse_at = time.monotonic() + seconds
 
     def close(self) -> None:
-        """End the thread. Requests that are not done get an error: the server stops."""
-        for worker in self.workers:
-            worker.drain(0)
+        """End the thread: the server stops. Requests that are not done get an error; the process waits for a longer step."""
+        self.drain(0)
         with self.condition:
             self.closing = True
             self.condition.notify()
-        if self.is_alive():
-            self.join()
+        self.join(SECONDS_TO_STOP)
 
     def run(self) -> None:
         """Serve until `close`, and until no request is left."""
         while True:
             with self.condition:
-                self.condition.wait_for(lambda: self.closing or any(worker.has_work for worker in self.workers))
-                busy = [worker for worker in self.workers if worker.has_work]
+                self.condition.wait_for(
+                    lambda: self.closing or any(worker.has_work for worker in self.workers.values())
+                )
+                busy = [worker for worker in self.workers.values() if worker.has_work]
             if not busy:
                 return
             for worker in busy:
