@@ -15,7 +15,7 @@ MOST_POINTS = 800
 SMOOTHING = 0.02
 """The moving average's time constant, as a share of the run."""
 START = 0.1
-"""Near the start the time constant is this share of the way come so far."""
+"""Near the start the time constant is this share of the tokens so far."""
 SMOOTHED = frozenset({"loss", "grad_norm"})
 """The series drawn with a moving average: those of single batches."""
 NOT_PLOTTED = frozenset({"step", "tokens", "seconds"})
@@ -98,7 +98,7 @@ def moving_average(x: Sequence[float], y: Sequence[float], scale: float) -> list
     """The mean of all values up to each point, with weights that fall off exponentially with distance.
 
     The distance over which a weight falls to 1/e is `scale`, and near the start, where a loss falls fastest, a tenth of the
-    way come so far; so the curve follows the fall and is not pulled towards a start value.
+    tokens so far; so the curve follows the fall and is not pulled towards a start value.
 
     Args:
         x: positions, ascending, of any spacing.
