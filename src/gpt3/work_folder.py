@@ -117,7 +117,8 @@ def choose_folder(
                 return folder, True
         return candidates[-1], False
     folder, remedy = Path(out), "Choose another --out, or remove it."
-    if not folder.exists() or (folder.is_dir() and all(_is_early(path, early) for path in folder.iterdir())):
+    names = [path.name for path in folder.glob("*") if not path.name.endswith(TEMPORARY_SUFFIX)]
+    if not folder.exists() or (folder.is_dir() and {LOCK, *early}.issuperset(names)):
         return folder, False
     if finished(folder):
         raise InputError(f"--out {folder} is finished. {remedy}")
@@ -207,10 +208,6 @@ def is_locked(folder: Path) -> bool:
             return False
     except InputError:
         return True
-
-
-def _is_early(path: Path, early: Collection[str]) -> bool:
-    return path.name == LOCK or path.name in early or path.name.endswith(TEMPORARY_SUFFIX)
 
 
 def _shown(value: Any) -> str:

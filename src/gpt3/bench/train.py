@@ -69,12 +69,8 @@ class BenchTrainOptions(Options):
 
     def systems(self) -> list[str]:
         """What is measured, in order of turn."""
-        peers = {
-            "nanogpt": self.nanogpt,
-            "transformers": self.transformers,
-            "litgpt": self.litgpt or self.litgpt_python,
-        }
-        return ["gpt3", *(name for name, wanted in peers.items() if wanted)]
+        wanted = (True, self.nanogpt, self.transformers, self.litgpt or self.litgpt_python)
+        return [name for name, this in zip(SYSTEMS, wanted, strict=True) if this]
 
     def compiled(self, device: str) -> set[str]:
         """Which systems run through torch.compile on a device of this type."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt3.errors import InputError
+from gpt3.model_folder.locate import RUNS
 from gpt3.options import Options, option
 
-RUNS = Path("runs")
 PAGE = "report.html"
 
 
@@ -28,8 +28,8 @@ def run(options: ReportOptions) -> None:
     Raises:
         InputError: a name that is no run folder, or an --out that cannot be a file.
     """
-    folders = [find_run(name) for name in options.runs] or [newest_run()]
-    folders = list({folder.resolve(): folder for folder in folders}.values())  # a run named twice is drawn once
+    found = [find_run(name) for name in options.runs] or [find_run(None)]
+    folders = list({folder.resolve(): folder for folder in found}.values())  # a run named twice is drawn once
     out = Path(options.out) if options.out else (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a file, such as {out / PAGE}")
@@ -39,25 +39,18 @@ def run(options: ReportOptions) -> None:
     print(write_report(folders, out))
 
 
-def find_run(name: str, runs: Path = RUNS) -> Path:
-    """The run folder that `name` means: a path, or a name in `runs`.
+def find_run(name: str | None) -> Path:
+    """The run folder that `name` means: a path, or a name in ./runs; None: the run there whose metrics were written last.
 
     Raises:
-        InputError: neither is there. (That it holds a run is checked where it is read.)
+        InputError: there is none. (That a named one holds a run is checked where it is read.)
     """
-    for place in (Path(name).expanduser(), runs / name):
+    if name is None:
+        newest = max(RUNS.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        if newest is None:
+            raise InputError(f"no run is named and none is in ./{RUNS}; give a run folder, or make one with gpt3 train")
+        return newest.parent
+    for place in (Path(name).expanduser(), RUNS / name):
         if place.is_dir():
             return place
-    raise InputError(f"{name}: no such run folder, nor a run of that name in ./{runs}; runs are made by gpt3 train")
-
-
-def newest_run(runs: Path = RUNS) -> Path:
-    """The run in `runs` whose metrics were written last.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = [path for path in runs.glob("*/metrics.jsonl") if path.is_file()]
-    if not found:
-        raise InputError(f"no run is named and none is in ./{runs}; give a run folder, or make one with gpt3 train")
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name)).parent
+    raise InputError(f"{name}: no such run folder, nor a run of that name in ./{RUNS}; runs are made by gpt3 train")

@@ -14,11 +14,11 @@ from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.shards import ShardFolder, ShardSource, open_shards
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
+from gpt3.model_folder.locate import RUNS
 from gpt3.training.data import open_shard_folders, source_sizes
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import shape_of
 
-RUNS = Path("runs")
 PART_BYTES = 16 << 20
 """Size of the parts of large files: several per core even for little text."""
 
