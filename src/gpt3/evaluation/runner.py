@@ -291,15 +291,11 @@ class Probe:
 
     def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
         """Accuracies by name, 0 to 1; none if the weights give NaN. The random state is untouched."""
-        was_training = model.training
-        model.eval()
         try:
             language_model = LanguageModel(model, self.tokenizer)
             return {f"{name}/acc": self._accuracy(language_model, tasks) for name, tasks in self.parts.items()}
         except RunError:  # the loop stops for that, with its own message
             return {}
-        finally:
-            model.train(was_training)
 
     def _accuracy(self, model: LanguageModel, tasks: Sequence[Task]) -> float:
         right = []

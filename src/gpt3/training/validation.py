@@ -211,17 +211,13 @@ def draw_samples(
 ) -> list[tuple[str, str]]:
     """Each prompt with what the model writes after it."""
     options = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=seed)
-    samples, was_training = [], model.training
-    model.eval()
-    try:
-        for prompt in prompts:
-            try:
-                text = LanguageModel(model, tokenizer).complete(prompt, options)[0].text
-            except (InputError, RunError) as error:  # weights that are no longer numbers: the loop reports them itself
-                text = f"[no sample: {error}]"
-            samples.append((prompt, text))
-    finally:
-        model.train(was_training)
+    samples = []
+    for prompt in prompts:
+        try:
+            text = LanguageModel(model, tokenizer).complete(prompt, options)[0].text
+        except (InputError, RunError) as error:  # weights that are no longer numbers: the loop reports them itself
+            text = f"[no sample: {error}]"
+        samples.append((prompt, text))
     return samples
 
 
