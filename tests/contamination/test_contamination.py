@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
-from gpt3.contamination.scan import measure
+from gpt3.contamination.overlap import measure
 from gpt3.corpus import ngrams
+from gpt3.corpus.benchmark_text import TaskExample, is_synthetic, ngram_length, read_examples, text_of
 from gpt3.corpus.documents import Part
-from gpt3.corpus.task_texts import TaskExample, is_synthetic, ngram_length, read_examples, texts_of
 from gpt3.errors import InputError
 
 SHARED = Path(os.environ.get("GPT3_TASK_FILES", Path(__file__).parents[3] / "shared" / "data"))
@@ -49,7 +49,7 @@ def contains(document: list[str], gram: list[str]) -> bool:
 @settings(max_examples=200, deadline=None)
 def test_verdicts_are_those_of_brute_force(texts: list[str], documents: list[str], synthetic: bool) -> None:
     task = "reversed_words" if synthetic else "task"
-    found = measure([TaskExample(task, str(i), (text,)) for i, text in enumerate(texts)], [ListPart(tuple(documents))])
+    found = measure([TaskExample(task, str(i), text) for i, text in enumerate(texts)], [ListPart(tuple(documents))])
     examples = [plain_words(text) for text in texts]
     lengths = sorted(map(len, examples))
     position = (len(lengths) - 1) * 0.05  # the 5th percentile, interpolated as statisticians do
@@ -79,7 +79,7 @@ def test_verdicts_are_those_of_brute_force(texts: list[str], documents: list[str
 
 def test_scores_give_the_relative_difference_of_figure_4_2() -> None:
     texts = ["one two three four five six seven eight", "eight seven six five four three two one", "a b c d e f g h"]
-    examples = [TaskExample("t", str(i), (text,)) for i, text in enumerate(texts)]
+    examples = [TaskExample("t", str(i), text) for i, text in enumerate(texts)]
     found = measure(examples, [ListPart(("He said: ONE, two three four five six seven-eight!",))])
     (row,) = found.shares({("t", "0"): 1.0, ("t", "1"): 0.0, ("t", "2"): 1.0})
     assert (row.examples, row.dirty, row.clean, row.n) == (3, 1, 2, 8)
@@ -100,7 +100,7 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch: pytest.MonkeyPat
 
     parts = open_sources(str(path), part_bytes=200)[0].parts()
     assert len(parts) > 2
-    examples = [TaskExample("t", str(i), (f"The quick brown fox jumps over the lazy dog {i}.",)) for i in range(4)]
+    examples = [TaskExample("t", str(i), f"The quick brown fox jumps over the lazy dog {i}.") for i in range(4)]
     alone, many = measure(examples, parts, workers=1), measure(examples, parts, workers=2)
     assert alone.verdicts == many.verdicts
     assert (alone.documents, alone.text_bytes) == (many.documents, many.text_bytes)
@@ -141,7 +141,7 @@ def test_n_is_that_of_table_c1_on_the_real_files(name: str) -> None:
     ],
 )
 def test_rows_become_prompt_and_right_answer(row: dict[str, object], text: str) -> None:
-    assert "\n".join(texts_of(row)) == text
+    assert text_of(row) == text
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_run_is_known_by_the_text_it_trains_on(tmp_path, monkeypatch: pytest.M
     """Held-out documents are not read; data that changed since is refused."""
     import yaml
 
-    from gpt3.contamination.training_text import find_run, parts_of_run
+    from gpt3.contamination.overlap import find_run, parts_of_run
     from gpt3.corpus.prepare import prepare_cached
     from gpt3.corpus.shards import open_shards
     from gpt3.tokenizer.train import train_tokenizer

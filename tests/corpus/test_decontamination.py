@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
-from gpt3.corpus import decontamination
-from gpt3.corpus.decontamination import clean, index_benchmarks
+from gpt3.corpus import benchmark_text
+from gpt3.corpus.benchmark_text import clean, index_benchmarks
 from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
@@ -51,9 +51,9 @@ def test_pieces_are_those_of_the_rule_spelled_out(
 ) -> None:
     index = NgramIndex.of([(benchmark, 2)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decontamination, "WINDOW", window)
-        patch.setattr(decontamination, "SHORTEST_PIECE", shortest)
-        patch.setattr(decontamination, "MOST_PIECES", most)
+        patch.setattr(benchmark_text, "WINDOW", window)
+        patch.setattr(benchmark_text, "SHORTEST_PIECE", shortest)
+        patch.setattr(benchmark_text, "MOST_PIECES", most)
         assert clean(text, index) == plainly_cleaned(text, benchmark, 2, window, shortest, most)
 
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3.corpus.mixture import Mixture, read_mixture
-from gpt3.corpus.order import WindowOrder
+from gpt3.corpus.mixture import Mixture, WindowOrder, read_mixture
 from gpt3.errors import InputError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt3.corpus.order import Permutation, WindowOrder
+from gpt3.corpus.mixture import Permutation, WindowOrder
 from gpt3.errors import InputError
 
 

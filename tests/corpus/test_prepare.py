@@ -285,7 +285,7 @@ def test_the_tokenizer_beside_the_shards_must_be_theirs(tmp_path, tokenizer):
 def test_neither_options_nor_shards_nor_workers_import_torch():
     code = (
         "import sys; from gpt3.corpus.options import PrepareOptions; heavy = {'numpy', 'transformers'} & set(sys.modules);"
-        "import gpt3.corpus.pool, gpt3.corpus.prepare, gpt3.corpus.order;"
+        "import gpt3.corpus.pool, gpt3.corpus.prepare, gpt3.corpus.mixture;"
         "from gpt3.tokenizer.encoder import Encoder; from gpt3.tokenizer.loading import load_tokenizer;"
         "Encoder(load_tokenizer('gpt2')).encode_batch(['a']);"
         "print(heavy, 'torch' in sys.modules)"

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt3.bench import harness
 from gpt3.bench.harness import Case, Request, Result
-from gpt3.corpus.order import WindowOrder
+from gpt3.corpus.mixture import WindowOrder
 from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError
 from gpt3.ladder.presets import flops_per_token, preset

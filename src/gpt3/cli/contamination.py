@@ -17,7 +17,7 @@ from gpt3.progress import say
 from gpt3.tables import aligned
 
 if TYPE_CHECKING:
-    from gpt3.contamination.scan import Shares
+    from gpt3.contamination.overlap import Shares
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,8 @@ class ContaminationOptions(Options):
 
 def run(options: ContaminationOptions) -> None:
     """Read, compare, print the table and write what was requested."""
-    from gpt3.contamination.scan import measure
-    from gpt3.contamination.training_text import find_run, parts_of_data, parts_of_run
-    from gpt3.corpus.task_texts import find_tasks, read_examples
+    from gpt3.contamination.overlap import find_run, measure, parts_of_data, parts_of_run
+    from gpt3.corpus.benchmark_text import find_tasks, read_examples
 
     files = find_tasks(options.tasks, None if options.data_dir is None else Path(options.data_dir).expanduser())
     scores = None if options.scores is None else read_scores(Path(options.scores))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
+import itertools
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -81,12 +81,10 @@ class NgramIndex:
 
     @classmethod
     def of(cls, texts: Iterable[tuple[str, int]]) -> NgramIndex:
-        """Index texts, each with the length of its grams in words; texts shorter than that have none."""
+        """Index texts, each with the length of its grams in words; texts shorter than that have none, nor those of length 0."""
         listed = list(texts)
-        seed = 0
-        while (made := _build(listed, seed)) is None:  # two grams of one hash: some 1e-6 likely for a million grams
-            seed += 1
-        return cls(**made)
+        tries = (_build(listed, seed) for seed in itertools.count())
+        return next(made for made in tries if made)  # two grams of one hash: some 1e-6 likely for a million grams
 
     def __len__(self) -> int:
         """Different grams."""
@@ -95,24 +93,21 @@ class NgramIndex:
     @property
     def nbytes(self) -> int:
         """Memory of all arrays."""
-        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+        return sum(np.asarray(getattr(self, field.name)).nbytes for field in dataclasses.fields(self))
+
+    @functools.cached_property
+    def _spaces(self) -> Array:
+        return np.flatnonzero(self.points == ord(" "))
 
     def gram(self, number: int) -> str:
         """The words of a gram, a space between."""
-        start, left = int(self.place[number]), int(self.size[number])
-        stop = start
-        while stop < len(self.points):
-            if self.points[stop] == 32:
-                left -= 1
-                if not left:
-                    break
-            stop += 1
+        start = self.place[number]
+        stop = self._spaces[np.searchsorted(self._spaces, start) + self.size[number] - 1]
         return self.points[start:stop].tobytes().decode("utf-32-le", "surrogatepass")
 
     def texts_with(self, number: int) -> list[int]:
         """The numbers of the texts that hold a gram, rising."""
-        found: list[int] = self.owners[self.offsets[number] : self.offsets[number + 1]].tolist()
-        return found
+        return [int(owner) for owner in self.owners[self.offsets[number] : self.offsets[number + 1]]]
 
     def find(self, text: str) -> tuple[Array, Array, Array]:
         """All places in `text` where a gram of the index occurs.
@@ -137,62 +132,62 @@ class NgramIndex:
 
     def save(self, folder: Path) -> None:
         """Write the arrays into `folder`, one file each, for other processes to map."""
-        for name, value in vars(self).items():
-            np.save(folder / f"{name}.npy", np.asarray(value))
+        for field in dataclasses.fields(self):
+            np.save(folder / f"{field.name}.npy", np.asarray(getattr(self, field.name)))
 
     @classmethod
     def load(cls, folder: Path) -> NgramIndex:
         """Map what `save` wrote; processes share the memory."""
-        names = [field.name for field in dataclasses.fields(cls) if field.name != "seed"]
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        names = [field.name for field in dataclasses.fields(cls)]
+        arrays: dict[str, Any] = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
         plain = {name: np.asarray(array) for name, array in arrays.items()}  # the compiled loops know plain arrays
-        return cls(seed=int(np.load(folder / "seed.npy")), **plain)
+        return cls(**plain | {"seed": int(plain["seed"])})
 
 
-def _build(texts: Sequence[tuple[str, int]], seed: int) -> dict[str, Any] | None:
-    """The fields of an index; None where two grams share a hash."""
+OCCURRENCE = np.dtype([("key", "u8"), ("check", "u8"), ("place", "i8"), ("size", "i8"), ("owner", "i8")])
+"""A gram in a text: its hash, its hash by another seed, and as in `NgramIndex`."""
+
+
+def _build(texts: Sequence[tuple[str, int]], seed: int) -> NgramIndex | None:
+    """The index; None where two grams share a hash."""
     from gpt3.corpus.ngram_kernels import cut_words, fill, gram_hashes
 
     table = word_characters()
-    keys, checks, places, sizes, owners, blobs = [], [], [], [], [], []
+    grams, blobs = [np.zeros(0, OCCURRENCE)], [np.zeros(0, np.uint32)]
     length = 0
     for number, (text, size) in enumerate(texts):
-        if size < 1:
-            raise ValueError(f"N-grams of {size} words")
         normal = code_points(" ".join(words(text)) + " ")
         hashes, starts, _ = cut_words(normal, table, seed)
-        if len(hashes) < size:
+        if not 0 < size <= len(hashes):
             continue
         second, _, _ = cut_words(normal, table, seed + 1_000_003)
-        keys.append(gram_hashes(hashes, size))
-        checks.append(gram_hashes(second, size))
-        places.append(length + starts[: len(hashes) - size + 1])
-        sizes.append(np.full(len(keys[-1]), size, dtype=np.int64))
-        owners.append(np.full(len(keys[-1]), number, dtype=np.int64))
+        mine = np.zeros(len(hashes) - size + 1, OCCURRENCE)
+        mine["key"], mine["check"] = gram_hashes(hashes, size), gram_hashes(second, size)
+        mine["place"] = length + starts[: len(mine)]
+        mine["size"], mine["owner"] = size, number
+        grams.append(mine)
         blobs.append(normal)
         length += len(normal)
-    key = np.concatenate([np.zeros(0, np.uint64), *keys])
-    check = np.concatenate([np.zeros(0, np.uint64), *checks])
-    unique, first, gram_of = np.unique(key, return_index=True, return_inverse=True)
-    if (check != check[first[gram_of]]).any():
+    every = np.concatenate(grams)
+    unique, first, gram_of = np.unique(every["key"], return_index=True, return_inverse=True)
+    if (every["check"] != every["check"][first[gram_of]]).any():
         return None
-    owner = np.concatenate([np.zeros(0, np.int64), *owners])
-    pairs = np.divmod(np.unique(gram_of.astype(np.int64) * len(texts) + owner), max(1, len(texts)))
-    place, size_of = np.concatenate([np.zeros(0, np.int64), *places]), np.concatenate([np.zeros(0, np.int64), *sizes])
+    pairs = np.unique(gram_of.astype(np.int64) * len(texts) + every["owner"])
+    gram, owners = np.divmod(pairs, max(1, len(texts)))
     slots = 1 << max(4, (2 * len(unique)).bit_length())
-    made = {
-        "lengths": np.unique(size_of),
-        "seed": seed,
-        "points": np.concatenate([np.zeros(0, np.uint32), *blobs]),
-        "place": place[first],
-        "size": size_of[first],
-        "offsets": np.concatenate([[0], np.cumsum(np.bincount(pairs[0], minlength=len(unique)))]).astype(np.int64),
-        "owners": pairs[1],
-        "filter": np.zeros(max(64, slots * BITS_PER_GRAM // 32), dtype=np.uint8),
-        "keys": np.zeros(slots, dtype=np.uint64),
-        "values": np.full(slots, -1, dtype=np.int32),
-    }
-    fill(unique, made["filter"], made["keys"], made["values"])
+    made = NgramIndex(
+        lengths=np.unique(every["size"]),
+        seed=seed,
+        points=np.concatenate(blobs),
+        place=every["place"][first],
+        size=every["size"][first],
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(gram, minlength=len(unique)))]).astype(np.int64),
+        owners=owners,
+        filter=np.zeros(max(64, slots * BITS_PER_GRAM // 32), dtype=np.uint8),
+        keys=np.zeros(slots, dtype=np.uint64),
+        values=np.full(slots, -1, dtype=np.int32),
+    )
+    fill(unique, made.filter, made.keys, made.values)
     return made
 
 
@@ -205,12 +200,10 @@ SNIPPET = 300
 """Characters kept of a passage found."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sighting:
     """An N-gram that was found."""
 
-    gram: int
-    """Its number in the index."""
     documents: int
     """Documents that hold it."""
     document: str
@@ -219,42 +212,44 @@ class Sighting:
     """The passage in that document."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Found:
     """What a text holds of an index."""
 
-    sightings: tuple[Sighting, ...]
-    """By gram, rising."""
-    documents: int
-    text_bytes: int
-    seconds: float = 0.0
-    """That reading took."""
+    sightings: dict[int, Sighting] = dataclasses.field(default_factory=dict)
+    """By the gram's number in the index."""
+    documents: int = 0
+    text_bytes: int = 0
+
+    def add(self, other: Found) -> None:
+        """Count what the next part of the text holds; of each gram the first sighting is kept."""
+        for gram, sighting in other.sightings.items():
+            if gram in self.sightings:
+                self.sightings[gram].documents += sighting.documents
+            else:
+                self.sightings[gram] = sighting
+        self.documents += other.documents
+        self.text_bytes += other.text_bytes
 
 
 def scan_part(index: NgramIndex, part: Part, report: Report) -> Found:
     """Read one part from beginning to end."""
-    seen: dict[int, list[int | str]] = {}
-    documents = total = pending = 0
+    found = Found()
+    pending = 0
     for text in part.read():
         numbers, starts, stops = index.find(text)
-        if len(numbers):
-            once: dict[int, tuple[int, int]] = {}
-            for gram, start, stop in zip(numbers.tolist(), starts.tolist(), stops.tolist(), strict=True):
-                once.setdefault(gram, (start, stop))
-            for gram, (start, stop) in once.items():
-                if gram in seen:
-                    seen[gram][0] += 1  # type: ignore[operator]
-                else:
-                    seen[gram] = [1, f"{part.name}#{documents}", text[start:stop][:SNIPPET]]
-        documents += 1
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-        total += size
+        here = Found(documents=1, text_bytes=size)
+        for gram, place in zip(*np.unique(numbers, return_index=True), strict=True) if len(numbers) else ():
+            passage = text[starts[place] : stops[place]][:SNIPPET]
+            here.sightings[int(gram)] = Sighting(1, f"{part.name}#{found.documents}", passage)
+        found.add(here)
         pending += size
         if pending >= REPORT_BYTES:
             report(pending / 1e6)
             pending = 0
     report(pending / 1e6)
-    return Found(tuple(Sighting(gram, *seen[gram]) for gram in sorted(seen)), documents, total)  # type: ignore[arg-type]
+    return found
 
 
 def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: int, label: str = "reading") -> Found:
@@ -273,25 +268,15 @@ def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: 
     workers = min(workers, len(parts)) if total is None or total > POOL_BYTES else 1
     if workers > 1 and not (folder / "points.npy").exists():
         index.save(folder)
+    found = Found()
     with Progress(label, total / 1e6 if total else None, "MB") as progress:
-        began = time.monotonic()
-        found = share(_scanner, (folder if workers > 1 else index,), parts, workers, progress, "give fewer --workers")
-        return dataclasses.replace(merge(found), seconds=time.monotonic() - began)
+        place = folder if workers > 1 else index
+        for part in share(_scanner, (place,), parts, workers, progress, "give fewer --workers"):
+            found.add(part)
+    return found
 
 
 def _scanner(place: Path | NgramIndex, report: Report) -> Callable[[Part], Found]:
     """What a process does with a part: finds the index's grams, or those of the index saved in a folder."""
     index = NgramIndex.load(place) if isinstance(place, Path) else place
     return lambda part: scan_part(index, part, report)
-
-
-def merge(found: Sequence[Found]) -> Found:
-    """What several parts hold together; of each gram the first sighting."""
-    first: dict[int, Sighting] = {}
-    counts: dict[int, int] = {}
-    for part in found:
-        for sighting in part.sightings:
-            first.setdefault(sighting.gram, sighting)
-            counts[sighting.gram] = counts.get(sighting.gram, 0) + sighting.documents
-    sightings = tuple(Sighting(gram, counts[gram], first[gram].document, first[gram].text) for gram in sorted(first))
-    return Found(sightings, sum(part.documents for part in found), sum(part.text_bytes for part in found))

@@ -13,14 +13,20 @@ from typing import Any
 
 from gpt3 import __version__, durable
 from gpt3.corpus import manifest, segments
-from gpt3.corpus.decontamination import CleanPart, fingerprint, index_benchmarks, prepare_folder
+from gpt3.corpus.benchmark_text import (
+    CleanPart,
+    find_tasks,
+    fingerprint,
+    index_benchmarks,
+    prepare_folder,
+    read_examples,
+)
 from gpt3.corpus.documents import Part, total_size
 from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.options import PrepareOptions, parse_fold
 from gpt3.corpus.pool import share
 from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
 from gpt3.corpus.sources import open_sources
-from gpt3.corpus.task_texts import find_tasks, read_examples
 from gpt3.errors import InputError
 from gpt3.progress import Progress, say
 from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
@@ -34,7 +40,7 @@ BYTES_PER_ID = 100
 """Of a saved tokenizer, with some to spare: GPT-2's has 70."""
 STATE = "preparation.json"
 BENCHMARKS = "benchmarks"
-"""The folder of `gpt3.corpus.decontamination` in the working folder."""
+"""The folder of `gpt3.corpus.benchmark_text` in the working folder."""
 CACHE_VARIABLE = "GPT3_CACHE"
 
 

@@ -13,7 +13,7 @@ import copy
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,7 +22,7 @@ import numpy as np
 
 from gpt3 import durable
 from gpt3.corpus.documents import Part, Source
-from gpt3.corpus.manifest import ITEM_BYTES, SPLITS, Manifest, Shard, Split, read_manifest
+from gpt3.corpus.manifest import ITEM_BYTES, SPLITS, Manifest, Shard, read_manifest
 from gpt3.errors import InputError
 from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
 
@@ -68,8 +68,6 @@ class ShardWriter:
             lengths: (documents,) tokens of each, end-of-text included; they sum to ``len(tokens)``.
             text_bytes: UTF-8 bytes of the documents' text.
         """
-        if not len(lengths):
-            return
         data = np.ascontiguousarray(tokens, dtype=self.dtype)
         self._file.write(data.data)
         self._sha256.update(data.data)
@@ -102,10 +100,10 @@ class ShardWriter:
 class TokenSplit:
     """The tokens of one split as one long sequence, whatever the number of shards. Cheap to pickle, safe to fork."""
 
-    def __init__(self, folder: Path, name: str, split: Split, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, name: str, shards: Iterable[Shard], manifest: Manifest) -> None:
         self.name, self.dtype = name, manifest.dtype
         self.vocab_size, self.end_of_text = manifest.vocab_size, manifest.end_of_text
-        self._set_shards([(folder, shard) for shard in split.shards])
+        self._set_shards([(folder, shard) for shard in shards])
 
     @classmethod
     def joined(cls, splits: Sequence[TokenSplit]) -> TokenSplit:
@@ -184,11 +182,46 @@ class TokenSplit:
         return self._maps[shard]
 
 
-class ShardFolder:
-    """An opened shard folder; see `open_shards`."""
+@dataclass(frozen=True)
+class ShardPart(Part):
+    """The documents of one shard, read back as text."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
+    name: str
+    size: int | None
+    folder: Path
+    split: TokenSplit
+    """With this shard alone."""
+
+    def documents(self) -> Iterator[str]:
+        """Yield the documents' texts, decoded.
+
+        Raises:
+            InputError: the tokenizer does not give back the bytes that it was made from.
+        """
+        backend = load_tokenizer(self.folder / TOKENIZER_FOLDER).backend_tokenizer
+        ends = [0, *self.split.document_ends().tolist()]
+        text_bytes = first = 0
+        while first < self.split.documents:
+            last = max(first + 1, bisect.bisect_right(ends, ends[first] + BATCH_TOKENS) - 1)
+            tokens = self.split.read(ends[first], ends[last]).tolist()
+            cuts = itertools.pairwise(end - ends[first] for end in ends[first : last + 1])
+            texts = backend.decode_batch([tokens[start : end - 1] for start, end in cuts], skip_special_tokens=False)
+            text_bytes += sum(len(text.encode("utf-8")) for text in texts)
+            yield from texts
+            first = last
+        if text_bytes != self.split.text_bytes:
+            raise InputError(
+                f"{self.folder}: its tokenizer does not give the text back byte for byte ({Path(self.name).name}: "
+                f"{text_bytes:,} bytes, {self.split.text_bytes:,} went in); prepare from the original text"
+            )
+
+
+class ShardFolder(Source):
+    """An opened shard folder; see `open_shards`. As a source it is both splits, shard by shard, read back as text."""
+
+    def __init__(self, name: str, manifest: Manifest) -> None:
+        self.name, self.manifest = name, manifest
+        self.path = Path(name).expanduser()
         self.vocab_size = manifest.vocab_size
         self.end_of_text = manifest.end_of_text
 
@@ -196,7 +229,28 @@ class ShardFolder:
         """``"train"`` or ``"validation"``; the latter may be empty."""
         if name not in SPLITS:
             raise InputError(f"no split {name!r} in {self.path}; there are {', '.join(SPLITS)}")
-        return TokenSplit(self.path, name, self.manifest.splits[name], self.manifest)
+        return TokenSplit(self.path, name, self.manifest.splits[name].shards, self.manifest)
+
+    def parts(self, splits: Sequence[str] = SPLITS) -> list[Part]:
+        """A part for each shard of the splits."""
+        parts: list[Part] = []
+        for split in splits:
+            for shard in self.manifest.splits[split].shards:
+                alone = TokenSplit(self.path, split, [shard], self.manifest)
+                parts.append(ShardPart(str(self.path / shard.file), shard.text_bytes, self.path, alone))
+        return parts
+
+    def fingerprint(self) -> str:
+        """Of the shards' hashes and the tokenizer's, wherever the folder is."""
+        digest = hashlib.sha256(self.manifest.tokenizer_sha256.encode())
+        for split in SPLITS:
+            for shard in self.manifest.splits[split].shards:
+                digest.update(f"{split} {shard.sha256} {shard.index_sha256}".encode())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """The folder and what it says of its own sources."""
+        return {"kind": "shards", "spec": self.name, "sources": self.manifest.sources}
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer saved with the shards.
@@ -204,9 +258,9 @@ class ShardFolder:
         Raises:
             InputError: it is missing, or not the one that made the shards.
         """
-
-        tokenizer = load_tokenizer(str(self.path / TOKENIZER_FOLDER))
-        self.check_tokenizer(tokenizer, str(self.path / TOKENIZER_FOLDER))
+        place = str(self.path / TOKENIZER_FOLDER)
+        tokenizer = load_tokenizer(place)
+        self.check_tokenizer(tokenizer, place)
         return tokenizer
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
@@ -218,7 +272,6 @@ class ShardFolder:
         Raises:
             InputError: its hash is not the manifest's.
         """
-
         found = tokenizer_hash(tokenizer)
         if found != self.manifest.tokenizer_sha256:
             raise InputError(
@@ -238,8 +291,8 @@ def open_shards(path: Path | str, *, verify: bool = False) -> ShardFolder:
     Raises:
         InputError: not a shard folder; a file missing, cut short or damaged; an id outside the vocabulary.
     """
-    path = Path(path)
-    folder = ShardFolder(path, read_manifest(path))
+    folder = ShardFolder(str(path), read_manifest(Path(path).expanduser()))
+    path = folder.path
     for name in SPLITS:
         split = folder.split(name)
         for number, (_, shard) in enumerate(split.shards):
@@ -275,87 +328,3 @@ def _check_size(path: Path, expected: int) -> None:
     if found != expected:
         state = f"{'cut short' if found < expected else 'too long'}: {found:,} bytes, the manifest says {expected:,}"
         raise InputError(f"{path} is {state}; copy it again or prepare the data again")
-
-
-# ---- a shard folder as a source, read back as text to be split otherwise or tokenized anew
-
-
-def open_shard_source(name: str) -> ShardSource:
-    """The documents of the shard folder `name`.
-
-    Raises:
-        InputError: it is damaged, see `open_shards`; or its tokenizer is not the one that made it.
-    """
-    folder = open_shards(Path(name).expanduser())
-    folder.tokenizer()
-    return ShardSource(name, folder.path, folder.manifest)
-
-
-@dataclass(frozen=True)
-class ShardSource(Source):
-    """A shard folder, both splits; the order is that of the shards."""
-
-    name: str
-    folder: Path
-    manifest: Manifest
-
-    def parts(self) -> list[Part]:
-        """A part for each shard, of both splits."""
-        return [part for split in SPLITS for part in self.parts_of(split)]
-
-    def parts_of(self, split: str) -> list[Part]:
-        """A part for each shard of one split."""
-        return [
-            ShardPart(str(self.folder / shard.file), shard.text_bytes, self.folder, split, number, self.manifest)
-            for number, shard in enumerate(self.manifest.splits[split].shards)
-        ]
-
-    def fingerprint(self) -> str:
-        """Of the shards' hashes and the tokenizer's, wherever the folder is."""
-        digest = hashlib.sha256(self.manifest.tokenizer_sha256.encode())
-        for split in SPLITS:
-            for shard in self.manifest.splits[split].shards:
-                digest.update(f"{split} {shard.sha256} {shard.index_sha256}".encode())
-        return digest.hexdigest()
-
-    def describe(self) -> dict[str, Any]:
-        """The folder and what it says of its own sources."""
-        return {"kind": "shards", "spec": self.name, "sources": self.manifest.sources}
-
-
-@dataclass(frozen=True)
-class ShardPart(Part):
-    """The documents of one shard."""
-
-    name: str
-    size: int | None
-    folder: Path
-    split: str
-    number: int
-    manifest: Manifest
-
-    def documents(self) -> Iterator[str]:
-        """Yield the documents' texts, decoded.
-
-        Raises:
-            InputError: the tokenizer does not give back the bytes that it was made from.
-        """
-
-        shard = self.manifest.splits[self.split].shards[self.number]
-        split = TokenSplit(self.folder, self.split, Split.of([shard]), self.manifest)
-        backend = load_tokenizer(self.folder / TOKENIZER_FOLDER).backend_tokenizer
-        ends = [0, *split.document_ends().tolist()]
-        text_bytes = first = 0
-        while first < shard.documents:
-            last = max(first + 1, bisect.bisect_right(ends, ends[first] + BATCH_TOKENS) - 1)
-            tokens = split.read(ends[first], ends[last]).tolist()
-            cuts = itertools.pairwise(end - ends[first] for end in ends[first : last + 1])
-            texts = backend.decode_batch([tokens[start : end - 1] for start, end in cuts], skip_special_tokens=False)
-            text_bytes += sum(len(text.encode("utf-8")) for text in texts)
-            yield from texts
-            first = last
-        if text_bytes != shard.text_bytes:
-            raise InputError(
-                f"{self.folder}: its tokenizer does not give the text back byte for byte ({shard.file}: "
-                f"{text_bytes:,} bytes, {shard.text_bytes:,} went in); prepare from the original text"
-            )

@@ -18,7 +18,7 @@ from gpt3.corpus.files import find_files, open_files
 from gpt3.corpus.formats import TEXT
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.records import WITH_FIELDS, Row, format_of, read_rows
-from gpt3.corpus.shards import open_shard_source
+from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError
 
 
@@ -86,7 +86,9 @@ def _open(name: str, part_bytes: int) -> Source:
     if kind := SOURCES.get(name.partition(":")[0]):
         return cast(Source, _function(kind.open)(name, part_bytes))
     if is_shard_folder(name):
-        return open_shard_source(name)
+        folder = open_shards(name)
+        folder.tokenizer()  # refuses one that reads the ids as other text
+        return folder
     return open_files(name, part_bytes, [kind.form for kind in SOURCES.values()])
 
 

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt3.corpus.manifest import is_shard_folder
-from gpt3.corpus.mixture import NAME, Mixture, SourceSpec, read_mixture
-from gpt3.corpus.order import WindowOrder
+from gpt3.corpus.mixture import NAME, Mixture, SourceSpec, WindowOrder, read_mixture
 from gpt3.corpus.prepare import cache_folder, prepare_cached
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, documents, open_shards
 from gpt3.corpus.sources import open_sources
