@@ -96,11 +96,11 @@ def find_tasks(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
         InputError: nothing of that name; the message lists all such names.
     """
     here = {} if folder is None else dict(_files(folder))
+    if not names and folder is None:
+        raise InputError("no --tasks are given; name some, or give --data-dir, a folder of task files (.jsonl)")
+    if not names and not here:
+        raise InputError(f"--data-dir {folder}: no .jsonl files in it")
     if not names:
-        if folder is None:
-            raise InputError("no --tasks are given; name some, or give --data-dir, a folder of task files (.jsonl)")
-        if not here:
-            raise InputError(f"--data-dir {folder}: no .jsonl files in it")
         return here
     chosen: dict[str, Path] = {}
     unknown = []
@@ -140,15 +140,15 @@ def read_examples(task: str, path: Path) -> Iterator[TaskExample]:
     Raises:
         InputError: the first row that cannot be used, with its place.
     """
-    number = 0
-    for number, (place, row) in enumerate(read_rows(path), 1):
+    number = -1
+    for number, (place, row) in enumerate(read_rows(path)):
         try:
-            yield TaskExample(task, str(row.get("id", number - 1)), text_of(row))
+            yield TaskExample(task, str(row.get("id", number)), text_of(row))
         except ValueError as error:
             raise InputError(f"{place}: {error}") from None
         except (KeyError, IndexError, TypeError, AttributeError):
             raise InputError(f"{place}: its right answer is not among its choices") from None
-    if not number:
+    if number < 0:
         raise InputError(f"{path}: no examples, the file is empty")
 
 
@@ -201,12 +201,10 @@ def clean(text: str, index: NgramIndex, ignored: Array | None = None) -> list[st
         The pieces in order; none where the document is dropped.
     """
     numbers, starts, stops = index.find(text)
-    if ignored is not None and len(numbers):
-        counted = ~ignored[numbers]
-        starts, stops = starts[counted], stops[counted]
-    if not len(starts):
+    counted = np.ones(len(numbers), dtype=bool) if ignored is None else ~ignored[numbers]
+    if not counted.any():
         return [text]
-    pieces = cut_out(text, sorted(zip(starts.tolist(), stops.tolist(), strict=True)))
+    pieces = cut_out(text, sorted(zip(starts[counted].tolist(), stops[counted].tolist(), strict=True)))
     if len(pieces) > MOST_PIECES:
         return []
     return [piece for piece in pieces if len(piece) >= SHORTEST_PIECE and not piece.isspace()]

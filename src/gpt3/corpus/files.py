@@ -77,24 +77,16 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class File:
-    """A file as it was found: path, suffix of its format, bytes on disk, time of its last change (ns)."""
+    """A file as it was found: path, bytes on disk, time of its last change (ns)."""
 
     path: Path
-    format: str
     size: int
     changed: int
 
-    @classmethod
-    def at(cls, path: Path) -> File:
-        """The file at `path`, of a known format."""
-        with explained(path):
-            stat = path.stat()
-        return cls(path, str(format_of(path)), stat.st_size, stat.st_mtime_ns)
-
     @property
-    def text_bytes(self) -> int:
-        """Bytes of text in it, estimated if it is compressed."""
-        return int(self.size * RATIOS.get(self.path.suffix.lower(), 1.0))
+    def format(self) -> str:
+        """The suffix of its format, a known one."""
+        return str(format_of(self.path))
 
 
 # ---- stretches of files
@@ -161,7 +153,7 @@ def cut_file(file: File, field: str | None, part_bytes: int) -> Iterator[Stretch
         for start, stop in itertools.pairwise(cuts):
             yield Stretch(file, field, start, stop, stop - start)
     else:
-        yield Stretch(file, field, 0, None, file.text_bytes)
+        yield Stretch(file, field, 0, None, int(file.size * RATIOS.get(file.path.suffix.lower(), 1.0)))
 
 
 def _cut_parquet(file: File, field: str | None, part_bytes: int) -> Iterator[Stretch]:
@@ -170,39 +162,30 @@ def _cut_parquet(file: File, field: str | None, part_bytes: int) -> Iterator[Str
         column = records.text_column(table, field)
         sizes = [size for _, size in records.row_groups(table, column)]
     start = size = 0
-    for index, group in enumerate(sizes):
-        if size and size + group > part_bytes:
+    for index, group in enumerate(sizes, 1):
+        size += group
+        if index == len(sizes) or (size and size + sizes[index] > part_bytes):
             yield Stretch(file, column, start, index, size)
             start, size = index, 0
-        size += group
-    if start < len(sizes):
-        yield Stretch(file, column, start, len(sizes), size)
 
 
 def _find_cuts(file: File, part_bytes: int) -> list[int]:
     """Byte offsets, increasing, at which to cut a plain file: at ends of lines, in text files at the ends of documents."""
     count = -(-file.size // part_bytes)
-    find = _find_text_cut if file.format in TEXT else _find_line_end
     cuts: list[int] = []
     with open_stream(file.path) as stream:
-        for index in range(1, count):
-            even = file.size * index // count
+        for even in (file.size * index // count for index in range(1, count)):
             if cuts and even <= cuts[-1]:  # within a long line that the last cut left whole
                 continue
             stream.seek(even - 1)  # a line may end just there
-            cut = find(stream, even - 1)
+            cut = even - 1 + (_to_text_cut(stream) if file.format in TEXT else len(stream.readline()))
             if cut < file.size:
                 cuts.append(cut)
     return cuts
 
 
-def _find_line_end(stream: BinaryIO, offset: int) -> int:
-    """The byte after the first line end at or after `offset`, the stream's position; or the file's end."""
-    return offset + len(stream.readline())
-
-
-def _find_text_cut(stream: BinaryIO, offset: int) -> int:
-    """Where to cut a text file near `offset`: after a separator line, a blank line, a line, a character, in this order.
+def _to_text_cut(stream: BinaryIO) -> int:
+    """Bytes to where a text is best cut: after a separator line, a blank line, a line, a character, in this order.
 
     If the file ends within `SEARCH_BYTES` and has no separator there, it is not cut: the rest is only a little more.
     """
@@ -211,15 +194,12 @@ def _find_text_cut(stream: BinaryIO, offset: int) -> int:
     if len(data) == SEARCH_BYTES:
         marks += [b"\n\n", b"\n\r\n", b"\n"]
     for mark in marks:
-        found = data.find(mark)
-        if found >= 0:
-            return offset + found + len(mark)
-    if len(data) < SEARCH_BYTES:
-        return offset + len(data)
-    cut = 1
-    while data[cut] & 0xC0 == 0x80:
+        if (found := data.find(mark)) >= 0:
+            return found + len(mark)
+    cut = len(data) if len(data) < SEARCH_BYTES else 1
+    while cut < len(data) and data[cut] & 0xC0 == 0x80:
         cut += 1
-    return offset + cut
+    return cut
 
 
 # ---- the source
@@ -236,18 +216,21 @@ def open_files(spec: str, part_bytes: int = PART_BYTES, sources: Sequence[str] =
     Raises:
         InputError: nothing is there, nothing of a known format, nothing to read, or no telling which field is the text.
     """
-    pattern = spec
-    field: str | None = None
+    pattern, field = spec, None
     if "#" in spec and not os.path.lexists(Path(spec).expanduser()):
         pattern, field = spec.rsplit("#", 1)
     paths, skipped = find_files(pattern, sources)
     if pattern != spec and any(format_of(path) in TEXT for path in paths):
         raise InputError(f"{spec}: text files have no field {field!r}; leave out the '#{field}'")
-    files = tuple(map(File.at, paths))
+    files = []
+    for path in paths:
+        with explained(path):
+            stat = path.stat()
+        files.append(File(path, stat.st_size, stat.st_mtime_ns))
     if not any(file.size for file in files):
         what = "no text, the file is empty" if len(files) == 1 else "all files are empty"
         raise InputError(f"{pattern}: {what}")
-    return FileSource(spec, files, skipped, field, part_bytes)
+    return FileSource(spec, tuple(files), skipped, field, part_bytes)
 
 
 @dataclass(frozen=True)

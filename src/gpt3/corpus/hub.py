@@ -61,11 +61,6 @@ class Dataset:
     field: str = ""
     parquet: bool = False
 
-    @property
-    def name(self) -> str:
-        """As `--data` names it."""
-        return f"hf:{self.repository}:{self.config or ''}:{self.split}"
-
     def stream(self, columns: Sequence[str] | None = None) -> Any:
         """The rows as an iterable of `datasets`, with all columns or some."""
         with without_torch():
@@ -113,11 +108,7 @@ def read_rows(spec: str) -> Iterator[tuple[str, Row]]:
         raise InputError(f"{spec}: all columns of the rows are read; leave out {':' + field!r}")
     dataset = Dataset(repository, retried(lambda: dataset_info(repository), spec).sha, config, split)
 
-    def rows(done: int) -> Iterator[Row]:
-        with datasets_errors(spec):
-            yield from itertools.islice(dataset.stream(), done, None)
-
-    for number, row in enumerate(resuming(rows, spec), 1):
+    for number, row in enumerate(resuming(lambda done: itertools.islice(dataset.stream(), done, None), spec), 1):
         yield f"{spec}: row {number}", row
 
 
@@ -132,20 +123,15 @@ def _look_up(dataset: Dataset, field: str | None) -> tuple[Dataset, list[tuple[s
     """Complete `dataset` by its column, and list its files as (address, bytes)."""
     from huggingface_hub import HfFileSystem
 
-    with datasets_errors(dataset.name):
-        builder = open_builder(dataset)
-        stream = dataset.stream()
-        features = stream.features
-        if features is None:  # JSON lines and the like: known from their first records only
-            with without_torch():
-                features = stream._resolve_features().features or {}
+    stream = dataset.stream()
+    features = stream.features
+    if features is None:  # JSON lines and the like: known from their first records only
+        with without_torch():
+            features = stream._resolve_features().features or {}
     kinds = {name: str(getattr(kind, "dtype", type(kind).__name__)) for name, kind in features.items()}
-    try:
-        column = pick_field({n: STRING if k in ("string", "large_string") else k for n, k in kinds.items()}, field)
-    except RecordError as error:
-        raise InputError(f"{dataset.name}: {error.what}") from None
+    column = pick_field({n: STRING if k in ("string", "large_string") else k for n, k in kinds.items()}, field)
     system = HfFileSystem()
-    addresses = [str(address) for address in builder.config.data_files[dataset.split]]
+    addresses = [str(address) for address in open_builder(dataset).config.data_files[dataset.split]]
     files = [(address, system.info(address).get("size")) for address in addresses]
     return replace(dataset, field=column, parquet=all(each.endswith(PARQUET) for each in addresses)), files
 
@@ -211,24 +197,6 @@ def retried(work: Callable[[], T], spec: str, remedy: str = REMEDY) -> T:
     return next(resuming(lambda _: iter([work()]), spec, remedy))
 
 
-@contextmanager
-def datasets_errors(name: str) -> Iterator[None]:
-    """Tell apart what `datasets` raises: an unknown configuration, split or file, or a file that could not be fetched now.
-
-    Raises:
-        InputError: the first; `name` is named.
-        ConnectionError: the second.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        if is_passing(error) or any(word in str(error) for word in ("LocalEntryNotFoundError", "ConnectionError")):
-            raise ConnectionError(one_line(error)) from error
-        raise InputError(f"{name}: {one_line(error)}") from None
-
-
 def is_passing(error: BaseException) -> bool:
     """Whether an error is the network's or the server's, and may be gone at the next try."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -243,6 +211,10 @@ def is_passing(error: BaseException) -> bool:
     library = type(error).__module__.split(".")[0]
     if library in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp"):
         return True
+    if any(
+        name in str(error) for name in ("LocalEntryNotFoundError", "ConnectionError")
+    ):  # as `datasets` passes them on
+        return True
     # an answer cut off in the middle of a file reaches the file's parser as an end of data; the cause tells
     return error.__cause__ is not None and is_passing(error.__cause__)
 
@@ -251,19 +223,24 @@ def explained(error: Exception, spec: str) -> Exception:
     """What an error that will not pass means to the user; the error itself if it is not the user's."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-    if isinstance(error, GatedRepoError):
-        return InputError(f"{spec}: this dataset asks for consent; accept its terms on the Hub and run: hf auth login")
-    if isinstance(error, RepositoryNotFoundError):
-        return InputError(f"{spec}: no such dataset on the Hub (a private one needs: hf auth login)")
-    if isinstance(error, OfflineModeIsEnabled):
-        return InputError(f"{spec}: HF_HUB_OFFLINE turns the Hub off; unset it or {REMEDY}")
-    if isinstance(error, HfHubHTTPError):
-        return InputError(f"{spec}: the Hub refuses: {one_line(error)}")
+    meanings: list[tuple[type[Exception], str]] = [
+        (GatedRepoError, "this dataset asks for consent; accept its terms on the Hub and run: hf auth login"),
+        (RepositoryNotFoundError, "no such dataset on the Hub (a private one needs: hf auth login)"),
+        (OfflineModeIsEnabled, f"HF_HUB_OFFLINE turns the Hub off; unset it or {REMEDY}"),
+        (HfHubHTTPError, f"the Hub refuses: {one_line(error)}"),
+    ]
+    for kind, meaning in meanings:
+        if isinstance(error, kind):
+            return InputError(f"{spec}: {meaning}")
     if isinstance(error, RecordError):
-        return InputError(f"{spec}: row {error.line}: {error.what}")
+        return InputError(f"{spec}: {f'row {error.line}: ' if error.line else ''}{error.what}")
     damaged = type(error) is OSError and error.errno is None  # how Arrow reports pages it cannot decode
     if damaged or type(error).__module__.split(".")[0] in ("datasets", "pyarrow"):
         return InputError(f"{spec}: its files cannot be read ({one_line(error)})")
+    if isinstance(error, (ValueError, FileNotFoundError, RuntimeError)) and not isinstance(error, InputError):
+        return InputError(
+            f"{spec}: {one_line(error)}"
+        )  # how `datasets` tells of an unknown configuration, split or file
     return error
 
 

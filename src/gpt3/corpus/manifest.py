@@ -16,6 +16,8 @@ FILE_NAME = "manifest.json"
 FORMAT = "gpt3-shards"
 VERSION = 1
 SPLITS = ("train", "validation")
+COUNTS = ("tokens", "documents", "text_bytes")
+"""What is counted of a shard, a split and a source."""
 ITEM_BYTES = {"<u2": 2, "<u4": 4}
 """The two types of a token, as numpy spells them: little-endian, unsigned, 2 or 4 bytes."""
 
@@ -62,12 +64,8 @@ class Split:
     @classmethod
     def of(cls, shards: list[Shard]) -> Split:
         """The split that these shards make."""
-        return cls(
-            tokens=sum(shard.tokens for shard in shards),
-            documents=sum(shard.documents for shard in shards),
-            text_bytes=sum(shard.text_bytes for shard in shards),
-            shards=tuple(shards),
-        )
+        tokens, documents, text_bytes = (sum(getattr(shard, name) for shard in shards) for name in COUNTS)
+        return cls(tokens, documents, text_bytes, tuple(shards))
 
 
 @dataclass(frozen=True)
@@ -142,19 +140,18 @@ def _from_json(content: Mapping[str, Any]) -> Manifest:
     for name in SPLITS:
         entry = content["splits"][name]
         splits[name] = Split(**{**entry, "shards": tuple(Shard(**shard) for shard in entry["shards"])})
-    entries = {"validation_from": Manifest.validation_from, **content, "splits": splits}
-    return Manifest(**{field.name: entries[field.name] for field in dataclasses.fields(Manifest)})
+    names = {field.name for field in dataclasses.fields(Manifest)} & content.keys()
+    return Manifest(**{name: content[name] for name in names} | {"splits": splits})
 
 
 def _check(manifest: Manifest, path: Path) -> None:
-    dtype, vocab_size = manifest.dtype, manifest.vocab_size
+    dtype, vocab_size, end = manifest.dtype, manifest.vocab_size, manifest.end_of_text
     if dtype not in ITEM_BYTES:
         known = " or ".join(map(repr, ITEM_BYTES))
         raise InputError(f"{path}: tokens of type {dtype!r} cannot be read; shards are little-endian, {known}")
     if vocab_size > 1 << 8 * ITEM_BYTES[dtype]:
         raise InputError(f"{path}: a vocabulary of {vocab_size:,} ids does not fit tokens of type {dtype!r}")
-    if not 0 <= manifest.end_of_text < vocab_size:
-        end = manifest.end_of_text
+    if not 0 <= end < vocab_size:
         raise InputError(f"{path}: end-of-text id {end} is outside the vocabulary of {vocab_size:,} ids")
     for name, split in manifest.splits.items():
         if split != Split.of(list(split.shards)):

@@ -102,7 +102,7 @@ class Preparation:
         self.options, self.elsewhere = options, elsewhere
         self.sources = open_sources(options.data)
         self.tokenizer = load_tokenizer(options.tokenizer)
-        self.vocab_size, self.end_of_text = len(self.tokenizer), int(self.tokenizer.eos_token_id)
+        self.vocab_size = len(self.tokenizer)
         self.dtype = manifest.token_dtype(self.vocab_size)
         self.identity: dict[str, Any] = {
             "sources": [{"name": source.name, "fingerprint": source.fingerprint()} for source in self.sources],
@@ -147,9 +147,8 @@ class Preparation:
                         say(f"Saved to {work}. Run the same command to resume.")
                         raise
                 durable.discard(work)
-                lock.unlink(
-                    missing_ok=True
-                )  # a process that still waits for it finds `out` finished and writes nothing
+                # a process that still waits for the lock finds `out` finished and writes nothing
+                lock.unlink(missing_ok=True)
         if finished:
             say(f"Using prepared data: {out}")
         return out
@@ -205,9 +204,8 @@ class Preparation:
             raise InputError(f"{what} was prepared with other options: {'; '.join(found)}. {remedy}")
 
     def _make(self, work: Path, out: Path) -> None:
-        by_source = [source.parts() for source in self.sources]
-        parts = [part for its_parts in by_source for part in its_parts]
-        owners = [owner for owner, its_parts in enumerate(by_source) for _ in its_parts]
+        numbered = [(number, part) for number, source in enumerate(self.sources) for part in source.parts()]
+        owners, parts = [number for number, _ in numbered], [part for _, part in numbered]
         if self.benchmarks is not None:
             folder = work / BENCHMARKS
             prepare_folder(folder, self.benchmarks, parts, self.options.worker_count())
@@ -229,19 +227,17 @@ class Preparation:
                 "out, or leaves none to train on. Use fewer folds, or more data."
             )
         counts = segments.count_by_source(work, found, owners, len(self.sources), held_out)
+        counted = zip(self.sources, counts, strict=True)
         manifest.Manifest(
             dtype=self.dtype,
             vocab_size=self.vocab_size,
-            end_of_text=self.end_of_text,
+            end_of_text=int(self.tokenizer.eos_token_id),
             tokenizer_sha256=self.identity["tokenizer_sha256"],
             validation_fraction=self.identity["validation_fraction"],
             validation_below=f"{held_out.stop:016x}",
             validation_from=f"{held_out.start:016x}",
             splits={name: splits[name] for name in manifest.SPLITS},
-            sources=[
-                {**source.describe(), "name": source.name, **mine}
-                for source, mine in zip(self.sources, counts, strict=True)
-            ],
+            sources=[source.describe() | {"name": source.name} | mine for source, mine in counted],
             preparation=self.identity,
             created_by=f"gpt3 {__version__}",
         ).write(work / segments.SHARDS)
@@ -279,10 +275,9 @@ class Preparation:
 
 def _settings(identity: dict[str, Any]) -> dict[str, Any]:
     """What an identity says besides the data, by the options' names."""
-    names = ("fold", "validation_fraction", "shard_tokens")
     cleaned = identity.get("decontaminated")
     return {
         "tokenizer": identity["tokenizer_sha256"][:12],
         "decontaminate": cleaned and f"{' '.join(cleaned['of'])} ({cleaned['fingerprint'][:8]})",
-        **{name: identity.get(name) for name in names},
+        **{name: identity.get(name) for name in ("fold", "validation_fraction", "shard_tokens")},
     }

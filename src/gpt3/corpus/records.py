@@ -193,10 +193,8 @@ def row_groups(table: Any, column: str | None) -> list[tuple[int, int]]:
     """(rows, uncompressed bytes of a column or of all columns) of each row group, from the file's footer alone."""
     metadata = table.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    if column is None:
-        return [(group.num_rows, group.total_byte_size) for group in groups]
-    position = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
-    return [(group.num_rows, group.column(position).total_uncompressed_size) for group in groups]
+    columns = [i for i in range(metadata.num_columns) if column in (None, metadata.schema.column(i).path)]
+    return [(group.num_rows, sum(group.column(i).total_uncompressed_size for i in columns)) for group in groups]
 
 
 def parquet_records(

@@ -24,7 +24,7 @@ import numpy as np
 
 from gpt3 import durable
 from gpt3.corpus.documents import Part
-from gpt3.corpus.manifest import SPLITS, Shard, Split
+from gpt3.corpus.manifest import COUNTS, SPLITS, Shard, Split
 from gpt3.corpus.options import KEYS
 from gpt3.corpus.pool import Report
 from gpt3.corpus.shards import ShardWriter, shard_name
@@ -195,12 +195,9 @@ def held_out_keys(work: Path, segments: Sequence[Segment], fraction: float) -> r
     if fraction == 0:
         return range(0)
     smallest, largest = KEYS - 1, 0
-    for segment in segments:
-        if segment.documents:
-            keys = segment.records(work)["key"]
-            smallest, largest = min(smallest, int(keys.min())), max(largest, int(keys.max()))
-    limit = int(fraction * KEYS)
-    return range(min(max(limit, smallest + 1), largest))  # one key alone, or none: nothing is below it
+    for keys in (segment.records(work)["key"] for segment in segments if segment.documents):
+        smallest, largest = min(smallest, int(keys.min())), max(largest, int(keys.max()))
+    return range(min(max(int(fraction * KEYS), smallest + 1), largest))  # one key alone, or none: nothing is below it
 
 
 def fold_keys(fold: int, folds: int) -> range:
@@ -210,10 +207,9 @@ def fold_keys(fold: int, folds: int) -> range:
 
 def in_split(keys: np.ndarray, split: str, held_out: range) -> np.ndarray:
     """Which documents belong to `split`: (documents,) bool."""
+    chosen = np.zeros(len(keys), dtype=bool)
     if held_out:  # a range may end at 2**64, which no uint64 holds
         chosen = (keys >= np.uint64(held_out.start)) & (keys <= np.uint64(held_out.stop - 1))
-    else:
-        chosen = np.zeros(len(keys), dtype=bool)
     return chosen if split == "validation" else ~chosen
 
 
@@ -226,9 +222,8 @@ def count_by_source(
         owners: (parts,) the source of each part.
         sources: how many there are.
     """
-    names = ("tokens", "documents", "text_bytes")
     counts: list[dict[str, Any]] = [
-        {"dropped_empty": 0, "splits": {split: dict.fromkeys(names, 0) for split in SPLITS}} for _ in range(sources)
+        {"dropped_empty": 0, "splits": {split: dict.fromkeys(COUNTS, 0) for split in SPLITS}} for _ in range(sources)
     ]
     for segment in segments:
         mine = counts[owners[segment.part]]
@@ -236,9 +231,9 @@ def count_by_source(
         records = segment.records(work)
         for split, sums in mine["splits"].items():
             chosen = records[in_split(records["key"], split, held_out)]
-            sums["tokens"] += int(chosen["tokens"].sum())
-            sums["documents"] += len(chosen)
-            sums["text_bytes"] += int(chosen["text_bytes"].sum())
+            found = (chosen["tokens"].sum(), len(chosen), chosen["text_bytes"].sum())
+            for name, count in zip(COUNTS, found, strict=True):
+                sums[name] += int(count)
     return counts
 
 

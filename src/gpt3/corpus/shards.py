@@ -138,25 +138,23 @@ class TokenSplit:
         """
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"tokens {start}:{stop} of split {self.name!r}, which has {len(self)}")
-        tokens = np.empty(stop - start, dtype=np.int64)
+        pieces = [np.zeros(0, dtype=np.int64)]
         shard = int(np.searchsorted(self.starts, start, side="right")) - 1
-        position = start
-        while position < stop:
-            first = int(self.starts[shard])
-            end = min(stop, int(self.starts[shard + 1]))
-            piece = self._map(shard)[position - first : end - first]
+        while start < stop:
+            first, end = int(self.starts[shard]), min(stop, int(self.starts[shard + 1]))
+            piece = self._map(shard)[start - first : end - first]
             if int(piece.max()) >= self.vocab_size:  # an embedding given such an id fails far from here, and unreadably
                 self.check_vocabulary(shard)
-            tokens[position - start : end - start] = piece
-            position = end
-            shard += 1
-        return tokens
+            pieces.append(piece)
+            start, shard = end, shard + 1
+        return np.concatenate(pieces)
 
     def document_ends(self) -> np.ndarray:
         """Where every document ends, in tokens from the split's start, end-of-text included: (documents,) int64, rising."""
-        ends = [np.fromfile(folder / shard.index, dtype=INDEX_DTYPE).astype(np.int64) for folder, shard in self.shards]
-        shifted = [each + start for each, start in zip(ends, self.starts[:-1], strict=True)]
-        return np.concatenate([np.zeros(0, np.int64), *shifted])
+        ends = [np.zeros(0, np.int64)]
+        for (folder, shard), start in zip(self.shards, self.starts[:-1], strict=True):
+            ends.append(np.fromfile(folder / shard.index, dtype=INDEX_DTYPE).astype(np.int64) + start)
+        return np.concatenate(ends)
 
     def check_vocabulary(self, shard: int) -> None:
         """Look at every token of a shard.
@@ -292,21 +290,19 @@ def open_shards(path: Path | str, *, verify: bool = False) -> ShardFolder:
         InputError: not a shard folder; a file missing, cut short or damaged; an id outside the vocabulary.
     """
     folder = ShardFolder(str(path), read_manifest(Path(path).expanduser()))
-    path = folder.path
+    item_bytes, index_bytes = ITEM_BYTES[folder.manifest.dtype], np.dtype(INDEX_DTYPE).itemsize
     for name in SPLITS:
         split = folder.split(name)
         for number, (_, shard) in enumerate(split.shards):
-            _check_size(path / shard.file, shard.tokens * ITEM_BYTES[folder.manifest.dtype])
-            _check_size(path / shard.index, shard.documents * np.dtype(INDEX_DTYPE).itemsize)
-            if shard.max_token >= folder.vocab_size:
+            tokens = (shard.file, shard.tokens * item_bytes, shard.sha256)
+            index = (shard.index, shard.documents * index_bytes, shard.index_sha256)
+            for file, size, sha256 in (tokens, index):
+                _check_size(folder.path / file, size)
+                if verify and durable.sha256_of(folder.path / file) != sha256:
+                    damage = "is damaged: its sha256 is not the manifest's; prepare the data again"
+                    raise InputError(f"{folder.path / file} {damage}")
+            if verify or shard.max_token >= folder.vocab_size:
                 split.check_vocabulary(number)  # finds the position
-            if verify:
-                for file, expected in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
-                    if durable.sha256_of(path / file) != expected:
-                        raise InputError(
-                            f"{path / file} is damaged: its sha256 is not the manifest's; prepare the data again"
-                        )
-                split.check_vocabulary(number)
     return folder
 
 
@@ -322,9 +318,8 @@ def _check_size(path: Path, expected: int) -> None:
     try:
         found = path.stat().st_size
     except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing, though the manifest lists it; copy the folder whole or prepare the data again"
-        ) from None
+        remedy = "copy the folder whole or prepare the data again"
+        raise InputError(f"{path} is missing, though the manifest lists it; {remedy}") from None
     if found != expected:
         state = f"{'cut short' if found < expected else 'too long'}: {found:,} bytes, the manifest says {expected:,}"
         raise InputError(f"{path} is {state}; copy it again or prepare the data again")

@@ -6,6 +6,7 @@ imported when the source is used.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pkgutil
 from collections.abc import Iterator, Sequence
@@ -116,10 +117,8 @@ def open_rows(name: str, others: Sequence[str] = ()) -> Iterator[tuple[str, Row]
     paths = [path for path in find_files(name, with_rows)[0] if format_of(path) not in TEXT]
     if not paths:
         raise InputError(f"{name}: text files have no fields; readable are {' '.join(WITH_FIELDS)}, also compressed")
-    empty = True
-    for path in paths:
-        for place, row in read_rows(path):
-            empty = False
-            yield place, row
-    if empty:
+    rows = (row for path in paths for row in read_rows(path))
+    first = next(rows, None)
+    if first is None:
         raise InputError(f"{name}: no rows in it")
+    yield from itertools.chain([first], rows)
