@@ -164,6 +164,30 @@ def test_finished_shards_are_kept_though_the_tokens_behind_them_are_gone(tmp_pat
     assert len(set(trained)) == len(trained) > 100  # none is written twice
 
 
+def test_the_record_of_validation_of_an_earlier_version_is_read(tmp_path, options, monkeypatch):
+    """It listed all shards of the split in one file."""
+    whole = contents(prepare(PrepareOptions(**options, out=str(tmp_path / "whole"))))
+    close = ShardWriter.close
+
+    def interrupted(writer):
+        if writer.name == "train-00001.bin":
+            raise KeyboardInterrupt
+        return close(writer)
+
+    asked = PrepareOptions(**options, out=str(tmp_path / "out"))
+    monkeypatch.setattr(ShardWriter, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(asked)
+    monkeypatch.setattr(ShardWriter, "close", close)
+    folder = tmp_path / "out.preparing" / "records"
+    records = sorted(folder.glob("validation-*.json"))
+    entries = [json.loads(path.read_text()) for path in records]
+    for path in records:
+        path.unlink()
+    (folder / "validation.json").write_text(json.dumps(entries))
+    assert contents(prepare(asked)) == whole
+
+
 def test_an_interrupted_preparation_of_other_data_is_not_mixed_in(tmp_path, options, monkeypatch):
     asked = PrepareOptions(**options, out=str(tmp_path / "out"))
     encode = segments.encode

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,11 @@ def test_numpy_alone_reads_it_whatever_the_machine(folder):
     assert np.memmap(folder / shard["file"], dtype=content["dtype"], mode="r").tolist() == [5, 6, 0, 7, 0]
     assert (folder / "train-00000.bin").read_bytes() == bytes([5, 0, 6, 0, 0, 0, 7, 0, 0, 0])  # little-endian
     assert (folder / "train-00000.idx").read_bytes() == bytes([3, *[0] * 7, 5, *[0] * 7])
+
+
+def test_a_folder_below_home_is_opened(folder, monkeypatch):
+    monkeypatch.setattr(Path, "expanduser", lambda path: folder.parent / str(path).removeprefix("~/"))
+    assert open_shards("~/data", verify=True).split("train").read(0, 3).tolist() == [5, 6, 0]
 
 
 def test_wide_vocabularies_take_four_bytes(tmp_path):

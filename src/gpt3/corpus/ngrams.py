@@ -139,8 +139,8 @@ class NgramIndex:
     def load(cls, folder: Path) -> NgramIndex:
         """Map what `save` wrote; processes share the memory."""
         names = [field.name for field in dataclasses.fields(cls)]
-        arrays: dict[str, Any] = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        plain = {name: np.asarray(array) for name, array in arrays.items()}  # the compiled loops know plain arrays
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        plain: dict[str, Any] = {name: np.asarray(each) for name, each in arrays.items()}  # for the compiled loops
         return cls(**plain | {"seed": int(plain["seed"])})
 
 

@@ -33,7 +33,8 @@ def share(
     """``[make(*arguments, report)(item) for item in items]``, by several processes or in this one.
 
     Args:
-        make: called once in each process, with a `Report` as its last argument; picklable, as `arguments` and `items` are.
+        make: called once in each process, with a `Report` as its last argument; picklable, as `arguments` and `items` are. The
+            arguments should be small: until they have arrived, Ctrl-C still ends a worker with a traceback.
         workers: processes; 1: this one.
         progress: of the work, in MB.
         remedy: what to do if a process is killed.

@@ -267,7 +267,8 @@ class Preparation:
             return
         cores = self.options.worker_count()
         workers = min(cores, len(left)) if total is None or total - start > POOL_BYTES else 1
-        arguments = (work, self.tokenizer, max(1, cores // workers), self.dtype)
+        tokenizer = self.tokenizer if workers == 1 else work / segments.SHARDS / TOKENIZER_FOLDER
+        arguments = (work, tokenizer, max(1, cores // workers), self.dtype)
         with Progress("tokenizing", total / 1e6 if total else None, "MB", start=start / 1e6) as progress:
             remedy = "what is done is kept: run the same command again, with fewer --workers"
             share(segments.SegmentWriter, arguments, left, workers, progress, remedy)

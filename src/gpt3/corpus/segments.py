@@ -29,6 +29,7 @@ from gpt3.corpus.options import KEYS
 from gpt3.corpus.pool import Report
 from gpt3.corpus.shards import ShardWriter, shard_name
 from gpt3.tokenizer.encoder import Encoder
+from gpt3.tokenizer.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -122,16 +123,17 @@ class SegmentWriter:
 
     Args:
         work: the working folder.
-        tokenizer: makes the ids.
+        tokenizer: makes the ids; or the folder where it is saved, for another process.
         threads: of the encoder.
         dtype: type of a token in the files, ``"<u2"`` or ``"<u4"``.
     """
 
     def __init__(
-        self, work: Path, tokenizer: PreTrainedTokenizerFast, threads: int, dtype: str, report: Report
+        self, work: Path, tokenizer: PreTrainedTokenizerFast | Path, threads: int, dtype: str, report: Report
     ) -> None:
         self.work, self.dtype, self.report = work, dtype, report
-        self.encoder = Encoder(tokenizer, threads=threads)
+        loaded = load_tokenizer(tokenizer) if isinstance(tokenizer, Path) else tokenizer
+        self.encoder = Encoder(loaded, threads=threads)
 
     def __call__(self, item: tuple[int, Part]) -> None:
         """Write the segments that are not there yet of a part and its number, counted through all sources.
