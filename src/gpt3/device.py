@@ -6,11 +6,13 @@ needed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gpt3.errors import InputError
@@ -45,8 +47,42 @@ def choose_device(name: str) -> torch.device:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use: of its affinity and its container's limit the smaller, at least 1."""
+    limits = [limit for limit in allowed_cores().values() if limit is not None]
+    return max(1, int(min(limits, default=os.cpu_count() or 1)))
+
+
+def allowed_cores() -> dict[str, float | None]:
+    """What limits the CPU cores of this process: ``affinity`` in cores, ``cgroup`` in cores' worth of time; None for no limit."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return {"affinity": affinity, "cgroup": _cgroup_cores()}
+
+
+def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """The tightest CPU quota of this process's control group and those above it, in cores; None without one."""
+    quotas: list[float] = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, controllers, inner = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = root / controllers if controllers else root  # version 1 mounts each controller in a folder of its own
+            path = top / inner.lstrip("/")
+            for folder in (path, *path.parents):
+                if folder == top or top in folder.parents:
+                    quotas += _quota(folder)
+    return min(quotas, default=None)
+
+
+def _quota(folder: Path) -> list[float]:
+    """The quota that a control group's folder states, as a list of at most one."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        return [int(quota) / int(period)] if quota != "max" else []
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+        return [int(quota) / int(period)] if int(quota) > 0 else []
+    return []
 
 
 def in_passing_thread(work: Callable[[], Result]) -> Result:

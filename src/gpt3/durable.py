@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from gpt3.errors import InputError
@@ -34,7 +34,7 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path to write; on success it is fsynced and renamed over `path`, on an error removed.
 
@@ -101,6 +101,16 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 def write_text(path: Path | str, text: str) -> None:
     """Replace the file at `path` by `text` in UTF-8 with line feeds, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder; links are not followed, what vanishes meanwhile counts nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(place) / name).lstat().st_size
+    return total
 
 
 def sha256_of(path: Path) -> str:

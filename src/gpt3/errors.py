@@ -1,9 +1,20 @@
-"""The errors a user can fix: one clear line each, exit code 2."""
+"""The errors a user can fix: one clear line each, exit code 2; and what to install where an extra is missing."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
+
+DISTRIBUTION = "gpt3"
+"""The name this package is installed under."""
 
 
 class InputError(ValueError):
@@ -29,7 +40,45 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.split(".")[0]:  # installed, but broken inside: not the user's mistake
             raise
-        raise InputError(f"{purpose} needs {module}; install it with: pip install 'gpt3[{extra}]'") from None
+        raise InputError(f"{purpose} needs {module}; install it with: {install_command(extra)}") from None
+
+
+def install_command(extra: str) -> str:
+    """The shell command that installs an extra of this package into this interpreter, from where this package came."""
+    try:
+        origin = json.loads(importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+    except importlib.metadata.PackageNotFoundError:  # run from its source tree
+        origin = {"url": Path(__file__).resolve().parents[2].as_uri(), "dir_info": {"editable": True}}
+    url = urlparse(str(origin.get("url", "")))
+    words = [sys.executable, "-m", "pip", "install"]
+    if url.scheme == "file":
+        editable = ["-e"] if origin.get("dir_info", {}).get("editable") else []
+        words += [*editable, f"{url2pathname(unquote(url.path) if '%' in url.path else url.path)}[{extra}]"]
+    elif url.scheme:
+        version_control = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
+        words.append(f"{DISTRIBUTION}[{extra}] @ {version_control}{url.geturl()}")
+    else:
+        words.append(f"{DISTRIBUTION}[{extra}]")
+    return shlex.join(words)
+
+
+def extras() -> dict[str, list[str]]:
+    """Each extra of this package, and the names of the packages in it that are missing here."""
+    try:
+        required = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for line in required:
+        name, extra = re.match(r"[\w.-]+", line), re.search(r"""extra == ['"]([\w.-]+)['"]""", line)
+        if name is None or extra is None:
+            continue
+        lacking = found.setdefault(extra[1], [])
+        try:
+            importlib.metadata.distribution(name[0])
+        except importlib.metadata.PackageNotFoundError:
+            lacking.append(name[0])
+    return found
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:

@@ -15,7 +15,7 @@ from document_files import COMPRESS, as_jsonl, as_parquet
 from gpt3.corpus import formats
 from gpt3.corpus.files import open_files
 from gpt3.corpus.sources import open_sources
-from gpt3.errors import InputError
+from gpt3.errors import InputError, install_command
 
 WORDS = [f"document {number} of many words" for number in range(2000)]
 
@@ -204,7 +204,7 @@ def test_zstd_without_its_package(tmp_path, monkeypatch):
     (tmp_path / "a.txt.zst").write_bytes(COMPRESS[".zst"](b"one"))
     monkeypatch.setitem(sys.modules, "zstandard", None)
     if sys.version_info < (3, 14):
-        check(tmp_path / "a.txt.zst", "reading a.txt.zst needs zstandard", "pip install 'gpt3[data]'")
+        check(tmp_path / "a.txt.zst", "reading a.txt.zst needs zstandard", install_command("data"))
 
 
 # ---- bad records

@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'gpt3[eval]'")
+pytest.importorskip("lm_eval", reason="lm-eval is not installed: the extra eval")
 
 from lm_eval.api.instance import Instance
 

@@ -32,7 +32,7 @@ def test_rules_are_lm_evals():
 @pytest.mark.slow
 def test_every_choice_is_lm_evals_own(tmp_path):
     """GPT3_AGREEMENT_MODEL: a folder of transformers; GPT3_TASK_DATA: a folder of the tasks' .jsonl.gz files."""
-    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'gpt3[eval]'")
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: the extra eval")
     model, data = os.environ.get("GPT3_AGREEMENT_MODEL"), os.environ.get("GPT3_TASK_DATA")
     if not model or not data:
         pytest.skip("set GPT3_AGREEMENT_MODEL (a model's folder) and GPT3_TASK_DATA (a folder of task files)")

@@ -83,7 +83,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lm_eval():
-    return pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'gpt3[eval]'")
+    return pytest.importorskip("lm_eval", reason="lm-eval is not installed: the extra eval")
 
 
 @pytest.fixture(scope="module")

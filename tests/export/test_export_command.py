@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, GPTNeoForCausalLM
 
 from gpt3.cli.main import main
+from gpt3.errors import install_command
 
 
 def export(*words: str) -> int:
@@ -141,4 +142,4 @@ def test_without_the_gguf_package(home, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.delitem(sys.modules, "gpt3.export.gguf", raising=False)
     assert export("--format", "gguf", "--out", "a.gguf") == 2
-    assert "needs gguf; install it with: pip install 'gpt3[export]'" in capsys.readouterr().err
+    assert f"needs gguf; install it with: {install_command('export')}" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_it_is_evaluated_and_drawn(
 
 
 def test_lm_eval_runs_it(colors: None, tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'gpt3[eval]'")
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: the extra eval")
     from lm_eval.tasks import TaskManager
 
     (tmp_path / "colors.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")

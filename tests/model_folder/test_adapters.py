@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from gpt3.cli import main as cli
+from gpt3.errors import install_command
 from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.model_folder.load import load_transformers as load
 from gpt3.tokenizer.train import train_tokenizer
@@ -357,4 +358,4 @@ def test_without_peft(placed: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setitem(sys.modules, "peft", None)
     assert cli.main(["generate", "x", "--model", str(placed)]) == 2
-    assert "needs peft; install it with: pip install 'gpt3[finetune]'" in capsys.readouterr().err
+    assert f"needs peft; install it with: {install_command('finetune')}" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'gpt3[eval]'")
+pytest.importorskip("lm_eval", reason="lm-eval is not installed: the extra eval")
 pytest.importorskip("tenacity", reason="lm-eval's clients are not installed: pip install 'lm-eval[api]'")
 
 CHOICE = """task: sums

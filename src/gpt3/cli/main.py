@@ -63,6 +63,12 @@ GROUPS = {
         "export": Command("gpt3.cli.formats:export", "write a model as GGUF (llama.cpp), stock GPT-2 or GPT-Neo"),
         "info": Command("gpt3.cli.info", "describe a model: shape, parameters, tokenizer, files", "path"),
     },
+    "this machine": {
+        "doctor": Command("gpt3.cli.doctor", "device, threads, measured peaks, memory, extras, caches, versions"),
+        "runs": Command("gpt3.cli.runs", "list runs: state, size, latest figures", "folder"),
+        "runs rename": Command("gpt3.cli.runs:rename", "give a run another name", "names"),
+        "runs remove": Command("gpt3.cli.runs:remove", "remove runs and their checkpoints", "names"),
+    },
     "measure speed": {
         "bench train": Command("gpt3.bench.train", "training steps: ours, nanoGPT, transformers, litGPT"),
         "bench generate": Command("gpt3.bench.generate", "generation: ours, transformers, llama.cpp, nanoGPT"),

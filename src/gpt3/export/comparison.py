@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.activations import ACT2FN
 
-from gpt3.errors import RunError
+from gpt3.errors import RunError, install_command
 from gpt3.export.llama_cpp import LlamaCpp
 from gpt3.model import GPT3Config
 from gpt3.tokenizer.encoder import HARD_TEXTS
@@ -99,7 +99,7 @@ def comparison_line(path: Path, model: Any, tokenizer: Any, ids: Any, rows: int,
         rows: ids that are compared.
     """
     if importlib.util.find_spec("xllamacpp") is None:
-        return "llama.cpp itself was not asked: pip install 'gpt3[llama-cpp]' for that"
+        return f"llama.cpp itself was not asked; for that: {install_command('llama-cpp')}"
     prompt = ids[:, : min(PROMPT_TOKENS, context - 1) or 1]
     ours = logits(model, prompt, rows)[0, -1].log_softmax(-1)
     with LlamaCpp(path, context=context) as llama:
