@@ -21,7 +21,7 @@ SURFACE = {
         early_stop_on ema eps fold folds gradient_checkpointing heads keep_checkpoints keep_every layers
         lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes mixture model
         muon_lr muon_momentum nproc optimizer out parallel plan probe profile ramp_tokens resume sample_every
-        sample_prompt seed spike_patience spike_sigmas spike_window steps tokenizer tokens track val
+        sample_prompt seed spike_patience spike_sigmas spike_window steps stream tokenizer tokens track val
         validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
     "generate": """bad_words batch device draft dtype frequency_penalty input json logit_bias logprobs lookup max_new_tokens
         min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
@@ -32,6 +32,7 @@ SURFACE = {
     "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
         timeout unprotected""",
     "export": "context dtype format model out verify",
+    "data": "context data json show tokenizer",
     "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",
     "contamination": "data data_dir json model out scores tasks workers",
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every

@@ -111,6 +111,13 @@ def arm(moment: str, count: int) -> None:
         raise ValueError(moment)
 
 
+def small_blocks() -> None:
+    """Data that is prepared while training comes in blocks so small that a short run reads several."""
+    from gpt3.corpus import blocks, growing
+
+    blocks.SIZES = growing.Sizes(block_tokens=2000, head_bytes=20_000, batch_bytes=4000)
+
+
 def main() -> None:
     import torch
 
@@ -126,6 +133,7 @@ def main() -> None:
         if child == 0:
             os.environ["GPT3_CACHE"] = job["cache"]
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            small_blocks()
             arm(job["moment"], job["count"])
             code = 70
             try:

@@ -56,12 +56,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.process.communicate("", timeout=20)
 
 
-def options(text_file: Path, out: Path) -> dict[str, Any]:
+def options(text_file: Path, out: Path, stream: str = "off") -> dict[str, Any]:
     return {
         "data": [str(text_file)], "tokenizer": "own:300", "out": str(out), "steps": STEPS, "context": 32, "batch_tokens": 256,
         "micro_batch": 8, "layers": 2, "width": 32, "heads": 2, "window": 8, "lr": 3e-3, "validation_fraction": 0.1,
         "dtype": "fp32", "device": "cpu", "sample_prompt": ["The "], "workers": 1, "dropout": 0.1, "ema": 0.9,
-        "checkpoint_every": 4, "validate_every": 10, "spike_window": 8,
+        "checkpoint_every": 4, "validate_every": 10, "spike_window": 8, "stream": stream,
     }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def kill_until_done(server: Server, chosen: dict[str, Any], cache: Path, kills: 
 
 
 def check(
-    server: Server, text_file: Path, folder: Path, kills: int, seed: int, unbroken: dict[str, Any]
+    server: Server, text_file: Path, folder: Path, kills: int, seed: int, unbroken: dict[str, Any], stream: str = "off"
 ) -> Counter[str]:
     """Kill runs until `kills` deaths are had; each of them must end as the unbroken one."""
     total = Counter[str]()
@@ -113,7 +113,7 @@ def check(
         if total.total() >= kills:
             break
         here = folder / str(number)
-        chosen = options(text_file, here / "run")
+        chosen = options(text_file, here / "run", stream)
         total += kill_until_done(server, chosen, here / "cache", min(8, kills - total.total()), seed + number)
         if not (here / "run" / "model").exists():
             assert server.sit(chosen, here / "cache") == 0, server.log.read_text()
@@ -137,6 +137,21 @@ def test_a_hundred_kills_change_no_bit(
     print(f"\nkills by moment: {dict(hit)}")
     assert hit.total() >= 100
     assert set(hit) == set(MOMENTS)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(24, marks=pytest.mark.slow)])
+def test_kills_while_data_is_prepared_change_no_bit(
+    server: Server, text_file: Path, tmp_path: Path, kills: int
+) -> None:
+    """The data is prepared by a process beside training; prepared beforehand, the run ends in the same bits."""
+    folder = tmp_path / "unbroken"
+    assert server.sit(options(text_file, folder / "run", "on"), folder / "cache") == 0, server.log.read_text()
+    unbroken = outcome(folder / "run")
+    assert len(list((folder / "cache" / "growing").glob("*/train-*.bin"))) > 3
+    assert check(server, text_file, tmp_path, kills, 7, unbroken, "on").total() == kills
+    again = options(text_file, tmp_path / "again", "on")
+    assert server.sit(again, folder / "cache") == 0, server.log.read_text()
+    assert outcome(tmp_path / "again") == unbroken
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -52,6 +52,7 @@ GROUPS = {
         "eval": Command("gpt3.cli.evaluate", "zero-, one- and few-shot tasks, scored as in the paper"),
     },
     "data": {
+        "data": Command("gpt3.cli.data", "look at data before training: amounts, lengths, fields, warnings", "data"),
         "prepare": Command("gpt3.cli.prepare", "turn documents into token shards"),
         "tokenizer train": Command("gpt3.cli.tokenizer", "train a byte-level BPE"),
         "contamination": Command("gpt3.cli.contamination", "which benchmark examples appear in the training text"),

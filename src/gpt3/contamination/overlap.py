@@ -91,6 +91,8 @@ def parts_of_run(run: Path) -> list[Part]:
         raise InputError(
             f"--model {run}: its config.yaml and data.json cannot be read ({error}). Name the training text with --data."
         ) from None
+    if any(tokens is None for _, tokens in counts):
+        raise InputError(f"--model {run}: its data was prepared while it trained. Name the text it read with --data.")
     opened = open_shard_folders(options, shape_of(options))
     now = [(row["name"], row["tokens"]) for spec, folder in opened for row in source_sizes(spec, folder)]
     if now != counts:

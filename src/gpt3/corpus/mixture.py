@@ -25,12 +25,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
 from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError
+
+if TYPE_CHECKING:
+    from gpt3.corpus.blocks import BlockOrder
 
 ROUNDS = 8
 BLOCK = 256
@@ -173,7 +177,7 @@ class Mixture:
         InputError: a weight that is not a number above 0.
     """
 
-    def __init__(self, orders: Sequence[WindowOrder], weights: Sequence[float], seed: int) -> None:
+    def __init__(self, orders: Sequence[WindowOrder | BlockOrder], weights: Sequence[float], seed: int) -> None:
         if len(orders) != len(weights) or not orders:
             raise ValueError(f"{len(orders)} orders and {len(weights)} weights; a mixture needs one of each per source")
         for weight in weights:

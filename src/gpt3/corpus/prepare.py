@@ -26,6 +26,7 @@ from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.options import PrepareOptions, parse_fold
 from gpt3.corpus.pool import share
 from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
+from gpt3.corpus.slices import SlicedSource, link_segments, shared_segments
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
 from gpt3.progress import Progress, say
@@ -100,7 +101,7 @@ class Preparation:
 
     def __init__(self, options: PrepareOptions, elsewhere: str = "another --out") -> None:
         self.options, self.elsewhere = options, elsewhere
-        self.sources = open_sources(options.data)
+        self.sources = open_sources(options.data, tokenizer=options.tokenizer)
         self.tokenizer = load_tokenizer(options.tokenizer)
         self.vocab_size = len(self.tokenizer)
         self.dtype = manifest.token_dtype(self.vocab_size)
@@ -125,7 +126,9 @@ class Preparation:
         identity = {**self.identity, "version": manifest.VERSION}
         identity["sources"] = [source["fingerprint"] for source in identity["sources"]]
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        words = re.findall(r"[A-Za-z0-9]+", Path(self.sources[0].name).stem) or ["data"]
+        first = self.sources[0]
+        label = first.label if isinstance(first, SlicedSource) else Path(first.name).stem
+        words = re.findall(r"[A-Za-z0-9]+", label) or ["data"]
         return f"{'-'.join(words)[:40]}-{key[:16]}"
 
     def run(self, out: Path) -> Path:
@@ -210,7 +213,16 @@ class Preparation:
             folder = work / BENCHMARKS
             prepare_folder(folder, self.benchmarks, parts, self.options.worker_count())
             parts = [CleanPart(part.name, part.size, part, folder) for part in parts]
+        shared = (
+            None
+            if self.benchmarks is not None or len(self.sources) > 1
+            else shared_segments(self.sources[0], self.identity["tokenizer_sha256"])
+        )
+        if shared is not None:
+            link_segments(cache_folder() / "segments" / shared, work / segments.SEGMENTS)
         self._encode(work, parts)
+        if shared is not None:
+            link_segments(work / segments.SEGMENTS, cache_folder() / "segments" / shared)
         found = segments.read_segments(work)
         fraction = self.options.validation_fraction
         held_out = segments.fold_keys(*self.fold) if self.fold else segments.held_out_keys(work, found, fraction)

@@ -92,8 +92,8 @@ def read_segments(work: Path, part: int | None = None) -> list[Segment]:
 # ---- parts to segments
 
 
-def batches(texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray, int, bool]]:
-    """The documents of a part in batches of about `BATCH_BYTES`, read on demand.
+def batches(texts: Iterable[str], batch_bytes: int) -> Iterator[tuple[list[str], np.ndarray, int, bool]]:
+    """The documents of a part in batches of about `batch_bytes`, read on demand.
 
     Yields:
         The texts kept; their records (tokens still 0); how many were read, blank ones included; whether the part ends.
@@ -104,7 +104,7 @@ def batches(texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray, int, 
         kept: list[str] = []
         data: list[bytes] = []
         read = total = 0
-        while total < BATCH_BYTES and len(kept) < BATCH_DOCUMENTS and not last:
+        while total < batch_bytes and len(kept) < BATCH_DOCUMENTS and not last:
             text = next(iterator, None)
             last = text is None
             read += not last
@@ -143,7 +143,7 @@ class SegmentWriter:
         """
         number, part = item
         done = read_segments(self.work, number)
-        rest = batches(part.read(sum(segment.read for segment in done)))
+        rest = batches(part.read(sum(segment.read for segment in done)), BATCH_BYTES)
         while not (done and done[-1].last):
             done.append(self._write(rest, number, len(done)))
 

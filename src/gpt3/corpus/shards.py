@@ -77,6 +77,11 @@ class ShardWriter:
         self.documents += len(lengths)
         self.text_bytes += text_bytes
 
+    def abandon(self) -> None:
+        """Leave nothing of it."""
+        self._file.close()
+        durable.discard(self._temporary)
+
     def close(self) -> Shard:
         """Flush both files to the disk and give them their names."""
         index = np.concatenate(self._ends).astype(INDEX_DTYPE).tobytes()

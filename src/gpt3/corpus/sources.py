@@ -11,6 +11,7 @@ import os
 import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from gpt3.corpus.formats import TEXT
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.records import WITH_FIELDS, Row, format_of, read_rows
 from gpt3.corpus.shards import open_shards
+from gpt3.corpus.slices import sliced, split_slice
 from gpt3.errors import InputError
 
 
@@ -53,16 +55,19 @@ def known_sources() -> str:
     return f"{names}, a shard folder, files, folders or patterns"
 
 
-def open_sources(specs: str | Sequence[str], *, part_bytes: int = PART_BYTES) -> list[Source]:
+def open_sources(
+    specs: str | Sequence[str], *, part_bytes: int = PART_BYTES, tokenizer: str | Path | None = None
+) -> list[Source]:
     """Open what `specs` names, in that order, and make sure that each source holds a document that can be read.
 
     Names are those of `SOURCES`, or else paths: a shard folder (both its splits, decoded), a file, a folder or a pattern,
     with ``#FIELD`` for the field or column that holds the text (default: "text", else the only one of strings). A file
-    called wiki is ``./wiki``.
+    called wiki is ``./wiki``. A slice may follow (`gpt3.corpus.slices`): ``wiki@500``, ``novels.txt@20M``, ``web/@100MB~``.
 
     Args:
         specs: one name, several separated by commas, or a sequence of such.
         part_bytes: size of the parts that workers read; the fingerprints depend on it.
+        tokenizer: name or folder, to count the tokens of slices.
 
     Raises:
         InputError: one line: what is missing, empty, unreadable or unknown, and what to do.
@@ -70,7 +75,8 @@ def open_sources(specs: str | Sequence[str], *, part_bytes: int = PART_BYTES) ->
     names = [name for spec in ([specs] if isinstance(specs, str) else specs) for name in _split(os.fspath(spec))]
     if not names:
         raise InputError(f"--data names nothing. Use {known_sources()}.")
-    sources = [_open(name, part_bytes) for name in names]
+    counts = None if tokenizer is None else str(tokenizer)
+    sources = [sliced(name, lambda whole: _open(whole, part_bytes), counts) for name in names]
     for source in sources:
         source.check()
     return sources
@@ -100,6 +106,8 @@ def _function(name: str) -> Any:
 def open_rows(name: str, others: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
     """The rows of what `name` names, as (place, row): of a source that has rows, or of all files with fields.
 
+    ``NAME@500`` are the first 500 rows; slices by tokens, by text or at random are for training text.
+
     Args:
         name: one name or path.
         others: names that the caller knows besides, for the error message.
@@ -107,6 +115,12 @@ def open_rows(name: str, others: Sequence[str] = ()) -> Iterator[tuple[str, Row]
     Raises:
         InputError: nothing there, nothing with rows in it, damaged, or not UTF-8; the file and the line are named.
     """
+    whole, part = split_slice(name)
+    if part is not None:
+        if part.unit != "documents" or part.drawn:
+            raise InputError(f"{name}: a slice of rows is a number of rows, such as @500")
+        yield from islice(open_rows(whole, others), part.amount)
+        return
     kind = SOURCES.get(name.partition(":")[0])
     if kind is not None and kind.rows is not None:
         yield from _function(kind.rows)(name)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpt3.corpus.blocks import BlockOrder, GrowingFolder, open_growing
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.mixture import NAME, Mixture, SourceSpec, WindowOrder, read_mixture
 from gpt3.corpus.prepare import cache_folder, prepare_cached
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, documents, open_shards
 from gpt3.corpus.sources import open_sources
+from gpt3.device import usable_cores
 from gpt3.durable import replacing
 from gpt3.errors import InputError
 from gpt3.ladder.presets import GPT2_VOCABULARY, Preset
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 OWN = "own:"
 TOKENIZER_VERSION = 1
 """Counts changes in how a tokenizer is trained, so that a cached one is not taken for a new one."""
+STREAM_BYTES = 256 << 20
+"""Sources of more text than this are prepared while training, unless ``--stream`` says otherwise: half a minute's work."""
+TOKENIZER_BYTES = 32 << 20
+"""Text that a tokenizer own:N is trained on where the data is prepared while training."""
 MOST_SEARCHED = 1 << 29
 """Up to this many training tokens are searched for validation documents before a run: about half a minute."""
 
@@ -57,8 +63,13 @@ class TrainingData:
 
     @property
     def training(self) -> list[TokenSplit]:
-        """The training split of each source."""
+        """The training split of each source, as far as it is prepared."""
         return [folder.split("train") for folder in self.shards]
+
+    @property
+    def growing(self) -> list[GrowingFolder]:
+        """The sources that are prepared while training and have not come to their end."""
+        return [folder for folder in self.shards if isinstance(folder, GrowingFolder) and not folder.ended]
 
     @property
     def tokens(self) -> int:
@@ -84,10 +95,13 @@ class TrainingData:
         Raises:
             InputError: a source is shorter than a sequence.
         """
-        orders = []
-        for spec, split in zip(self.specs, self.training, strict=True):
+        orders: list[WindowOrder | BlockOrder] = []
+        for spec, folder in zip(self.specs, self.shards, strict=True):
             try:
-                orders.append(WindowOrder(split, context, seed))
+                if isinstance(folder, GrowingFolder):
+                    orders.append(BlockOrder(folder, context, seed))
+                else:
+                    orders.append(WindowOrder(folder.split("train"), context, seed))
             except InputError as error:
                 raise InputError(f"source {spec.name} of the mixture: {error}" if spec.name else str(error)) from None
         return Mixture(orders, [spec.weight for spec in self.specs], seed)
@@ -99,22 +113,46 @@ class TrainingData:
             mixture: of this data.
             sequences: sequences of the run, or of the part of it so far.
         """
-        rows = []
-        shares = zip(self.specs, self.shards, mixture.weights, mixture.shares(sequences), strict=True)
-        for spec, folder, weight, share in shares:
+        rows: list[dict[str, Any]] = []
+        each_source = zip(self.specs, self.shards, mixture.weights, mixture.shares(sequences), strict=True)
+        for spec, folder, weight, share in each_source:
+            if isinstance(folder, GrowingFolder):
+                sizes = {"tokens": None, "documents": None, "epochs": None, "blocks": folder.path.name}
+                shares = {"weight": float(weight), "share": share.share, "licence": folder.licence}
+                rows.append({"name": spec.name or ", ".join(spec.data), **sizes, **shares})
+                continue
             for row in source_sizes(spec, folder):
                 part = 1.0 if spec.name else row["tokens"] / len(folder.split("train"))  # drawn from evenly
                 rows.append(row | {"weight": part * float(weight), "share": part * share.share, "epochs": share.epochs})
         return rows
 
+    def set_rows(self) -> list[dict[str, Any]]:
+        """What data.json holds of the sets of ``--val``; see `set_rows`. Data that is prepared meanwhile is not searched."""
+        return set_rows(self.given, None if self.growing else self.training)
 
-def open_data(options: TrainOptions, shape: Preset) -> TrainingData:
+    def want(self, mixture: Mixture, sequences: int) -> None:
+        """Have as much prepared, while training, as a run of so many sequences reads."""
+        for folder, windows in zip(self.shards, mixture.counts(sequences), strict=True):
+            if isinstance(folder, GrowingFolder):
+                folder.want(windows * mixture.context)
+
+    def close(self) -> None:
+        """End the processes that prepare data."""
+        for folder in self.shards:
+            if isinstance(folder, GrowingFolder):
+                folder.close()
+
+
+def open_data(options: TrainOptions, shape: Preset, *, prepare: bool = True) -> TrainingData:
     """Open a run's data, prepared first where it is not yet.
+
+    Args:
+        prepare: False where another process prepares what is prepared while training.
 
     Raises:
         InputError: see gpt3.corpus; a --tokenizer that is not the one of the shards; a --val without a name or of a taken one.
     """
-    pairs = open_shard_folders(options, shape)
+    pairs = open_shard_folders(options, shape, prepare=prepare)
     names = {spec.name for spec, folder in pairs if len(folder.split("validation")) > 1}
     for name in parse_val(options.val):
         if name in names:
@@ -133,11 +171,13 @@ def open_on_every_rank(options: TrainOptions, shape: Preset, agree: Callable[[Ca
     agree(lambda: opened.append(open_data(options, shape)))
     if not opened:
         with contextlib.redirect_stderr(io.StringIO()):  # rank 0 has said it all
-            opened.append(open_data(options, shape))
+            opened.append(open_data(options, shape, prepare=False))
     return opened[0]
 
 
-def open_shard_folders(options: TrainOptions, shape: Preset) -> list[tuple[SourceSpec, ShardFolder]]:
+def open_shard_folders(
+    options: TrainOptions, shape: Preset, *, prepare: bool = True
+) -> list[tuple[SourceSpec, ShardFolder]]:
     """The sources of a run, each with its shard folder: as given, or prepared into the cache with the run's tokenizer.
 
     A tokenizer own:N is trained on all of them together; one that comes with a shard folder is used for all.
@@ -149,8 +189,16 @@ def open_shard_folders(options: TrainOptions, shape: Preset) -> list[tuple[Sourc
     if options.mixture is not None:
         specs = read_mixture(options.mixture)
     tokenizer = run_tokenizer(options, shape, [name for spec in specs for name in spec.data])
-    prepare = {name: getattr(options, name) for name in ("validation_fraction", "fold", "workers")}
-    return [(spec, open_or_prepare(spec.data, tokenizer, **prepare)) for spec in specs]
+    prepared = {name: getattr(options, name) for name in ("validation_fraction", "fold", "workers")}
+    pairs: list[tuple[SourceSpec, ShardFolder]] = []
+    for spec in specs:
+        if is_streamed(options, spec.data, tokenizer):
+            threads = max(1, (options.workers or usable_cores()) // 2)
+            fraction = options.validation_fraction
+            pairs.append((spec, open_growing(spec.data, tokenizer, fraction, threads=threads, produce=prepare)))
+        else:
+            pairs.append((spec, open_or_prepare(spec.data, tokenizer, **prepared)))
+    return pairs
 
 
 def open_or_prepare(data: Sequence[str], tokenizer: str | Path, **options: Any) -> ShardFolder:
@@ -158,6 +206,25 @@ def open_or_prepare(data: Sequence[str], tokenizer: str | Path, **options: Any) 
     if len(data) == 1 and is_shard_folder(data[0]) and options.get("fold") is None:
         return open_shards(data[0])
     return open_shards(prepare_cached(data, tokenizer, **options))
+
+
+def is_streamed(options: TrainOptions, data: Sequence[str], tokenizer: str | None = None) -> bool:
+    """Whether training begins before these sources are prepared. It follows from the options and the data's size alone.
+
+    Raises:
+        InputError: ``--stream on`` for what cannot be streamed.
+    """
+    length = options.tokens or options.steps or options.minutes
+    if options.stream == "on":
+        if options.fold is not None or any(map(is_shard_folder, data)):
+            raise InputError("--stream on does not go with --fold or with shard folders; leave it out")
+        if length is None:
+            raise InputError("--stream on needs the run's length: give --tokens, --steps or --minutes")
+        return True
+    if options.stream == "off" or length is None or options.fold is not None or any(map(is_shard_folder, data)):
+        return False
+    sizes = [source.size_bytes() for source in open_sources(data, tokenizer=tokenizer)]
+    return None in sizes or sum(size or 0 for size in sizes) > STREAM_BYTES
 
 
 def source_sizes(spec: SourceSpec, folder: ShardFolder) -> list[dict[str, Any]]:
@@ -189,7 +256,8 @@ def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> 
         raise InputError(f"--tokenizer {name!r}: write own:N with N entries, such as own:4096")
     folders = [open_shards(source) for source in data if is_shard_folder(source)]
     if not folders:
-        return name if size is None else str(cached_tokenizer(list(data), int(size)))
+        most = TOKENIZER_BYTES if size is not None and is_streamed(options, data) else None
+        return name if size is None else str(cached_tokenizer(list(data), int(size), most))
     own = str(folders[0].path / TOKENIZER_FOLDER)
     if options.tokenizer is not None and size is None:
         for folder in folders:
@@ -199,18 +267,33 @@ def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> 
     return own
 
 
-def cached_tokenizer(data: list[str], vocab_size: int) -> Path:
-    """A byte-level BPE of `vocab_size` entries trained on `data`, from the cache when it was made before."""
+def cached_tokenizer(data: list[str], vocab_size: int, most: int | None = None) -> Path:
+    """A byte-level BPE of `vocab_size` entries trained on `data`, from the cache when it was made before.
+
+    Args:
+        most: characters of the data to read, from its beginning; None: all.
+    """
     sources = open_sources(data)
     identity = [TOKENIZER_VERSION, vocab_size, *(source.fingerprint() for source in sources)]
+    if most is not None:
+        identity.append(most)
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     folder = cache_folder() / "tokenizers" / f"{vocab_size}-{key}"
     if not (folder / "tokenizer.json").is_file():
         texts = (text for source in sources for part in source.parts() for text in part.read())
-        tokenizer = train_tokenizer(texts, vocab_size)
+        tokenizer = train_tokenizer(texts if most is None else first_texts(texts, most), vocab_size)
         with replacing(folder) as temporary:
             tokenizer.save_pretrained(temporary)
     return folder
+
+
+def first_texts(texts: Iterable[str], most: int) -> Iterator[str]:
+    """The texts up to the one with which they hold `most` characters."""
+    for text in texts:
+        yield text
+        most -= len(text)
+        if most <= 0:
+            return
 
 
 # -------------------------------------------------------------------------------------------------------- validation sets
@@ -258,7 +341,7 @@ def val_sets(specs: Sequence[str], shards: ShardFolder, workers: int | None = No
     return sets
 
 
-def set_rows(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit]) -> list[dict[str, Any]]:
+def set_rows(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit] | None) -> list[dict[str, Any]]:
     """What data.json holds of named sets: name, tokens, documents, and how many of these are trained on (`trained_on`)."""
     counts = trained_on(sets, training) or {}
     return [
@@ -267,18 +350,18 @@ def set_rows(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit]) -> 
     ]
 
 
-def trained_on(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit]) -> dict[str, int] | None:
+def trained_on(sets: Mapping[str, TokenSplit], training: Sequence[TokenSplit] | None) -> dict[str, int] | None:
     """How many documents of each set are also in the training text, byte for byte.
 
     All are of one tokenizer, so equal texts have equal ids and only they. Training documents are hashed only where a validation
     document is of their length.
 
     Returns:
-        Documents by the set's name; None where the training text is above `MOST_SEARCHED` and was not searched.
+        Documents by the set's name; None where the training text is unknown (None) or above `MOST_SEARCHED` and was not searched.
     """
     if not sets:
         return {}
-    if sum(map(len, training)) > MOST_SEARCHED:
+    if training is None or sum(map(len, training)) > MOST_SEARCHED:
         return None
     keys = {name: [_digest(ids) for ids in documents(split)] for name, split in sets.items()}
     wanted = {key for each in keys.values() for key in each}

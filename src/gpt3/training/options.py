@@ -45,6 +45,8 @@ class TrainOptions(Options):
     """Prevent attention between documents packed into one sequence (the paper does not)."""
     workers: int | None = option(None, least=1)
     """Processes that prepare the data. Default: one per core."""
+    stream: Literal["auto", "on", "off"] = option("auto")
+    """Begin before all data is prepared. auto: where it is over 256 MB and the run's length is given."""
 
     tokens: str | None = option(None, group="Length and batch", common=True)
     """Tokens to train on, such as 300B or 2.5M. Default: 4 epochs of the data, at most 300B."""

@@ -10,10 +10,10 @@ import bisect
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gpt3.errors import InputError
 from gpt3.ladder.memory import TrainingMemory
@@ -283,6 +283,8 @@ def plan_rows(
     processes = "" if world.size == 1 else f", {world.size} processes ({options.parallel})"
     mixture = data.mixture(plan.context, options.seed)
     epochs = f"{plan.total_sequences / mixture.windows_per_epoch:.2f} epochs of {data.tokens:,}"
+    if data.growing:
+        epochs = "of data that is prepared meanwhile"
     layers = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
     rate = f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
     return [
@@ -293,9 +295,16 @@ def plan_rows(
         ("batch", batch),
         ("learning rate", rate),
         ("optimizer", f"{describe(options)}; decay {options.weight_decay:g}, clip {options.clip:g}"),
-        *((f"source {row['name']}", f"{row['tokens']:,} tokens, {row['share']:.1%} of the run, {row['epochs']:.2f} epochs")
-          for row in data.sources(mixture, plan.total_sequences)),
+        *((f"source {row['name']}", source_text(row)) for row in data.sources(mixture, plan.total_sequences)),
     ]  # fmt: skip
+
+
+def source_text(row: Mapping[str, Any]) -> str:
+    """A source's row of data.json for people; its size is not known where it is prepared while training."""
+    share = f"{row['share']:.1%} of the run"
+    if row["tokens"] is None:
+        return f"{share}, prepared while training"
+    return f"{row['tokens']:,} tokens, {share}, {row['epochs']:.2f} epochs"
 
 
 def plan_report(

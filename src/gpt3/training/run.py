@@ -187,6 +187,7 @@ def train_in(
     probes = [Probe(options.probe_names, data.tokenizer, plan.validate_every)] if options.probe_names else []
 
     # Rank 0 writes down what the run is, and keeps its records.
+    data.want(trainer.mixture, plan.total_sequences)
     sources, device, resumed = (
         data.sources(trainer.mixture, plan.total_sequences),
         str(compute.device),
@@ -212,6 +213,7 @@ def train_in(
             return RunResult(folder, run.score, run.seconds, False, interruption.exit_code)
         run.finish()
     finally:
+        data.close()
         writer.close()
         for tracker in (*trackers, *filter(None, [sample_file])):
             tracker.close()

@@ -25,7 +25,7 @@ from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say
 from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, FINAL_MODEL, METRICS, number, read_metrics
 from gpt3.training.checkpoint import checkpoints, damage, newest_whole, read_state, step_of
-from gpt3.training.data import TrainingData, set_rows, warning
+from gpt3.training.data import TrainingData, warning
 from gpt3.training.distributed import World
 from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions
@@ -36,8 +36,8 @@ from gpt3.training.validation import Score
 ASKED = "asked.json"
 """The requested options: a run resumes only if they match."""
 CHECKPOINTS = "checkpoints"
-SAME_DATA = ("name", "tokens", "documents", "weight")
-"""What of the sources in data.json must not change when a run resumes."""
+SAME_DATA = ("name", "tokens", "documents", "weight", "blocks")
+"""What of the sources in data.json must not change when a run resumes; "blocks" is there for data prepared while training."""
 EARLY = frozenset({ASKED, DATA, ENVIRONMENT})
 """What is written before config.yaml; a folder that holds no more has no run in it yet."""
 FREE_TO_CHANGE = frozenset(
@@ -92,7 +92,7 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
             today |= {name for name in saved if getattr(options, name) != getattr(defaults, name)}
         lengths = {"tokens", "minutes", "steps"}
         dropped = today | {"resume", "out", "plan"} | (lengths if lengths & today else set())
-        kept = {name: value for name, value in saved.items() if name not in dropped}
+        kept = {"stream": "off", **{name: value for name, value in saved.items() if name not in dropped}}
         return dataclasses.replace(options, **dict.fromkeys(lengths - today) | kept)
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise InputError(
@@ -165,9 +165,11 @@ def write_beginning(
     """
     if resumed and (folder / DATA).exists():
         before = json.loads((folder / DATA).read_text(encoding="utf-8"))["sources"]
-        if [[row[key] for key in SAME_DATA] for row in before] != [[row[key] for key in SAME_DATA] for row in sources]:
+        if [[row.get(key) for key in SAME_DATA] for row in before] != [
+            [row.get(key) for key in SAME_DATA] for row in sources
+        ]:
             raise InputError(f"the data of {folder} is not what the run began with; choose another --out")
-    sets = set_rows(data.given, data.training)
+    sets = data.set_rows()
     write_text(folder / DATA, json.dumps({"sources": sources, "validation": sets}, indent=1))
     if text := warning(sets):
         say(text)
@@ -265,8 +267,13 @@ def source_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The training data, as Markdown."""
     lines = ["| source | share of the run | epochs | tokens | documents | licence |", "|---|---|---|---|---|---|"]
     for row in rows:
-        size = f"{row['tokens']:,} | {row['documents']:,} | {row.get('licence') or 'not recorded'} |"
-        lines.append(f"| {row['name']} | {row['share']:.1%} | {row['epochs']:.2f} | {size}")
+        sizes = (
+            [f"{row['epochs']:.2f}", f"{row['tokens']:,}", f"{row['documents']:,}"]
+            if row["tokens"]
+            else ["not counted"] * 3
+        )
+        cells = [row["name"], f"{row['share']:.1%}", *sizes, row.get("licence") or "not recorded"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -311,7 +311,7 @@ class Validation:
         record = records(step, plan.tokens_after(step), self.scores)
         if self.data.specs[0].name:  # of a mixture
             for row in self.data.sources(trainer.mixture, plan.sequences(step - 1).stop):
-                record |= {f"share/{row['name']}": row["share"], f"epochs/{row['name']}": row["epochs"]}
+                record |= {f"{key}/{row['name']}": row[key] for key in ("share", "epochs") if row[key] is not None}
         watched = self.scores.get(self.watched)
         if watched is not None and (not final or watched.tokens <= options.validation_tokens):
             self.early.update(step, watched.loss)  # else it would compare unlike
