@@ -133,7 +133,7 @@ def warnings(found: dict[str, Any], read: int) -> list[str]:
     tokens = found["tokens"]
     if tokens is not None and tokens < FEW_TOKENS:
         told.append(
-            f"Tiny: {tokens:,} tokens. Small models learn them by heart; add data, or fine-tune a trained model."
+            f"Tiny: {tokens:,} tokens. Even a small model overfits; add data, or fine-tune a trained model."
         )
     if found["documents"] == 1:
         told.append("One document alone: nothing can be held out for validation. Split it, or give --val.")
