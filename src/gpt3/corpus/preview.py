@@ -132,9 +132,7 @@ def warnings(found: dict[str, Any], read: int) -> list[str]:
     told = []
     tokens = found["tokens"]
     if tokens is not None and tokens < FEW_TOKENS:
-        told.append(
-            f"Tiny: {tokens:,} tokens. Even a small model overfits; add data, or fine-tune a trained model."
-        )
+        told.append(f"Tiny: {tokens:,} tokens. Even a small model overfits; add data, or fine-tune a trained model.")
     if found["documents"] == 1:
         told.append("One document alone: nothing can be held out for validation. Split it, or give --val.")
     if found["duplicates"] > MANY_DUPLICATES:
