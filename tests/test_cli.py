@@ -18,10 +18,10 @@ from gpt3.training.options import TrainOptions
 
 SURFACE = {
     "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype early_stop
-        early_stop_on ema eps fold folds gradient_checkpointing heads keep_checkpoints keep_every layers
+        early_stop_on ema eps fold folds gradient_checkpointing heads init_from keep_checkpoints keep_every layers
         lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes mixture model
-        muon_lr muon_momentum nproc optimizer out parallel plan probe profile ramp_tokens resume sample_every
-        sample_prompt seed spike_patience spike_sigmas spike_window steps stream tokenizer tokens track val
+        muon_lr muon_momentum nproc optimizer out parallel plan positions pre_layernorm probe profile ramp_tokens replay resume
+        sample_every sample_prompt seed spike_patience spike_sigmas spike_window steps stream tokenizer tokens track val
         validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
     "generate": """bad_words batch device draft dtype frequency_penalty input json logit_bias logprobs lookup max_new_tokens
         min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
@@ -43,7 +43,7 @@ SURFACE = {
         typical_p""",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",
-    "info": "json path",
+    "info": "json known path",
     "doctor": "clear_cache json",
     "runs": "folder json",
     "runs rename": "names",

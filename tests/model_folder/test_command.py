@@ -157,7 +157,7 @@ class Hub(SimpleHTTPRequestHandler):
 
 
 def test_from_a_hub(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    """Sharded weights and a tokenizer from a hub on 127.0.0.1, an adapter of them; what is said where it has no such model."""
+    """Sharded weights and a tokenizer from a hub on 127.0.0.1, and an adapter; what is said of pickles and where none is."""
     peft = pytest.importorskip("peft")
     end = own.eos_token_id
     model = gpt_neo(vocab_size=len(own), bos_token_id=end, eos_token_id=end)
@@ -167,6 +167,9 @@ def test_from_a_hub(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     torch.nn.init.normal_(adapted.base_model.model.transformer.h[0].attn.attention.q_proj.lora_B.default.weight)
     adapted.peft_config["default"].base_model_name_or_path = "someone/neo"
     adapted.save_pretrained(tmp_path / "hub" / "someone" / "adapter", save_embedding_layers=False)
+    pickled = saved(opt(), tmp_path / "hub" / "facebook" / "opt-125m")
+    torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(tmp_path / "hub")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
@@ -177,6 +180,8 @@ import os, sys
 from gpt3.cli import main as cli
 names = {"someone/neo": "out", "someone/adapter": "merged", "nobody/nothing": "none"}
 print([cli.main(["import", name, "--out", out]) for name, out in names.items()])
+pickles = ["import", "opt-125m", "--out", "opt"]
+print([cli.main(["generate", "x", "--model", "opt-125m"]), cli.main(pickles), cli.main([*pickles, "--allow-pickle"])])
 """
     try:
         done = subprocess.run(
@@ -191,7 +196,13 @@ print([cli.main(["import", name, "--out", out]) for name, out in names.items()])
         server.shutdown()
         server.server_close()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("[0, 0, 2]\n"), done.stderr
+    assert "\n[0, 0, 2]\n" in done.stdout, done.stderr
+    assert done.stdout.endswith("\n[2, 2, 0]\n"), done.stderr
+    assert (
+        done.stderr.count("facebook/opt-125m: its weights are pickles only (pytorch_model.bin), which can hold code")
+        == 2
+    )
+    assert done.stderr.count("use the new folder: gpt3 import facebook/opt-125m --out DIR --allow-pickle") == 2
     assert f"nobody/nothing: no such folder or run, and {address} did not give it" in done.stderr
     assert "give its folder" in done.stderr
     ids = random_ids(20, vocabulary=290)

@@ -77,8 +77,9 @@ def train_and_tell(options: TrainOptions, quiet: bool) -> int:
     if quiet or options.plan:
         return result.exit_code
     if not result.finished:
-        how = "" if options.resume in ("auto", "never") else " without --resume"
-        say(f"Saved to {result.folder}. Run the same command{how} to resume.")
+        automatic = options.resume in ("auto", "never")
+        how = "the same command" if automatic else f"gpt3 train --resume {result.folder}"
+        say(f"Saved to {result.folder}. Run {how} to resume.")
         return result.exit_code
     print(f"\nmodel: {result.folder / FINAL_MODEL}   ({time.monotonic() - began:.0f} s in all)")
     if (score := result.score) is not None:

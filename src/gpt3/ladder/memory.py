@@ -82,7 +82,7 @@ def parameter_shapes(preset: Preset) -> Iterator[tuple[tuple[int, ...], int]]:
     width, attention, layers = preset.d_model, preset.n_heads * preset.d_head, preset.n_layers
     inner = 4 * width
     yield (preset.vocab_size, width), 1  # wte
-    yield (preset.context, width), 1  # wpe
+    yield (preset.positions or preset.context, width), 1  # wpe
     yield (3 * attention, width), layers  # c_attn
     yield (3 * attention,), layers
     yield (width, attention), layers  # c_proj
@@ -100,7 +100,7 @@ def shard_numbers(preset: Preset, shards: int) -> int:
 
 def block_parameters(preset: Preset) -> int:
     """Parameters of one block, the unit FSDP gathers."""
-    outside = (preset.vocab_size + preset.context + 2) * preset.d_model
+    outside = (preset.vocab_size + (preset.positions or preset.context) + 2) * preset.d_model
     return (preset.parameters - outside) // preset.n_layers
 
 

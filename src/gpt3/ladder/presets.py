@@ -46,13 +46,15 @@ class Preset:
     learning_rate: float
     """Peak learning rate."""
     context: int = 2048
-    """Longest context, tokens (positions are learned)."""
+    """Tokens of a sequence."""
     window: int = 256
     """Keys a query of a locally banded layer sees, itself included (the paper names none; GPT-Neo's)."""
     vocab_size: int = GPT2_VOCABULARY
     """Rows of the token embedding."""
     paper_name: str | None = None
     """Name in Table 2.1; None: not of the paper."""
+    positions: int | None = None
+    """Rows of the position table, if more than the context's (positions are learned). None: one for each token of the context."""
 
     @property
     def parameters(self) -> int:
@@ -95,7 +97,7 @@ class Preset:
         overrides = {GPT3Config.attribute_map.get(name, name): value for name, value in overrides.items()}
         values: dict[str, Any] = {
             "vocab_size": self.vocab_size,
-            "max_position_embeddings": self.context,
+            "max_position_embeddings": self.positions or self.context,
             "hidden_size": self.d_model,
             "num_hidden_layers": self.n_layers,
             "num_attention_heads": self.n_heads,
@@ -205,7 +207,8 @@ def ladder_rows() -> list[dict[str, Any]]:
     for entry in PRESETS.values():
         rounded = paper_parameters(entry.parameters)
         flops = training_flops(rounded, PAPER_TOKENS)
-        row: dict[str, Any] = {"parameters": entry.parameters, "parameters_table_d1": rounded}
+        row: dict[str, Any] = {"positions": entry.positions or entry.context}
+        row |= {"parameters": entry.parameters, "parameters_table_d1": rounded}
         row |= {"flops_300b": flops, "pf_days_300b": flops / PF_DAY}
         row["train_bytes"] = {dtype: training_memory(entry, dtype).total for dtype in ("float32", "bfloat16")}
         row["run_bytes"] = {dtype: running_memory(entry, dtype) for dtype in BYTES}

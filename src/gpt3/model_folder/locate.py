@@ -14,6 +14,7 @@ from typing import Any
 
 from gpt3.errors import InputError, one_line
 from gpt3.ladder.presets import PRESETS
+from gpt3.model_folder.known import did_you_mean, hub_id
 from gpt3.progress import say
 
 RUNS = Path("runs")
@@ -33,15 +34,12 @@ SMALL_FILES = (TOKENIZER, VOCABULARY, MERGES, TOKENIZER_CONFIG, ROLES, TEMPLATE,
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base_model_name_or_path"
-OLD_IDS = {f"gpt2{size}": f"openai-community/gpt2{size}" for size in ("", "-medium", "-large", "-xl")}
-OLD_IDS["distilgpt2"] = "distilbert/distilgpt2"
-"""Hub ids from before they had owners, which many adapters name."""
 PARENTS = 3
 """A relative path to an adapter's base may start in this many folders above it: up to the one that holds runs/NAME/adapter."""
 
 
 def locate(model: str | Path | None, runs: Path = RUNS) -> Path | str:
-    """The model folder that `model` names, complete; or `model` itself, a hub id. None: the newest run in `runs`.
+    """The model folder that `model` names, complete; or a hub id. None: the newest run in `runs`.
 
     Raises:
         InputError: nothing is there, or the folder is not a complete model.
@@ -54,11 +52,11 @@ def locate(model: str | Path | None, runs: Path = RUNS) -> Path | str:
 
 
 def find(model: str | Path | None, runs: Path = RUNS) -> Path | str:
-    """The model folder that `model` names, complete or not; or `model` itself, a hub id, where no folder has that name.
+    """The model folder that `model` names, complete or not; or a hub id, where no folder has that name.
 
     None is the newest run in `runs`. A folder is a model folder (config.json), an adapter (adapter_config.json), a run (its
     model/, else its adapter/, else its newest checkpoint) or a folder of runs (the newest). A name without a folder is that of a
-    run in `runs`.
+    run in `runs`, or one of `gpt3.model_folder.known`.
 
     Raises:
         InputError: nothing is there, or no model is in the folder.
@@ -80,11 +78,14 @@ def find(model: str | Path | None, runs: Path = RUNS) -> Path | str:
     name = str(model)
     if name in PRESETS:
         raise InputError(f"{name} is a model size, not a trained model. {TRAIN_FIRST.capitalize()} --model {name}")
+    if known := hub_id(name):
+        return known
     if HUB_ID.fullmatch(name) and path.parent != runs and not path.parent.is_dir():
         return name
+    near = did_you_mean(name, sorted(each.name for each in runs.glob("*") if each.is_dir()))
     raise InputError(
-        f"{model}: no such folder, and no run of that name in ./{runs}. Give a model or run folder, a hub id (owner/name), "
-        f"or {TRAIN_FIRST}"
+        f"{model}: no such folder, and no run of that name in ./{runs}. {near}Give a model or run folder, a hub id "
+        f"(owner/name), a short name of gpt3 info --known, or {TRAIN_FIRST}"
     )
 
 
@@ -209,8 +210,8 @@ def base_of(folder: Path, settings: dict[str, Any]) -> Path | str:
             return check(found)
         except InputError as error:
             raise InputError(f"{folder}: its base model {error}") from None
-    if HUB_ID.fullmatch(name) or name in OLD_IDS:
-        return OLD_IDS.get(name, name)
+    if HUB_ID.fullmatch(name) or hub_id(name):
+        return hub_id(name) or name
     raise InputError(
         f"{folder}: its base model {name} is not here. Write the path of its folder into {ADAPTER_CONFIG} ({BASE})"
     )
@@ -223,7 +224,7 @@ def fetch(name: str, *, allow_pickle: bool = False) -> Path:
         allow_pickle: take .bin files where there are no safetensors.
 
     Raises:
-        InputError: the hub has no such model, or cannot be reached.
+        InputError: the hub has no such model, or cannot be reached; its weights are pickles, and these are not allowed.
     """
     from huggingface_hub import constants
 
@@ -238,6 +239,8 @@ def fetch(name: str, *, allow_pickle: bool = False) -> Path:
             _file(name, ADAPTER_WEIGHTS)
         for each in SMALL_FILES:
             _file(name, each)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # the hub library's: unknown id, no network, no permission, a bad name
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(
@@ -248,6 +251,13 @@ def fetch(name: str, *, allow_pickle: bool = False) -> Path:
 
 
 def _weights(name: str, folder: Path, allow_pickle: bool) -> None:
+    """Download the weights.
+
+    Raises:
+        InputError: they are pickles only, and these are not allowed.
+    """
+    from huggingface_hub import file_exists
+
     for whole, index in (WEIGHTS, PICKLED) if allow_pickle else (WEIGHTS,):
         if _file(name, whole) is not None:
             return
@@ -256,6 +266,11 @@ def _weights(name: str, folder: Path, allow_pickle: bool) -> None:
             for file in sorted(filter(is_file_name, set(placed.values()))) if isinstance(placed, dict) else ():
                 _file(name, file)
             return
+    if any(file_exists(name, file) for file in PICKLED):
+        raise InputError(
+            f"{name}: its weights are pickles only ({PICKLED[0]}), which can hold code. If you trust them, convert them and use "
+            f"the new folder: gpt3 import {name} --out DIR --allow-pickle (only tensors are read; code is refused)"
+        )
 
 
 def _file(name: str, file: str, *, reached: bool = False) -> Path | None:

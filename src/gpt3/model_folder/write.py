@@ -83,16 +83,21 @@ def write_weights(checkpoint: Checkpoint, folder: Path, shard_bytes: int = SHARD
         (folder / WEIGHTS[1]).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def licence_lines(folder: Path) -> list[str]:
+    """What the front matter of a model folder's card says of its licence, such as ``license: mit``; empty if nothing."""
+    path = folder / CARD
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    return LICENCE.findall(matter[1]) if matter else []
+
+
 def card(checkpoint: Checkpoint, source: str) -> str:
     """The README.md of an imported model folder, with Hugging Face's front matter and the licence that the source names."""
     config = checkpoint.config
     banded = sum(kind == "sliding_attention" for kind in config.layer_types or ())
     window = f", window {config.sliding_window}" if banded else ""
-    path = checkpoint.folder / CARD
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
     head = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [gpt3]"]
-    head += LICENCE.findall(matter[1]) if matter else []
+    head += licence_lines(checkpoint.folder)
     notes = "".join(f"- {note}\n" for note in checkpoint.notes) or "- nothing had to change but names and layout\n"
     return card_text(
         "imported", head="\n".join(head), source=source, family=checkpoint.conversion.family, origin=ORIGIN, config=config,

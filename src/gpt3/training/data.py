@@ -19,7 +19,7 @@ import numpy as np
 
 from gpt3.corpus.blocks import BlockOrder, GrowingFolder, open_growing
 from gpt3.corpus.manifest import is_shard_folder
-from gpt3.corpus.mixture import NAME, Mixture, SourceSpec, WindowOrder, read_mixture
+from gpt3.corpus.mixture import NAME, Mixture, SourceSpec, WindowOrder
 from gpt3.corpus.prepare import cache_folder, prepare_cached
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, documents, open_shards
 from gpt3.corpus.sources import open_sources
@@ -30,6 +30,7 @@ from gpt3.ladder.presets import GPT2_VOCABULARY, Preset
 from gpt3.tokenizer.loading import load_tokenizer
 from gpt3.tokenizer.train import train_tokenizer
 from gpt3.training.options import TrainOptions
+from gpt3.training.replay import run_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -156,7 +157,7 @@ def open_data(options: TrainOptions, shape: Preset, *, prepare: bool = True) -> 
     names = {spec.name for spec, folder in pairs if len(folder.split("validation")) > 1}
     for name in parse_val(options.val):
         if name in names:
-            raise InputError(f"--val {name}=…: the mixture has a source called {name}; choose another name")
+            raise InputError(f"--val {name}=…: the run has a source called {name}; choose another name")
     given = val_sets(options.val, pairs[0][1], options.workers)
     return TrainingData(tuple(spec for spec, _ in pairs), tuple(folder for _, folder in pairs), given)
 
@@ -185,9 +186,7 @@ def open_shard_folders(
     Raises:
         InputError: see gpt3.corpus and `run_tokenizer`.
     """
-    specs = [SourceSpec("", tuple(options.data), 1.0)]
-    if options.mixture is not None:
-        specs = read_mixture(options.mixture)
+    specs = run_sources(options)
     tokenizer = run_tokenizer(options, shape, [name for spec in specs for name in spec.data])
     prepared = {name: getattr(options, name) for name in ("validation_fraction", "fold", "workers")}
     pairs: list[tuple[SourceSpec, ShardFolder]] = []

@@ -35,6 +35,8 @@ from gpt3.training.options import TrainOptions
 DTYPES: dict[DType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BF16_WORTH = 1.5
 """bf16 is used on a CPU whose bf16 products measure this many times faster than fp32's (AVX512-BF16 or AMX: 4; AVX2: 0.5)."""
+Weights = Callable[[str], torch.Tensor]
+"""A tensor by its parameter's name, such as ``transformer.h.0.ln_1.weight``."""
 GEMM_SHAPE = (2048, 768, 3072)
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a rank waits for others in a collective of training."""
@@ -234,9 +236,14 @@ def is_sharded(options: TrainOptions, world: World) -> bool:
 
 
 def build_model(
-    options: TrainOptions, shape: Preset, end_of_text: int, compute: Compute, world: World
+    options: TrainOptions,
+    shape: Preset,
+    end_of_text: int,
+    compute: Compute,
+    world: World,
+    weights: Weights | None = None,
 ) -> tuple[GPT3ForCausalLM, torch.nn.Module]:
-    """A model of this shape with its fresh weights on the device, and what forward passes go through.
+    """A model of this shape with its fresh weights, or `weights`, on the device, and what forward passes go through.
 
     One rank: the model itself. `ddp`: its wrapper. `fsdp`: the model sharded in place, block by block, so that no rank ever
     holds more than one block's weights whole, nor the token embedding beside one. On CUDA it is compiled, unless
@@ -244,8 +251,9 @@ def build_model(
     """
     rate, device = options.dropout, compute.device
     config = shape.config(
-        bos_token_id=end_of_text, eos_token_id=end_of_text, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate
-    )
+        bos_token_id=end_of_text, eos_token_id=end_of_text, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate,
+        use_pre_layernorm=options.pre_layernorm,
+    )  # fmt: skip
     with torch.device("meta"):
         model = GPT3ForCausalLM(config)
     if options.gradient_checkpointing:
@@ -257,12 +265,12 @@ def build_model(
             narrow = device.type == "cuda" and compute.dtype != torch.float32
             policy = MixedPrecisionPolicy(param_dtype=compute.dtype if narrow else None, reduce_dtype=torch.float32)
             for block in model.transformer.h:
-                fill(model, block, options.seed, device)
+                fill(model, block, options.seed, device, weights)
                 fully_shard(block, mesh=mesh, mp_policy=policy)
-            fill(model, model, options.seed, device)  # what is left
+            fill(model, model, options.seed, device, weights)  # what is left
             fully_shard(model, mesh=mesh, mp_policy=policy)
         else:
-            fill(model, model, options.seed, device)
+            fill(model, model, options.seed, device, weights)
             if world.size > 1:
                 ids = [device.index] if device.type == "cuda" else None
                 forward = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
@@ -271,13 +279,16 @@ def build_model(
     return model, forward
 
 
-def fill(model: GPT3ForCausalLM, part: nn.Module, seed: int, device: torch.device) -> None:
+def fill(
+    model: GPT3ForCausalLM, part: nn.Module, seed: int, device: torch.device, weights: Weights | None = None
+) -> None:
     """Give every tensor of `part` that is on the meta device its memory on `device` and its initial value.
 
     The values are those of the model's own table (`GPT3PreTrainedModel._init_weights`), drawn on the CPU, one module at a time.
 
     Args:
         model: what `part` belongs to; its tied head follows the token embedding.
+        weights: values by the parameters' names, in place of the initial ones.
     """
     names = {id(module): name for name, module in model.named_modules()}
     head, table = model.lm_head, model.transformer.wte
@@ -287,10 +298,15 @@ def fill(model: GPT3ForCausalLM, part: nn.Module, seed: int, device: torch.devic
         if not own or not own[0].is_meta or (module is head and tied):
             continue
         module.to_empty(device="cpu", recurse=False)
-        name = f"{seed} {names[id(module)]}"
-        digest = hashlib.blake2b(name.encode(), digest_size=8, person=b"gpt3 init").digest()
-        torch.manual_seed(int.from_bytes(digest, "little") >> 1)
-        model._init_weights(module)
+        name = names[id(module)]
+        if weights is None:
+            digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8, person=b"gpt3 init").digest()
+            torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+            model._init_weights(module)
+        else:
+            with torch.no_grad():
+                for own_name, parameter in module.named_parameters(recurse=False):
+                    parameter.copy_(weights(f"{name}.{own_name}"))
         module.to(device)
     if tied and head.weight is not table.weight:
         head.weight = table.weight

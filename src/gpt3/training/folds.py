@@ -16,6 +16,7 @@ from gpt3.errors import InputError, RunError
 from gpt3.progress import say
 from gpt3.report.run_folder import FINAL_MODEL, METRICS, read_metrics
 from gpt3.tables import aligned
+from gpt3.training.init_from import default_name
 from gpt3.training.options import TrainOptions
 from gpt3.training.run_folder import asked as asked_of_run
 
@@ -92,7 +93,7 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> Fo
     asked = asked_of_run(options)
     folder, _ = work_folder.choose_folder(
         options.out,
-        Path("runs") / f"{options.model}-folds",
+        Path("runs") / f"{options.model if options.init_from is None else default_name(options)}-folds",
         asked,
         before=lambda path: _read(path).get("asked"),
         finished=lambda path: options.out is None and bool(_read(path).get("finished")),

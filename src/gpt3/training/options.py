@@ -9,6 +9,7 @@ from typing import Literal
 
 from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
 from gpt3.options import DType, Options, flag, option
+from gpt3.training.continuing import conflicts
 from gpt3.training.optimizers import OPTIMIZERS
 
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -20,6 +21,8 @@ class TrainOptions(Options):
 
     model: str = option("demo", group="Model", common=True)
     """The model's size: demo, or a preset of `gpt3 ladder` (17M, 125M, … 175B)."""
+    init_from: str | None = option(None, common=True)
+    """Start from these weights and their tokenizer: a folder, run, hub id, adapter, or a name such as gpt2."""
     layers: int | None = option(None, least=1)
     """Number of layers. Default: the preset's."""
     width: int | None = option(None, least=1)
@@ -29,7 +32,11 @@ class TrainOptions(Options):
     window: int | None = option(None, least=1)
     """Keys that a query of a sliding-window layer sees, itself included. Default: the preset's."""
     context: int | None = option(None, least=1, common=True)
-    """Tokens in a training sequence, and positions of the model. Default: the preset's."""
+    """Tokens in a training sequence. Default: the preset's, or all positions of --init-from."""
+    positions: int | None = option(None, least=1)
+    """Positions of the model, at least --context; those beyond it stay untrained. Default: --context."""
+    pre_layernorm: bool = option(True)
+    """Layer norms before each sub-block, as in GPT-3; --no-pre-layernorm: after each residual sum (post-LN)."""
     dropout: float = option(0.0, least=0, most=1)
     """Dropout of embeddings, attention and residuals (the paper names none)."""
     seed: int = option(1337, least=0)
@@ -39,6 +46,8 @@ class TrainOptions(Options):
     """Training data: {known}."""
     mixture: str | None = option(None)
     """A YAML file of sources with weights, instead of --data (docs/mixtures.md)."""
+    replay: list[str] = option([])
+    """Old text to mix in, as a share of all tokens: wiki=5% (docs/init-from.md). Default: none."""
     tokenizer: str | None = option(None)
     """gpt2, a tokenizer folder, or own:N to train a BPE of N entries. Default: the preset's."""
     mask_documents: bool = option(False)
@@ -128,7 +137,7 @@ class TrainOptions(Options):
     out: str | None = option(None, group="Run folder and checkpoints", common=True)
     """The run folder. Default: runs/MODEL, with a numeric suffix if that is taken."""
     resume: str = option("auto", common=True)
-    """auto: resume an unfinished run of these options; never; or the checkpoint folder to resume from."""
+    """auto: resume an unfinished run of these options; never; or a run or checkpoint folder to continue."""
     checkpoint_every: int | None = option(None, least=1)
     """Steps between checkpoints. Default: ten per run, and one at the end."""
     keep_checkpoints: int = option(2, least=1)
@@ -168,6 +177,12 @@ class TrainOptions(Options):
         """--probe, split at its commas."""
         return [name.strip() for text in self.probe for name in text.split(",") if name.strip()]
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the demo, and no length is given."""
+        length = (self.tokens, self.steps, self.minutes)
+        return self.model == "demo" and self.init_from is None and length == (None, None, None)
+
     def errors(self) -> Iterable[str]:
         """What single ranges cannot express."""
         budgets = [f"--{name}" for name in ("tokens", "steps", "minutes") if getattr(self, name) is not None]
@@ -185,6 +200,7 @@ class TrainOptions(Options):
             yield f"--mixture {self.mixture} and --data {' '.join(self.data)} both name the data; give one"
         if not self.data:
             yield "--data is empty; name a source, such as wiki"
+        yield from conflicts(self)
 
 
 def count(text: str | int) -> int:

@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from gpt3.errors import InputError
 from gpt3.ladder.memory import TrainingMemory
-from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, Preset, preset, readable_size, training_flops
+from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, Preset, readable_size, training_flops
 from gpt3.tables import aligned
+from gpt3.training import continuing
+from gpt3.training.continuing import size_called
 from gpt3.training.data import TrainingData
 from gpt3.training.distributed import Compute, World
 from gpt3.training.optimizers import describe
@@ -156,14 +158,16 @@ def shape_of(options: TrainOptions) -> Preset:
     Raises:
         InputError: an unknown preset, heads that do not divide the width, a context beyond the positions.
     """
-    base = preset(options.model)
+    base = size_called(options.model)
     width, heads = options.width or base.d_model, options.heads or base.n_heads
     if width % heads:
         raise InputError(f"--width {width} is not a multiple of --heads {heads}; choose heads that divide it")
-    context = options.context or base.context
-    if context > base.context:
+    positions = options.positions or base.context
+    context = options.context or min(base.context, positions)
+    if context > positions:
+        more = f", or --positions {context}" if options.positions is None else ""
         raise InputError(
-            f"--context {context} exceeds the {base.context} positions of {base.name}. Use --context {base.context} or less."
+            f"--context {context} exceeds the {positions} positions of {base.name}. Use --context {positions} or less{more}."
         )
     resized = options.width is not None or options.heads is not None
     return dataclasses.replace(
@@ -174,6 +178,7 @@ def shape_of(options: TrainOptions) -> Preset:
         d_head=width // heads if resized else base.d_head,
         window=options.window or base.window,
         context=context,
+        positions=options.positions,
         batch_tokens=max(1, base.batch_tokens // context) * context,
     )
 
@@ -215,17 +220,18 @@ def ramp_length(parameters: int, tokens: int) -> int:
     return round(least * (most / least) ** share * min(1.0, tokens / PAPER_TOKENS))
 
 
-def make_plan(options: TrainOptions, train_tokens: int, tokens: int | None = None) -> Plan:
+def make_plan(options: TrainOptions, train_tokens: int, tokens: int | None = None, shape: Preset | None = None) -> Plan:
     """Settle every number of a run.
 
     Args:
         train_tokens: tokens of the training data.
         tokens: the run's length where it was measured (``--minutes``).
+        shape: the model's. Default: `shape_of` the options.
 
     Raises:
         InputError: see `shape_of`; sizes that are no multiples of one another.
     """
-    shape = shape_of(options)
+    shape, continues = shape or shape_of(options), options.init_from is not None
     about, steps = tokens or min(PAPER_TOKENS, DEFAULT_EPOCHS * train_tokens), options.steps
     if options.tokens is not None:
         about = count(options.tokens)
@@ -238,7 +244,8 @@ def make_plan(options: TrainOptions, train_tokens: int, tokens: int | None = Non
     if beta2 is None:
         beta2 = PAPER_BETA2 if batch_tokens >= PAPER_RAMP_START_TOKENS else SMALL_BATCH_BETA2
     if ramp is None:
-        ramp = ramp_length(shape.parameters, about) if batch_tokens > PAPER_RAMP_START_TOKENS else 0
+        ramps = batch_tokens > PAPER_RAMP_START_TOKENS and not continues
+        ramp = ramp_length(shape.parameters, about) if ramps else 0
     plan = Plan(steps or 1, batch_tokens, micro_batch, shape.context, lr, lr * options.min_lr_ratio, beta2, ramp)
     if steps is None:
         plan = dataclasses.replace(plan, steps=plan.steps_for(about))
@@ -246,7 +253,7 @@ def make_plan(options: TrainOptions, train_tokens: int, tokens: int | None = Non
     if warmup is None:
         warmup = min(PAPER_WARMUP_TOKENS, round(plan.tokens * MOST_WARMUP))
     if decay is None:
-        decay = round(plan.tokens * PAPER_DECAY_TOKENS / PAPER_TOKENS)
+        decay = plan.tokens if continues else round(plan.tokens * PAPER_DECAY_TOKENS / PAPER_TOKENS)
     every = max(1, plan.steps // EVENTS_A_RUN)
     validate_every = options.validate_every or every
     return dataclasses.replace(
@@ -314,6 +321,7 @@ def plan_report(
     memory: TrainingMemory,
     peak_flops: float,
     token_seconds: float | None,
+    continues: bool = False,
 ) -> str:
     """``gpt3 train --plan``: `plan_rows`, memory, compute and time, the rules, and the schedule drawn over the tokens.
 
@@ -322,6 +330,7 @@ def plan_report(
         memory: of each device.
         peak_flops: FLOP/s of all devices together.
         token_seconds: measured seconds per token; None where the model does not fit here.
+        continues: whether the run starts from other weights (``--init-from``).
     """
     flops = shape.flops_per_token * plan.tokens
     rough = training_flops(shape.parameters, plan.tokens)
@@ -339,7 +348,8 @@ def plan_report(
         ("time", time),
     ]
     lines = [*aligned(rows, left=(0, 1)), "", "Rules for numbers that are not given:"]
-    lines += [f"  {name}: {rule}" for name, rule in RULES.items()]
+    rules = RULES | (continuing.RULES if continues else {})
+    lines += [f"  {name}: {rule}" for name, rule in rules.items()]
     lines += _chart("learning rate", plan, plan.learning_rate)
     if plan.ramp_tokens:
         lines += _chart(

@@ -26,6 +26,7 @@ from gpt3.progress import say, speak_utf8
 from gpt3.report.page import write_report
 from gpt3.report.run_folder import CONFIG, FINAL_MODEL, SAMPLES
 from gpt3.tables import aligned
+from gpt3.tokenizer.loading import tokenizer_hash
 from gpt3.training import run_folder
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
@@ -39,10 +40,14 @@ from gpt3.training.distributed import (
     is_sharded,
     open_world,
 )
+from gpt3.training.init_from import default_name, open_initial
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
+from gpt3.training.origin import copy_origin, write_origin
 from gpt3.training.panel import Panel
 from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, plan_report, plan_rows, settled, shape_of
+from gpt3.training.replay import epoch_tokens
+from gpt3.training.same_run import AUTOMATIC, check_resumed, named_checkpoint
 from gpt3.training.tracking import Tracker, check_trackers, open_trackers, record_file, step_profiler
 from gpt3.training.trainer import Trainer
 from gpt3.training.validation import Score, Validation, draw_samples, held_out_prompts
@@ -99,48 +104,48 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
         raise InputError(f"--folds {options.folds} makes several runs; call gpt3.training.folds.run_folds for them")
     if (options.nproc or 1) > 1 and "RANK" not in os.environ:
         raise InputError(f"--nproc {options.nproc} starts processes from the command line; in Python use torchrun")
-    name = shape_of(options).name
+    name = default_name(options) if options.resume in AUTOMATIC else ""
     check_trackers(options.track)
     check_probes(options.probe_names)
     with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:
 
-        def claim() -> tuple[Path, bool]:
-            found = run_folder.choose_folder(options, name)
+        def claim() -> tuple[Path, bool, str]:
+            resume = options.resume if options.resume in AUTOMATIC else str(named_checkpoint(options.resume))
+            found = run_folder.choose_folder(dataclasses.replace(options, resume=resume), name)
             if not options.plan:
                 held.enter_context(locked_folder(found[0]))
-            return found
+            return *found, resume
 
-        folder, resumes = world.agree(claim)
-        return train_in(folder, resumes, options, world, evaluators)
+        folder, resumes, resume = world.agree(claim)
+        return train_in(folder, resumes, dataclasses.replace(options, resume=resume), world, evaluators)
 
 
 def train_in(
     folder: Path, resumes: bool, options: TrainOptions, world: World, evaluators: Sequence[Evaluator]
 ) -> RunResult:
-    """Train in a run folder that this process holds.
-
-    Args:
-        resumes: whether it holds a run to resume.
-    """
+    """Train in a run folder that this process holds; `resumes`: whether it holds a run to resume."""
     # The options: a run that resumes keeps the numbers it settled on.
     requested = options
     checkpoint = run_folder.find_checkpoint(folder / run_folder.CHECKPOINTS, options, world) if resumes else None
     if resumes and (folder / CONFIG).exists():
         options = run_folder.settled_options(folder, options)
-    elif options.model == "demo" and options.minutes is None and options.tokens is None and options.steps is None:
+    elif options.is_demo:
         options = dataclasses.replace(options, minutes=DEMO_MINUTES)
-    shape = shape_of(options)
+    initial = open_initial(options, checkpoint, world.agree)
+    shape = initial.shape(options) if initial else shape_of(options)
 
     # The data.
-    data = open_on_every_rank(options, shape, world.agree)
-    shape = dataclasses.replace(shape, vocab_size=data.shards[0].vocab_size)
+    given = initial.with_tokenizer(options, world.agree) if initial else options
+    data = open_on_every_rank(given, shape, world.agree)
+    shape = shape if initial else dataclasses.replace(shape, vocab_size=data.shards[0].vocab_size)
+    tokenizer = initial.tokenizer if initial else data.tokenizer
     end_of_text = data.shards[0].end_of_text
     validation = Validation(options, data)
 
     # The plan.
     compute = agree_on_compute(options.device, options.dtype, world)
     options = dataclasses.replace(options, dtype=compute.dtype_name)
-    plan = make_plan(options, data.tokens)
+    plan = make_plan(options, epoch_tokens(data), shape=shape)
     memory = memory_of(options, shape, plan, compute, world)
     fits = fits_in(compute, memory, shape, options)
 
@@ -154,19 +159,23 @@ def train_in(
             need = (4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * shape.parameters
             need = round((options.keep_checkpoints + 2) * need)
             world.agree(lambda: check_room(folder, need, purpose="checkpoints"))
-        model, forward = build_model(options, shape, end_of_text, compute, world)
+        weights = initial.weight if initial and checkpoint is None else None
+        model, forward = build_model(options, shape, end_of_text, compute, world, weights)
         torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
         parts = (model, forward, data.mixture(plan.context, options.seed), end_of_text, compute, world)
         if options.plan or (options.minutes is not None and checkpoint is None):
             token_seconds = Trainer(options, plan, *parts).measure_token()
             if options.minutes is not None:
                 tokens = max(1, int(options.minutes * 60 / token_seconds))
-                plan = make_plan(options, data.tokens, tokens)
+                plan = make_plan(options, epoch_tokens(data), tokens, shape)
+    if checkpoint is not None:
+        world.agree(lambda: check_resumed(checkpoint, folder, plan, tokenizer_hash(data.tokenizer)))
     options = settled(options, plan)
     rows = plan_rows(plan, options, shape, data, compute, world)
+    rows[1:1] = [("weights", str(initial))] if initial else []
     if options.plan:
         if world.first:
-            print(plan_report(plan, rows, shape, memory, compute.peak_flops * world.size, token_seconds))
+            print(plan_report(plan, rows, shape, memory, compute.peak_flops * world.size, token_seconds, bool(initial)))
         return RunResult(folder, None, 0.0, finished=False)
 
     # All that moves: fresh, or as the checkpoint has it.
@@ -180,20 +189,19 @@ def train_in(
         if world.first:
             run_folder.say_what_changed(state["computed"], trainer.computed())
     writer = CheckpointWriter(
-        folder / run_folder.CHECKPOINTS, model, data.tokenizer, keep=options.keep_checkpoints, keep_every=options.keep_every,
+        folder / run_folder.CHECKPOINTS, model, tokenizer, keep=options.keep_checkpoints, keep_every=options.keep_every,
         world=world,
     )  # fmt: skip
-    prompts = options.sample_prompt or held_out_prompts(data.held_out, data.tokenizer)
-    probes = [Probe(options.probe_names, data.tokenizer, plan.validate_every)] if options.probe_names else []
+    prompts = options.sample_prompt or held_out_prompts(data.held_out, tokenizer)
+    probes = [Probe(options.probe_names, tokenizer, plan.validate_every)] if options.probe_names else []
 
     # Rank 0 writes down what the run is, and keeps its records.
     data.want(trainer.mixture, plan.total_sequences)
-    sources, device, resumed = (
-        data.sources(trainer.mixture, plan.total_sequences),
-        str(compute.device),
-        checkpoint is not None,
-    )
+    sources = data.sources(trainer.mixture, plan.total_sequences)
+    device, resumed = str(compute.device), checkpoint is not None
     world.agree(lambda: run_folder.write_beginning(folder, requested, options, device, data, sources, resumed=resumed))
+    if initial and not resumed:
+        world.agree(lambda: write_origin(folder, initial.origin()))
     trackers: list[Tracker] = []
     sample_file = panel = None
     if world.first:
@@ -358,6 +366,7 @@ class Run:
             with replacing(self.folder / FINAL_MODEL) as temporary:
                 run_folder.extract_model(self.folder / run_folder.CHECKPOINTS / f"step-{trainer.step}", temporary)
                 (temporary / "README.md").write_text(card, encoding="utf-8")
+                copy_origin(self.folder, temporary)
             speak_utf8(sys.stdout)
             for prompt, text in self.samples:
                 print(f"\n--- {prompt.strip()!r} continued:\n{prompt}{text}")

@@ -19,18 +19,20 @@ import torch
 import yaml
 
 from gpt3 import work_folder
-from gpt3.durable import discard, write_text
+from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say
 from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, FINAL_MODEL, METRICS, number, read_metrics
-from gpt3.training.checkpoint import checkpoints, damage, newest_whole, read_state, step_of
+from gpt3.training.checkpoint import newest_whole
 from gpt3.training.data import TrainingData, warning
 from gpt3.training.distributed import World
 from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions
+from gpt3.training.origin import card_parts, read_origin
 from gpt3.training.panel import sparkline
 from gpt3.training.plan import Plan
+from gpt3.training.same_run import AUTOMATIC, check_same_run, extended, move_aside, run_folder_for, saved_options
 from gpt3.training.validation import Score
 
 ASKED = "asked.json"
@@ -56,13 +58,10 @@ def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
     Raises:
         InputError: --out holds another run, or a finished one, or something else.
     """
-    if options.resume not in ("auto", "never"):
-        checkpoint = Path(options.resume)
-        if not (checkpoint / "state.json").is_file():
-            raise InputError(
-                f"--resume {options.resume} is neither auto, never nor a checkpoint; name a runs/NAME/checkpoints/step-N"
-            )
-        return Path(options.out) if options.out else checkpoint.parent.parent, True
+    if options.resume not in AUTOMATIC:
+        return run_folder_for(Path(options.resume), options), True
+    if options.out is not None and options.resume == "auto":
+        check_out(Path(options.out), options)
     return work_folder.choose_folder(
         options.out,
         Path("runs") / name,
@@ -74,7 +73,22 @@ def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
     )
 
 
-def asked(options: TrainOptions) -> dict[str, Any]:
+def check_out(folder: Path, options: TrainOptions) -> None:
+    """Refuse to resume the run in `folder` where it is finished or another one, with the way out.
+
+    Raises:
+        InputError: it is.
+    """
+    before = work_folder.stored(folder / ASKED)
+    if before is None or not (folder / CONFIG).exists():
+        return
+    if (folder / FINAL_MODEL).exists():
+        extend = f"extend it: gpt3 train --resume {folder} --steps N"
+        raise InputError(f"--out {folder} is finished. Choose another --out, remove it, or {extend}")
+    check_same_run(f"--out {folder}", before, asked(options), str(folder))
+
+
+def asked(options: TrainOptions) -> work_folder.Settings:
     """The options that decide what is computed: a run resumes only when they are the same."""
     return work_folder.requested(options, FREE_TO_CHANGE)
 
@@ -85,16 +99,17 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
     When a named checkpoint is resumed (``--resume PATH``), every option that is given now counts.
     """
     try:
-        saved = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        saved = saved_options(folder)
         today = {name for name in FREE_TO_CHANGE if getattr(options, name) is not None}
-        if options.resume not in ("auto", "never"):
+        if options.resume not in AUTOMATIC:
             defaults = TrainOptions()
             today |= {name for name in saved if getattr(options, name) != getattr(defaults, name)}
         lengths = {"tokens", "minutes", "steps"}
         dropped = today | {"resume", "out", "plan"} | (lengths if lengths & today else set())
-        kept = {"stream": "off", **{name: value for name, value in saved.items() if name not in dropped}}
-        return dataclasses.replace(options, **dict.fromkeys(lengths - today) | kept)
-    except (OSError, yaml.YAMLError, TypeError) as error:
+        values: dict[str, Any] = {"stream": "off", **dict.fromkeys(lengths - today)}
+        values |= {name: value for name, value in saved.items() if name not in dropped}
+        return dataclasses.replace(options, **values)
+    except TypeError as error:  # an option of another version
         raise InputError(
             f"{folder} cannot be resumed: its {CONFIG} is unreadable ({error}). Use --resume never."
         ) from None
@@ -103,10 +118,7 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
 def find_checkpoint(folder: Path, options: TrainOptions, world: World) -> Path | None:
     """The checkpoint in `folder` to resume from: the one ``--resume`` names, else the newest whole one.
 
-    Damaged ones are named and skipped. Later ones than a named one are renamed, so that it is the newest.
-
-    Raises:
-        InputError: the named one is no checkpoint, or damaged.
+    Damaged ones are named and skipped.
     """
 
     def newest() -> Path | None:
@@ -115,20 +127,9 @@ def find_checkpoint(folder: Path, options: TrainOptions, world: World) -> Path |
             say(f"Skipping {bad}: {reason}.")
         return path
 
-    def named() -> Path:
-        path = Path(options.resume)
-        read_state(path)
-        if reason := damage(path):
-            raise InputError(f"--resume {path} is damaged: {reason}; use --resume auto for the newest whole one")
-        for later in () if options.plan else checkpoints(folder):
-            if step_of(later) > step_of(path):
-                aside = later.with_name(f"aside-{later.name}")
-                discard(aside)
-                os.replace(later, aside)
-                say(f"{later} was moved to {aside.name}: the run resumes from {path.name}.")
-        return path
-
-    found: Path | None = world.agree(newest if options.resume in ("auto", "never") else named)
+    if options.resume not in AUTOMATIC:
+        return Path(options.resume)
+    found: Path | None = world.agree(newest)
     return found
 
 
@@ -168,15 +169,22 @@ def write_beginning(
         if [[row.get(key) for key in SAME_DATA] for row in before] != [
             [row.get(key) for key in SAME_DATA] for row in sources
         ]:
-            raise InputError(f"the data of {folder} is not what the run began with; choose another --out")
+            raise InputError(
+                f"the data of {folder} is not what the run began with. Choose another --out; to train its weights on other data: "
+                f"gpt3 train --init-from {folder}"
+            )
     sets = data.set_rows()
     write_text(folder / DATA, json.dumps({"sources": sources, "validation": sets}, indent=1))
     if text := warning(sets):
         say(text)
     write_text(folder / ENVIRONMENT, json.dumps(environment(device), indent=1))
-    if not resumed or requested.resume not in ("auto", "never"):
-        write_text(folder / ASKED, json.dumps(asked(requested)))
+    named = resumed and requested.resume not in AUTOMATIC
+    if named or not resumed:
+        now, before = asked(requested), work_folder.stored(folder / ASKED) or {}
+        write_text(folder / ASKED, json.dumps(extended(before, now) if named else now))
         write_text(folder / CONFIG, yaml.safe_dump(dataclasses.asdict(options), sort_keys=False))
+    if named:
+        move_aside(folder, Path(requested.resume))
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -224,7 +232,7 @@ def model_card(
     """Markdown with Hugging Face's front matter: what the model is, what it was trained on and how, how to run it where.
 
     Args:
-        run: the run folder; its metrics.jsonl has the training loss.
+        run: the run folder; its metrics.jsonl has the training loss, its origin.json the initial weights, if they were given.
         sources: the training data, as data.json has it.
         scores: of each validation set by name; the run's own held-out documents are ``""``.
     """
@@ -241,7 +249,7 @@ def model_card(
         name=name, parameters=model.num_parameters(), config=config, dense_layers=config.num_hidden_layers - banded,
         banded=banded, plan=plan, ramp=ramp, optimizer=optimizer, options=options, minutes=seconds / 60,
         evaluation=score_table(scores), data=source_table(sources), gpt2_context=dense,
-        curve=loss_curve(losses_of(read_metrics(run / METRICS))),
+        curve=loss_curve(losses_of(read_metrics(run / METRICS))), **card_parts(read_origin(run)),
     )  # fmt: skip
 
 
