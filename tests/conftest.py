@@ -1,5 +1,19 @@
-"""One thread a test process: the tensors are tiny, and threads that wait for a busy core take many times as long."""
+"""One thread a test process: the tensors are tiny, and threads that wait for a busy core take many times as long.
+
+Files whose few tests take longest come first, so that no process is left with them at the end.
+"""
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+LONGEST = (
+    "test_ranks.py", "test_engines.py", "test_generate_many.py", "test_run_folder.py", "test_run.py", "test_kills.py",
+    "test_checkpoint_ranks.py", "test_generation.py", "test_prepare_resume.py", "test_model_folder.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, in that order; the others as they come."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

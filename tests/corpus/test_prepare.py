@@ -194,7 +194,7 @@ def test_a_mixture_is_counted_by_source(tmp_path, tokenizer):
 
 
 def test_a_reader_that_gives_empty_documents_has_them_counted():
-    ((texts, records, read, last),) = segments.batches(["a", "", " \n", "b"])
+    ((texts, records, read, last),) = segments.batches(["a", "", " \n", "b"], 100)
     assert (texts, len(records), read, last) == (["a", "b"], 2, 4, True)
 
 
