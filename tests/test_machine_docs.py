@@ -18,7 +18,9 @@ PAGE = (Path(__file__).parents[1] / "docs" / "machine.md").read_text(encoding="u
 def test_the_commands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("gpt3.training.distributed.gemm_flops", lambda *arguments: 1e11)  # tests/test_doctor.py measures
+    monkeypatch.setattr(
+        "gpt3.training.distributed.gemm_flops", lambda *arguments: 1e11
+    )  # tests/test_doctor.py measures
     Path("other").mkdir()
     for name in ("demo", "demo-2"):
         Path("runs", name).mkdir(parents=True)
