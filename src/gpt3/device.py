@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 NAME = re.compile(r"cpu|mps|cuda(:\d+)?")
+FULL_MEMORY = ("MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
+"""What torch's errors say, besides torch.OutOfMemoryError, where memory could not be allocated."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -46,6 +48,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether torch raised `error` because memory could not be allocated: CUDA's, MPS's (a plain RuntimeError) or the CPU's."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in FULL_MEMORY)
+    )
+
+
 def usable_cores() -> int:
     """CPU cores that this process may use: of its affinity and its container's limit the smaller, at least 1."""
     limits = [limit for limit in allowed_cores().values() if limit is not None]
@@ -56,6 +67,15 @@ def allowed_cores() -> dict[str, float | None]:
     """What limits the CPU cores of this process: ``affinity`` in cores, ``cgroup`` in cores' worth of time; None for no limit."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return {"affinity": affinity, "cgroup": _cgroup_cores()}
+
+
+def memory_limit() -> int | None:
+    """Bytes that a container allows this process; None without a limit."""
+    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int(Path(place).read_text(encoding="ascii"))
+            return limit if limit < 1 << 60 else None  # version 1 writes a huge number for none
+    return None
 
 
 def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:

@@ -90,6 +90,7 @@ def choose_folder(
     finished: Callable[[Path], bool],
     early: Collection[str] = (),
     resume: bool = True,
+    former: Path | None = None,
 ) -> tuple[Path, bool]:
     """The folder to work in, and whether it holds work to resume.
 
@@ -103,19 +104,18 @@ def choose_folder(
         finished: whether the work in a folder is done, so that it is not resumed.
         early: names, besides the lock's, that work killed in its first moment leaves: a folder of no others is free.
         resume: False: start afresh, only in a free folder.
+        former: the default of earlier versions; work there is resumed, and none begun.
 
     Raises:
         InputError: `out` holds work of other settings, finished work, or something else.
     """
     if out is None:
-        candidates = [default]
-        while candidates[-1].exists():
-            candidates.append(default.with_name(f"{default.name}-{len(candidates) + 1}"))
-        for folder in reversed(candidates[:-1] if resume else []):
+        free = numbered(default)[-1]
+        for folder in reversed(numbered(default)[:-1] + (numbered(former)[:-1] if former else []) if resume else []):
             there = None if finished(folder) else before(folder)
             if there is not None and not differences(there, now) and not is_locked(folder):
                 return folder, True
-        return candidates[-1], False
+        return free, False
     folder, remedy = Path(out), "Choose another --out, or remove it."
     names = [path.name for path in folder.glob("*") if not path.name.endswith(TEMPORARY_SUFFIX)]
     if not folder.exists() or (folder.is_dir() and {LOCK, *early}.issuperset(names)):
@@ -129,6 +129,14 @@ def choose_folder(
     if not resume:
         raise InputError(f"--out {folder} holds an unfinished run, and --resume never starts afresh. {remedy}")
     return folder, True
+
+
+def numbered(default: Path) -> list[Path]:
+    """DEFAULT, DEFAULT-2, … as far as they exist, and the first that does not."""
+    found = [default]
+    while found[-1].exists():
+        found.append(default.with_name(f"{default.name}-{len(found) + 1}"))
+    return found
 
 
 def check_out(out: Path, own: Collection[str] = ()) -> None:

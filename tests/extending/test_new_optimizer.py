@@ -14,10 +14,10 @@ from gpt3.cli import main as cli
 from gpt3.ladder.presets import preset
 from gpt3.report.run_folder import read_metrics
 from gpt3.training.distributed import ALONE, choose_compute
+from gpt3.training.fitting import memory_of
 from gpt3.training.optimizers import OPTIMIZERS, Optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import make_plan
-from gpt3.training.run import memory_of
 
 ROOT = Path(__file__).parents[2]
 RUN = [
@@ -80,15 +80,15 @@ def test_an_added_optimizer_is_known_everywhere(registered: None, data: list[str
     assert "SGD with momentum: beta1 0.9; decay 0.1" in capsys.readouterr().out
 
     assert cli.main(["train", *RUN, *data]) == 0
-    losses = [r["loss"] for r in read_metrics(tmp_path / "runs/demo/metrics.jsonl") if "loss" in r]
+    losses = [r["loss"] for r in read_metrics(tmp_path / "runs/data/metrics.jsonl") if "loss" in r]
     assert losses[-1] < losses[0]
-    assert "| optimizer | SGD with momentum: beta1 0.9;" in (tmp_path / "runs/demo/model/README.md").read_text()
-    whole = (tmp_path / "runs/demo/model/model.safetensors").read_bytes()
-    (tmp_path / "runs/demo/model").rename(tmp_path / "first")
-    (tmp_path / "runs/demo/checkpoints/step-6").rename(tmp_path / "step-6")
+    assert "| optimizer | SGD with momentum: beta1 0.9;" in (tmp_path / "runs/data/model/README.md").read_text()
+    whole = (tmp_path / "runs/data/model/model.safetensors").read_bytes()
+    (tmp_path / "runs/data/model").rename(tmp_path / "first")
+    (tmp_path / "runs/data/checkpoints/step-6").rename(tmp_path / "step-6")
     assert cli.main(["train", *RUN, *data]) == 0  # resumes from step 4 with its momentum
     assert "resuming from step-4" in capsys.readouterr().err
-    assert (tmp_path / "runs/demo/model/model.safetensors").read_bytes() == whole
+    assert (tmp_path / "runs/data/model/model.safetensors").read_bytes() == whole
 
 
 def test_the_page_lists_every_optimizer() -> None:

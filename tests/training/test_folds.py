@@ -103,6 +103,6 @@ def test_the_default_folder_is_numbered_and_an_unfinished_one_gone_on_with(asked
     def stop(options: TrainOptions) -> RunResult:
         return RunResult(Path(options.out), None, 0.0, finished=False)
 
-    assert run_folds(asked(out=None), stop).folder == Path("runs/demo-folds")
-    assert run_folds(asked(out=None), stop).folder == Path("runs/demo-folds")
-    assert run_folds(asked(out=None, lr=1e-4), stop).folder == Path("runs/demo-folds-2")
+    assert run_folds(asked(out=None), stop).folder == Path("runs/articles-folds")
+    assert run_folds(asked(out=None), stop).folder == Path("runs/articles-folds")
+    assert run_folds(asked(out=None, lr=1e-4), stop).folder == Path("runs/articles-folds-2")

@@ -42,16 +42,18 @@ def test_it_shows_where_the_run_stands() -> None:
             panel.log(RECORD | {"step": step, "loss": 9 - step / 100})
         panel.log(RECORD)
         panel.log({"step": 501, "loss": 9.1, "skipped": "loss 9.1 is far off", "windows": [7, 9]})
+        assert "skipped" not in shown(panel)  # a lone one
+        panel.log({"step": 502, "loss": 9.2, "skipped": "loss 9.2 is far off", "windows": [10, 12]})
         panel.log(VALIDATION)
         panel.log(VALIDATION | {"val/loss": 3.4})
         panel.sample("The history", " of [bold]it\n\nis long. " * 40)
         text = shown(panel)
     for needle in (
-        "training demo", "step 501 of 2,000", "25%", "ETA", "loss 3.215", "lr 6.00e-04", "grad norm 0.72", "10,512 tok/s",
+        "training demo", "step 502 of 2,000", "25%", "ETA", "loss 3.215", "lr 6.00e-04", "grad norm 0.72", "10,512 tok/s",
         "MFU 48%",
         "tokens 256,000", "held-out", "(3.250 to 3.350)", "perplexity 27.1", "1.840 bits per byte", "best 3.300", "books",
         "loss 3.900",
-        "skipped 1", "step 501: loss 9.1", "The history of [bold]it", "…",
+        "skipped 2 in a row", "step 502: loss 9.2", "The history of [bold]it", "…",
     ):  # fmt: skip
         assert needle in text, needle
     assert any(block in text for block in BLOCKS[1:])
@@ -63,7 +65,8 @@ def test_a_terminal_of_another_encoding_or_width_gets_what_it_can_show(encoding:
     with Panel("training 漢", 2000, console=terminal(encoding, width)) as panel:  # writes to the console would raise
         for step in range(1, 60):
             panel.log(RECORD | {"step": step, "loss": 9 - step / 100})
-        panel.log({"step": 60, "loss": 9.1, "skipped": "a reason " * 20})
+        for step in (60, 61):
+            panel.log({"step": step, "loss": 9.1, "skipped": "a reason " * 20})
         panel.log(VALIDATION)
         panel.sample("漢 é \x1b[31m", "\x07\x9b31m🙂 text " * 30)
         text = shown(panel)
@@ -106,7 +109,8 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch
             panel.log(RECORD | {"step": step})
         panel.log(VALIDATION)
         panel.sample("a prompt", "a text")
-        panel.log({"step": 151, "loss": 9.1, "skipped": "loss 9.1 is far off", "windows": [7, 9]})
+        for step in (151, 153, 154):
+            panel.log({"step": step, "loss": 9.1, "skipped": "loss 9.1 is far off", "windows": [step - 2, step]})
     lines = capsys.readouterr().err.splitlines()
     numbers = "loss 3.215, grad norm 0.72, 10,512 tok/s, MFU 48%"
     assert lines[:5] == [  # one every ten seconds; steps of an earlier session do not count into the speed
@@ -116,7 +120,7 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch
     assert lines[5:] == [
         "step 500: validation loss 3.300 (3.250 to 3.350), perplexity 27.1, 1.840 bits per byte",
         "step 500: validation on books: loss 3.900",
-        "step 151 skipped: loss 9.1 is far off (windows 7 to 9)",
+        "step 154 skipped, 2 in a row: loss 9.1 is far off (windows 152 to 154)",
     ]
 
 

@@ -123,9 +123,43 @@ def test_sizes_that_do_not_fit_are_refused(options: TrainOptions, message: str) 
         make_plan(options, 10**6)
 
 
+@given(
+    name=st.sampled_from(sorted(PRESETS)),
+    steps=st.integers(1, 10**5),
+    corpus=st.integers(10**6, 10**12),
+)
+def test_steps_leave_the_batch_as_it_is_without_them(name: str, steps: int, corpus: int) -> None:
+    plan = make_plan(TrainOptions(model=name, steps=steps), corpus)
+    timed = 10**7 if name == "demo" else None  # the demo is timed where no length is given
+    assert plan.batch_tokens == make_plan(TrainOptions(model=name), corpus, timed).batch_tokens
+    assert plan.steps == steps
+
+
+@pytest.mark.parametrize("length", [{"steps": 5}, {"tokens": "300B"}])
+def test_data_of_unknown_size_has_the_presets_batch(length: dict) -> None:
+    assert make_plan(TrainOptions(model="125M", **length), None).batch_tokens == PRESETS["125M"].batch_tokens
+
+
+@given(text=st.sampled_from(["0.5M", "32K", "100", "1e5", "0.001K"]), context=st.sampled_from([128, 1000, 2048]))
+def test_a_batch_in_words_is_the_nearest_number_of_whole_sequences(text: str, context: int) -> None:
+    if text == "100":
+        text = "100.0"  # digits alone are exact
+    plan = make_plan(TrainOptions(model="125M", context=context, batch_tokens=text, steps=1), 10**9)
+    assert plan.batch_tokens % context == 0
+    assert plan.batch_tokens == context or abs(plan.batch_tokens - count(text)) <= context / 2
+
+
+def test_a_batch_of_digits_is_a_number() -> None:
+    assert TrainOptions(batch_tokens="32768") == TrainOptions(batch_tokens=32768)
+
+
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(InputError, match=r"--seed -1.*--steps 0.*--clip -1.*--keep-checkpoints 0"):
         TrainOptions(seed=-1, steps=0, clip=-1, keep_checkpoints=0)
+    with pytest.raises(InputError, match=r"--batch-tokens 0 must be.* at least 1"):
+        TrainOptions(batch_tokens=0)
+    with pytest.raises(InputError, match=r"--batch-tokens 'many' is not a number of tokens"):
+        TrainOptions(batch_tokens="many")
 
 
 @pytest.mark.parametrize(

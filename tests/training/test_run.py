@@ -171,8 +171,8 @@ def test_an_out_that_holds_another_run_is_refused(tiny, tmp_path: Path) -> None:
 
 def test_default_folders_are_numbered(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert train(tiny(out=None, steps=2)).folder == Path("runs/demo")
-    assert train(tiny(out=None, steps=2)).folder == Path("runs/demo-2")
+    assert train(tiny(out=None, steps=2)).folder == Path("runs/articles")
+    assert train(tiny(out=None, steps=2)).folder == Path("runs/articles-2")
 
 
 def test_minutes_settle_the_number_of_steps(tiny, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any
 
 from gpt3 import __version__
 from gpt3.corpus.prepare import cache_folder
-from gpt3.device import allowed_cores
+from gpt3.device import allowed_cores, memory_limit
 from gpt3.durable import discard, folder_bytes
 from gpt3.errors import InputError, extras, install_command
 from gpt3.ladder.presets import readable_size
@@ -112,7 +111,7 @@ def compute() -> dict[str, Any]:
 
 def memory() -> dict[str, Any]:
     """Bytes of memory and of disk, all and free."""
-    found: dict[str, Any] = {"total": None, "available": None, "limit": _cgroup_memory()}
+    found: dict[str, Any] = {"total": None, "available": None, "limit": memory_limit()}
     if sys.platform == "linux":
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         sizes = {line.partition(":")[0]: int(line.split()[1]) << 10 for line in lines if line.endswith("kB")}
@@ -219,12 +218,3 @@ def _processor() -> str | None:
             if line.lower().startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine() or None
-
-
-def _cgroup_memory() -> int | None:
-    """Bytes that a container allows this process; None without a limit."""
-    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int(Path(place).read_text(encoding="ascii"))
-            return limit if limit < 1 << 60 else None  # version 1 writes a huge number for none
-    return None

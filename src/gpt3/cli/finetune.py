@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.model_folder.locate import locate
 from gpt3.progress import say
 from gpt3.tokenizer.loading import load_tokenizer
+
+LONGEST_QUESTION = 100
+"""Characters of the question that is proposed next."""
 
 
 def run(options: FinetuneOptions) -> int:
@@ -31,7 +35,8 @@ def run(options: FinetuneOptions) -> int:
     for name, before, after in result.held_out():
         print(f"held-out {name}: {before:.3f} -> {after:.3f}")
     print(f"report: {result.folder / 'report.html'}")
-    print(f"try next: gpt3 chat --model {result.folder}")
+    question = textwrap.shorten(result.question, LONGEST_QUESTION, placeholder=" …")
+    print(f"try next: gpt3 chat --model {result.folder}   (and ask: {question})")
     return 0
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,8 @@ from gpt3.training.options import TrainOptions
 
 LAUNCHED = "GPT3_LAUNCHED"
 """Set for the ranks of a launcher: standard input tells of its end."""
+PROMPT_WORDS = 5
+"""Of the run's first sample prompt, in the command that is proposed next."""
 GRACE_SECONDS = 15.0
 """How long the other ranks may take to stop by themselves after one has ended."""
 
@@ -88,8 +91,23 @@ def train_and_tell(options: TrainOptions, quiet: bool) -> int:
             f" over {score.tokens:,} tokens"
         )
     print(f"report: {result.folder / 'report.html'}")
-    print(f'try next: gpt3 generate --model {result.folder} --temperature 0.7 "The history of"')
+    if result.skipped:
+        print(f"skipped steps: {result.skipped:,} (metrics.jsonl and the report say why)")
+    prompt = opening(result.prompt, whole=bool(options.sample_prompt))
+    print(f'try next: gpt3 generate --model {result.folder} --temperature 0.7 "{prompt}"')
     return 0
+
+
+def opening(prompt: str, whole: bool) -> str:
+    """The first words of a prompt's first line, such that any shell takes them literally between double quotes.
+
+    Args:
+        whole: False: its last word may have been cut short, where no space follows.
+    """
+    cut = not whole and len(prompt.split()) > 1 and not prompt[-1].isspace()
+    prompt = prompt.rpartition(" ")[0] if cut else prompt
+    words = re.sub(r'["`$%!\\]', "", prompt.strip().partition("\n")[0]).split()[:PROMPT_WORDS]
+    return " ".join(word for word in words if word.isprintable()) or "The"
 
 
 def cross_validate(options: TrainOptions) -> int:

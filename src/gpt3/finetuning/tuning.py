@@ -58,6 +58,8 @@ class FinetuneResult:
     """False: interrupted after a checkpoint; the same options resume it."""
     exit_code: int = 0
     """130 or 143 after a signal."""
+    question: str = ""
+    """The first question of the held-out conversations, or of those trained on."""
 
     def held_out(self) -> list[tuple[str, float, float]]:
         """What was measured on held-out data: name, before, after."""
@@ -166,7 +168,10 @@ class Tuning:
         records = [record for record in read_metrics(metrics) if "val/loss" in record]
         best = min(records[1:] or records, key=lambda record: record["val/loss"], default={})
         before = records[0] if records else {}
-        result = FinetuneResult(self.folder, int(trainer.state.global_step), recorder.seconds(), before, best)
+        question = (self.collection.validation or self.collection.train)[0].question
+        result = FinetuneResult(
+            self.folder, int(trainer.state.global_step), recorder.seconds(), before, best, question=question
+        )
         if recorder.interrupted:
             return dataclasses.replace(result, finished=False, exit_code=interruption.exit_code)
         self._write_model(trainer.model, result)

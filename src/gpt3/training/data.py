@@ -74,8 +74,13 @@ class TrainingData:
 
     @property
     def tokens(self) -> int:
-        """Training tokens of all sources together."""
+        """Training tokens of all sources together, as far as they are prepared."""
         return sum(map(len, self.training))
+
+    @property
+    def known_tokens(self) -> int | None:
+        """`tokens`; None where a source is prepared while training, even if that has been done: nothing may depend on when."""
+        return None if any(isinstance(folder, GrowingFolder) for folder in self.shards) else self.tokens
 
     @cached_property
     def held_out(self) -> TokenSplit:

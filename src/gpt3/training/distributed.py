@@ -25,7 +25,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from gpt3.device import choose_device
+from gpt3.device import choose_device, memory_limit, ran_out_of_memory
 from gpt3.errors import InputError, RunError
 from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
@@ -70,13 +70,16 @@ class Compute:
             torch.accelerator.synchronize(self.device)
 
     def memory(self) -> int | None:
-        """Bytes of memory of the device, or of this machine for a CPU. None where nobody says."""
+        """Bytes of memory of the device; for a CPU of this machine, or what its container allows. None where nobody says."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_properties(self.device).total_memory
+        if self.device.type == "mps":
+            return torch.mps.recommended_max_memory()
         try:
-            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         except (AttributeError, ValueError, OSError):  # Windows
             return None
+        return min(here, memory_limit() or here)
 
 
 def agree_on_compute(device_name: str, dtype_name: DType, world: World) -> Compute:
@@ -332,7 +335,9 @@ def full_machine() -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if isinstance(error, RunError) or not ran_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0].split(". ")[0]
         raise RunError(f"{reason}; use a smaller --micro-batch, --gradient-checkpointing or --parallel fsdp") from None
     except OSError as error:

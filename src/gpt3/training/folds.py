@@ -16,9 +16,9 @@ from gpt3.errors import InputError, RunError
 from gpt3.progress import say
 from gpt3.report.run_folder import FINAL_MODEL, METRICS, read_metrics
 from gpt3.tables import aligned
-from gpt3.training.init_from import default_name
 from gpt3.training.options import TrainOptions
 from gpt3.training.run_folder import asked as asked_of_run
+from gpt3.training.run_name import default_name
 
 FILE_NAME = "folds.json"
 FORMAT = 1
@@ -75,7 +75,8 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> Fo
     read, not repeated: the same command resumes where the last one stopped.
 
     Args:
-        options: of every run. ``out`` is OUT; by default runs/MODEL-folds, with a numeric suffix when that is taken.
+        options: of every run. ``out`` is OUT; by default runs/NAME-folds (`default_name`), with a numeric suffix when that
+            is taken.
         train: trains one run and returns a result with ``finished``: False means it was interrupted.
 
     Returns:
@@ -93,10 +94,11 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> Fo
     asked = asked_of_run(options)
     folder, _ = work_folder.choose_folder(
         options.out,
-        Path("runs") / f"{options.model if options.init_from is None else default_name(options)}-folds",
+        Path("runs") / f"{default_name(options)}-folds",
         asked,
         before=lambda path: _read(path).get("asked"),
         finished=lambda path: options.out is None and bool(_read(path).get("finished")),
+        former=Path("runs") / f"{options.model}-folds",
     )
     table = FoldTable(folder, folds)
     if options.plan:  # every fold's is the same, but for which documents are held out

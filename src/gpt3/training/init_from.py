@@ -32,7 +32,6 @@ from gpt3.training.continuing import batch_tokens, peak_rate, short_name
 from gpt3.training.data import OWN
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import LICENCE_FILES, read_origin
-from gpt3.training.plan import shape_of
 from gpt3.training.replay import run_sources
 
 Agree = Callable[[Callable[[], Any]], Any]
@@ -175,11 +174,6 @@ class Initial:
             "origin": before and {key: value for key, value in before.items() if key != LICENCE_FILES},
             "written_by": f"gpt3 {__version__}",
         }
-
-
-def default_name(options: TrainOptions) -> str:
-    """What a run is called that ``--out`` does not name: by its size, or ``from-gpt2`` by the weights it starts from."""
-    return shape_of(options).name if options.init_from is None else f"from-{short_name(options.init_from)}"
 
 
 def open_initial(options: TrainOptions, checkpoint: Path | None, agree: Agree) -> Initial | None:

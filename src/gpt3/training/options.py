@@ -63,10 +63,10 @@ class TrainOptions(Options):
     """Optimizer steps, instead of --tokens."""
     minutes: float | None = option(None, above=0, common=True)
     """Minutes to train for, instead of --tokens; the first steps are timed to plan the rest."""
-    batch_tokens: int | None = option(None, least=1, common=True)
-    """Tokens per optimizer step. Default: the preset's, at most 1/1000 of the run's tokens."""
+    batch_tokens: int | str | None = option(None, least=1, common=True)
+    """Tokens per optimizer step, such as 32768 or 0.5M. Default: the preset's, at most 1/1000 of the run's tokens."""
     micro_batch: int | None = option(None, least=1)
-    """Sequences per forward pass; gradients accumulate over a step. Default: about 8,192 tokens."""
+    """Sequences per forward pass; gradients accumulate over a step. Default: what fits in memory, about 8,192 tokens."""
     ramp_tokens: int | None = option(None, least=0)
     """Tokens over which the batch grows from 32k; 0: no ramp. Default: the paper's, scaled to the run."""
 
@@ -110,8 +110,8 @@ class TrainOptions(Options):
     spike_patience: int = option(10, least=1)
     """Stop the run after this many skipped steps in a row."""
 
-    validation_fraction: float = option(0.005, above=0, below=1, group="Validation")
-    """Share of the documents held out for validation."""
+    validation_fraction: float = option(0.005, least=0, below=1, group="Validation")
+    """Share of the documents held out for validation; 0: none."""
     val: list[str] = option([])
     """Further validation sets, each NAME=SOURCE; all their documents are scored."""
     validate_every: int | None = option(None, least=1)
@@ -132,10 +132,10 @@ class TrainOptions(Options):
     sample_every: int | None = option(None, least=1, group="Samples")
     """Steps between samples. Default: at every validation."""
     sample_prompt: list[str] = option([])
-    """Prompts of the samples. Default: the first lines of three held-out documents."""
+    """Prompts of the samples. Default: the first lines of three held-out documents, or of training ones."""
 
     out: str | None = option(None, group="Run folder and checkpoints", common=True)
-    """The run folder. Default: runs/MODEL, with a numeric suffix if that is taken."""
+    """The run folder. Default: runs/DATA (of wiki: runs/MODEL), with a numeric suffix if that is taken."""
     resume: str = option("auto", common=True)
     """auto: resume an unfinished run of these options; never; or a run or checkpoint folder to continue."""
     checkpoint_every: int | None = option(None, least=1)
@@ -170,6 +170,8 @@ class TrainOptions(Options):
     def __post_init__(self) -> None:
         if isinstance(self.tokens, int):  # gpt3.train(tokens=2_500_000)
             object.__setattr__(self, "tokens", str(self.tokens))
+        if isinstance(self.batch_tokens, str) and self.batch_tokens.isdigit():
+            object.__setattr__(self, "batch_tokens", int(self.batch_tokens))
         super().__post_init__()
 
     @property
@@ -188,11 +190,12 @@ class TrainOptions(Options):
         budgets = [f"--{name}" for name in ("tokens", "steps", "minutes") if getattr(self, name) is not None]
         if len(budgets) > 1:
             yield f"{' and '.join(budgets)} both say how long to train; give one"
-        if self.tokens is not None:
-            try:
-                count(self.tokens)
-            except ValueError:
-                yield f"--tokens {self.tokens!r} is not a number of tokens; write 2500000, 2.5M or 300B"
+        for name in ("tokens", "batch_tokens"):
+            if isinstance(text := getattr(self, name), str):
+                try:
+                    count(text)
+                except ValueError:
+                    yield f"{flag(name)} {text!r} is not a number of tokens; write 2500000, 2.5M or 300B"
         for name in OPTIMIZERS:
             if self.optimizer != name and getattr(self, f"{name}_lr", None) is not None:
                 yield f"{flag(f'{name}_lr')} is for --optimizer {name}, not {self.optimizer}; use --lr"

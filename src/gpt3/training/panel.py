@@ -64,7 +64,7 @@ class Panel:
         self.losses = np.zeros((2, CURVE_PARTS))  # of each part of the run: their sum, and how many they are
         self.validations: dict[str, dict[str, Any]] = {}  # a set's last numbers, by its name
         self.best: dict[str, float] = {}  # a set's least loss
-        self.skips = 0
+        self.skipped_in_a_row, self.last_skipped = 0, -1
         self.last_skip = ""
         self.prompt = self.text = ""
         self._live: Live | None = None
@@ -93,14 +93,19 @@ class Panel:
     def _training(self, record: Mapping[str, Any]) -> None:
         self.step = int(record["step"])
         if record.get("skipped"):
-            self.skips += 1
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if self.step == self.last_skipped + 1 else 1
+            self.last_skipped = self.step
             self.last_skip = f"step {self.step:,}: {record['skipped']}"
-            if self._live is None:
+            if (
+                self._live is None and self.skipped_in_a_row > 1
+            ):  # a lone spike is harmless: the end of the run counts them
                 windows = record.get("windows")
                 where = f" (windows {windows[0]} to {windows[-1]})" if windows else ""
-                self.plain.say(f"step {self.step} skipped: {record['skipped']}{where}")
+                self.plain.say(
+                    f"step {self.step} skipped, {self.skipped_in_a_row} in a row: {record['skipped']}{where}"
+                )
         else:
-            self.last = record
+            self.last, self.skipped_in_a_row = record, 0
             if (loss := number(record[LOSS])) is not None:
                 self.losses[:, (self.step - 1) * CURVE_PARTS // self.total] += (loss, 1)
         if self._live is not None:
@@ -146,8 +151,8 @@ class Panel:
         parts += self._packed(_numbers(self.last), inner, gap=3) or [Text("waiting for the first step", style="dim")]
         if self.validations:
             parts += self._validation_lines(inner)
-        if self.skips:
-            parts.append(self._line(f"skipped {self.skips:,}, last {self.last_skip}", "red"))
+        if self.skipped_in_a_row > 1:
+            parts.append(self._line(f"skipped {self.skipped_in_a_row:,} in a row, last {self.last_skip}", "red"))
         if self.prompt or self.text:
             parts += [Text(""), self._sample(inner)]
         return Frame(

@@ -48,7 +48,7 @@ MOST_RECORDS = 10_000
 CHART_WIDTH, CHART_HEIGHT = 64, 6
 RULES = {
     "length": "--tokens, --steps or --minutes; else 4 epochs of the data, at most the paper's 300B tokens",
-    "batch": "the preset's (Table 2.1), at most a thousandth of the run's tokens (of --steps N times it, if those are given)",
+    "batch": "the preset's (Table 2.1), at most a thousandth of the run's tokens; with --steps as without a length",
     "batch ramp": "from 32k tokens, linearly over 4B (125M) to 12B (175B) of 300B tokens, scaled to the run",
     "learning rate": "the preset's (Table 2.1)",
     "beta2": "the paper's 0.95; 0.99 for batches below 32k tokens",
@@ -184,12 +184,15 @@ def shape_of(options: TrainOptions) -> Preset:
 
 
 def batch_shape(options: TrainOptions, shape: Preset, tokens: int) -> tuple[int, int]:
-    """Tokens of an optimizer step and sequences of a forward pass, for a run of about `tokens`.
+    """Tokens of an optimizer step and sequences of a forward pass, for a run of about `tokens`, whatever its device.
 
     Raises:
         InputError: sizes that are no multiples of one another.
     """
-    batch_tokens, micro, context = options.batch_tokens, options.micro_batch, shape.context
+    micro, context = options.micro_batch, shape.context
+    batch_tokens = options.batch_tokens
+    if isinstance(batch_tokens, str):  # 0.5M: about so many
+        batch_tokens = max(1, round(count(batch_tokens) / context)) * context
     fitting = max(1, DEFAULT_MICRO_BATCH_TOKENS // context)
     if batch_tokens is None:
         sequences = max(1, min(shape.batch_tokens, tokens // LEAST_STEPS) // context)
@@ -220,11 +223,13 @@ def ramp_length(parameters: int, tokens: int) -> int:
     return round(least * (most / least) ** share * min(1.0, tokens / PAPER_TOKENS))
 
 
-def make_plan(options: TrainOptions, train_tokens: int, tokens: int | None = None, shape: Preset | None = None) -> Plan:
+def make_plan(
+    options: TrainOptions, train_tokens: int | None, tokens: int | None = None, shape: Preset | None = None
+) -> Plan:
     """Settle every number of a run.
 
     Args:
-        train_tokens: tokens of the training data.
+        train_tokens: tokens of the training data; None: not known, and many.
         tokens: the run's length where it was measured (``--minutes``).
         shape: the model's. Default: `shape_of` the options.
 
@@ -232,11 +237,13 @@ def make_plan(options: TrainOptions, train_tokens: int, tokens: int | None = Non
         InputError: see `shape_of`; sizes that are no multiples of one another.
     """
     shape, continues = shape or shape_of(options), options.init_from is not None
-    about, steps = tokens or min(PAPER_TOKENS, DEFAULT_EPOCHS * train_tokens), options.steps
+    about, steps = tokens or min(PAPER_TOKENS, DEFAULT_EPOCHS * (train_tokens or PAPER_TOKENS)), options.steps
     if options.tokens is not None:
         about = count(options.tokens)
-    elif steps is not None:
-        about = steps * (options.batch_tokens or shape.batch_tokens)
+    elif (
+        steps is not None and dataclasses.replace(options, steps=None).is_demo
+    ):  # without steps: DEMO_MINUTES, whole batch
+        about = LEAST_STEPS * shape.batch_tokens
     batch_tokens, micro_batch = batch_shape(options, shape, about)
     if steps is not None:
         about = steps * batch_tokens

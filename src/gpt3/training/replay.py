@@ -45,8 +45,13 @@ def _name(source: str, taken: set[str]) -> str:
     return name
 
 
-def epoch_tokens(data: TrainingData) -> int:
-    """Tokens of a run in which ``--data`` is read once: what a length in epochs counts by. Of a mixture: all of its sources'."""
+def epoch_tokens(data: TrainingData) -> int | None:
+    """Tokens of a run in which ``--data`` is read once: what a length in epochs counts by. Of a mixture: all of its sources'.
+
+    None where that is not known: data is prepared while training.
+    """
+    if data.known_tokens is None:
+        return None
     if data.specs[0].name != NEW:
         return data.tokens
     return round(len(data.training[0]) / data.specs[0].weight)

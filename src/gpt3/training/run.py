@@ -19,8 +19,7 @@ import torch
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation.runner import Probe, check_probes
-from gpt3.ladder.memory import TrainingMemory, training_memory
-from gpt3.ladder.presets import Preset, flops_per_token
+from gpt3.ladder.presets import flops_per_token
 from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say, speak_utf8
 from gpt3.report.page import write_report
@@ -28,11 +27,11 @@ from gpt3.report.run_folder import CONFIG, FINAL_MODEL, SAMPLES
 from gpt3.tables import aligned
 from gpt3.tokenizer.loading import tokenizer_hash
 from gpt3.training import run_folder
+from gpt3.training.advice import warnings
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank
 from gpt3.training.distributed import (
-    Compute,
     World,
     agree_on_compute,
     build_model,
@@ -40,17 +39,19 @@ from gpt3.training.distributed import (
     is_sharded,
     open_world,
 )
-from gpt3.training.init_from import default_name, open_initial
+from gpt3.training.fitting import fitted, memory_of, shortage
+from gpt3.training.init_from import open_initial
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import copy_origin, write_origin
 from gpt3.training.panel import Panel
-from gpt3.training.plan import DEMO_MINUTES, Plan, make_plan, plan_report, plan_rows, settled, shape_of
+from gpt3.training.plan import DEMO_MINUTES, make_plan, plan_report, plan_rows, settled, shape_of
 from gpt3.training.replay import epoch_tokens
+from gpt3.training.run_name import default_name
 from gpt3.training.same_run import AUTOMATIC, check_resumed, named_checkpoint
 from gpt3.training.tracking import Tracker, check_trackers, open_trackers, record_file, step_profiler
 from gpt3.training.trainer import Trainer
-from gpt3.training.validation import Score, Validation, draw_samples, held_out_prompts
+from gpt3.training.validation import Score, Validation, draw_samples, first_lines
 from gpt3.work_folder import Interruption, interruptible, locked_folder
 
 SHOW_SECONDS = 0.25
@@ -81,6 +82,10 @@ class RunResult:
     """False: interrupted after a checkpoint; the same command resumes it."""
     exit_code: int = 0
     """130 or 143 after a signal."""
+    prompt: str = ""
+    """The first prompt of the run's samples, of its data unless ``--sample-prompt`` says another."""
+    skipped: int = 0
+    """Steps skipped for a spike, of all sessions."""
 
     def __repr__(self) -> str:
         what = "finished" if self.finished else f"interrupted, exit_code={self.exit_code}"
@@ -145,13 +150,15 @@ def train_in(
     # The plan.
     compute = agree_on_compute(options.device, options.dtype, world)
     options = dataclasses.replace(options, dtype=compute.dtype_name)
-    plan = make_plan(options, epoch_tokens(data), shape=shape)
-    memory = memory_of(options, shape, plan, compute, world)
-    fits = fits_in(compute, memory, shape, options)
+    known = epoch_tokens(data)
+    plan = world.agree(lambda: fitted(make_plan(options, known, shape=shape), options, shape, compute, world))
+    lacks = world.agree(lambda: shortage(plan, options, shape, compute, world))
+    if lacks and not options.plan:
+        raise InputError(lacks)
 
     # The model, and the time of its steps where that is asked for.
     token_seconds = None
-    if fits:
+    if not lacks:
         random.seed(options.seed)
         np.random.seed(options.seed % 2**32)
         if not options.plan:
@@ -164,17 +171,24 @@ def train_in(
         torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
         parts = (model, forward, data.mixture(plan.context, options.seed), end_of_text, compute, world)
         if options.plan or (options.minutes is not None and checkpoint is None):
-            token_seconds = Trainer(options, plan, *parts).measure_token()
+            trial = Trainer(options, plan, *parts)
+            token_seconds = trial.measure_token()
+            found = trial.plan.micro_batch if trial.plan.micro_batch < plan.micro_batch else None
+            del trial  # and its average of the weights
             if options.minutes is not None:
-                tokens = max(1, int(options.minutes * 60 / token_seconds))
-                plan = make_plan(options, epoch_tokens(data), tokens, shape)
+                timed = make_plan(options, known, max(1, int(options.minutes * 60 / token_seconds)), shape)
+                plan = world.agree(lambda: fitted(timed, options, shape, compute, world, most=found))
     if checkpoint is not None:
         world.agree(lambda: check_resumed(checkpoint, folder, plan, tokenizer_hash(data.tokenizer)))
     options = settled(options, plan)
     rows = plan_rows(plan, options, shape, data, compute, world)
     rows[1:1] = [("weights", str(initial))] if initial else []
+    if world.first and checkpoint is None:
+        for line in filter(None, [lacks, *warnings(plan, options, shape, data)]):
+            say(line)
     if options.plan:
         if world.first:
+            memory = memory_of(options, shape, plan, compute, world)
             print(plan_report(plan, rows, shape, memory, compute.peak_flops * world.size, token_seconds, bool(initial)))
         return RunResult(folder, None, 0.0, finished=False)
 
@@ -192,7 +206,7 @@ def train_in(
         folder / run_folder.CHECKPOINTS, model, tokenizer, keep=options.keep_checkpoints, keep_every=options.keep_every,
         world=world,
     )  # fmt: skip
-    prompts = options.sample_prompt or held_out_prompts(data.held_out, tokenizer)
+    prompts = options.sample_prompt or first_lines(data.held_out or data.training[0], tokenizer)
     probes = [Probe(options.probe_names, tokenizer, plan.validate_every)] if options.probe_names else []
 
     # Rank 0 writes down what the run is, and keeps its records.
@@ -230,7 +244,7 @@ def train_in(
                 write_report([folder], folder / "report.html")
             except InputError as error:  # a report must not fail the run
                 say(f"no report: {error}")
-    return RunResult(folder, run.score, run.seconds, finished=True)
+    return RunResult(folder, run.score, run.seconds, finished=True, prompt=prompts[0], skipped=trainer.spikes.skipped)
 
 
 @dataclass
@@ -264,7 +278,10 @@ class Run:
             lap_tokens, lap_seconds = plan.tokens_after(trainer.step), self.seconds
             began, shown = time.perf_counter(), 0.0
             while trainer.step < plan.steps:
+                micro_batch = trainer.plan.micro_batch
                 record = trainer.one_step(lambda: interruption.number is not None)
+                if trainer.plan.micro_batch < micro_batch and trainer.world.first:
+                    run_folder.keep_micro_batch(self.folder, trainer.plan.micro_batch)
                 interrupted, step = record.pop("stop"), trainer.step
                 last = step == plan.steps
                 step_done()
@@ -371,30 +388,3 @@ class Run:
             for prompt, text in self.samples:
                 print(f"\n--- {prompt.strip()!r} continued:\n{prompt}{text}")
         trainer.world.barrier()
-
-
-# ------------------------------------------------------------------------------------------------------- the parts of a run
-
-
-def memory_of(options: TrainOptions, shape: Preset, plan: Plan, compute: Compute, world: World) -> TrainingMemory:
-    """Memory of each device."""
-    return training_memory(
-        shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.gradient_checkpointing,
-        shards=world.size if is_sharded(options, world) else 1, moments=OPTIMIZERS[options.optimizer].state_bytes,
-    )  # fmt: skip
-
-
-def fits_in(compute: Compute, memory: TrainingMemory, shape: Preset, options: TrainOptions) -> bool:
-    """Whether weights, gradients and optimizer state fit in the device's memory.
-
-    Raises:
-        InputError: they do not; ``--plan`` prints its report without measured times.
-    """
-    need = memory.weights + memory.gradients + memory.optimizer
-    have = compute.memory()
-    if have is not None and need >= have and not options.plan:
-        raise InputError(
-            f"--model {shape.name} needs {need / 1e9:,.1f} GB for weights, gradients and optimizer, this device has "
-            f"{have / 1e9:,.1f} GB; use a smaller model, or more devices with --parallel fsdp (gpt3 ladder --gpus N)"
-        )
-    return have is None or need < have

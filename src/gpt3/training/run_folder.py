@@ -31,7 +31,7 @@ from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import card_parts, read_origin
 from gpt3.training.panel import sparkline
-from gpt3.training.plan import Plan
+from gpt3.training.plan import Plan, shape_of
 from gpt3.training.same_run import AUTOMATIC, check_same_run, extended, move_aside, run_folder_for, saved_options
 from gpt3.training.validation import Score
 
@@ -55,6 +55,8 @@ CURVE_COLUMNS, CURVE_ROWS = 60, 10
 def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
     """The run folder, and whether it holds a run to resume; without ``--out``, runs/NAME[-N] (`work_folder.choose_folder`).
 
+    Earlier versions named every run after its model: such a one is resumed, too.
+
     Raises:
         InputError: --out holds another run, or a finished one, or something else.
     """
@@ -70,6 +72,7 @@ def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
         finished=lambda folder: (folder / FINAL_MODEL).exists(),
         early=EARLY,
         resume=options.resume == "auto",
+        former=None if options.init_from else Path("runs") / shape_of(options).name,
     )
 
 
@@ -185,6 +188,12 @@ def write_beginning(
         write_text(folder / CONFIG, yaml.safe_dump(dataclasses.asdict(options), sort_keys=False))
     if named:
         move_aside(folder, Path(requested.resume))
+
+
+def keep_micro_batch(folder: Path, micro_batch: int) -> None:
+    """Write down the micro-batch that was found to fit, so that the run resumes with it."""
+    saved = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    write_text(folder / CONFIG, yaml.safe_dump(saved | {"micro_batch": micro_batch}, sort_keys=False))
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from gpt3.corpus.mixture import Mixture
+from gpt3.device import ran_out_of_memory
 from gpt3.errors import RunError
 from gpt3.model import GPT3ForCausalLM
+from gpt3.training import random_state
 from gpt3.training.distributed import Compute, World, gradients_stay, peers_lost
+from gpt3.training.fitting import halved
 from gpt3.training.optimizers import make_optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import Plan
@@ -45,6 +48,7 @@ class Trainer:
 
     Attributes:
         step: optimizer steps done, skipped ones included.
+        plan: the run's numbers; its micro-batch is smaller where the given one did not fit in memory.
         average: the moving average of the weights, where one is kept.
     """
 
@@ -101,6 +105,28 @@ class Trainer:
             total += output.loss.detach()
         return total
 
+    def accumulate_fitting(self, step: int) -> torch.Tensor:
+        """`accumulate`; where memory runs out, again from the same random state with a smaller micro-batch, which the plan keeps.
+
+        Of several ranks none can begin anew alone, in the midst of the others' exchange: there the error stays one.
+
+        Raises:
+            RunError: one sequence does not fit.
+        """
+        while True:
+            before = random_state.capture() if self.options.dropout else None  # nothing else of a step draws
+            try:
+                return self.accumulate(step)
+            except RuntimeError as error:
+                if self.world.size > 1 or not ran_out_of_memory(error):
+                    raise
+            self.plan = halved(self.plan, self.options)  # the error is gone, and with it what its frames held
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.compute.device.type != "cpu":
+                getattr(torch, self.compute.device.type).empty_cache()
+            if before is not None:
+                random_state.restore(before)
+
     def one_step(self, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """One optimizer step, taken or skipped; its record of metrics.jsonl.
 
@@ -114,7 +140,7 @@ class Trainer:
         lr = self.plan.learning_rate(tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        share = self.accumulate(self.step)
+        share = self.accumulate_fitting(self.step)
         loss, stops = self.world.all_reduce(torch.stack([share, share.new_tensor(float(stop()))])).tolist()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -190,6 +216,8 @@ class Trainer:
     def measure_token(self) -> float:
         """Seconds per token of steps of one micro-batch per rank; weights and the CPU's generator are put back.
 
+        Where the micro-batch does not fit, the plan has a smaller one afterwards.
+
         Every rank takes part, rank 0's clock counts. The time is the lower quartile of many: other work on the machine makes
         steps slower, nothing makes them faster.
         """
@@ -202,7 +230,7 @@ class Trainer:
         for index in itertools.count():
             self.compute.synchronize()
             start = time.perf_counter()
-            self.accumulate(index % MEASURE_STEPS)
+            self.accumulate_fitting(index % MEASURE_STEPS)
             self.clip()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -216,7 +244,7 @@ class Trainer:
         self.optimizer.state.clear()
         torch.set_rng_state(random_state)
         seconds = sorted(times[1:])[len(times[1:]) // 4] / self.plan.batch_tokens  # the first one warms up
-        self.plan = plan
+        self.plan = replace(plan, micro_batch=self.plan.micro_batch)
         return float(self.world.agree(lambda: seconds))
 
 

@@ -221,8 +221,8 @@ def draw_samples(
     return samples
 
 
-def held_out_prompts(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The first line, at most 12 tokens of it, of a few held-out documents; one empty prompt where there are none."""
+def first_lines(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The first line, at most 12 tokens of it, of a few documents; one empty prompt where there are none."""
     prompts = []
     start = 0
     for end in split.document_ends()[:SAMPLES]:
