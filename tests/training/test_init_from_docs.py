@@ -55,7 +55,8 @@ def test_the_commands(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         capsys.readouterr()
         assert cli.main([*words, *few]) == 0, words
         assert capsys.readouterr().out
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["demo", "from-demo", "from-demo-2", "from-gpt2"]
+    names = ["demo", "my-texts-from-demo", "my-texts-from-demo-2", "my-texts-from-gpt2"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == names
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert "init_from=" in code
     compile(code, str(PAGE), "exec")
