@@ -21,16 +21,17 @@ SURFACE = {
         early_stop_on ema eps fold folds gradient_checkpointing heads init_from keep_checkpoints keep_every layers
         lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes mixture model
         muon_lr muon_momentum nproc optimizer out parallel plan positions pre_layernorm probe profile ramp_tokens replay resume
-        sample_every sample_prompt seed spike_patience spike_sigmas spike_window steps stream tokenizer tokens track val
+        sample_every sample_prompt seed spike_patience spike_sigmas spike_window steps stream threads tokenizer tokens
+        track val
         validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
     "generate": """bad_words batch device draft dtype frequency_penalty input json logit_bias logprobs lookup max_new_tokens
         min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
-        repetition_penalty seed stats stop temperature top_k top_p typical_p""",
-    "score": "color context device dtype files html json model quantize stride text tokens",
+        repetition_penalty seed stats stop temperature threads top_k top_p typical_p""",
+    "score": "color context device dtype files html json model quantize stride text threads tokens",
     "eval": """batch contamination data_dir device dtype format json limit list_tasks lm_eval_tasks model out quantize seed shots
-        style tasks""",
+        style tasks threads""",
     "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
-        timeout unprotected""",
+        threads timeout unprotected""",
     "export": "context dtype format model out verify",
     "data": "context data json show tokenizer",
     "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",
@@ -39,8 +40,8 @@ SURFACE = {
         filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing
         rehearse resume seed show skip_malformed steps track train_on val validation_fraction weight_decay""",
     "chat": """bad_words device dtype few_shot frequency_penalty load logit_bias logprobs max_new_tokens min_new_tokens min_p
-        model no_repeat_ngram num_samples presence_penalty quantize repetition_penalty seed stop system temperature top_k top_p
-        typical_p""",
+        model no_repeat_ngram num_samples presence_penalty quantize repetition_penalty seed stop system temperature threads top_k
+        top_p typical_p""",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",
     "info": "json known path",

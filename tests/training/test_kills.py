@@ -1,4 +1,5 @@
-"""A run killed at any moment ends in the bits of one that was never killed: weights, optimizer, metrics."""
+"""A run with a fixed number of threads, killed at any moment, ends in the bits of one that was never killed: weights, optimizer,
+metrics. What ``--threads auto`` promises is in test_step_threads.py."""
 
 from __future__ import annotations
 

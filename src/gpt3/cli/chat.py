@@ -54,6 +54,8 @@ class ChatOptions(SamplingOptions):
     """Number format of the weights; auto is bf16 on CUDA that supports it, else fp32. A CPU computes in fp32."""
     quantize: Quantize = option("none")
     """none, or int8: 8-bit weights with one scale per output channel, made at load; for CPUs."""
+    threads: str = option("auto")
+    """CPU threads: auto adapts to what else the machine does; a number is fixed."""
 
 
 def run(options: ChatOptions) -> int:
@@ -67,7 +69,7 @@ def run(options: ChatOptions) -> int:
     from gpt3.inference.language_model import load
 
     place = locate(options.model)
-    model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
+    model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads)
     sampling = dataclasses.replace(options, num_samples=1)
     chat = Chat(model, sampling, system=options.system, few_shot=True if options.few_shot else None)
     if options.load is not None:

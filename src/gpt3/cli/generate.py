@@ -150,6 +150,7 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     try:
         places += [] if options.draft is None else [locate(options.draft)]
         how = {"device": options.device, "dtype": options.dtype, "quantize": options.quantize}
+        how["threads"] = options.threads
         model, *drafts = [load(place, **how) for place in places]
     except InputError as error:
         raise InputError(str(error).replace(f"--model {options.draft}", f"--draft {options.draft}")) from None

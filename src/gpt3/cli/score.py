@@ -53,6 +53,8 @@ class ScoreOptions(Options):
     """Number format of weights and arithmetic. auto: bf16 on CUDA that has it, fp32 elsewhere."""
     quantize: Quantize = "none"
     """int8: 8-bit weights with one scale per output channel, on a CPU."""
+    threads: str = option("auto")
+    """CPU threads: auto adapts to what else the machine does; a number is fixed."""
 
     def errors(self) -> list[str]:
         """What the ranges cannot express."""
@@ -92,7 +94,7 @@ def run(options: ScoreOptions) -> None:
     place = locate(options.model)
     if options.model is None:
         say(f"model: {place}")
-    model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
+    model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads)
     engine, tokenizer = model.engine, model.tokenizer
     context, stride = check_windows(engine, options.context, options.stride)
     texts = encode_texts(tokenizer, sources)

@@ -25,6 +25,7 @@ from types import FrameType
 
 import yaml
 
+from gpt3.device import usable_cores
 from gpt3.errors import InputError, RunError
 from gpt3.progress import say
 from gpt3.report.run_folder import FINAL_MODEL
@@ -139,7 +140,7 @@ def launch(options: TrainOptions) -> int:
         port = probe.getsockname()[1]
     common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), LAUNCHED: "1"}
     common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    common.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     ranks: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, frame: FrameType | None) -> None:

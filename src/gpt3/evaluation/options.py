@@ -46,6 +46,8 @@ class EvalOptions(Options):
     """Number format of weights and arithmetic. auto: bf16 on CUDA that has it, fp32 elsewhere."""
     quantize: Quantize = "none"
     """int8: 8-bit weights with one scale per output channel, on a CPU."""
+    threads: str = option("auto")
+    """CPU threads: auto adapts to what else the machine does; a number is fixed."""
 
     def __post_init__(self) -> None:
         if isinstance(self.model, str):

@@ -72,7 +72,9 @@ def evaluate(
     for place in places:
         if not options.model or len(places) > 1:
             say(f"model: {place}")
-        model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
+        model = load(
+            place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads
+        )
         out = folder_of(options, str(place), several=len(places) > 1)
         parts = fit(model, prepared)
         with locked_folder(out):

@@ -12,16 +12,18 @@ whose logits are all asked for (speculation, scoring). Texts join and leave betw
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt3.adaptive_threads import AdaptiveThreads
 from gpt3.errors import InputError, RunError
 from gpt3.model.banded_attention import banded_attention
 
@@ -109,6 +111,8 @@ class Engine(ABC):
 
     gathers: bool = False
     """Whether short runs of several slots are computed together, to the same bits as each by itself."""
+    adaptive: ClassVar[AdaptiveThreads | None] = None
+    """What changes this process's number of threads as the machine is used for other things; None: it stays."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config
@@ -152,8 +156,11 @@ class Engine(ABC):
                 )
             if not 0 <= min(run.tokens) <= max(run.tokens) < self.vocabulary:
                 raise ValueError(f"an id of slot {run.slot} is not among the {self.vocabulary} the model has")
+        start = time.perf_counter()
         with torch.inference_mode():
             logits = self._forward(cache, runs)
+        if self.adaptive is not None:
+            self.adaptive.after(time.perf_counter() - start)
         for run in runs:
             cache.ids[run.slot] += run.tokens
             cache.highest[run.slot] = max(cache.highest[run.slot], len(cache.ids[run.slot]))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from gpt3.adaptive_threads import set_threads
 from gpt3.device import choose_device
 from gpt3.errors import InputError, one_line
 from gpt3.inference.decoding import Draft
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 
 def load(
-    path: str | Path | None = None, *, device: str = "auto", dtype: str = "auto", quantize: str = "none"
+    path: str | Path | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: str = "none",
+    threads: str | int | None = None,
 ) -> LanguageModel:
     """A model and its tokenizer, ready to generate.
 
@@ -37,6 +43,8 @@ def load(
         dtype: format of the weights: fp32, bf16, fp16, or auto (bf16 on cuda that has it, fp32 elsewhere). On a CPU sums and
             activations are float32 whatever it is.
         quantize: none, or int8: 8-bit weights with one scale per output channel (on a CPU).
+        threads: of the CPU, for every model of this process: a number, or auto, which adapts to what else the machine does
+            (`gpt3.adaptive_threads`); None leaves them as they are.
 
     Raises:
         InputError: nothing there, an incomplete or damaged folder, an unknown model type, a device that is not available, weights
@@ -47,6 +55,8 @@ def load(
         >>> model.complete("The sea", temperature=0.7, top_p=0.95)[0].text
     """
     where = choose_device(device)
+    if threads is not None:
+        Engine.adaptive = set_threads(str(threads), adapt=where.type == "cpu")
     number_format = choose_dtype(dtype, where)
     if quantize not in ("none", "int8"):
         raise InputError(f"--quantize {quantize!r} must be none or int8")
@@ -65,6 +75,8 @@ def load(
     summary = f"{family}, {model.num_parameters():,} parameters, context {context}, {weight_format}, {where}"
     loaded = LanguageModel(model, tokenizer, make_engine(model, weight_format, take=cpu))
     loaded.summary = summary
+    if Engine.adaptive is not None:
+        Engine.adaptive.begin()
     return loaded
 
 

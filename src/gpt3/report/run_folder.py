@@ -14,7 +14,7 @@ import yaml
 
 from gpt3.errors import InputError
 
-METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+METRICS, SAMPLES, THREADS = "metrics.jsonl", "samples.jsonl", "threads.jsonl"
 CONFIG, ENVIRONMENT, DATA = "config.yaml", "environment.json", "data.json"
 FINAL_MODEL = "model"
 

@@ -42,7 +42,9 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
             raise InputError(f"two models have the name {name}. Give each its own: --name A --name B")
     models: dict[str, LanguageModel] = {}
     for name, place in zip(names, places, strict=True):
-        models[name] = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize)
+        models[name] = load(
+            place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads
+        )
         models[name].complete(WARM_UP, max_new_tokens=2)  # kernels are compiled now, not while the first client waits
     return models
 

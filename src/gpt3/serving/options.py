@@ -50,6 +50,8 @@ class ServeOptions(Options):
     """Number format of the weights; auto is bf16 on CUDA that supports it, else fp32. A CPU computes in fp32."""
     quantize: Quantize = option("none")
     """none, or int8: 8-bit weights with one scale per output channel, made at load; for CPUs."""
+    threads: str = option("auto")
+    """CPU threads: auto adapts to what else the machine does; a number is fixed."""
 
     @property
     def key(self) -> str | None:

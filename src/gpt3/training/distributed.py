@@ -16,7 +16,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from gpt3.adaptive_threads import AdaptiveThreads, set_threads
 from gpt3.device import choose_device, memory_limit, ran_out_of_memory
 from gpt3.errors import InputError, RunError
 from gpt3.ladder.presets import Preset
@@ -52,6 +53,8 @@ class Compute:
     dtype: torch.dtype
     peak_flops: float
     """FLOP/s of a plain matrix product of GEMM_SHAPE in `dtype`, the median of a short measurement at start."""
+    adaptive: AdaptiveThreads | None = None
+    """What changes the number of threads as the machine is used for other things; None: it stays."""
 
     @property
     def dtype_name(self) -> DType:
@@ -82,11 +85,15 @@ class Compute:
         return min(here, memory_limit() or here)
 
 
-def agree_on_compute(device_name: str, dtype_name: DType, world: World) -> Compute:
-    """`choose_compute` with the dtype of rank 0: it is measured, and ranks might differ."""
-    compute = choose_compute(device_name, dtype_name)
+def agree_on_compute(options: TrainOptions, world: World) -> Compute:
+    """`choose_compute` with the dtype of rank 0: it is measured, and ranks might differ. Sets the number of threads."""
+    alone = world.size == 1 and choose_device(options.device).type == "cpu"
+    adaptive = set_threads(options.threads, adapt=alone)
+    compute = choose_compute(options.device, options.dtype)
     agreed = world.agree(lambda: compute.dtype_name)
-    return compute if agreed == compute.dtype_name else choose_compute(device_name, agreed)
+    if agreed != compute.dtype_name:
+        compute = choose_compute(options.device, agreed)
+    return replace(compute, adaptive=adaptive)
 
 
 def choose_compute(device_name: str, dtype_name: DType) -> Compute:

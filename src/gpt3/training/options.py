@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from gpt3.adaptive_threads import threads_error
 from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
 from gpt3.options import DType, Options, flag, option
 from gpt3.training.continuing import conflicts
@@ -158,6 +159,8 @@ class TrainOptions(Options):
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: DType = option("auto")
     """Format of matrix products; weights stay fp32. auto: bf16 where the device supports it well."""
+    threads: str = option("auto", common=True)
+    """CPU threads: auto adapts to what else the machine does; a number is fixed, for bit-equal results."""
     compile: bool | None = option(None)
     """Compile the model with torch.compile. Default: on CUDA."""
     gradient_checkpointing: bool = option(False)
@@ -172,6 +175,8 @@ class TrainOptions(Options):
             object.__setattr__(self, "tokens", str(self.tokens))
         if isinstance(self.batch_tokens, str) and self.batch_tokens.isdigit():
             object.__setattr__(self, "batch_tokens", int(self.batch_tokens))
+        if isinstance(self.threads, int):  # threads: 2 in YAML
+            object.__setattr__(self, "threads", str(self.threads))
         super().__post_init__()
 
     @property
@@ -201,6 +206,8 @@ class TrainOptions(Options):
                 yield f"{flag(f'{name}_lr')} is for --optimizer {name}, not {self.optimizer}; use --lr"
         if self.mixture is not None and self.data != ["wiki"]:
             yield f"--mixture {self.mixture} and --data {' '.join(self.data)} both name the data; give one"
+        if error := threads_error(self.threads):
+            yield error
         if not self.data:
             yield "--data is empty; name a source, such as wiki"
         yield from conflicts(self)

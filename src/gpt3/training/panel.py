@@ -73,6 +73,12 @@ class Panel:
             out = sys.stdout.isatty()
             self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=out, get_renderable=self.render)
 
+    def change_total(self, steps: int) -> None:
+        """The run now ends at another step."""
+        parts = np.minimum(np.arange(CURVE_PARTS) * self.total // steps, CURVE_PARTS - 1)
+        self.losses = np.stack([np.bincount(parts, row, CURVE_PARTS) for row in self.losses])
+        self.total = self.plain.total = steps
+
     def __enter__(self) -> Panel:
         if self._live is not None:
             self._live.start()

@@ -23,6 +23,7 @@ from gpt3.training import continuing
 from gpt3.training.continuing import size_called
 from gpt3.training.data import TrainingData
 from gpt3.training.distributed import Compute, World
+from gpt3.training.layouts import Layout, schedule_tokens
 from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions, count
 from gpt3.training.panel import sparkline
@@ -93,6 +94,8 @@ class Plan:
     sample_every: int = 1
     checkpoint_every: int = 1
     log_every: int = 1
+    layouts: tuple[Layout, ...] = ()
+    """The first one and those after it; empty while the first one holds."""
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -139,11 +142,18 @@ class Plan:
         """Sequences of the whole run."""
         return self.sequences(self.steps - 1).stop
 
-    def learning_rate(self, tokens: int) -> float:
+    def laid_out(self, step: int, steps: int) -> Plan:
+        """The plan whose schedule after `step` steps is stretched or shortened so that the run has `steps`, more than `step`."""
+        layouts = self.layouts or (Layout(0, self.steps),)
+        return dataclasses.replace(self, steps=steps, layouts=(*layouts, Layout(step, steps)))
+
+    def learning_rate(self, tokens: float) -> float:
         """The rate of a step that ends at `tokens` tokens: linear warm-up, cosine to the floor, floor.
 
         The cosine's clock starts after the warm-up (the paper leaves it open).
         """
+        if self.layouts:
+            tokens = schedule_tokens(self.layouts, tokens, self.tokens_after)
         if tokens < self.warmup_tokens:
             return self.lr * tokens / self.warmup_tokens
         if tokens >= self.decay_tokens:

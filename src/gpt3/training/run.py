@@ -44,6 +44,7 @@ from gpt3.training.init_from import open_initial
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import copy_origin, write_origin
+from gpt3.training.pace import Pace, recorded_layouts
 from gpt3.training.panel import Panel
 from gpt3.training.plan import DEMO_MINUTES, make_plan, plan_report, plan_rows, settled, shape_of
 from gpt3.training.replay import epoch_tokens
@@ -113,6 +114,7 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
     check_trackers(options.track)
     check_probes(options.probe_names)
     with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:
+        held.callback(torch.set_num_threads, torch.get_num_threads())
 
         def claim() -> tuple[Path, bool, str]:
             resume = options.resume if options.resume in AUTOMATIC else str(named_checkpoint(options.resume))
@@ -130,12 +132,12 @@ def train_in(
 ) -> RunResult:
     """Train in a run folder that this process holds; `resumes`: whether it holds a run to resume."""
     # The options: a run that resumes keeps the numbers it settled on.
-    requested = options
+    requested, minutes = options, DEMO_MINUTES if options.is_demo else options.minutes
     checkpoint = run_folder.find_checkpoint(folder / run_folder.CHECKPOINTS, options, world) if resumes else None
     if resumes and (folder / CONFIG).exists():
         options = run_folder.settled_options(folder, options)
-    elif options.is_demo:
-        options = dataclasses.replace(options, minutes=DEMO_MINUTES)
+    else:
+        options = dataclasses.replace(options, minutes=minutes)
     initial = open_initial(options, checkpoint, world.agree)
     shape = initial.shape(options) if initial else shape_of(options)
 
@@ -148,7 +150,7 @@ def train_in(
     validation = Validation(options, data)
 
     # The plan.
-    compute = agree_on_compute(options.device, options.dtype, world)
+    compute = agree_on_compute(options, world)
     options = dataclasses.replace(options, dtype=compute.dtype_name)
     known = epoch_tokens(data)
     plan = world.agree(lambda: fitted(make_plan(options, known, shape=shape), options, shape, compute, world))
@@ -193,6 +195,7 @@ def train_in(
         return RunResult(folder, None, 0.0, finished=False)
 
     # All that moves: fresh, or as the checkpoint has it.
+    plan = recorded_layouts(folder, plan)
     trainer = Trainer(options, plan, *parts)
     seconds = 0.0
     if checkpoint is not None:
@@ -218,14 +221,17 @@ def train_in(
         world.agree(lambda: write_origin(folder, initial.origin()))
     trackers: list[Tracker] = []
     sample_file = panel = None
+    pace = Pace(folder, data, trainer, seconds, minutes)  # reads metrics.jsonl before it is opened
     if world.first:
         say(f"run folder: {folder}" + (f", resuming from {checkpoint.name}" if checkpoint else ""))
         say("\n".join(aligned(rows, left=(0, 1))))
-        panel = Panel(f"training {folder.name}", plan.steps, start=trainer.step)
+        pace.panel = panel = Panel(f"training {folder.name}", plan.steps, start=trainer.step)
         trackers = open_trackers(options.track, folder, dataclasses.asdict(options), trainer.step)
         sample_file = record_file(folder / SAMPLES, trainer.step)
     evaluators = (*evaluators, *probes)
-    run = Run(folder, data, trainer, validation, writer, trackers, sample_file, panel, evaluators, prompts, seconds)
+    run = Run(
+        folder, data, trainer, validation, writer, pace, trackers, sample_file, panel, evaluators, prompts, seconds
+    )
     try:
         with interruptible(speak=world.first) as interruption:
             finished = validation.early.stop or run.loop(interruption)  # stopped in an earlier session
@@ -237,6 +243,7 @@ def train_in(
     finally:
         data.close()
         writer.close()
+        pace.close()
         for tracker in (*trackers, *filter(None, [sample_file])):
             tracker.close()
         if trackers:
@@ -256,6 +263,7 @@ class Run:
     trainer: Trainer
     validation: Validation
     writer: CheckpointWriter
+    pace: Pace
     trackers: Sequence[Tracker]
     sample_file: Tracker | None
     panel: Panel | None
@@ -278,7 +286,8 @@ class Run:
             lap_tokens, lap_seconds = plan.tokens_after(trainer.step), self.seconds
             began, shown = time.perf_counter(), 0.0
             while trainer.step < plan.steps:
-                micro_batch = trainer.plan.micro_batch
+                plan = self.pace.before(self.seconds)
+                micro_batch = plan.micro_batch
                 record = trainer.one_step(lambda: interruption.number is not None)
                 if trainer.plan.micro_batch < micro_batch and trainer.world.first:
                     run_folder.keep_micro_batch(self.folder, trainer.plan.micro_batch)
@@ -290,6 +299,7 @@ class Run:
                 if shows:
                     trainer.compute.synchronize()
                 now = time.perf_counter()
+                self.pace.after(now - began, record["batch_tokens"])
                 self.seconds, began = self.seconds + now - began, now
                 if shows:
                     shown = time.monotonic()

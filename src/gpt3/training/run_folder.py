@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import torch
 import yaml
 
 from gpt3 import work_folder
+from gpt3.device import usable_cores
 from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.model import GPT3ForCausalLM
@@ -45,7 +45,7 @@ EARLY = frozenset({ASKED, DATA, ENVIRONMENT})
 FREE_TO_CHANGE = frozenset(
     {
         "resume", "out", "track", "keep_checkpoints", "keep_every", "checkpoint_every", "workers", "device", "nproc",
-        "parallel", "micro_batch", "profile", "plan", "gradient_checkpointing", "compile",
+        "parallel", "micro_batch", "profile", "plan", "gradient_checkpointing", "compile", "threads",
     }
 )  # fmt: skip
 """Options that may change when a run resumes: they do not change what is computed, but for the order of sums."""
@@ -202,7 +202,7 @@ def environment(device: str) -> dict[str, Any]:
     for package in ("gpt3", "torch", "transformers", "tokenizers", "numpy", "safetensors"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    found |= {"device": device, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    found |= {"device": device, "cores": usable_cores(), "threads": torch.get_num_threads()}
     if device.startswith("cuda"):
         found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     with contextlib.suppress(OSError, subprocess.SubprocessError):

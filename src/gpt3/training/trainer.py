@@ -209,7 +209,7 @@ class Trainer:
             "device": self.compute.device.type,
             "compile": bool(self.options.compile),
             "gradient_checkpointing": self.options.gradient_checkpointing,
-            "threads": torch.get_num_threads(),
+            "threads": torch.get_num_threads() if self.compute.adaptive is None else "auto",
             "torch": torch.__version__,
         }
 
@@ -226,7 +226,9 @@ class Trainer:
         random_state = torch.get_rng_state()
         saved = [weight.detach().clone() for weight in self.model.parameters()]
         self.model.train()
-        times: list[float] = []
+        adaptive, times = self.compute.adaptive, list[float]()
+        if adaptive is not None:
+            adaptive.begin()
         for index in itertools.count():
             self.compute.synchronize()
             start = time.perf_counter()
@@ -236,7 +238,12 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self.compute.synchronize()
             times.append(time.perf_counter() - start)
-            if index and self.world.agree(lambda: enough(times)):
+            if adaptive is not None:
+                threads = adaptive.threads
+                adaptive.after(times[-1], self.plan.batch_tokens)
+                if adaptive.threads != threads:
+                    times.clear()
+            if self.world.agree(lambda: enough(times)):
                 break
         with torch.no_grad():
             for weight, old in zip(self.model.parameters(), saved, strict=True):
@@ -250,6 +257,8 @@ class Trainer:
 
 def enough(times: Sequence[float]) -> bool:
     """Whether these are enough seconds of steps to know a step's time by."""
+    if len(times) < 2:
+        return False
     return sum(times) > MEASURE_SECONDS or (len(times) > MEASURE_STEPS and sum(times) > STEADY_SECONDS)
 
 
