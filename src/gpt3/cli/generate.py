@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gpt3.inference.generation import GenerationRequest
     from gpt3.inference.language_model import LanguageModel
 
-FREE = ("model", "prompt", "prompt_file", "input", "output", "overwrite", "json", "stats")
+FREE = ("model", "prompt", "prompt_file", "input", "output", "overwrite", "json", "stats", "threads")
 """Options that a file of samples does not depend on, or whose content it records itself."""
 
 
