@@ -44,6 +44,7 @@ def timed_run(command: list[str], run: Path, cache: Path) -> tuple[float, float]
             raise SystemExit("the run failed")
         time.sleep(0.05)
     first = time.perf_counter() - began
+    print(f"first step after {first:.1f} s", flush=True)
     if process.wait() != 0:
         raise SystemExit("the run failed")
     return first, statistics.median(
@@ -64,10 +65,10 @@ def main() -> None:
         write_data(folder / "big.jsonl", int(options.gigabytes * 1e9))
         command = [sys.executable, "-m", "gpt3", "train", "--data", str(folder / "big.jsonl"), "--model", options.model]
         command += ["--minutes", str(options.minutes), "--tokenizer", options.tokenizer]
-        print(f"{options.gigabytes:g} GB of JSON lines, {' '.join(command[2:])}")
+        print(f"{options.gigabytes:g} GB of JSON lines, {' '.join(command[2:])}", flush=True)
         for number, what in enumerate(("empty cache, preparing meanwhile", "blocks there already")):
             first, speed = timed_run(command, folder / f"run-{number}", folder / "cache")
-            print(f"{what}: first step after {first:.1f} s, {speed:,.0f} tokens/s")
+            print(f"{what}: first step after {first:.1f} s, {speed:,.0f} tokens/s", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Machine(Compute):
 
 
 def machine(gigabytes: float, device: str = "cpu") -> Machine:
-    return Machine(torch.device(device), torch.float32, 1.0, round(gigabytes * 1e9))
+    return Machine(torch.device(device), torch.float32, 1.0, bytes=round(gigabytes * 1e9))
 
 
 @given(
