@@ -4,8 +4,10 @@ import contextlib
 import importlib.util
 import json
 import queue
+import sys
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -100,4 +102,13 @@ def serving(model, **options: Any):
         stop()
         thread.join(30)
         listening.close()
-        assert not thread.is_alive()
+        assert not thread.is_alive(), f"the server has not stopped in 30 s:\n{stacks()}"
+
+
+def stacks() -> str:
+    """What every thread does."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"{names.get(ident)}:\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+    )
