@@ -52,6 +52,27 @@ def test_what_orjson_refuses_and_json_takes(tmp_path):
     assert read(open_files(str(tmp_path / "a.jsonl"))) == ["one", "two"]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_what_no_text_field_needs_may_be_anything(suffix, tmp_path):
+    """A lone surrogate, nested too, and a number of more digits than Python converts, in fields that are not used."""
+    record = (
+        f'{{"text": "Å sea", "n": {"9" * 5000}, "s": "\\ud83d", "list": [{{"s": "\\ud83d", "n": -{"9" * 5000}}}]}}\n'
+    )
+    (tmp_path / f"a.{suffix}").write_text(record * 2, encoding="utf-8")
+    assert read(open_files(str(tmp_path / f"a.{suffix}"))) == ["Å sea"] * 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_the_delimiter_is_seen_in_the_header(suffix, mark, tmp_path):
+    """Whatever the suffix; marks within quotation marks, and in the rows, count nothing."""
+    others = "".join({",", ";", "\t", "|"} - {mark})
+    rows = [["id", "a" + others, "text"], ["1", "x", f"Ships came{mark} and went"], ["2", "y", "one\ntwo"]]
+    lines = (mark.join(f'"{cell}"' for cell in row) + "\r\n" for row in rows)
+    (tmp_path / f"a.{suffix}").write_bytes(("\ufeff" + "".join(lines)).encode())
+    assert read(open_files(str(tmp_path / f"a.{suffix}"))) == [f"Ships came{mark} and went", "one\ntwo"]
+
+
 def test_nulls_and_blank_texts_are_passed_over(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": "one"}\n{"text": " \\n"}\n"two"\n', encoding="utf-8")
     (tmp_path / "b.json").write_text('["", "three", {"text": null}]', encoding="utf-8")

@@ -210,6 +210,8 @@ def test_zero_shot_translation_is_asked_in_words(tmp_path):
         ("mmlu", {"answer": "B"}, "the right option is 'B'; it must be a number"),
         ("mmlu", {"choices": ["a", "b"]}, "2 choices; needs four"),
         ("piqa", {"sol2": None}, "the field 'sol2' is empty"),
+        ("piqa", {"goal": "\ud83d"}, r"the field 'goal': the escape \\ud83d is half a character"),
+        ("hellaswag", {"endings": ["a", "\ud83d", "c", "d"]}, r"the field 'endings': the escape \\ud83d is half"),
         ("piqa", {"goal": 5}, "a field is of the wrong kind"),
         ("hellaswag", {"endings": ["eats.", "flies.", "sings.", None]}, "a field is of the wrong kind"),
         ("race_h", {"options": ["ate", None]}, "2 options, or an empty one"),

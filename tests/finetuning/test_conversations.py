@@ -149,6 +149,9 @@ def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
         ({"chosen": ["x", "y", "z", "a"], "rejected": ["x", "b"]}, "part before their last answer"),
         ({"chosen": ["x", "b"], "rejected": ["x", "y", "z", "a"]}, "part before their last answer"),
         ({"prompt": "x", "chosen": "y", "rejected": "y"}, "the same answer"),
+        ({"messages": ["x", "y\ud83d"]}, r"the escape \\ud83d is half a character"),
+        ({"prompt": "x", "chosen": "y", "rejected": "z\ud83d"}, r"the escape \\ud83d is half a character"),
+        ({"system": "\udc00", "prompt": "x", "response": "y"}, r"the escape \\udc00 is half a character"),
     ],
 )
 def test_rows_that_are_no_conversation_say_why(row: dict, needle: str) -> None:

@@ -197,6 +197,7 @@ def test_bad_prompt_lists(home):
     Path("bad.jsonl").write_text(
         '{"prompt": "fine"}\nno\n{"text": "x"}\n{"prompt": "x", "temperature": 0}\n{"prompt": "\\ud800"}\n'
     )
+    Path("half.jsonl").write_text('{"prompt": "x", "id": "\\ud83d"}\n{"prompt": "x", "id": ' + "9" * 5000 + "}\n")
     Path("latin.txt").write_bytes(b"caf\xe9")
     Path("empty.txt").write_text("\n\n")
     for name, message in (
@@ -204,6 +205,7 @@ def test_bad_prompt_lists(home):
             "bad.jsonl",
             r"line 2: not JSON.*; line 3: no text under .*; line 4: temperature: options .*; 1 more such lines",
         ),
+        ("half.jsonl", r'line 1: the escape \\ud83d is half .*; line 2: "id" is Infinity; give a text'),
         ("latin.txt", "is not UTF-8 at byte 3"),
         ("empty.txt", "has no prompts"),
         ("none.txt", r"none.txt cannot be read"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +28,8 @@ RECORD_BYTES = 256 * 1024 * 1024
 
 STRING = "a string"
 BLANK = re.compile(r"[ \t\r\n]*")
+DELIMITERS = (",", ";", "\t", "|")
+QUOTED = re.compile(r'"[^"]*"?')
 
 
 class RecordError(Exception):
@@ -112,31 +115,36 @@ def read_jsonl(file: BinaryIO) -> Iterator[tuple[int, Any]]:
 def _load_line(data: bytes, line: int) -> Any:
     """Parse a line that orjson does not: NaN and the like as Python's json takes them; anything else is an error."""
     try:
-        record = json.loads(data.decode("utf-8"))
+        return DECODER.decode(data.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise RecordError(line, f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise RecordError(line, "nested too deeply") from None
-    _check_characters(record, line)
-    return record
 
 
-def _check_characters(record: Any, line: int) -> None:
-    r"""Refuse lone surrogates, which JSON's ``\ud800`` can spell but no text holds."""
-    for value in record.values() if isinstance(record, dict) else [record]:
-        if isinstance(value, str) and not value.isascii():
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError as error:
-                escape = f"\\u{ord(value[error.start]):04x}"
-                raise RecordError(line, f"the escape {escape} is half a character and not text") from None
+def _integer(digits: str) -> int | float:
+    """A whole number; one of more digits than Python converts, which no field of ours has, as a float."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+DECODER = json.JSONDecoder(parse_int=_integer)
+
+
+def fault_of(text: str) -> str | None:
+    r"""What is wrong with a lone surrogate, which JSON's ``\ud800`` can spell but no text holds; None for other text."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"the escape \\u{ord(text[error.start]):04x} is half a character and not text"
+    return None
 
 
 def read_json(file: BinaryIO) -> Iterator[tuple[int, Any]]:
     """The values of .json: the elements of a list, or values one after another. Never the whole file at once."""
-    for line, value in JsonValues(file, RECORD_BYTES):
-        _check_characters(value, line)
-        yield line, value
+    yield from JsonValues(file, RECORD_BYTES)
 
 
 class JsonValues:
@@ -156,7 +164,6 @@ class JsonValues:
 
     def __init__(self, file: BinaryIO, longest: int, chunk: int = 1024 * 1024) -> None:
         self.stream = io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
-        self.decoder = json.JSONDecoder()
         self.longest = longest
         self.chunk = chunk
         self.text = ""
@@ -208,7 +215,7 @@ class JsonValues:
         """Parse the value that begins at `at`."""
         while True:
             try:
-                value, end = self.decoder.raw_decode(self.text, self.at)
+                value, end = DECODER.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
                 pending = len(self.text) - self.at
                 # a value the chunk cuts off: a string without its end, or an error right where the text ends
@@ -228,20 +235,43 @@ class JsonValues:
 
 
 def read_csv(file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of .csv below its header, by column; the line is the one a row ends on. Quoted fields may hold line ends."""
+    """The rows of .csv below its header, by column; the line is the one a row ends on. Quoted fields may hold line ends.
+
+    Args:
+        delimiter: what separates the columns, unless the header shows that another one of `DELIMITERS` does.
+    """
     csv.field_size_limit(RECORD_BYTES)
-    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    first = lines.readline()
+    delimiter = _delimiter(first, delimiter)
+    reader = csv.reader(itertools.chain([first] if first else [], lines), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
         if twice := [name for name in header if name and header.count(name) > 1]:
             raise RecordError(reader.line_num, f"two columns are called {twice[0]!r}")
         for row in reader:
             if row and len(row) != len(header):
-                raise RecordError(reader.line_num, f"{len(row)} columns where the header has {len(header)}")
+                found = f"{len(row)} columns where the header has {len(header)} (separated by {delimiter!r})"
+                raise RecordError(reader.line_num, f"{found}; put quotation marks around text with {delimiter!r} in it")
             if row:  # no empty line
                 yield reader.line_num, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise RecordError(reader.line_num, f"not CSV: {error}") from None
+
+
+def _delimiter(header: str, usual: str) -> str:
+    """The delimiter of a header: `usual` if it occurs outside quotation marks, else the only other one that does.
+
+    Raises:
+        RecordError: there are several others.
+    """
+    bare = QUOTED.sub("", header)
+    others = [mark for mark in DELIMITERS if mark in bare]
+    if usual in others or not others:
+        return usual
+    if len(others) > 1:
+        raise RecordError(1, f"which of {' '.join(map(repr, others))} separates the columns? Use {usual!r}")
+    return others[0]
 
 
 READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
@@ -314,6 +344,8 @@ def texts(records: Iterable[tuple[int, Any]], field: str | None) -> Iterator[str
             if not isinstance(record, dict):
                 raise RecordError(line, f"expected an object or a string, found {kind_of(record)}")
             text = record[pick_field(_kinds(record), field, line)]
+        if text is not None and not text.isascii() and (fault := fault_of(text)):
+            raise RecordError(line, fault)
         yield text
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from gpt3 import durable
 from gpt3.corpus import records
-from gpt3.corpus.formats import READERS
+from gpt3.corpus.formats import READERS, fault_of
 from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, retried
 from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError, one_line
@@ -38,12 +38,15 @@ Make = Callable[[dict[str, Any]], "Item | Sequence[Item]"]
 
 
 class Row(records.Row):
-    """A row in which an empty field (JSON's null) is an error when it is used."""
+    """A row in which an empty field (JSON's null) or half a character (a lone surrogate) is an error when it is used."""
 
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
         if value is None:
             raise ValueError(f"the field {name!r} is empty")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and (fault := fault_of(text)):
+                raise ValueError(f"the field {name!r}: {fault}")
         return value
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpt3.corpus.formats import fault_of
 from gpt3.tokenizer.chat_template import Message
 
 ROLES = {
@@ -45,7 +46,11 @@ class RowError(Exception):
 
 @dataclass(frozen=True)
 class Conversation:
-    """A system message or none, then user and assistant in turn, an answer last; for DPO with a second, worse last answer."""
+    """A system message or none, then user and assistant in turn, an answer last; for DPO with a second, worse last answer.
+
+    Raises:
+        RowError: on making one with half a character in it (a lone surrogate).
+    """
 
     messages: tuple[Message, ...]
     rejected: str | None = None
@@ -55,6 +60,9 @@ class Conversation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.question)
+        for text in (*(message.content for message in self.messages), self.rejected or ""):
+            if fault := fault_of(text):
+                raise RowError(fault)
 
     @property
     def question(self) -> str:

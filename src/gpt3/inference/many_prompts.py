@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gpt3 import durable, work_folder
-from gpt3.corpus.formats import RecordError, read_jsonl
+from gpt3.corpus.formats import RecordError, fault_of, read_jsonl
 from gpt3.corpus.records import STANDARD_INPUT, decoded, read_bytes, shown
 from gpt3.errors import InputError
 from gpt3.inference.options import GenerateOptions, SamplingOptions
@@ -101,6 +101,9 @@ def _parse(line: str) -> Prompt:
     if options := [field.name for field in dataclasses.fields(SamplingOptions) if field.name in value]:
         what = f"{', '.join(options)}: options are the same for all lines; give them on the command line"
         raise RecordError(1, what)
+    for text in (value["prompt"], name):
+        if isinstance(text, str) and (fault := fault_of(text)):
+            raise RecordError(1, fault)
     return Prompt(value["prompt"], name)
 
 
