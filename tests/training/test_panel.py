@@ -3,6 +3,7 @@
 import io
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -90,7 +91,7 @@ def test_numbers_that_are_none_are_left_out(loss: float | None) -> None:
 
 def test_it_is_drawn_at_most_four_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(panel_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(panel_module, "time", SimpleNamespace(monotonic=lambda: now))
     with Panel("training", 10_000, console=terminal()) as panel:
         drawn = []
         monkeypatch.setattr(panel._live, "refresh", lambda: drawn.append(now))
@@ -102,7 +103,7 @@ def test_it_is_drawn_at_most_four_times_a_second(monkeypatch: pytest.MonkeyPatch
 
 def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     with Panel("training", 200, start=100) as panel:
         for step in range(101, 151):
             now += 1
