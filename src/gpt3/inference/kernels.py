@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit, prange, types
+from numba.extending import register_jitable
 from numpy.polynomial import chebyshev
 
 from gpt3.inference.arrays import Array
@@ -28,7 +29,9 @@ TOKENS_AT_ONCE = 64
 
 ACTIVATIONS = {"gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "silu": 4, "swish": 4}
 """Activation functions known here, by transformers' names."""
-NONE, GELU, GELU_TANH, RELU, SILU = range(5)
+NONE, GELU, GELU_TANH, RELU, SILU = map(
+    np.int64, range(5)
+)  # plain ints in here would be types: `linear` compiled once more
 
 
 # erf(y) = y g(y^2), g smooth: a polynomial of degree 15 in u = y^2 / 8 - 1, for y in [-4, 4], where its coefficients are small.
@@ -282,7 +285,8 @@ def _store(qkv, slots, positions, keys, values):
                 value[d] = qkv[n, 2 * A + h * D + d]
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+# Plain functions, which `step` inlines and a prompt calls from Python: compiled alone, each would compile `linear` once more.
+@register_jitable(inline="always")
 def into_attention(weights, shape, layer, buffers, count):
     """A layer's first part: queries, keys and values of the first `count` tokens, from buffers.x into buffers.qkv."""
     source = buffers.x
@@ -292,7 +296,7 @@ def into_attention(weights, shape, layer, buffers, count):
     linear(weights.qkv[layer], weights.qkv_scale[layer], weights.qkv_bias[layer], source, count, buffers.qkv, NONE)
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@register_jitable(inline="always")
 def out_of_attention(weights, shape, layer, buffers, count):
     """The rest of a layer: from buffers.attended into the residual stream buffers.x, and the MLP."""
     w, x, normed = weights, buffers.x, buffers.normed
@@ -335,7 +339,7 @@ def step(weights, shape, store, buffers, tokens, slots, positions, wanted):
     head(weights, shape, buffers.x, wanted, buffers.normed, buffers.logits)
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@register_jitable(inline="always")
 def head(weights, shape, x, wanted, normed, logits):
     """logits[:M] (M, V) of the residual streams x[wanted]; normed, at least (M, C), is overwritten."""
     for m in range(wanted.shape[0]):
