@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ import pytest
 from gpt3.corpus import blocks
 from gpt3.corpus.blocks import BlockOrder, GrowingFolder, open_growing
 from gpt3.corpus.documents import Part
-from gpt3.corpus.growing import GrowingWriter, Sizes, read_blocks
+from gpt3.corpus.growing import GrowingWriter, Producer, Sizes, read_blocks
 from gpt3.corpus.shards import TOKENIZER_FOLDER, documents
-from gpt3.errors import InputError
+from gpt3.errors import InputError, RunError
 from gpt3.tokenizer.loading import tokenizer_hash
 from gpt3.tokenizer.train import train_tokenizer
+from gpt3.work_folder import LOCK, locked
 
 WORDS = [
     "the",
@@ -201,43 +203,105 @@ def novel(tmp_path, tokenizer, monkeypatch) -> Path:
     return tmp_path / "a.jsonl"
 
 
-def test_a_process_prepares_while_this_one_reads(novel, tmp_path):
-    folder = open_growing([str(novel)], str(tmp_path / "tokenizer"), 0.01)
+@pytest.fixture
+def growing(novel, tmp_path) -> Iterator[Callable[[], GrowingFolder]]:
+    """Opens the growing folder of `novel`, as many times as it is called."""
+    folders: list[GrowingFolder] = []
+
+    def open_it() -> GrowingFolder:
+        folders.append(open_growing([str(novel)], str(tmp_path / "tokenizer"), 0.01))
+        return folders[-1]
+
+    yield open_it
+    for folder in folders:
+        folder.close()
+
+
+def exit_code(folder: GrowingFolder) -> int | None:
+    """Of the folder's process, which ends soon."""
     assert folder.producer is not None
+    assert folder.producer.process is not None
+    folder.producer.process.join(20)
+    return folder.producer.process.exitcode
+
+
+def test_a_process_prepares_while_this_one_reads(growing):
+    folder = growing()
+    assert exit_code(folder) == 0  # the first block is there
+    assert not folder.ended
     order = BlockOrder(folder, 16, seed=3)
     windows = [order.window(index) for index in range(50)]
     folder.want(1 << 40)
     assert order.place(10_000_000)[0] > 0  # to the end
-    folder.producer.close()
-    again = open_growing([str(novel)], str(tmp_path / "tokenizer"), 0.01)
+    again = growing()
     assert again.producer is None  # nothing is left to do
     assert all((BlockOrder(again, 16, seed=3).window(index) == window).all() for index, window in enumerate(windows))
 
 
-def test_errors_of_the_process_are_told_where_data_is_waited_for(novel, tmp_path):
+def test_two_runs_on_one_folder_do_not_wait_for_one_another(growing):
+    first, second = growing(), growing()
+    assert second.producer.process is None  # the first block was there already
+    first.want(first.tokens + 1)
+    assert BlockOrder(first, 16, seed=3).place(50)[1] == 1
+    second.want(1 << 40)
+    assert BlockOrder(second, 16, seed=3).place(10_000_000)[0] > 0  # while the first one is not closed
+    assert exit_code(first) == exit_code(second) == 0
+
+
+def test_a_wish_that_the_process_did_not_see_is_fulfilled(growing, monkeypatch):
+    folder = growing()
+    assert exit_code(folder) == 0
+    monkeypatch.setattr(Producer, "want", lambda self, tokens: setattr(self.tokens, "value", tokens))
+    folder.want(1 << 40)  # as if the process had been about to end
+    assert BlockOrder(folder, 16, seed=3).place(10_000_000)[0] > 0
+
+
+def test_a_process_that_was_killed_is_not_started_again(growing):
+    folder = growing()
+    order = BlockOrder(folder, 16, seed=3)
+    order.window(0)
+    assert exit_code(folder) == 0
+    folder.want(1 << 40)
+    folder.producer.process.kill()
+    with pytest.raises(RunError, match="the process that prepares data was killed"):
+        order.place(10_000_000)
+
+
+def test_errors_of_the_process_are_told_where_data_is_waited_for(novel, growing):
     with novel.open("a") as file:
         file.write("{no json\n")
+    folder = growing()
+    folder.want(1 << 40)
     with pytest.raises(InputError, match="line 2001"):
-        BlockOrder(open_growing([str(novel)], str(tmp_path / "tokenizer"), 0.01), 16, seed=3).place(10_000_000)
+        BlockOrder(folder, 16, seed=3).place(10_000_000)
 
 
-def test_the_process_dies_with_its_parent(novel, tmp_path):
+def test_the_process_dies_with_its_parent(novel, growing, tmp_path):
     code = (
-        "import sys, time\n"
-        "from gpt3.corpus.blocks import open_growing\n"
+        "import time\n"
+        "from gpt3.corpus import blocks\n"
+        "from gpt3.corpus.growing import Sizes\n"
         "if __name__ == '__main__':\n"
-        f"    folder = open_growing([{str(novel)!r}], {str(tmp_path / 'tokenizer')!r}, 0.01)\n"
-        "    print(folder.producer.process.pid if folder.producer else 0, flush=True)\n"
+        f"    blocks.SIZES = {SMALL!r}\n"
+        f"    folder = blocks.open_growing([{str(novel)!r}], {str(tmp_path / 'tokenizer')!r}, 0.01)\n"
+        "    folder.want(1 << 40)\n"
+        "    print(folder.producer.process.pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    if child:
+    folder = growing()
+    assert exit_code(folder) == 0
+    with locked(folder.path / LOCK, ""):  # so that the process does not end of itself
+        parent = subprocess.Popen(
+            [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert parent.stdout is not None
+        assert parent.stderr is not None
+        child = int(parent.stdout.readline())
+        assert "waiting for it" in parent.stderr.readline()
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
         for _ in range(200):
             try:
                 os.kill(child, 0)

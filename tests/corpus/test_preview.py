@@ -46,6 +46,13 @@ def test_small_data_is_counted(rows, capsys):
     assert found["warnings"][0].startswith("Tiny: ")
 
 
+def test_fields_of_a_file_whose_name_looks_like_a_slice(rows, capsys):
+    path, _ = rows
+    path = path.rename(path.with_name("mail@2#1.jsonl"))
+    for name in (str(path), f"{path}#text", f"{path}@3", f"{path}#text@3"):
+        assert look(capsys, name)["fields"] == [{"id": "int", "text": "str"}]
+
+
 def test_large_data_is_sampled(rows, capsys, monkeypatch):
     path, _ = rows
     monkeypatch.setattr(preview, "SAMPLE_BYTES", 4000)

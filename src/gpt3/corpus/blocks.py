@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpt3 import durable
-from gpt3.corpus.growing import END, FAILED, HEAD, POLL_SECONDS, VERSION, Block, Producer, Sizes, read_blocks
+from gpt3.corpus.growing import END, FAILED, HEAD, VERSION, Block, Producer, Sizes, read_blocks
 from gpt3.corpus.manifest import Manifest, Shard, Split, token_dtype
 from gpt3.corpus.mixture import ROUNDS, Permutation
 from gpt3.corpus.options import PrepareOptions
@@ -30,6 +30,7 @@ from gpt3.progress import say
 from gpt3.tokenizer.loading import load_tokenizer
 
 SIZES = Sizes()
+POLL_SECONDS = 0.05
 SAY_SECONDS = 10.0
 """A reader that waits says so after this time, and again this often."""
 
@@ -54,6 +55,8 @@ class GrowingFolder(ShardFolder):
         tokenizer = load_tokenizer(str(path / TOKENIZER_FOLDER))
         self.vocab_size, self.end_of_text = len(tokenizer), int(tokenizer.eos_token_id)
         self.blocks: list[Block] = []
+        self.wanted = 1
+        """Training tokens that were asked for."""
         self._wait(lambda: (path / HEAD).exists() and self._has(0), "the first block")
 
     @property
@@ -87,17 +90,24 @@ class GrowingFolder(ShardFolder):
         Raises:
             InputError, RunError: the preparation failed.
         """
-        if not self._has(number):
-            self.want(sum(block.shard.tokens for block in self.blocks) + 1)
+        lacks = not self._has(number)
+        self.want(self.tokens + lacks)
         self._wait(lambda: self._has(number) or self.ended, f"block {number + 1}")
         if not self._has(number):
             return None
         return TokenSplit(self.path, "train", [self.blocks[number].shard], self.manifest)
 
+    @property
+    def tokens(self) -> int:
+        """Training tokens in all blocks that are there."""
+        self._has(len(self.blocks))
+        return sum(block.shard.tokens for block in self.blocks)
+
     def want(self, tokens: int) -> None:
-        """Ask for at least so many training tokens, which are prepared meanwhile."""
-        if self.producer is not None:
-            self.producer.want(tokens)
+        """Ask for at least this many training tokens, which are prepared meanwhile."""
+        self.wanted = max(self.wanted, tokens)
+        if self.producer is not None and self.tokens < self.wanted and not self.ended:
+            self.producer.want(self.wanted)
 
     def close(self) -> None:
         """End the process that prepares; what it has finished stays."""
@@ -111,18 +121,18 @@ class GrowingFolder(ShardFolder):
         return number < len(self.blocks)
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
-        """Wait until `ready`, and say so when it takes long.
+        """Wait until `ready`, and say so when it takes long. A process that ended before it saw the last wish is started again.
 
         Raises:
             InputError, RunError: the preparation failed.
         """
         began = said = time.monotonic()
         while not ready():
-            alive = self.producer is None or self.producer.alive
+            works = self.producer is None or self.producer.start()
             if (self.path / FAILED).exists():
                 failure = json.loads((self.path / FAILED).read_text(encoding="utf-8"))
                 raise (InputError if failure["kind"] == "input" else RunError)(failure["error"])
-            if not alive and not ready():
+            if not works and not ready():
                 raise RunError(
                     "the process that prepares data was killed (often: out of memory). Run the same command to resume."
                 )

@@ -205,6 +205,14 @@ def _to_text_cut(stream: BinaryIO) -> int:
 # ---- the source
 
 
+def split_field(spec: str) -> tuple[str, str | None]:
+    """A path or pattern without its ``#FIELD``, and the field; None where it has none. A path that really ends so is a path."""
+    if "#" not in spec or os.path.lexists(Path(spec).expanduser()):
+        return spec, None
+    pattern, _, field = spec.rpartition("#")
+    return pattern, field
+
+
 def open_files(spec: str, part_bytes: int = PART_BYTES, sources: Sequence[str] = ()) -> FileSource:
     """Open the files a path or a pattern names.
 
@@ -216,9 +224,7 @@ def open_files(spec: str, part_bytes: int = PART_BYTES, sources: Sequence[str] =
     Raises:
         InputError: nothing is there, nothing of a known format, nothing to read, or no telling which field is the text.
     """
-    pattern, field = spec, None
-    if "#" in spec and not os.path.lexists(Path(spec).expanduser()):
-        pattern, field = spec.rsplit("#", 1)
+    pattern, field = split_field(spec)
     paths, skipped = find_files(pattern, sources)
     if pattern != spec and any(format_of(path) in TEXT for path in paths):
         raise InputError(f"{spec}: text files have no field {field!r}; leave out the '#{field}'")

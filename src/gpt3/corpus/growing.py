@@ -15,28 +15,27 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import signal
-import threading
-import time
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpt3 import durable
 from gpt3.corpus.documents import Part
 from gpt3.corpus.manifest import Shard, token_dtype
+from gpt3.corpus.pool import follow_parent
 from gpt3.corpus.segments import batches, encode, in_split
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardWriter, shard_name
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError, RunError
 from gpt3.tokenizer.encoder import Encoder
 from gpt3.tokenizer.loading import load_tokenizer
-from gpt3.work_folder import locked
+from gpt3.work_folder import LOCK, locked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -45,13 +44,9 @@ HEAD_FRACTION = 0.02
 """Share of the head that is held out, unless --validation-fraction is larger: 300 kB of text."""
 VERSION = 1
 """Counts changes in what a block holds."""
-POLL_SECONDS = 0.05
-SAY_SECONDS = 10.0
-"""A reader that waits says so after this time, and again this often."""
 NICENESS = 10
 """The preparing process yields to training."""
 HEAD, HELD_OUT, END, FAILED = "head.json", "held-out.keys", "end.json", "failed.json"
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class GrowingWriter:
         """Write blocks until enough are there or the source ends. A kill loses at most the block in work, or the head.
 
         Args:
-            wanted: asked before every block with the training tokens there are; it may wait. False ends the work.
+            wanted: asked before every block with the training tokens there are. False ends the work.
 
         Raises:
             InputError: the source cannot be read, or holds no documents to train on.
@@ -214,7 +209,9 @@ def read_blocks(folder: Path, first: int = 0) -> list[Block]:
 
 
 class Producer:
-    """A process that writes a growing folder, as far as it is wanted. It dies with this one, at once.
+    """A process that writes a growing folder as far as it is wanted, and ends. It dies with this one, at once.
+
+    While it works it holds the folder's lock. It never waits with it, so runs that share a folder do not wait for one another.
 
     Args:
         folder: the growing folder, with its tokenizer.
@@ -225,64 +222,51 @@ class Producer:
     """
 
     def __init__(self, folder: Path, data: Sequence[str], threads: int, fraction: float, sizes: Sizes) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.tokens: Synchronized[int] = context.Value("q", 1)
-        watched, self._held = context.Pipe(duplex=False)
-        self.process = context.Process(
-            target=_produce, args=(folder, list(data), threads, fraction, sizes, self.tokens, watched), daemon=True
-        )
-        durable.discard(folder / FAILED)
-        self.process.start()
-        watched.close()
+        self.folder, self.context = folder, multiprocessing.get_context("spawn")
+        self.tokens = self.context.RawValue("q", 1)  # without a lock, which a killed process would keep
+        self._watched, self._held = self.context.Pipe(duplex=False)
+        self._arguments = (folder, list(data), threads, fraction, sizes, self.tokens, self._watched)
+        self.process: SpawnProcess | None = None
 
     def want(self, tokens: int) -> None:
-        """Ask for at least so many training tokens; the process pauses when they are there."""
+        """Ask for at least this many training tokens."""
         self.tokens.value = max(self.tokens.value, tokens)
+        self.start()
 
-    @property
-    def alive(self) -> bool:
-        """Whether it is at work, or waits to be asked for more."""
-        return self.process.is_alive()
+    def start(self) -> bool:
+        """Set the process to work unless it is at work; False: it failed, or was killed."""
+        code = 0 if self.process is None else self.process.exitcode
+        if code == 0:
+            durable.discard(self.folder / FAILED)
+            self.process = self.context.Process(target=_produce, args=self._arguments, daemon=True)
+            self.process.start()
+        return not code
 
     def close(self) -> None:
         """End it. Blocks that are finished stay."""
         self._held.close()
-        self.process.join()
+        if self.process is not None:
+            self.process.join()
+        self._watched.close()
 
 
 def _produce(
-    folder: Path,
-    data: list[str],
-    threads: int,
-    fraction: float,
-    sizes: Sizes,
-    tokens: Synchronized[int],
-    watched: Connection,
+    folder: Path, data: list[str], threads: int, fraction: float, sizes: Sizes, tokens: Any, watched: Connection
 ) -> None:
-    """What the process does. Its errors are left in the folder, for whoever waits there."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; training answers for all
-    threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()
+    """What the process does. It leaves its errors in the folder, for whoever waits there."""
+    follow_parent(watched)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-
-    def wanted(there: int) -> bool:
-        while there >= tokens.value:
-            time.sleep(POLL_SECONDS)
-        return True
-
     try:
         with locked(folder / LOCK, f"another process is preparing {folder}; waiting for it", wait=True):
             parts = [
                 part for source in open_sources(data, tokenizer=folder / TOKENIZER_FOLDER) for part in source.parts()
             ]
             tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
-            GrowingWriter(folder, parts, tokenizer, threads, fraction, sizes).run(wanted)
+            writer = GrowingWriter(folder, parts, tokenizer, threads, fraction, sizes)
+            writer.run(lambda there: there < tokens.value)
     except Exception as error:
         kind = "input" if isinstance(error, InputError) else "run"
         text = str(error) if isinstance(error, (InputError, RunError)) else f"{type(error).__name__}: {error}"
         durable.write_text(folder / FAILED, json.dumps({"kind": kind, "error": text}))
-
-
-def _die_with_parent(watched: Connection) -> None:
-    watched.poll(None)  # nothing is ever sent: this returns when the other end is closed
-    os._exit(0)
+        sys.exit(1)

@@ -85,14 +85,19 @@ def _start(
 ) -> None:
     """Set a worker process up."""
     global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent answers for all of them
-    threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()
+    follow_parent(watched)
 
     def report(size: float) -> None:
         with done.get_lock():
             done.value += size
 
     _work = make(*arguments, report)
+
+
+def follow_parent(watched: Connection) -> None:
+    """Leave Ctrl-C, which reaches every process, to the parent; die at once when it closes its end of the pipe, or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, args=(watched,), daemon=True).start()
 
 
 def _die_with_parent(watched: Connection) -> None:

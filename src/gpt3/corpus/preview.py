@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt3.corpus.documents import Part, Source, total_size
+from gpt3.corpus.files import split_field
 from gpt3.corpus.segments import document_key
+from gpt3.corpus.slices import split_slice
 from gpt3.corpus.sources import open_rows, open_sources
 from gpt3.errors import InputError
 from gpt3.tokenizer.encoder import Encoder
@@ -84,7 +86,7 @@ def sample(parts: Sequence[Part]) -> tuple[list[str], bool]:
                 whole = False
                 break
             texts.append(text)
-            left -= len(text.encode("utf-8", "surrogatepass"))
+            left -= len(text.encode("utf-8"))
     return texts, whole
 
 
@@ -105,13 +107,13 @@ def quantiles(lengths: Sequence[int]) -> dict[str, float]:
 
 def duplicates(texts: Sequence[str]) -> float:
     """The share of texts that are the same as an earlier one."""
-    return 1 - len({document_key(text.encode("utf-8", "surrogatepass")) for text in texts}) / len(texts)
+    return 1 - len({document_key(text.encode("utf-8")) for text in texts}) / len(texts)
 
 
 def fields(source: Source) -> dict[str, str]:
     """The fields of a source's first row and the kinds of their values; empty where its documents have no fields."""
     try:
-        row = next((row for _, row in open_rows(source.name.partition("#")[0].partition("@")[0])), {})
+        row = next((row for _, row in open_rows(split_field(split_slice(source.name)[0])[0])), {})
     except InputError:  # a source of text alone
         return {}
     return {name: type(value).__name__ for name, value in row.items()}

@@ -181,7 +181,7 @@ class SlicedPart(Part):
         if self.slice.unit == "documents":
             return lambda text: 1
         if self.slice.unit == "bytes":
-            return lambda text: len(text.encode("utf-8", "surrogatepass"))
+            return lambda text: len(text.encode("utf-8"))
         encoder = Encoder(load_tokenizer(str(self.tokenizer)), threads=1)
         return lambda text: int(encoder.encode_batch([text])[1][0]) + 1
 
