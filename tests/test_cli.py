@@ -44,6 +44,7 @@ SURFACE = {
         top_p typical_p""",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",
+    "publish": "dry_run evaluation gguf license names public",
     "info": "json known path",
     "doctor": "clear_cache json",
     "runs": "folder json",

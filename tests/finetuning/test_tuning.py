@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +107,14 @@ def test_the_model_folder_has_what_a_run_needs(tiny, tmp_path) -> None:
     assert "| held-out loss |" in (folder / "model/README.md").read_text()
     with pytest.raises(InputError, match="is finished"):
         finetune(tiny())
+
+
+def test_the_card_names_a_base_on_the_hub(tiny, tmp_path) -> None:
+    run = Tuning(tiny(steps=1), tmp_path / "run")
+    result = SimpleNamespace(folder=tmp_path / "run", steps=1, seconds=1.0, held_out=list)
+    assert "base_model:" not in run._card(result, "transformers")
+    run.base = "someone/base"
+    assert "\nbase_model: someone/base\n---\n" in run._card(result, "transformers")
 
 
 def test_new_tokens_begin_as_the_mean_and_padding_rows_go(base) -> None:

@@ -104,7 +104,7 @@ def export(options: ExportOptions) -> Path:
     if isinstance(place, Path) and out.resolve() in (place.resolve(), *place.resolve().parents):
         raise InputError(f"--out {out} is the model itself or a folder around it. Name another")
     if options.format == "gguf":
-        from gpt3.export.gguf import write_gguf  # or an error that says how to install its package
+        from gpt3.export.gguf import compare_gguf, write_gguf  # or an error that says how to install its package
     else:
         check_out(out, FILES)
     model: Any
@@ -122,7 +122,8 @@ def export(options: ExportOptions) -> Path:
             folder = Path(place)
             name = (folder.parent.name if folder.name in ("model", "adapter") else "") or folder.name
             write_gguf(model, tokenizer, temporary, dtype=options.dtype, context=context, name=name)
-            lines = [] if options.verify == "no" else _compare_gguf(model, tokenizer, temporary, options, context, rows)
+            checked = options.verify == "yes"
+            lines = compare_gguf(model, tokenizer, temporary, options.dtype, context, rows) if checked else []
         else:
             lines = _write_folder(model, tokenizer, temporary, options, context, rows)
     size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.iterdir()))
@@ -136,27 +137,6 @@ def export(options: ExportOptions) -> Path:
         print(f"context: {context:,} of the model's {positions:,} tokens, its window: {why}")
     print("\n".join(lines or ["not verified"]))
     return out
-
-
-def _compare_gguf(model: Any, tokenizer: Any, path: Path, options: ExportOptions, context: int, rows: int) -> list[str]:
-    """How far a GGUF file is from the model: loaded as GPT-2, and in llama.cpp.
-
-    Raises:
-        RunError: too far.
-    """
-    from gpt3.export.comparison import check, comparison_line, difference, logits, probe, tanh_gelu
-    from gpt3.export.gguf import read_gguf
-
-    ids = probe(model.config, context, rows)
-    ours, theirs = logits(model, ids, rows), logits(read_gguf(path), ids, rows)
-    line = f"reloaded as GPT-2: {difference(ours, theirs)}"
-    if model.config.activation_function == "gelu":
-        with tanh_gelu(model):
-            tanh = logits(model, ids, rows)
-        line += f"; {float((ours - tanh).abs().max()):.2g} of it from GELU by tanh, llama.cpp's only one"
-        ours = tanh
-    check(difference(ours, theirs), options.dtype, "the GGUF file")
-    return [line, comparison_line(path, model, tokenizer, ids, rows, context)]
 
 
 def _write_folder(

@@ -62,6 +62,7 @@ GROUPS = {
             "gpt3.cli.formats:import_model", "convert GPT-2, GPT-Neo, OPT, … to a gpt3 model folder", "source"
         ),
         "export": Command("gpt3.cli.formats:export", "write a model as GGUF (llama.cpp), stock GPT-2 or GPT-Neo"),
+        "publish": Command("gpt3.cli.publish", "put a model with card, results and GGUF files on the hub", "names"),
         "info": Command("gpt3.cli.info", "describe a model: shape, parameters, tokenizer, files", "path"),
     },
     "this machine": {

@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gpt3.durable import replacing
 from gpt3.errors import InputError, require
+from gpt3.export.comparison import check, comparison_line, difference, logits, probe, tanh_gelu
 from gpt3.export.stock import build, fit, kept_weights, transposed
 from gpt3.model import GPT3ForCausalLM
 
@@ -188,3 +189,21 @@ def read_gguf(path: Path | str) -> GPT2LMHeadModel:
         raise KeyError(f"gpt2 has no tensor {min(extra)}")
     values = {ours: gguf.dequantize(tensors[name].data, tensors[name].tensor_type) for ours, name in names.items()}
     return build(GPT2LMHeadModel, config, transposed({name: torch.from_numpy(v.copy()) for name, v in values.items()}))
+
+
+def compare_gguf(model: Any, tokenizer: Any, path: Path, dtype: str, context: int, rows: int) -> list[str]:
+    """How far a file of ours, in the number format `dtype`, is from its model: loaded as GPT-2, and in llama.cpp.
+
+    Raises:
+        RunError: too far.
+    """
+    ids = probe(model.config, context, rows)
+    ours, theirs = logits(model, ids, rows), logits(read_gguf(path), ids, rows)
+    line = f"reloaded as GPT-2: {difference(ours, theirs)}"
+    if model.config.activation_function == "gelu":
+        with tanh_gelu(model):
+            tanh = logits(model, ids, rows)
+        line += f"; {float((ours - tanh).abs().max()):.2g} of it from GELU by tanh, llama.cpp's only one"
+        ours = tanh
+    check(difference(ours, theirs), dtype, "the GGUF file")
+    return [line, comparison_line(path, model, tokenizer, ids, rows, context)]

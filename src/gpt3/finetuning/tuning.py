@@ -26,7 +26,7 @@ from gpt3.finetuning.options import FinetuneOptions
 from gpt3.finetuning.samples import add_texts, add_tokens, learned_template, samples_for, set_ends
 from gpt3.model_folder.adapter import merge, save_adapter
 from gpt3.model_folder.load import choose_dtype, load_transformers
-from gpt3.model_folder.locate import CARD, locate
+from gpt3.model_folder.locate import CARD, HUB_ID, locate
 from gpt3.model_folder.write import card_text
 from gpt3.progress import say
 from gpt3.report.page import write_report
@@ -258,10 +258,12 @@ class Tuning:
         method = {"sft": "supervised fine-tuning", "dpo": "direct preference optimization"}[options.method] + " (TRL)"
         if options.lora:
             method += f", {'DoRA' if options.dora else 'LoRA'} of rank {options.lora_rank}"
+        on_hub = HUB_ID.fullmatch(self.base) and not Path(self.base).exists()
+        origin = f"base_model: {self.base}\n" if on_hub else ""
         rows = [f"| {r.name} | {r.train:,} | {r.held_out:,} | {r.licence} |" for r in self.collection.reports]
         figures = [f"| held-out {name} | {before:.4f} | {after:.4f} |" for name, before, after in result.held_out()]
         return card_text(
-            "tuned", library=library, options=options, base=self.base, method=method, result=result, train=train,
+            "tuned", library=library, origin=origin, options=options, base=self.base, method=method, result=result, train=train,
             minutes=result.seconds / 60, sources="\n".join(rows), measured="\n".join(figures),
         )  # fmt: skip
 
