@@ -33,6 +33,7 @@ from gpt3.bench.harness import markdown
 from gpt3.durable import replacing, write_text
 from gpt3.evaluation import Source
 from gpt3.evaluation.generated_tasks import INSTRUCTION, SCRAMBLING, cycled, inserted, reversed_word
+from gpt3.report import svg
 
 SCORED = ("random-insertion", "reversed-words", "cycle-letters")
 FORMATS = ("released", "paper")
@@ -238,48 +239,18 @@ def table(found: Sequence[Curve]) -> str:
 
 def draw(found: Sequence[Curve]) -> str:
     """Accuracy over K as an SVG, one panel per task; dashed without the instruction, as in Figure 1.2."""
-    ink, soft, grid, top, bottom, wide = "#171a21", "#5b6472", "#e2e5ea", 78, 262, 210
-    dashes = {True: "", False: ' stroke-dasharray="5 4"'}
-    title = "Words restored from their letters: accuracy over the number of examples in the context"
-    lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 330" width="860" height="330" '
-        'font-family="system-ui, sans-serif" font-size="12"><rect width="860" height="330" fill="#ffffff"/>',
-        f'<text x="16" y="26" font-size="15" font-weight="600" fill="{ink}">{title}</text>',
+    panels = []
+    for task in SCORED:
+        drawn = [curve for curve in found if curve.task == task and curve.stage.colour]
+        curves = [svg.Curve("", curve.points, curve.stage.colour, not curve.instructed) for curve in drawn]
+        panels.append(svg.Panel(task, curves, "examples K", y_text="{:g}%".format, top=100.0))
+    legend = [svg.Curve(f"{stage.size} parameters", [], stage.colour) for stage in STAGES if stage.colour]
+    legend += [
+        svg.Curve("instruction", [], "currentColor"),
+        svg.Curve("no instruction", [], "currentColor", dashed=True),
     ]
-
-    def text(x: float, y: float, content: object, more: str = f'fill="{soft}" text-anchor="middle"') -> None:
-        lines.append(f'<text x="{x:.1f}" y="{y:.1f}" {more}>{content}</text>')
-
-    keys = [(f"{stage.size} parameters", stage.colour, "") for stage in STAGES if stage.colour]
-    keys += [("instruction", ink, ""), ("no instruction", ink, dashes[False])]
-    for x, (words, colour, dash) in zip(range(16, 860, 150), keys, strict=False):
-        lines.append(f'<line x1="{x}" x2="{x + 26}" y1="44" y2="44" stroke="{colour}" stroke-width="2"{dash}/>')
-        text(x + 32, 48, words, f'fill="{soft}"')
-    for panel, task in enumerate(SCORED):
-        left = 50 + panel * (wide + 65)
-        text(left, top - 10, task, f'font-weight="600" fill="{ink}"')
-        across = {shots: left + wide * shots / max(SHOTS["released"]) for shots in SHOTS["released"]}
-
-        def up(score: float) -> float:
-            return bottom - (bottom - top) * score / 100
-
-        for shots, x in across.items():
-            text(x, bottom + 17, shots)
-        text(left + wide / 2, bottom + 36, "examples K")
-        for mark in range(0, 101, 20):
-            y = f"{up(mark):.1f}"
-            lines.append(f'<line x1="{left}" x2="{left + wide}" y1="{y}" y2="{y}" stroke="{grid}"/>')
-            text(left - 6, up(mark) + 4, f"{mark}%", f'fill="{soft}" text-anchor="end"')
-        for curve in (curve for curve in found if curve.task == task and curve.stage.colour):
-            line = f'stroke="{curve.stage.colour}"'
-            path = " ".join(f"{across[shots]:.1f},{up(score):.1f}" for shots, score, _ in curve.points)
-            dash = dashes[curve.instructed]
-            lines.append(f'<polyline points="{path}" fill="none" {line} stroke-width="2"{dash}/>')
-            for shots, score, error in curve.points:
-                x, bar = across[shots], f"{up(max(0.0, score - error)):.1f}V{up(score + error):.1f}"
-                lines.append(f'<path d="M{x:.1f} {bar}" {line}/>')
-                lines.append(f'<circle cx="{x:.1f}" cy="{up(score):.1f}" r="3" fill="{curve.stage.colour}"/>')
-    return "\n".join([*lines, "</svg>\n"])
+    title = "Words restored from their letters: accuracy over the number of examples in the context"
+    return svg.svg(panels, title, legend, width=287, height=270)
 
 
 def main() -> None:

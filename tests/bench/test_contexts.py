@@ -13,9 +13,7 @@ from gpt3.bench.tradeoffs import (
     BenchContextsOptions,
     bench_contexts,
     contexts_table,
-    draw,
     run_contexts,
-    ticks,
 )
 from gpt3.errors import InputError
 from gpt3.inference.engine import ROLLBACK
@@ -41,24 +39,8 @@ def test_half_of_the_layers_stop_growing(tmp_path: Path, capsys: pytest.CaptureF
     assert len(contexts_table(points).splitlines()) == 4
     run_contexts(options)
     drawn = ElementTree.parse(tmp_path / "curves.svg").getroot()
-    assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == 8
+    assert len(drawn.findall(".//{http://www.w3.org/2000/svg}circle")) == 8
     assert "banded" in capsys.readouterr().out
-
-
-def test_no_point_lies_outside_its_panel() -> None:
-    points = bench_contexts(BenchContextsOptions(model="demo", contexts=[40], steps=1, rounds=1, threads=1))
-    drawn = ElementTree.fromstring(draw(points, "one context & both kinds"))
-    for circle in drawn.findall("{http://www.w3.org/2000/svg}circle"):
-        assert 0 < float(circle.get("cx", "")) < 860
-        assert 84 <= float(circle.get("cy", "")) <= 270
-
-
-@pytest.mark.parametrize("highest", [0.003, 0.99, 1.0, 7.3, 10.0, 31.0, 604.0])
-def test_an_axis_has_a_few_round_marks(highest: float) -> None:
-    marks = ticks(highest)
-    assert marks[0] == 0
-    assert marks[-1] > highest * (1 - 1e-6)
-    assert 4 <= len(marks) <= 6
 
 
 def test_a_cache_can_be_truncated_by_all_timed_tokens() -> None:

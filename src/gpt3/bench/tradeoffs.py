@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 from gpt3.bench.harness import FORMATS, Result, alternate, common_prefix, load_model, markdown, spread
 from gpt3.corpus.records import read_text
@@ -21,6 +20,7 @@ from gpt3.inference.options import SamplingOptions
 from gpt3.ladder.presets import preset
 from gpt3.options import Options, option
 from gpt3.progress import say
+from gpt3.report.svg import Curve, Panel, svg
 
 if TYPE_CHECKING:
     from gpt3.inference.generation import Generation
@@ -30,8 +30,6 @@ MOST_STEPS = 64
 """A cache can be truncated by at least this many tokens (gpt3.inference.engine.ROLLBACK)."""
 COLOURS = {"banded": "#2a63d4", "dense": "#dd6b10"}
 """Of the curves. banded: every second layer attends within its window only, as in the paper; dense: all attend to everything."""
-WIDTH, HEIGHT, PANEL, TOP, BOTTOM = 860, 330, 300, 84, 270
-SOFT, GRID, INK = "#5b6472", "#e2e5ea", "#171a21"
 
 
 @dataclass(frozen=True)
@@ -144,57 +142,21 @@ def draw(points: Sequence[Result], subtitle: str) -> str:
 
     Args:
         points: both kinds at the same contexts.
-        subtitle: what was measured, below the title.
+        subtitle: what was measured, in the title.
     """
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-    title = "Sliding-window layers and dense layers as the context grows"
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        _text(16, 26, title, INK, 'font-size="15" font-weight="600"'),
-        _text(16, 45, subtitle, SOFT),
-        *_panel(points, 60, "Time per token, ms", lambda point: point["milliseconds"]),
-        *_panel(points, 475, "Keys and values, MB", lambda point: point["cache_bytes"] / 1e6),
+
+    def panel(title: str, value: Callable[[Result], float]) -> Panel:
+        curves = [
+            Curve(kind, [(float(p["context"]), value(p), 0.0) for p in points if p["kind"] == kind], colour)
+            for kind, colour in COLOURS.items()
+        ]
+        return Panel(title, curves, "tokens of context", "{:,.0f}".format, scale=math.log2, labelled=True)
+
+    panels = [
+        panel("Time per token, ms", lambda point: float(point["milliseconds"])),
+        panel("Keys and values, MB", lambda point: point["cache_bytes"] / 1e6),
     ]
-    return "\n".join([*lines, "</svg>\n"])
-
-
-def ticks(highest: float) -> list[float]:
-    """Round numbers from 0 to at least `highest`: three to five steps of 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** (math.floor(math.log10(highest)) - 1)
-    step = next(m * power for m in (1, 2, 5, 10, 20, 50) if math.ceil(highest / (m * power) - 1e-9) <= 5)
-    return [i * step for i in range(math.ceil(highest / step - 1e-9) + 1)]
-
-
-def _text(x: float, y: float, text: str, colour: str, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" {more}>{escape(text)}</text>'
-
-
-def _panel(points: Sequence[Result], left: int, title: str, value: Callable[[Result], float]) -> list[str]:
-    contexts = sorted({point["context"] for point in points})
-    low, high = math.log2(contexts[0]), math.log2(contexts[-1])
-    marks = ticks(max(map(value, points)))
-
-    def x(context: int) -> float:
-        return left + PANEL * ((math.log2(context) - low) / (high - low) if high > low else 0.5)
-
-    def y(number: float) -> float:
-        return BOTTOM - (BOTTOM - TOP) * number / marks[-1]
-
-    lines = [_text(left, TOP - 14, title, INK, 'font-weight="600"')]
-    for mark in marks:
-        lines.append(f'<line x1="{left}" x2="{left + PANEL}" y1="{y(mark):.1f}" y2="{y(mark):.1f}" stroke="{GRID}"/>')
-        lines.append(_text(left - 8, y(mark) + 4, f"{mark:g}", SOFT, 'text-anchor="end"'))
-    for context in contexts:
-        lines.append(_text(x(context), BOTTOM + 18, f"{context:,}", SOFT, 'text-anchor="middle"'))
-    lines.append(_text(left + PANEL / 2, BOTTOM + 38, "tokens of context", SOFT, 'text-anchor="middle"'))
-    for kind, colour in COLOURS.items():
-        places = [(x(point["context"]), y(value(point))) for point in points if point["kind"] == kind]
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        lines += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in places]
-        lines.append(_text(places[-1][0] + 8, places[-1][1] + 4, kind, colour))
-    return lines
+    return svg(panels, f"Sliding-window and dense layers as the context grows: {subtitle}", width=430, height=300)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import dataclasses
 import html
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt3.evaluation import Result, Task
 from gpt3.report.page import compact
+from gpt3.report.svg import COLOURS, Curve, Panel, svg
 from gpt3.tables import aligned
 
 TABLE_H1 = json.loads((Path(__file__).parent / "data" / "table_h1.json").read_text(encoding="utf-8"))
@@ -230,15 +231,9 @@ def _scale(name: str) -> int:
 
 # ---- report.html: for each task the score over K, and over model size if there are several models
 
-WIDTH, HEIGHT = 320, 200
-LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 34
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, distinct to all eyes
-Curve = list[tuple[float, float, float]]
-"""Points: x, score in percent, its standard error in percent."""
-
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 figure{display:inline-block;margin:.5rem 1rem 1rem 0;vertical-align:top}figcaption{font-weight:600}
-svg{display:block}text{font:11px system-ui,sans-serif;fill:currentColor}table{border-collapse:collapse}
+svg{display:block}table{border-collapse:collapse}
 td,th{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #8884}td:first-child,th:first-child{text-align:left}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}}"""
 
@@ -254,19 +249,17 @@ def page(models: Sequence[Evaluation]) -> str:
             if isinstance(score, TaskScore):
                 by_task.setdefault(score.task, []).append((number, score))
     names = [html.escape(model.model) for model in models]
-    legend = " ".join(f'<span style="color:{_color(number)}">● {name}</span>' for number, name in enumerate(names))
+    legend = " ".join(f'<span style="color:{_colour(number)}">● {name}</span>' for number, name in enumerate(names))
     parts = [f"<p>{legend}; dashed: guessing. Bars are ± one standard error.</p>"]
     parts.append("<h2>Score over few-shot examples</h2>")
     for task, scores in by_task.items():
-        curves = _curves((number, score.shots, score) for number, score in scores)
-        parts.append(_chart(task, curves, scores[0][1].chance, "K", "{:g}".format))
+        parts.append(_chart(task, [(number, score.shots, score) for number, score in scores], "K"))
     if len(models) > 1:
         parts.append("<h2>Score over parameters</h2>")
-        sizes = [math.log10(model.parameters) for model in models]
         for task, scores in by_task.items():
-            curves = _curves((score.shots, sizes[number], score) for number, score in scores)
-            label = "parameters; " + ", ".join(f"K={shots}" for shots in curves)
-            parts.append(_chart(task, curves, scores[0][1].chance, label, lambda x: compact(10**x)))
+            points = [(score.shots, float(models[number].parameters), score) for number, score in scores]
+            label = "parameters; " + ", ".join(f"K={shots}" for shots in sorted({shots for shots, *_ in points}))
+            parts.append(_chart(task, points, label, x_text=compact, scale=math.log))
     parts.append("<h2>All figures</h2>")
     for name, model in zip(names, models, strict=True):
         parts += [f"<h3>{name}</h3>"] if len(models) > 1 else []
@@ -280,63 +273,17 @@ def page(models: Sequence[Evaluation]) -> str:
     )
 
 
-def _curves(points: Iterable[tuple[int, float, TaskScore]]) -> dict[int, Curve]:
-    """The curves of (curve, x, score), by their numbers; each from left to right."""
-    curves: dict[int, Curve] = {}
+def _chart(title: str, points: Iterable[tuple[int, float, TaskScore]], label: str, **axis: Any) -> str:
+    """A figure of the points (number of the curve, x, score): scores in percent; guessing dashed; `axis` is of `Panel`."""
+    curves: dict[int, list[tuple[float, float, float]]] = {}
+    chance = 0.0
     for number, x, score in points:
-        figure = score.metrics[score.main]
+        figure, chance = score.metrics[score.main], 100 * score.chance
         curves.setdefault(number, []).append((x, 100 * figure.value, 100 * figure.error))
-    return {number: sorted(curves[number]) for number in sorted(curves)}
+    drawn = [Curve(str(number), sorted(curves[number]), _colour(number)) for number in sorted(curves)]
+    panel = Panel(title, drawn, label, y_text="{:g}%".format, level=chance, **axis)
+    return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg([panel])}</figure>"
 
 
-def _color(number: int) -> str:
-    return COLORS[number % len(COLORS)]
-
-
-def _chart(title: str, curves: Mapping[int, Curve], chance: float, label: str, tick: Callable[[float], str]) -> str:
-    """A figure: curves with error bars, a dashed line for guessing.
-
-    Args:
-        chance: accuracy of guessing, 0 to 1.
-        label: below the horizontal axis.
-        tick: the text below a value of x.
-    """
-    values = sorted({x for curve in curves.values() for x, _, _ in curve})
-    width = max(values[-1] - values[0], 1e-9)
-    top = max([100 * chance, 1.0, *(y + error for curve in curves.values() for _, y, error in curve)])
-
-    def across(x: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (x - values[0]) / width
-
-    def up(y: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / (1.05 * top)
-
-    def text(x: float, y: float, anchor: str, content: str) -> str:
-        return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(content)}</text>'
-
-    def path(shape: str, look: str) -> str:
-        return f'<path d="{shape}" fill="none" {look}/>'
-
-    marks = [path(f"M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}", 'stroke="currentColor" stroke-opacity=".5"')]
-    marks += [text(LEFT - 4, up(y) + 4, "end", f"{y:.3g}%") for y in (0.0, top)]
-    shown = -1e9
-    for x in values:
-        if across(x) - shown > 24:  # no label over another
-            shown = across(x)
-            marks.append(text(shown, HEIGHT - BOTTOM + 14, "middle", tick(x)))
-    marks.append(text(WIDTH / 2, HEIGHT - 4, "middle", label))
-    if chance:
-        dashes = 'stroke="currentColor" stroke-opacity=".6" stroke-dasharray="4 3"'
-        marks.append(path(f"M{LEFT} {up(100 * chance):.1f}H{WIDTH - RIGHT}", dashes))
-    for number, curve in enumerate(curves.values()):
-        stroke = f'stroke="{_color(number)}"'
-        marks.append(
-            path("M" + "L".join(f"{across(x):.1f},{up(y):.1f}" for x, y, _ in curve), f'{stroke} stroke-width="2"')
-        )
-        for x, y, error in curve:
-            marks.append(path(f"M{across(x):.1f} {up(max(0.0, y - error)):.1f}V{up(y + error):.1f}", stroke))
-            marks.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3" fill="{_color(number)}"/>')
-    return (
-        f"<figure><figcaption>{html.escape(title)}</figcaption>"
-        f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{html.escape(title)}">{"".join(marks)}</svg></figure>'
-    )
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
