@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt3.serving.schema import ChatBody, CompletionBody
 
+LONG, HALF = "9" * 5000, '"\\ud800"'
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -44,6 +46,35 @@ def bodies(model: type) -> st.SearchStrategy:
     fields = {name: PLAUSIBLE.get(name, JSON) | JSON for name in model.model_fields if name != "max_tokens"}
     limits = st.fixed_dictionaries({"max_tokens": PLAUSIBLE["max_tokens"]})
     return st.tuples(st.fixed_dictionaries({}, optional=fields), limits).map(lambda pair: {**pair[0], **pair[1]}) | JSON
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("max_tokens", LONG, "max_tokens is 999999… (5,000 digits); it should be a valid integer"),
+        ("temperature", LONG, "temperature is 999999… (5,000 digits); it should be a finite number"),
+        ("prompt", f"[{LONG}]", "prompt must be a text"),
+        ("logit_bias", f'{{"5": {LONG}}}', "logit_bias.5 is 999999…"),
+        ("prompt", HALF, "prompt has half a character"),
+        ("prompt", f'["a", {HALF}]', "prompt has half a character"),
+        ("stop", f"[{HALF}]", "stop has half a character"),
+        ("\\ud800", "1", "the name of a field has half a character"),
+        ("user", HALF, None),
+        ("user", LONG, None),
+        ("metadata", f'{{"a": [{HALF}, {LONG}]}}', None),
+        ("prompt", '"\\ud83c\\udf89"', None),  # a whole pair
+    ],
+)
+def test_long_numbers_and_half_characters_are_told_by_field(live, field: str, value: str, named: str | None) -> None:
+    start = "" if field == "prompt" else '"prompt": "a", '
+    limit = "" if field == "max_tokens" else '"max_tokens": 1, '
+    status, answer, _ = live.ask("/v1/completions", f'{{{start}{limit}"{field}": {value}}}'.encode())
+    assert status == (200 if named is None else 400), answer
+    assert named is None or answer["error"]["message"].startswith(named)
+
+
+def test_a_body_nested_too_deeply_is_no_json(live) -> None:
+    assert "not JSON" in live.ask("/v1/completions", b"[" * 100_000)[1]["error"]["message"]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -170,7 +170,7 @@ def test_nobody_changes_anothers_text(live, language_model) -> None:
         ({"prompt": []}, "prompt", "empty list"),
         ({"prompt": [[]]}, "prompt", "no ids"),
         ({"prompt": [300]}, "prompt", "the id 300"),
-        ({"prompt": "\ud800"}, "prompt", "not text at character 0"),
+        ({"prompt": "\ud800"}, "prompt", "half a character"),
         ({"max_tokens": -1}, "max_tokens", "greater than or equal to 0"),
         (
             {"prompt": "The sea", "max_tokens": 127},

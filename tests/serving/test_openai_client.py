@@ -52,15 +52,53 @@ def test_errors_have_their_classes(client) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
 
 
-def test_chat(language_model) -> None:
+@pytest.fixture(scope="module")
+def chat_client(language_model):
     language_model.tokenizer.chat_template = TEMPLATE
     try:
         with serving(language_model) as live, openai.OpenAI(base_url=live.url + "/v1", api_key="none") as client:
-            body = {"model": "tiny", "messages": [{"role": "user", "content": "The sea"}], "max_tokens": 8, "seed": 1}
-            whole = client.chat.completions.create(**body, n=2, logprobs=True, top_logprobs=2)
-            chunks = list(client.chat.completions.create(**body, stream=True))
+            yield client
     finally:
         language_model.tokenizer.chat_template = None
+
+
+def test_what_changes_nothing_is_accepted(chat_client) -> None:
+    """The client's own answer as a message, text parts, and every field of the client's types in its neutral form."""
+    from openai.types import completion_create_params
+    from openai.types.chat import completion_create_params as chat_params
+
+    from gpt3.serving.openai_fields import IGNORED, NEUTRAL
+    from gpt3.serving.schema import ChatBody, CompletionBody
+
+    assert set(chat_params.CompletionCreateParamsBase.__annotations__) <= set(ChatBody.model_fields)
+    assert set(completion_create_params.CompletionCreateParamsBase.__annotations__) <= set(CompletionBody.model_fields)
+    create = chat_client.chat.completions.create
+    asked = {"model": "tiny", "max_tokens": 4, "seed": 1}
+    turns = [{"role": "user", "content": "The sea"}]
+    first = create(**asked, messages=turns)
+    assert (first.choices[0].message.refusal, first.choices[0].message.annotations) == (None, None)
+    said = first.choices[0].message
+    plain = {"role": "assistant", "content": said.content}
+    dumped = said.model_dump() | {"annotations": [], "tool_calls": [], "name": "x"}
+    parts = {
+        **plain,
+        "content": [{"type": "text", "text": said.content[:2]}, {"type": "text", "text": said.content[2:]}],
+    }
+    expected = create(**asked, messages=[*turns, plain, *turns]).choices[0].message.content
+    for sent in (said, dumped, parts):
+        assert create(**asked, messages=[*turns, sent, *turns]).choices[0].message.content == expected
+    neutral = {name: values[0] for name, (values, _) in NEUTRAL.items() if values} | {"parallel_tool_calls": True}
+    nothing = dict.fromkeys([*IGNORED, *NEUTRAL, "stream_options", "top_logprobs", "stop", "n"])
+    metadata = {"metadata": {"a": "b"}, "stream_options": {"include_usage": None}, "top_logprobs": 0}
+    for extra in (neutral, nothing, metadata):
+        answer = create(**asked, messages=turns, max_completion_tokens=4, extra_body=extra)
+        assert answer.choices[0].message.content == said.content
+
+
+def test_chat(chat_client) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "The sea"}], "max_tokens": 8, "seed": 1}
+    whole = chat_client.chat.completions.create(**body, n=2, logprobs=True, top_logprobs=2)
+    chunks = list(chat_client.chat.completions.create(**body, stream=True))
     assert [choice.finish_reason for choice in whole.choices] == ["length"] * 2
     assert len(whole.choices[0].logprobs.content) <= 8
     assert all(len(token.top_logprobs) == 2 for token in whole.choices[0].logprobs.content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
@@ -13,6 +13,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,7 +23,7 @@ from gpt3.inference.language_model import LanguageModel
 from gpt3.serving import openapi
 from gpt3.serving.completions import Chat, Completion, Delta, TextRequest
 from gpt3.serving.options import ServeOptions
-from gpt3.serving.schema import SAMPLER, ApiError, ChatBody, CompletionBody, validation_error
+from gpt3.serving.schema import SAMPLER, ApiError, ChatBody, CompletionBody, parse, validation_error
 from gpt3.serving.worker import ComputeThread, Metrics, Worker
 
 ACCESS = (401, 403)
@@ -64,6 +65,7 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
             await asyncio.to_thread(compute.close)
 
     app = FastAPI(title="gpt3", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.router.route_class = JsonRoute
     app.add_middleware(Gate, options=options, metrics=metrics)
     for kind in (ApiError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _error)
@@ -222,6 +224,27 @@ async def _error(request: Request, error: Exception) -> Response:
     elif not isinstance(error, ApiError):
         error = ApiError(500, f"internal error: {type(error).__name__}")
     return error.response
+
+
+class JsonRequest(Request):
+    """A request whose body `schema.parse` reads."""
+
+    async def json(self) -> Any:
+        """The body."""
+        return parse(await self.body())
+
+
+class JsonRoute(APIRoute):
+    """A path that gets such requests."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """As APIRoute's."""
+        handle = super().get_route_handler()
+
+        async def read(request: Request) -> Response:
+            return await handle(JsonRequest(request.scope, request.receive))
+
+        return read
 
 
 class Gate:

@@ -15,7 +15,7 @@ from gpt3.errors import InputError
 from gpt3.inference.generation import RunningSequence
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.sampling import Token
-from gpt3.serving.schema import ApiError, Body, ChatBody, CompletionBody, Message, bad
+from gpt3.serving.schema import ApiError, Body, ChatBody, CompletionBody, bad
 from gpt3.serving.served_model import ServedModel
 from gpt3.tokenizer import chat_template
 
@@ -257,13 +257,16 @@ class Chat(TextRequest):
             reason = f"the model {served.name} has no chat template, it only continues text. Use /v1/completions."
             raise bad(reason, "model", "no_chat_template")
         super().__init__(served, body)
-        if body.top_logprobs is not None and not body.logprobs:
+        if body.top_logprobs and not body.logprobs:
             raise bad("top_logprobs is given without logprobs. Set logprobs to true.", "top_logprobs")
-        if None not in (body.max_tokens, body.max_completion_tokens):
-            raise bad("max_tokens and max_completion_tokens are both given. Use one.", "max_tokens")
+        limits = {body.max_tokens, body.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise bad("max_tokens and max_completion_tokens differ. Use one.", "max_tokens")
+        roles = {"developer": "system"}
+        turns = [chat_template.Message(roles.get(sent.role, sent.role), sent.text) for sent in body.messages]
         try:
-            ids = served.template.prompt([message(sent) for sent in body.messages])
-        except InputError as error:  # a template that fails on these messages, or a message that is not text
+            ids = served.template.prompt(turns)
+        except InputError as error:  # a template that fails on these messages
             raise bad(str(error), "messages") from None
         limit = body.max_tokens or body.max_completion_tokens
         served.check_length(len(ids), limit or 1, "messages")
@@ -310,17 +313,3 @@ class Chat(TextRequest):
 
     def _entry(self, token: int, logprob: float) -> Json:
         return {"token": self.served.spelled(token), "logprob": logprob, "bytes": list(self.served.bytes_of(token))}
-
-
-def message(sent: Message) -> chat_template.Message:
-    """A message of a request, its text parts joined.
-
-    Raises:
-        ApiError: 400, a part that is not text.
-    """
-    parts = [{"type": "text", "text": sent.content}] if isinstance(sent.content, str) else sent.content
-    for part in parts:
-        if part.get("type") != "text" or set(part) != {"type", "text"}:
-            raise bad('a message has a part that is no text; give {"type": "text", "text": …}', "messages")
-    role = "system" if sent.role == "developer" else sent.role
-    return chat_template.Message(role, "".join(part["text"] for part in parts))

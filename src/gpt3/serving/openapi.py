@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -133,7 +134,9 @@ def _kind(field: Schema) -> str:
     """A schema's type with its range, in short."""
     words = []
     for part in field.get("anyOf", [field]):
-        name = "list of " + _kind(part["items"]) if part.get("type") == "array" else part.get("type", "message")
+        name = part.get("type", "object" if "$ref" in part else "anything")
+        name = f"list of {_kind(part['items'])}" if name == "array" else name
+        name = " or ".join(json.dumps(value) for value in part["enum"]) if "enum" in part else name
         low = part.get("minimum", part.get("exclusiveMinimum"))
         high = part.get("maximum", part.get("exclusiveMaximum"))
         if low is not None:

@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, one_line
 from gpt3.inference.options import SMALLEST_TEMPERATURE, SamplingOptions
 from gpt3.inference.sampling import CHAIN
 from gpt3.options import documentation, option_of
+from gpt3.serving.openai_fields import FIELDS, MESSAGE_FIELDS, UNSUPPORTED, ignored
 
 MOST_STOPS = 4
 SEEDS = 2**63
@@ -36,10 +38,16 @@ RANGES: dict[str, dict[str, float | None]] = {
 """Where the API's range is not the option's."""
 FORMS = {
     "": "the body must be a JSON object",
-    "prompt": "prompt must be a text, a list of texts, a list of token ids, or a list of such lists",
-    "stop": f"stop must be a text or a list of up to {MOST_STOPS} texts",
+    "prompt": "must be a text, a list of texts, a list of token ids, or a list of such lists",
+    "stop": f"must be a text or a list of up to {MOST_STOPS} texts",
+    "content": 'must be a text or a list of parts {"type": "text", "text": …}',
 }
 """Errors of fields that have several forms."""
+MOST_DIGITS = 300
+"""Of a whole number that is read as one; larger ones are no `float`, either."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+HALF = "string_unicode"
+"""The kind of pydantic's error of a text with half a surrogate pair, which JSON can spell and no text has."""
 
 
 @dataclass(eq=False)
@@ -74,6 +82,47 @@ def bad(message: str, param: str | None = None, code: str | None = None) -> ApiE
     return ApiError(400, message, param, code)
 
 
+class LongNumber(float):
+    """A whole number of more than `MOST_DIGITS` digits: outside the range of every field."""
+
+    def __new__(cls, digits: str) -> LongNumber:
+        """The number that these digits spell."""
+        number = super().__new__(cls, digits)
+        number.digits = digits
+        return number
+
+    digits: str
+
+    def __repr__(self) -> str:
+        return f"{self.digits[:6]}… ({len(self.digits):,} digits)"
+
+
+def parse(body: bytes) -> Any:
+    """A request's body as JSON.
+
+    Raises:
+        json.JSONDecodeError: it is not JSON, or nested too deeply.
+    """
+
+    def whole_number(digits: str) -> Any:
+        return int(digits) if len(digits) <= MOST_DIGITS else LongNumber(digits)
+
+    try:
+        return json.loads(body, parse_int=whole_number)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise json.JSONDecodeError(one_line(error), "", 0) from None
+
+
+def whole(text: str) -> str:
+    """A text of whole characters, for pydantic."""
+    if not text.isascii() and SURROGATE.search(text):
+        raise PydanticCustomError(HALF, "half a character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(whole)]
+
+
 class Strict(BaseModel):
     """No conversions, no unknown fields, no NaN."""
 
@@ -100,8 +149,9 @@ def sampler_fields() -> dict[str, Any]:
 
 SAMPLER = sampler_fields()
 MODEL: Any = (str | None, Field(None, description="Model id as /v1/models lists it. Default: the first."))
-Sampler: Any = create_model("Sampler", __base__=Strict, model=MODEL, **SAMPLER)
-"""The fields that the table of sampler options gives, after the model's id."""
+Sampler: Any = create_model("Sampler", __base__=Strict, model=MODEL, **SAMPLER, **FIELDS)
+"""The fields that tables give: the sampler options, after the model's id, and those that change nothing."""
+Turn: Any = create_model("Turn", __base__=Strict, **MESSAGE_FIELDS)
 
 
 class Body(Sampler):
@@ -111,16 +161,14 @@ class Body(Sampler):
     """Completions of each prompt. Default: 1."""
     stream: bool | None = None
     """Send pieces as server-sent events, closed by data: [DONE]."""
-    stream_options: dict[str, bool] | None = None
+    stream_options: dict[str, bool | None] | None = None
     """{"include_usage": true} sends a last chunk with the usage."""
-    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=MOST_STOPS)] | None = None
     """1 to 4 strings that end the completion; they are not in it."""
     logit_bias: dict[str, float] | None = None
     """-100 to 100 by token id, added to the logits: {"50256": -100} prevents EOS."""
     seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS)
     """The same seed gives the same text."""
-    user: str | None = None
-    """Ignored."""
 
     @property
     def stops(self) -> list[str]:
@@ -130,7 +178,7 @@ class Body(Sampler):
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the usage."""
-        return (self.stream_options or {}).get("include_usage", False)
+        return bool((self.stream_options or {}).get("include_usage"))
 
     def check_shared(self, vocabulary: int) -> None:
         """What the types do not say.
@@ -140,11 +188,10 @@ class Body(Sampler):
         """
         if "" in self.stops:
             raise bad("stop has an empty text. Use texts of at least one character.", "stop")
-        if self.stream_options is not None:
-            if not self.stream:
-                raise bad("stream_options is given without stream. Leave it out, or set stream.", "stream_options")
-            if unknown := sorted(set(self.stream_options) - {"include_usage", "include_obfuscation"}):
-                raise bad(f"stream_options has {unknown[0]!r}, but takes include_usage.", "stream_options")
+        if unknown := sorted(set(self.stream_options or {}) - {"include_usage", "include_obfuscation"}):
+            raise bad(f"stream_options has {unknown[0][:40]!r}, but takes include_usage.", "stream_options")
+        if self.include_usage and not self.stream:
+            raise bad("stream_options is given without stream. Leave it out, or set stream.", "stream_options")
         for token, bias in (self.logit_bias or {}).items():
             if not (token.isascii() and token.isdigit() and len(token) < 10 and int(token) < vocabulary):
                 raise bad(f"logit_bias names {token[:20]!r}. Use token ids from 0 to {vocabulary - 1}.", "logit_bias")
@@ -178,7 +225,7 @@ class Body(Sampler):
 class CompletionBody(Body):
     """POST /v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] | None = Field(None, examples=["The sea was"])
+    prompt: Text | list[Text] | list[int] | list[list[int]] | None = Field(None, examples=["The sea was"])
     """A text, several, token ids, or several lists of them. Default: the start of a document."""
     suffix: str | None = None
     """Refused: these models only continue text."""
@@ -206,15 +253,27 @@ class CompletionBody(Body):
         return list(several)
 
 
-class Message(Strict):
+class TextPart(create_model("Part", __base__=Strict, prompt_cache_breakpoint=ignored())):  # type: ignore[misc]
+    """A part of a message."""
+
+    type: Literal["text"]
+    """What it is."""
+    text: Text
+    """The part's text."""
+
+
+class Message(Turn):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     """Who speaks."""
-    content: str | list[dict[str, str]]
+    content: Text | Annotated[list[TextPart], Field(min_length=1)]
     """A text, or parts {"type": "text", "text": …}."""
-    name: str | None = None
-    """Ignored."""
+
+    @property
+    def text(self) -> str:
+        """Its text, parts joined."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class ChatBody(Body):
@@ -238,18 +297,29 @@ def validation_error(faults: Sequence[Any]) -> ApiError:
         return bad('the body is not JSON; send an object such as {"prompt": "The sea was"}', code="invalid_json")
     clauses: dict[str, str] = {}
     unknown = []
-    for fault in faults:
+    for fault in sorted(
+        faults, key=lambda fault: fault["type"] not in (UNSUPPORTED, HALF)
+    ):  # these tell most of a field
         places = [str(place) for place in fault["loc"][1:]]
-        name = places[0] if places else ""
-        if fault["type"] == "extra_forbidden" and len(places) == 1:
-            unknown.append(name[:40])
+        name = next((place for place in places if place in FORMS), places[-1] if places else "")
+        places = places[: places.index(name) + 1] if name else []  # what follows a field of several forms names these
+        place = ".".join(places)[:60]
+        if fault["type"] == UNSUPPORTED:
+            clauses.setdefault(place, f"{place} {fault['msg']}")
+        elif fault["type"] == HALF:
+            reason = "half a character (a surrogate without its other half). Send whole ones."
+            clauses.setdefault(place, f"{place or 'the name of a field'} has {reason}")
         elif name in FORMS:
-            clauses[name] = FORMS[name]
+            clauses.setdefault(place, f"{place} {FORMS[name]}".lstrip())
+        elif fault["type"] == "extra_forbidden":
+            unknown.append(place[:40])
+        elif fault["type"] == "missing":
+            clauses.setdefault(place, f"{place} is missing")
         else:
-            value = "missing" if isinstance(fault.get("input"), dict) else repr(fault.get("input"))
-            value = value if len(value) <= 40 else value[:37] + "..."
+            value = repr(fault.get("input"))
+            value = "null" if value == "None" else value if len(value) <= 40 else value[:37] + "..."
             reason = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            place = ".".join(places if name != "messages" else places[:3])[:60]
+            reason = "an object" if fault["type"].startswith("model_") else reason
             clauses.setdefault(place, f"{place} is {value}; it should be {reason}")
     if unknown:
         clauses["?"] = f"unrecognized request argument: {', '.join(unknown)}"
