@@ -73,6 +73,12 @@ def test_names_of_a_model(runs, name, place):
     assert Path(locate(Path(name).absolute() if "/" in name else name)).resolve() == (runs / place).resolve()
 
 
+def test_a_folder_of_texts_does_not_hide_the_run_of_its_name(runs):
+    Path("an-old-one").mkdir()
+    Path("an-old-one", "a.txt").write_text("text")
+    assert locate("an-old-one") == runs / "an-old-one" / "model"
+
+
 def test_a_hub_id_is_left_to_the_hub(runs):
     assert locate("someone/some-model") == "someone/some-model"
 

@@ -233,6 +233,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().out.strip() == str(Path("runs/new/report.html"))
     assert cli.main(["report", "runs/old", "old", "--out", "deep/page.html"]) == 0  # named twice, drawn once
     assert [run["name"] for run in read(Path("deep/page.html")).data["runs"]] == ["old"]
+    Path("new").mkdir()  # a folder of texts that has the run's name
     assert cli.main(["report", "new", "old"]) == 0
     assert [run["name"] for run in read(Path("report.html")).data["runs"]] == ["new", "old"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -57,9 +58,20 @@ def test_the_commands(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out
     names = ["demo", "my-texts-from-demo", "my-texts-from-demo-2", "my-texts-from-gpt2"]
     assert sorted(path.name for path in Path("runs").iterdir()) == names
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert "init_from=" in code
     compile(code, str(PAGE), "exec")
+
+
+def test_the_transcript(home: Path, text_file: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    _, code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for number, line in enumerate(text_file.read_text(encoding="utf-8").splitlines()):
+        Path("my-texts", f"{number}.txt").write_text(json.loads(line)["text"], encoding="utf-8")
+    exec(code.replace("1000", "300"), {})
+    (command,) = re.findall(r"\$ gpt3 (train .*) --steps 1500 --batch-tokens 512", page)
+    assert cli.main([*shlex.split(command), *(word for pair in FEW.items() for word in pair)]) == 0
+    assert Path("runs/my-texts-from-my-gpt2/model").is_dir()
 
 
 def test_the_table_of_what_to_do(home: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from gpt3.errors import InputError
 from gpt3.model_folder.locate import RUNS
 from gpt3.options import Options, option
+from gpt3.report.run_folder import METRICS
 
 PAGE = "report.html"
 
@@ -46,11 +47,11 @@ def find_run(name: str | None) -> Path:
         InputError: there is none. (That a named one holds a run is checked where it is read.)
     """
     if name is None:
-        newest = max(RUNS.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        newest = max(RUNS.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime_ns, default=None)
         if newest is None:
             raise InputError(f"no run is named and none is in ./{RUNS}; give a run folder, or make one with gpt3 train")
         return newest.parent
-    for place in (Path(name).expanduser(), RUNS / name):
-        if place.is_dir():
-            return place
+    places = [place for place in (Path(name).expanduser(), RUNS / name) if place.is_dir()]
+    if places:  # a folder of texts may have the name of the run that was trained on them
+        return next((place for place in places if (place / METRICS).is_file()), places[0])
     raise InputError(f"{name}: no such run folder, nor a run of that name in ./{RUNS}; runs are made by gpt3 train")

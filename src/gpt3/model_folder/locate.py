@@ -69,12 +69,12 @@ def find(model: str | Path | None, runs: Path = RUNS) -> Path | str:
     path = Path(model).expanduser()
     if path.is_file():
         raise InputError(f"{model} is a file. Give the folder that holds it: {path.parent}")
-    for place in (path, runs / path):
-        if place.is_dir():
-            folder = model_folder(place) or newest_run(place)
-            if folder is None:
-                raise InputError(f"{model}: {_contents(place)}. Give a model or run folder, or {TRAIN_FIRST}")
+    places = [place for place in (path, runs / path) if place.is_dir()]
+    for place in places:  # a folder of texts may have the name of the run that was trained on them
+        if folder := model_folder(place) or newest_run(place):
             return folder
+    if places:
+        raise InputError(f"{model}: {_contents(places[0])}. Give a model or run folder, or {TRAIN_FIRST}")
     name = str(model)
     if name in PRESETS:
         raise InputError(f"{name} is a model size, not a trained model. {TRAIN_FIRST.capitalize()} --model {name}")
