@@ -1,10 +1,14 @@
 """/v1/completions: what the API documents, what the model itself says, and independence of who else is served."""
 
+import copy
 import math
 import threading
 
 import pytest
+from live_server import serving
+from tokenizers.processors import TemplateProcessing
 
+from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.scoring import score_tokens
 
 PROMPTS = ["The sea", "Once upon a time there was", "naïve café 🎉", "The captain looked at"]
@@ -204,3 +208,28 @@ def test_bad_input_is_told_in_openais_json(live, body, param, words: str) -> Non
     assert answer["error"]["param"] == param
     assert __import__("re").search(words, answer["error"]["message"]), answer["error"]["message"]
     assert "\n" not in answer["error"]["message"]
+
+
+def test_offsets_fit_a_text_that_leaves_out_the_start_token(language_model) -> None:
+    """Of a tokenizer that, as OPT's, puts a start token before each text; whole and streamed."""
+    tokenizer = copy.deepcopy(language_model.tokenizer)
+    name = tokenizer.eos_token
+    processor = TemplateProcessing(single=f"{name} $A", special_tokens=[(name, tokenizer.eos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = processor
+    model = LanguageModel.__new__(LanguageModel)
+    model.__dict__.update(language_model.__dict__, tokenizer=tokenizer)
+    ids = tokenizer("The sea")["input_ids"]
+    assert ids[0] == tokenizer.eos_token_id
+    body = {"max_tokens": 3, "echo": True, "logprobs": 0, "seed": 1}
+    with serving(model) as live:
+        for prompt, start in (("The sea", 0), (ids, len(name))):
+            (choice,) = live.complete(prompt=prompt, **body)["choices"]
+            assert choice["text"].startswith("The sea" if start == 0 else f"{name}The sea")
+            listed = choice["logprobs"]
+            assert len(listed["tokens"]) == len(ids) + 3
+            assert listed["text_offset"][:2] == [0, start]
+            for token, offset in list(zip(listed["tokens"], listed["text_offset"], strict=True))[1:]:
+                assert token.startswith("bytes:") or choice["text"].startswith(token, offset)
+            chunks = [chunk["choices"][0]["logprobs"] for chunk in live.stream(prompt=prompt, **body)]
+            streamed = [offset for logprobs in chunks if logprobs for offset in logprobs["text_offset"]]
+            assert streamed == listed["text_offset"]

@@ -75,6 +75,19 @@ def test_private_characters_are_text_even_beside_special_tokens(template) -> Non
         template.prompt([everything])
 
 
+def test_a_template_and_its_tokens_may_have_private_characters(own) -> None:
+    """They are neither marks of what messages spell nor lost to them; in a message they stay text."""
+    tokenizer = copy.deepcopy(own)
+    tokenizer.add_tokens(["\U00100000", "\U00100001x", "<|end|>"], special_tokens=True)
+    tokenizer.chat_template = "{% for m in messages %}\U00100000{{ m.content }}\U00100001x\U00100002<|end|>{% endfor %}"
+    template = ChatTemplate(tokenizer)
+    start, stop, end = tokenizer.convert_tokens_to_ids(["\U00100000", "\U00100001x", "<|end|>"])
+    for content in ("hi", "<|end|>\U00100000\U00100001x", "\U00100002<|endoftext|>", "\U00100001\U00100003\ue000"):
+        ids = template.prompt([Message("user", content)])
+        assert ids == [start, *template.plain(content), stop, *template.plain("\U00100002"), end]
+        assert not {start, stop, end} & set(template.plain(content))
+
+
 def test_only_what_the_assistant_says_is_marked(template) -> None:
     ids, said = template.encode(TALK[:3])
     spoken = [id_ for id_, by_assistant in zip(ids, said, strict=True) if by_assistant]

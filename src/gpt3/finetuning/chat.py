@@ -77,7 +77,7 @@ class Chat:
     def prompt(self, messages: list[Message]) -> list[int]:
         """Token ids up to where the next answer begins."""
         if self._template is None:
-            return self.model.encode_prompt(few_shot_text(messages))
+            return self.model.encode_prompt(few_shot_text(messages), plain=True)
         return self._template.prompt(messages)
 
     def reply(self, text: str) -> Generator[str]:

@@ -151,22 +151,26 @@ class LanguageModel:
         ends = set(configured) if isinstance(configured, (list, tuple)) else {configured}
         self.ends = {int(token) for token in (*ends, tokenizer.eos_token_id) if token is not None}
 
-    def encode_prompt(self, prompt: str) -> list[int]:
+    def encode_prompt(self, prompt: str, plain: bool = False) -> list[int]:
         """Token ids of a prompt; for an empty one EOS, with which documents begin.
 
-        What the tokenizer itself puts before texts, as OPT's does with ``</s>``, comes before the prompt.
+        What the tokenizer itself puts before texts, as OPT's does with ``</s>``, comes before the prompt. A special token that
+        the prompt spells is what the tokenizer takes it for; with `plain` it stays text.
 
         Raises:
             InputError: the prompt holds half a surrogate pair, which is no character.
         """
         check_text("the prompt", prompt)
-        if ids := prompt_start(self.tokenizer) + (self.encode_word(prompt) if prompt else []):
+        if ids := prompt_start(self.tokenizer) + (self.encode_word(prompt, plain) if prompt else []):
             return self.check_ids(ids)
         return [first_token(self.tokenizer)]
 
-    def encode_word(self, word: str) -> list[int]:
-        """Token ids of a text by itself, with nothing put before it."""
-        ids: list[int] = self.tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
+    def encode_word(self, word: str, plain: bool = False) -> list[int]:
+        """Token ids of a text by itself, with nothing put before it; `plain` as in `encode_prompt`."""
+        split = True if plain else None  # None: as the tokenizer was saved
+        ids: list[int] = self.tokenizer(word, add_special_tokens=False, verbose=False, split_special_tokens=split)[
+            "input_ids"
+        ]
         return ids
 
     def check_ids(self, ids: Sequence[int]) -> list[int]:

@@ -47,15 +47,18 @@ class Choice(RunningSequence):
         served: the model.
         echo: shown before the completion: the prompt as text, or nothing.
         base: characters of the prompt, which offsets count.
+        unseen: characters of the prompt's ids before it: the start token of OPT's tokenizer, say, which is in no text.
         prompt, more: see RunningSequence; `number` is also that of the choice in its request.
 
     Attributes:
         given: the tokens of the text, with log-probabilities where they are requested.
     """
 
-    def __init__(self, served: ServedModel, *prompt: Any, echo: str = "", base: int = 0, **more: Any) -> None:
+    def __init__(
+        self, served: ServedModel, *prompt: Any, echo: str = "", base: int = 0, unseen: int = 0, **more: Any
+    ) -> None:
         super().__init__(served.model, *prompt, **more)
-        self.served, self.echo, self.base = served, echo, base
+        self.served, self.echo, self.base, self.unseen = served, echo, base, unseen
         self.given: list[Token] = []
         self._listed = 0  # of `details`
 
@@ -83,7 +86,7 @@ class Choice(RunningSequence):
         return Delta(self.number, shown, given, self.finish_reason)
 
     def _prompt_tokens(self) -> list[Token]:
-        offsets = self.served.offsets(self.prompt)
+        offsets = [max(0, offset - self.unseen) for offset in self.served.offsets(self.prompt)]
         found = [Token(self.prompt[0])]
         for scores in self.scores:
             rows = (scores.logprobs.tolist(), scores.top_ids.tolist(), scores.top_logprobs.tolist())
@@ -208,8 +211,10 @@ class Completion(TextRequest):
             served.check_length(len(ids), limit, "max_tokens")
             spelled = served.text(ids) if prompt != "" else ""
             echo = "" if not body.echo else prompt if isinstance(prompt, str) else spelled
+            unseen = len(spelled) - len(prompt) if isinstance(prompt, str) and spelled.endswith(prompt) else 0
+            place = {"base": len(spelled) - unseen, "unseen": unseen}
             score = body.logprobs if echo else None  # the implied start of an empty prompt is not listed
-            self.add(ids, options, self.best_of, limit=limit, echo=echo, base=len(spelled), score=score)
+            self.add(ids, options, self.best_of, limit=limit, echo=echo, score=score, **place)
 
     def best(self) -> list[Choice]:
         """The n of the highest log-probability per token for each prompt."""

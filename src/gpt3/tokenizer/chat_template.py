@@ -28,7 +28,7 @@ TEMPLATE_FILE = "<template>"
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 SURROGATE = re.compile("[\ud800-\udfff]")
 PRIVATE_USE = range(0x100000, 0x10FFFE)
-"""Code points of Unicode's last plane. While a template is rendered, one that no message uses stands for a special token that a
+"""Code points of Unicode's last plane. While a template is rendered, one that nothing else uses stands for a special token that a
 message spells."""
 EXAMPLES = (
     ("What is the capital of France?", "The capital of France is Paris."),
@@ -84,6 +84,7 @@ class ChatTemplate:
         self._marked, self._plain = Tokenizer.from_str(text), Tokenizer.from_str(text)
         self._plain.encode_special_tokens = True
         specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._used = set().union(*specials)
         longest_first = sorted(specials, key=len, reverse=True)
         self._spelled = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
@@ -120,7 +121,7 @@ class ChatTemplate:
         if any(map(SURROGATE.search, contents)):
             raise InputError("a message holds half a character (a surrogate without its other half). Send whole ones.")
         spelled = sorted({token for content in contents for token in self._spelled.findall(content)})
-        used = set().union(*contents)
+        used = self._used.union(*contents, self.tokenizer.get_chat_template())
         marks = dict(zip(spelled, (mark for mark in map(chr, PRIVATE_USE) if mark not in used), strict=False))
         if len(marks) < len(spelled):
             raise InputError("the messages use all private characters of Unicode. Leave some out.")
