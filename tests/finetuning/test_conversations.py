@@ -246,6 +246,31 @@ def test_each_filter_at_its_edge() -> None:
     assert [new(question_and(answer)) for answer in ("Blue.", "Red.", "bLUE. ")] == [True, True, False]
 
 
+SYSTEM = "You answer as the keeper of a lighthouse would who has read all there is about the sea. " * 20
+
+
+@pytest.mark.parametrize("kind", [FirstSeen, FirstOfItsKind])
+def test_conversations_that_differ_anywhere_are_no_duplicates(kind) -> None:
+    """In a later user turn, in the system message, in where a message ends, in the rejected answer; a shared long system message
+    makes no two conversations alike."""
+    ask, yes = Message("user", "Is the sea blue?"), Message("assistant", "Yes.")
+    rows = [
+        (ask, yes, Message("user", "And the sky over the town?"), yes),
+        (ask, yes, Message("user", "Was Rome built in a day?"), yes),
+        (Message("system", "Be brief."), ask, yes),
+        (Message("system", "Be kind."), ask, yes),
+        (ask, yes),
+        *((Message("system", SYSTEM), Message("user", f"What is a {thing}?"), yes) for thing in ("buoy", "reef", "tide")),
+    ]
+    found = [*map(Conversation, rows), Conversation((ask, yes), "No, it is green.")]
+    new = kind()
+    assert all(map(new, found))
+    assert not any(map(new, found))
+    if kind is FirstSeen:
+        parts = [(Message("user", first), Message("assistant", second)) for first, second in (("a b", "c"), ("a", "b c"))]
+        assert all(map(new, map(Conversation, parts)))
+
+
 def test_near_duplicates_are_those_above_the_similarity() -> None:
     """Texts of 400 random words, some of them exchanged; the similarity is counted exactly."""
     draw = random.Random(0)

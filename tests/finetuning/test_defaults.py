@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import statistics
 from pathlib import Path
 
 import pytest
@@ -23,34 +26,37 @@ from gpt3.training.options import TrainOptions
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=400), st.integers(1, 16), st.integers(0, 3))
-def test_every_sample_is_trained_once_an_epoch_beside_ones_of_like_length(lengths, batch, seed) -> None:
-    def order(epoch: int) -> list[int]:
-        sampler = GroupedByLength(lengths, batch, seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    found = order(1)
+def test_every_sample_is_trained_once_an_epoch(lengths, batch, seed) -> None:
+    found = epoch_of(lengths, batch, seed, 1)
     assert sorted(found) == list(range(len(lengths)))
-    assert found == order(1)
-
-    def padded(indices: list[int]) -> int:
-        batches = [indices[start : start + batch] for start in range(0, len(indices), batch)]
-        return sum(len(one) * max(lengths[n] for n in one) for one in batches)
-
-    best = padded(sorted(range(len(lengths)), key=lengths.__getitem__))
-    if len(lengths) <= 64 * batch:  # all in one stretch: no order pads less
-        assert padded(found) == best
+    assert found == epoch_of(lengths, batch, seed, 1)
 
 
-def test_every_epoch_and_every_seed_has_its_order() -> None:
-    lengths = [number % 7 + 1 for number in range(200)]
-    orders = set()
-    for seed in range(3):
-        sampler = GroupedByLength(lengths, 4, seed)
-        for epoch in range(3):
-            sampler.set_epoch(epoch)
-            orders.add(tuple(sampler))
-    assert len(orders) == 9
+def epoch_of(lengths: list[int], batch: int, seed: int, epoch: int) -> list[int]:
+    sampler = GroupedByLength(lengths, batch, seed)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+@pytest.mark.parametrize("count", [70, 645, 6003])
+def test_batches_need_little_padding_and_are_others_in_every_epoch(count: int) -> None:
+    """As in a random order, an epoch shares few batches with the one before, and no place in it has the long samples."""
+    draw = random.Random(0)
+    lengths = [draw.randrange(1, 91) for _ in range(count)]
+    epochs = []
+    for epoch in range(12):
+        order = epoch_of(lengths, 8, 0, epoch)
+        epochs.append([order[start : start + 8] for start in range(0, count, 8)])
+    batches = [{frozenset(batch) for batch in epoch} for epoch in epochs]
+    shared = sum(len(a & b) for a, b in itertools.pairwise(batches)) / 11
+    assert shared < 0.05 * len(batches[0])
+    padded = sum(len(batch) * max(lengths[n] for n in batch) for batch in epochs[0])
+    assert padded < (1.5 if count == 70 else 1.1) * sum(lengths)  # in a random order 1.8
+    middle = statistics.mean(lengths)
+    for place in (0, -2, -1):  # -1: the rest, which is no whole batch
+        found = statistics.mean(statistics.mean(lengths[n] for n in epoch[place]) for epoch in epochs)
+        assert abs(found - middle) < 25
+    assert len({tuple(order) for order in (epoch_of(lengths, 4, seed, 0) for seed in range(3))}) == 3
 
 
 def test_rates_and_replay_by_default() -> None:

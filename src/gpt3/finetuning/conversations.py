@@ -76,6 +76,17 @@ class Conversation:
             return [self.messages[-1].content, self.rejected]
         return [message.content for message in self.messages if message.role == "assistant"]
 
+    @property
+    def texts(self) -> list[str]:
+        """All that is said in it, a rejected answer last; without the system message."""
+        said = [message.content for message in self.messages if message.role != "system"]
+        return said if self.rejected is None else [*said, self.rejected]
+
+    @property
+    def system(self) -> str:
+        """The system message, "" if there is none."""
+        return self.messages[0].content if self.messages[0].role == "system" else ""
+
 
 def as_messages(turns: Sequence[Any]) -> tuple[Message, ...]:
     """Messages from objects with role and content or from and value, or from plain texts in turn.
@@ -240,8 +251,8 @@ three-word shingles."""
 
 
 def english(item: Conversation) -> bool:
-    """Whether question and answers are English, by script and function words; short texts by their script alone."""
-    text = " ".join([item.question, *item.answers]).lower()
+    """Whether what is said is English, by script and function words; short texts by their script alone."""
+    text = " ".join(item.texts).lower()
     letters = [character for character in text if character.isalpha()]
     if not letters:
         return True
@@ -270,8 +281,8 @@ class FirstSeen:
 
     def __call__(self, item: Conversation) -> bool:
         """Remember it and say whether it is new."""
-        text = "\n".join([item.question, *item.answers])
-        key = hashlib.sha256(" ".join(text.lower().split()).encode("utf-8", "replace")).digest()
+        texts = (" ".join(text.lower().split()) for text in (item.system, *item.texts))
+        key = hashlib.sha256("\n".join(texts).encode("utf-8", "replace")).digest()
         new = key not in self._seen
         self._seen.add(key)
         return new
@@ -280,6 +291,7 @@ class FirstSeen:
 class FirstOfItsKind:
     """Whether no conversation before it was nearly the same: MinHash over three-word shingles (Broder 1997), banded.
 
+    Only conversations with the same system message are compared, by the rest of their text: a long one is in all of a data set.
     At similarity s the four rows of a band agree with probability s**4, one of 16 bands with 1 - (1 - s**4)**16: 0.9998 at 0.8.
     """
 
@@ -296,7 +308,8 @@ class FirstOfItsKind:
         """Remember it and say whether it is new."""
         import numpy as np
 
-        words = WORD.findall("\n".join([item.question, *item.answers]).lower())
+        words = WORD.findall("\n".join(item.texts).lower())
+        system = hashlib.sha256(item.system.encode("utf-8", "replace")).digest()
         count = max(1, len(words) - SHINGLE + 1)
         shingles = {" ".join(words[start : start + SHINGLE]) for start in range(count)}
         digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in sorted(shingles))
@@ -304,7 +317,7 @@ class FirstOfItsKind:
         with np.errstate(over="ignore"):
             mixed = values[:, None] * self._factors + self._offsets  # (shingles, HASHES), modulo 2**64
         signature = (mixed ^ (mixed >> np.uint64(29))).min(axis=0)
-        keys = [bytes([band]) + part.tobytes() for band, part in enumerate(np.split(signature, BANDS))]
+        keys = [system + bytes([band]) + part.tobytes() for band, part in enumerate(np.split(signature, BANDS))]
         candidates = {number for key in keys for number in self._bands.get(key, ())}
         if any((self._signatures[number] == signature).mean() >= NEAR for number in candidates):
             return False

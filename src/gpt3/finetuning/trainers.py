@@ -42,7 +42,9 @@ NAMES = {
 }  # fmt: skip
 """Trainer's names for what is logged, and ours; evaluation puts ``eval_`` before its own, we ``val/``."""
 BATCHES_SORTED = 64
-"""Samples are sorted by length within this many batches only: then which ones share a batch stays close to random."""
+"""Samples are sorted by length within this many batches at most,"""
+STRETCHES = 4
+"""and in at least this many parts of an epoch: then which ones share a batch stays close to random."""
 LORA_LAYERS = {"gpt3": ["c_attn", "c_proj", "c_fc"], "gpt2": ["c_attn", "c_proj", "c_fc"]}
 """The layers' matrices, which get adapters; of other models all linear layers but the head."""
 
@@ -89,9 +91,10 @@ if _TRLS_RULE is not None:  # private: if a later TRL drops it, training is mere
 class GroupedByLength(Sampler[int]):
     """Samples in an order that follows from (seed, epoch) alone, so that a resumed run finds its place.
 
-    All samples are shuffled and cut into stretches of `BATCHES_SORTED` batches; each stretch is sorted by length and cut into
-    batches, and its batches are shuffled: so batches need little padding. (Trainer's own ``group_by_length`` leaves the batches
-    in the order of their lengths, so that the loss goes up and down with them.)
+    All samples are shuffled and cut into stretches of `BATCHES_SORTED` batches, or of a fourth of an epoch's where that is less;
+    each stretch is sorted by length and cut into batches: so batches need little padding, and are others in each epoch. All
+    batches are shuffled. (Trainer's own ``group_by_length`` leaves those of a stretch in the order of their lengths, so that the
+    loss goes up and down with them.)
 
     Args:
         lengths: of the samples, in tokens.
@@ -113,14 +116,15 @@ class GroupedByLength(Sampler[int]):
         draw = random.Random(f"{self.seed} {self.epoch}")
         order = list(range(len(self.lengths)))
         draw.shuffle(order)
-        stretch = BATCHES_SORTED * self.batch
-        for start in range(0, len(order), stretch):
-            ordered = sorted(order[start : start + stretch], key=self.lengths.__getitem__)
-            batches = [ordered[place : place + self.batch] for place in range(0, len(ordered), self.batch)]
-            rest = batches.pop() if len(batches[-1]) < self.batch else []  # last, so that no other batch is split
-            draw.shuffle(batches)
-            for batch in (*batches, rest):
-                yield from batch
+        whole = len(order) // self.batch
+        stretch = min(BATCHES_SORTED, max(1, whole // STRETCHES)) * self.batch
+        batches = []
+        for start in range(0, whole * self.batch, stretch):
+            ordered = sorted(order[start : min(start + stretch, whole * self.batch)], key=self.lengths.__getitem__)
+            batches += [ordered[place : place + self.batch] for place in range(0, len(ordered), self.batch)]
+        draw.shuffle(batches)
+        for batch in (*batches, order[whole * self.batch :]):  # the rest last, so that no other batch is split
+            yield from batch
 
 
 class Checkpointing:
