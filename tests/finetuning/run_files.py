@@ -9,10 +9,10 @@ import torch
 from gpt3.report.run_folder import read_metrics
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Path, name: str = "model.safetensors") -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    return load_file(folder / "model.safetensors")
+    return load_file(folder / name)
 
 
 def records(folder: Path, key: str) -> list[float]:

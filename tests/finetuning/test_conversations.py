@@ -260,14 +260,19 @@ def test_conversations_that_differ_anywhere_are_no_duplicates(kind) -> None:
         (Message("system", "Be brief."), ask, yes),
         (Message("system", "Be kind."), ask, yes),
         (ask, yes),
-        *((Message("system", SYSTEM), Message("user", f"What is a {thing}?"), yes) for thing in ("buoy", "reef", "tide")),
+        *(
+            (Message("system", SYSTEM), Message("user", f"What is a {thing}?"), yes)
+            for thing in ("buoy", "reef", "tide")
+        ),
     ]
     found = [*map(Conversation, rows), Conversation((ask, yes), "No, it is green.")]
     new = kind()
     assert all(map(new, found))
     assert not any(map(new, found))
     if kind is FirstSeen:
-        parts = [(Message("user", first), Message("assistant", second)) for first, second in (("a b", "c"), ("a", "b c"))]
+        parts = [
+            (Message("user", first), Message("assistant", second)) for first, second in (("a b", "c"), ("a", "b c"))
+        ]
         assert all(map(new, map(Conversation, parts)))
 
 

@@ -183,6 +183,76 @@ def test_lora_changes_adapters_and_new_tokens_only_and_merges_exactly(tiny, base
     )
 
 
+@pytest.fixture(scope="module")
+def untied(base, tmp_path_factory):
+    """The base with a head of its own."""
+    from gpt3.model import GPT3Config, GPT3ForCausalLM
+    from gpt3.tokenizer.loading import load_tokenizer
+
+    torch.manual_seed(3)
+    model = GPT3ForCausalLM(GPT3Config.from_pretrained(base, tie_word_embeddings=False))
+    torch.nn.init.normal_(model.lm_head.weight, mean=0.5)
+    folder = tmp_path_factory.mktemp("untied")
+    model.save_pretrained(folder)
+    load_tokenizer(base).save_pretrained(folder)
+    return folder
+
+
+def test_lora_trains_the_head_of_new_tokens_where_it_is_not_tied(untied, tiny, tmp_path) -> None:
+    """Else the model could not tell the end of an answer from the two other new tokens, whose rows begin as the same mean."""
+    from peft import PeftModel
+
+    from gpt3.model_folder.load import load_transformers
+
+    run = Tuning(tiny(model=str(untied), lora=True, lora_rank=4), tmp_path / "run")
+    known, new = min(run.new_ids), run.new_ids
+    first = {name: run.model.state_dict()[name].clone() for name in ("transformer.wte.weight", "lm_head.weight")}
+    for matrix in first.values():  # each begins as the mean of its own
+        torch.testing.assert_close(matrix[new], matrix[:known].mean(0).expand(len(new), -1))
+    run.run()
+    merged, tokenizer = load_transformers(tmp_path / "run/model")
+    for name, before in first.items():
+        after = merged.state_dict()[name]
+        assert torch.equal(after[:known], before[:known])
+        assert not torch.equal(after[new[2]], after[new[0]])  # <|end|> and <|start|>
+    plain, _ = load_transformers(untied)
+    add_tokens(plain, tokenizer, ["<|start|>", "<|message|>", "<|end|>"])
+    adapted = PeftModel.from_pretrained(plain, tmp_path / "run/adapter").eval()
+    ids = torch.tensor(run.train.columns["input_ids"][:1])
+    again, _ = load_transformers(tmp_path / "run/adapter")
+    for model in (merged, again):
+        torch.testing.assert_close(model(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-5)
+    saved = weights(tmp_path / "run/adapter", "adapter_model.safetensors")
+    assert max(tensor.shape[0] for tensor in saved.values()) <= 4 * 32  # rows, no whole matrix
+
+
+def test_an_adapter_without_the_head_of_new_tokens_is_read_as_it_was_trained(
+    untied, tiny, tmp_path, monkeypatch
+) -> None:
+    """Earlier versions trained new rows of the embedding alone; the head's were its mean, and were not saved."""
+    import gpt3.finetuning.tuning as tuning
+    from gpt3.model_folder.load import load_transformers
+
+    def old_rows(model, tokenizer, new):
+        ids = add_tokens(model, tokenizer, new)
+        model.lm_head.weight.data[ids] = model.transformer.wte.weight.data[ids]
+        return ids
+
+    def old_adapter(model, options, ids):
+        from peft import LoraConfig, get_peft_model
+
+        kept = {"target_modules": ["c_attn"], "trainable_token_indices": {"wte": ids}}
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, **kept))
+
+    monkeypatch.setattr(tuning, "add_tokens", old_rows)
+    monkeypatch.setattr(trainers, "with_adapter", old_adapter)
+    run = Tuning(tiny(model=str(untied), lora=True, steps=2), tmp_path / "run")
+    run.run()
+    ids = torch.tensor(run.train.columns["input_ids"][:1])
+    merged, again = (load_transformers(tmp_path / "run" / name)[0](ids).logits for name in ("model", "adapter"))
+    torch.testing.assert_close(again, merged, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("lora", [False, True])
 def test_dpo_raises_the_margin(tiny, pairs, tmp_path, lora: bool) -> None:
     changes = {"method": "dpo", "data": [str(pairs)], "val": [str(pairs)], "lr": 1e-2 if lora else 3e-3, "lora": lora}
@@ -261,6 +331,22 @@ def test_of_other_models_all_linear_layers_but_the_head_get_adapters() -> None:
         name.partition(".lora_A")[0].rpartition(".")[2] for name, _ in adapted.named_parameters() if "lora_A" in name
     }
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_a_head_with_a_bias_is_trained_whole() -> None:
+    """GPT-J's; of a head's rows PEFT forgets the bias."""
+    from transformers import GPTJConfig, GPTJForCausalLM
+
+    shape = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16, "rotary_dim": 4}
+    model = GPTJForCausalLM(GPTJConfig(**shape)).eval()
+    torch.nn.init.normal_(model.lm_head.bias)
+    ids = torch.arange(8)[None]
+    before = model(ids).logits
+    adapted = with_adapter(model, FinetuneOptions(lora=True), [38, 39]).eval()
+    torch.testing.assert_close(adapted(ids).logits, before)
+    assert {"weight", "bias"} <= {
+        name.rpartition(".")[2] for name, each in adapted.named_parameters() if each.requires_grad
+    }
 
 
 def test_an_adapter_alone(tiny, tmp_path) -> None:

@@ -48,7 +48,7 @@ class FinetuneOptions(Options):
     beta: float = option(0.1, above=0)
     """How close dpo stays to the initial model; larger is closer."""
     lora: bool = option(False, common=True)
-    """Train only low-rank adapters (Hu et al. 2021) and the embeddings of new special tokens."""
+    """Train only low-rank adapters (Hu et al. 2021) and the embedding and head rows of new tokens."""
     dora: bool = option(False)
     """LoRA with separate weight magnitudes (Liu et al. 2024); implies --lora."""
     lora_rank: int = option(16, least=1)

@@ -56,17 +56,25 @@ KEPT = 2
 
 
 def with_adapter(model: Any, options: FinetuneOptions, new_ids: list[int]) -> Any:
-    """The model with LoRA or DoRA adapters; of the embeddings only new tokens' rows are trained."""
+    """The model with LoRA or DoRA adapters; of embedding and head only new tokens' rows are trained."""
     kind = model.config.model_type
-    name = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    rows: list[str] = [names[id(embedding)]]
+    whole: list[str] = []
+    if (
+        head.weight is not embedding.weight
+    ):  # PEFT's rows of a head lose its bias, where it has one: then all of it is trained
+        (rows if getattr(head, "bias", None) is None else whole).append(names[id(head)])
     config = LoraConfig(
         task_type="CAUSAL_LM", r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=options.lora_dropout,
         use_dora=options.dora, target_modules=LORA_LAYERS.get(kind, "all-linear"), fan_in_fan_out=kind == "gpt2",
-        trainable_token_indices={name.rpartition(".")[2]: new_ids} if new_ids else None,
+        trainable_token_indices=dict.fromkeys(rows, new_ids) if new_ids else None,
+        modules_to_save=whole if new_ids and whole else None,
     )  # fmt: skip
     adapted = get_peft_model(model, config)
     head = model.get_output_embeddings()
-    if not hasattr(head, "bias"):  # PEFT's wrapper around a tied head hides that it has none; TRL asks for it
+    if not hasattr(head, "bias"):  # PEFT's wrapper around a head hides that it has none; TRL asks for it
         head.bias = None
     return adapted
 

@@ -7,20 +7,18 @@ from typing import Any
 
 
 def resize_vocabulary(model: Any, size: int, new: Sequence[int]) -> None:
-    """Give embedding and head `size` rows, those of the ids `new` the mean of all rows before the first of them.
+    """Give embedding and head `size` rows; those of the ids `new` are the mean of all rows before the first of them.
 
-    The mean gives a token no one has seen the probability of an average one (Hewitt 2021), where a random row may have any.
-    Padding rows of the vocabulary are none afterwards.
+    Where the head is not tied, each matrix has its own mean. It gives a token no one has seen the probability of an average
+    one (Hewitt 2021), where a random row may have any. Padding rows of the vocabulary are none afterwards.
     """
     import torch
 
     embedding = model.get_input_embeddings()
-    real = getattr(model.config, "real_vocab_size", None) or embedding.num_embeddings
-    old = embedding.weight.detach()[: min([real, *new])].clone()
+    known = min([getattr(model.config, "real_vocab_size", None) or embedding.num_embeddings, *new])
     if size != embedding.num_embeddings:
         model.resize_token_embeddings(size, mean_resizing=False)
     with torch.no_grad():
-        for rows in {
-            id(w): w for w in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
-        }.values():
-            rows[list(new)] = old.mean(dim=0).to(rows)
+        for matrix in (model.get_input_embeddings(), model.get_output_embeddings()):
+            for rows in filter(lambda each: each is not None, (matrix.weight, getattr(matrix, "bias", None))):
+                rows[list(new)] = rows[:known].mean(dim=0)

@@ -110,6 +110,7 @@ def fit_vocabulary(model: Any, tokenizer: Any, weights: Mapping[str, Stored], se
     That is what embeddings in the adapter have; without any, room for all of the tokenizer's and of the trained ids.
     """
     rows = model.get_input_embeddings().num_embeddings
+    indices = settings.get("trainable_token_indices") or []
     real = getattr(model.config, "real_vocab_size", None) or rows
     ends = _ends(model)
     sizes = []
@@ -121,11 +122,19 @@ def fit_vocabulary(model: Any, tokenizer: Any, weights: Mapping[str, Stored], se
     if sizes:
         size, unchanged = max(sizes), rows
     else:
-        indices = settings.get("trainable_token_indices") or []
         trained = [i for group in (indices.values() if isinstance(indices, dict) else [indices]) for i in group]
         size, unchanged = max([real, *(number + 1 for number in (*trained, *tokenizer.get_vocab().values()))]), real
     if size != unchanged:
-        resize_vocabulary(model, size, range(min(real, size), size))
+        new = range(min(real, size), size)
+        resize_vocabulary(model, size, new)
+        if (
+            isinstance(indices, dict) and len(indices) == 1
+        ):  # as earlier versions trained it: a head of its own had the embedding's mean
+            with torch.no_grad():
+                embedding, head = (
+                    each.weight for each in (model.get_input_embeddings(), model.get_output_embeddings())
+                )
+                head[list(new)] = embedding[list(new)]
 
 
 def _ends(model: Any) -> tuple[str, ...]:
