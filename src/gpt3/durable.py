@@ -100,7 +100,12 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 def write_text(path: Path | str, text: str) -> None:
     """Replace the file at `path` by `text` in UTF-8 with line feeds, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, utf8(text))
+
+
+def utf8(text: str) -> bytes:
+    r"""`text` in UTF-8. A byte of a file's name that is not UTF-8 becomes ``\udcff``, which JSON reads back as that name."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def folder_bytes(folder: Path) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 import time
 from typing import Any
@@ -11,14 +13,34 @@ PLAIN_INTERVAL_SECONDS = 10.0
 
 
 def say(text: str) -> None:
-    """Print a message for the user: a line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message for the user: a line on stderr. Work does not end because nobody can read it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def speak_utf8(stream: object) -> None:
-    """Make a text stream write UTF-8, whatever the locale or Windows code page is."""
+    r"""Make a text stream write UTF-8, whatever the locale or Windows code page is.
+
+    A byte of a file's name that is not UTF-8 appears as ``\udcff``, which JSON reads back as that name.
+    """
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(encoding="utf-8")
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def open_streams() -> None:
+    """Standard output in UTF-8, and the null device in place of each standard stream that the caller closed.
+
+    Otherwise the next file opened would have its number, and whatever a library prints would end in that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the process lives
+    speak_utf8(sys.stdout)
+
+
+def drop_output() -> None:
+    """Send the rest of standard output nowhere: nobody reads it, or there is no space for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write(text: str) -> None:

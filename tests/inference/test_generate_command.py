@@ -62,7 +62,7 @@ def test_each_piece_goes_out_at_once(home, monkeypatch):
             return len(content)
 
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(Pipe()), encoding="latin-1"))
-    run(GenerateOptions(prompt=PROMPT, **ANY))
+    assert main(["generate", PROMPT, "--seed", "0", "--max-new-tokens", "30"]) == 0
     monkeypatch.undo()
     monkeypatch.chdir(home)
     pieces = list(load().stream(PROMPT, top_p=0.9, **ANY))

@@ -16,7 +16,7 @@ from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
 from gpt3.model_folder.locate import locate
 from gpt3.options import DType, Quantize, option
-from gpt3.progress import say, speak_utf8, write
+from gpt3.progress import say, write
 from gpt3.tokenizer.chat_template import has_template
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ def run(options: ChatOptions) -> int:
     Raises:
         InputError: see `gpt3.load`; in a pipe, also a command that fails.
     """
-    speak_utf8(sys.stdout)
     from gpt3.finetuning.chat import Chat
     from gpt3.inference.language_model import load
 

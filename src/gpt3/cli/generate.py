@@ -16,7 +16,7 @@ from gpt3.errors import InputError
 from gpt3.inference.many_prompts import SampleFile, continue_all, line_of, model_fingerprint, read_prompts
 from gpt3.inference.options import GenerateOptions
 from gpt3.model_folder.locate import locate
-from gpt3.progress import say, speak_utf8, write
+from gpt3.progress import say, write
 
 if TYPE_CHECKING:
     from gpt3.inference.decoding import Draft
@@ -36,7 +36,6 @@ def run(options: GenerateOptions) -> None:
         KeyboardInterrupt: passed on, once what there is is written.
         BrokenPipeError: passed on: nobody reads standard output any more.
     """
-    speak_utf8(sys.stdout)
     if options.input is None:
         continue_one(options)
     else:

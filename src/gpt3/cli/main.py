@@ -6,8 +6,8 @@ Exit codes: 0 did the job; 2 bad input, reported in one line; 1 failed at run ti
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,21 @@ from typing import Any
 
 from gpt3 import __version__
 from gpt3.cli.parsing import parse
+from gpt3.device import ran_out_of_memory
 from gpt3.errors import InputError, RunError
+from gpt3.progress import drop_output, open_streams, say
+
+OUT_OF_MEMORY = "Out of memory. Close other programs, or use a smaller model, batch or context."
+LIMITS = {
+    errno.ENOSPC: "Free some space, or write to another disk.",
+    errno.EDQUOT: "Free some space, or write to another disk.",
+    errno.EFBIG: "Raise the limit (ulimit -f), or write to another disk.",
+    errno.EIO: "Check the disk.",
+    errno.EMFILE: "Raise the limit (ulimit -n).",
+    errno.ENFILE: "Close other programs.",
+    errno.ENOMEM: OUT_OF_MEMORY,
+}
+"""What to do where the system refuses."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,7 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["help"] and len(words) > 1:  # gpt3 help train
         words = [*words[1:], "--help"]
@@ -104,20 +119,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = words[0]
     try:
-        name, rest = _command(words)
-        kind, run = COMMANDS[name].load()
-        options = parse(kind, rest, command=name, positional=COMMANDS[name].positional)
-        result = None if options is None else run(options)
-        return result if isinstance(result, int) else 0
+        try:
+            name, rest = _command(words)
+            kind, run = COMMANDS[name].load()
+            options = parse(kind, rest, command=name, positional=COMMANDS[name].positional)
+            result = None if options is None else run(options)
+            return result if isinstance(result, int) else 0
+        finally:
+            sys.stdout.flush()  # an output that cannot be written is an error of the command, not of Python's last moment
     except (InputError, RunError) as error:
-        print(f"gpt3 {name}: {error}", file=sys.stderr)
+        say(f"gpt3 {name}: {error}")
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
-        print(f"gpt3 {name}: interrupted", file=sys.stderr)
+        say(f"gpt3 {name}: interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output went away: not an error of this program
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (told := _limit(error)) is None:
+            raise
+        say(f"gpt3 {name}: {told}")
+        return 1
+
+
+def _limit(error: Exception) -> str | None:
+    """In one line, which limit of the system `error` tells of: disk, memory, open files, a path; None for other errors."""
+    if not isinstance(error, OSError):
+        torch_is_full = "torch" in sys.modules and ran_out_of_memory(error)
+        return OUT_OF_MEMORY if isinstance(error, MemoryError) or torch_is_full else None
+    if error.errno is None or (error.filename is None and error.errno not in LIMITS):
+        return None
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_output()
+    place = "standard output or a file" if error.filename is None else error.filename
+    return f"{place}: {error.strerror}. {LIMITS.get(error.errno, 'Use another path.')}"
 
 
 def _command(words: list[str]) -> tuple[str, list[str]]:

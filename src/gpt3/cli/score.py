@@ -15,7 +15,7 @@ from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
 from gpt3.model_folder.locate import locate
 from gpt3.options import DType, Options, Quantize, option
-from gpt3.progress import Progress, say, speak_utf8, write
+from gpt3.progress import Progress, say, write
 
 TOP = 5
 """Likeliest tokens shown for each position."""
@@ -85,7 +85,6 @@ def run(options: ScoreOptions) -> None:
         KeyboardInterrupt: passed on, once the figures of the finished texts are written.
     """
     sources = read_sources(options)  # before the model, whose loading takes seconds
-    speak_utf8(sys.stdout)
 
     from gpt3.inference import score_view
     from gpt3.inference.language_model import load

@@ -20,7 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from gpt3 import __version__
-from gpt3.durable import write_text
+from gpt3.durable import utf8, write_text
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation import Result, Source, Split, Task
 from gpt3.evaluation.options import EvalOptions
@@ -222,7 +222,7 @@ def _resumed(path: Path, header: dict[str, Any]) -> tuple[list[Result], int]:
 
 
 def _line(values: dict[str, Any]) -> bytes:
-    return json.dumps(values, ensure_ascii=False).encode() + b"\n"
+    return utf8(json.dumps(values, ensure_ascii=False)) + b"\n"
 
 
 def _groups(options: EvalOptions, parts: Sequence[Questions], scores: Sequence[TaskScore]) -> list[GroupScore]:

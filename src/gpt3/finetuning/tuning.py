@@ -19,7 +19,7 @@ import transformers
 import yaml
 
 from gpt3 import work_folder
-from gpt3.durable import discard, replacing, write_text
+from gpt3.durable import discard, replacing, utf8, write_text
 from gpt3.errors import InputError, require
 from gpt3.finetuning.gathering import gather, replay_texts
 from gpt3.finetuning.options import FinetuneOptions
@@ -242,14 +242,14 @@ class Tuning:
             with replacing(self.folder / ADAPTER) as temporary:
                 temporary.mkdir()
                 save_adapter(model, self.tokenizer, temporary, self.base)
-                (temporary / CARD).write_text(self._card(result, "peft"), encoding="utf-8")
+                (temporary / CARD).write_bytes(utf8(self._card(result, "peft")))
         if self.options.merge or not self.options.lora:
             whole = merge(model) if self.options.lora else model
             with replacing(self.folder / MODEL) as temporary:
                 temporary.mkdir()
                 whole.save_pretrained(temporary)
                 self.tokenizer.save_pretrained(temporary)
-                (temporary / CARD).write_text(self._card(result, "transformers"), encoding="utf-8")
+                (temporary / CARD).write_bytes(utf8(self._card(result, "transformers")))
         discard(self.folder / CHECKPOINTS)
 
     def _card(self, result: FinetuneResult, library: str) -> str:

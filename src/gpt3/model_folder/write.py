@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt3 import __version__
-from gpt3.durable import sha256_of
+from gpt3.durable import sha256_of, utf8
 from gpt3.model_folder.convert import Checkpoint
 from gpt3.model_folder.load import quiet_transformers
 from gpt3.model_folder.locate import CARD, LICENCES, ORIGIN, WEIGHTS
@@ -60,7 +60,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, source: str) -> None:
         "written_by": f"gpt3 {__version__}",
     }
     (folder / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card(checkpoint, source), encoding="utf-8")
+    (folder / CARD).write_bytes(utf8(card(checkpoint, source)))
     for name in LICENCES:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, folder / name)

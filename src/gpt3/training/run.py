@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gpt3.durable import check_room, replacing
+from gpt3.durable import check_room, replacing, utf8
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation.runner import Probe, check_probes
 from gpt3.ladder.presets import flops_per_token
@@ -392,7 +392,7 @@ class Run:
             )
             with replacing(self.folder / FINAL_MODEL) as temporary:
                 run_folder.extract_model(self.folder / run_folder.CHECKPOINTS / f"step-{trainer.step}", temporary)
-                (temporary / "README.md").write_text(card, encoding="utf-8")
+                (temporary / "README.md").write_bytes(utf8(card))
                 copy_origin(self.folder, temporary)
             speak_utf8(sys.stdout)
             for prompt, text in self.samples:
