@@ -42,7 +42,7 @@ def assert_equal_weights(one: Path, other: Path) -> None:
 
 
 def test_a_run_leaves_what_the_design_says(tiny, tmp_path: Path) -> None:
-    result = train(tiny(steps=40, validate_every=20))
+    result = train(tiny(steps=40, validate_every=20, sample_every=None))
     folder = tmp_path / "run"
     assert result.folder == folder
     assert result.finished
@@ -64,7 +64,7 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path: Path) -> None:
     assert gpt3.load(folder).complete("The", max_new_tokens=5, seed=1)[0].text
     card = ModelCard.load(folder / "model" / "README.md")  # as the hub reads it
     assert card.data.to_dict() == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["gpt3"]}
-    for part in ("bits per byte", "share of the run", "## Training loss", "gpt3 export --model PATH --format gguf"):
+    for part in ("bits per byte", "share of the run", "## Training loss"):
         assert part in card.text
 
 
@@ -120,6 +120,7 @@ def test_resume_is_bit_exact(tiny, tmp_path: Path, changes: dict) -> None:
     assert losses[0] == losses[1]  # each step is in the file once
 
 
+@pytest.mark.skipif(hasattr(os, "fork"), reason="test_kills.py has this at many moments")
 def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tiny, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = {"steps": 150, "checkpoint_every": 5, "validate_every": 1000}
@@ -137,21 +138,6 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tiny, tmp_path: Path) ->
     assert not (killed / "model").exists()
     assert train(saved).finished
     assert_equal_weights(whole, killed)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
-def test_a_polite_stop_saves_and_exits_143(tiny, tmp_path: Path, text_file: Path) -> None:
-    options = tiny(steps=100_000, checkpoint_every=50_000, validate_every=50_000)
-    code = f"import sys; from gpt3.cli.train import *; sys.exit(run({options!r}))"
-    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not read_metrics(metrics) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 143, error
-    assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 1
 
 
 def test_an_out_that_holds_another_run_is_refused(tiny, tmp_path: Path) -> None:
@@ -173,14 +159,6 @@ def test_default_folders_are_numbered(tiny, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     assert train(tiny(out=None, steps=2)).folder == Path("runs/articles")
     assert train(tiny(out=None, steps=2)).folder == Path("runs/articles-2")
-
-
-def test_minutes_settle_the_number_of_steps(tiny, tmp_path: Path) -> None:
-    result = train(tiny(steps=None, minutes=0.02))
-    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert saved["minutes"] is None
-    assert saved["steps"] >= 1
-    assert result.finished
 
 
 def test_a_machine_that_is_busy_at_the_start_does_not_make_the_run_shorter(tiny, monkeypatch) -> None:

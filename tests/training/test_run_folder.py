@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from gpt3.cli.train import run
@@ -22,28 +19,27 @@ from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.run import train
 from gpt3.training.trainer import Trainer
-from gpt3.work_folder import locked_folder
 
 resource = pytest.importorskip("resource", reason="file-size limits are a Unix thing")
 
 
-def test_a_second_process_in_the_same_folder_is_refused(tiny, tmp_path: Path) -> None:
-    options = tiny(steps=100_000, checkpoint_every=50_000, validate_every=50_000)
-    code = f"from gpt3.training.run import *; train({options!r})"
-    first = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not read_metrics(tmp_path / "run" / "metrics.jsonl"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        with pytest.raises(InputError, match="is in use by another process"):
-            train(options)
-        assert first.poll() is None
-    finally:
-        first.kill()
-        first.wait()
-    with locked_folder(tmp_path / "run"):  # the dead hold no lock
-        pass
+def test_a_second_run_in_the_same_folder_is_refused(tiny) -> None:
+    """While the first one trains, which goes on; test_work_folder.py has the lock between processes and after a death."""
+    options = tiny(steps=3)
+
+    class Second:
+        every = 2
+        refused = 0
+
+        def __call__(self, model: torch.nn.Module, step: int) -> dict[str, float]:
+            with pytest.raises(InputError, match="is in use by another process"):
+                train(options)
+            self.refused += 1
+            return {}
+
+    second = Second()
+    assert train(options, evaluators=[second]).finished
+    assert second.refused
 
 
 def test_a_refused_run_leaves_no_folder(tiny, tmp_path: Path) -> None:
@@ -57,17 +53,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny, tmp_path: Path) -> None
     options = tiny(steps=12, checkpoint_every=4)
     train(tiny(steps=12, checkpoint_every=4, out=str(tmp_path / "whole")))
     biggest = max(p.stat().st_size for p in (tmp_path / "whole" / "checkpoints" / "step-12").iterdir())
-    code = (
-        "import resource, signal, sys; from gpt3.cli.main import main; from gpt3.cli import train as r;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({biggest - 1}, {biggest - 1}));"
-        f"from gpt3.training.options import TrainOptions; from gpt3.errors import RunError\n"
-        f"try:\n    r.run({options!r})\nexcept RunError as error:\n    print(error, file=sys.stderr); sys.exit(1)"
-    )
-    process = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True)
-    assert process.returncode == 1, process.stderr
-    assert "could not be written" in process.stderr.splitlines()[-1]
-    assert "Traceback" not in process.stderr
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (biggest - 1, hard))
+    try:
+        with pytest.raises(RunError, match="could not be written"):
+            run(options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list((tmp_path / "run").rglob("*.partial"))
     assert train(options).finished
     one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "whole"))
@@ -211,7 +203,7 @@ def test_a_run_goes_on_only_with_its_own_data(tiny, tmp_path: Path, text_file: P
     lines = text_file.read_text(encoding="utf-8").splitlines(keepends=True)
     data = tmp_path / "data.jsonl"
     data.write_text("".join(lines[:80]), encoding="utf-8")
-    options = tiny(data=[str(data)], tokenizer="gpt2", steps=8, checkpoint_every=4)
+    options = tiny(data=[str(data)], tokenizer="gpt2", steps=2, checkpoint_every=1)
     train(options)
     shutil.rmtree(tmp_path / "run" / "model")
     data.write_text("".join(lines), encoding="utf-8")
@@ -221,8 +213,11 @@ def test_a_run_goes_on_only_with_its_own_data(tiny, tmp_path: Path, text_file: P
 
 def test_minutes_size_the_batch_by_the_run_they_allow(tiny, tmp_path: Path) -> None:
     """Two seconds of a model whose preset has a batch of 524,288 tokens: small steps, not a part of one."""
-    result = train(tiny(model="125M", steps=None, batch_tokens=None, micro_batch=None, minutes=0.04))
+    result = train(tiny(model="125M", steps=None, batch_tokens=None, micro_batch=None, minutes=0.03))
     assert result.finished
     steps = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "lr" in r]
     assert len(steps) >= 2
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved["minutes"] is None
+    assert saved["steps"] >= 1
     assert steps[-1]["batch_tokens"] <= max(32, steps[-1]["tokens"] // len(steps) * 2)
