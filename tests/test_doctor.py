@@ -97,8 +97,11 @@ class Installed:
     [
         ({"url": "file:///home/me/a%20clone", "dir_info": {"editable": True}}, ["-e", "/home/me/a clone[serve]"]),
         ({"url": "file:///home/me/gpt3", "dir_info": {}}, ["/home/me/gpt3[serve]"]),
-        ({"url": "https://host/gpt3.git", "vcs_info": {"vcs": "git"}}, ["gpt3[serve] @ git+https://host/gpt3.git"]),
-        (None, ["gpt3[serve]"]),
+        (
+            {"url": "https://host/gpt3.git", "vcs_info": {"vcs": "git"}},
+            ["gpt3-paper[serve] @ git+https://host/gpt3.git"],
+        ),
+        (None, ["gpt3-paper[serve]"]),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="paths of other systems")

@@ -13,8 +13,8 @@ from types import ModuleType
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
-DISTRIBUTION = "gpt3"
-"""The name this package is installed under."""
+DISTRIBUTION = "gpt3-paper"
+"""The name this package is installed under, as in pyproject.toml. On PyPI, gpt3 is another project."""
 
 
 class InputError(ValueError):

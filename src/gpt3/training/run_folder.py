@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 
-from gpt3 import work_folder
+from gpt3 import __version__, work_folder
 from gpt3.device import usable_cores
 from gpt3.durable import write_text
 from gpt3.errors import InputError
@@ -198,8 +198,8 @@ def keep_micro_batch(folder: Path, micro_batch: int) -> None:
 
 def environment(device: str) -> dict[str, Any]:
     """What the run runs on: versions, machine, and the commit where the package is a git checkout."""
-    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("gpt3", "torch", "transformers", "tokenizers", "numpy", "safetensors"):
+    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform(), "gpt3": __version__}
+    for package in ("torch", "transformers", "tokenizers", "numpy", "safetensors"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     found |= {"device": device, "cores": usable_cores(), "threads": torch.get_num_threads()}
