@@ -51,7 +51,7 @@ SURFACE = {
     "runs rename": "names",
     "runs remove": "names yes",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
-    "report": "out runs",
+    "report": "live out port runs",
     "bench contexts": "contexts json model out rounds seed steps threads weights",
     "bench formats": "formats json model new_tokens prompt_tokens prompts seed text",
     "bench generate": "cases decode formats json llama_cpp nanogpt new_tokens rounds seed threads transformers",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt3.errors import InputError
 from gpt3.model_folder.locate import RUNS
 from gpt3.options import Options, option
+from gpt3.progress import say
 from gpt3.report.run_folder import METRICS
 
 PAGE = "report.html"
@@ -15,22 +17,33 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class ReportOptions(Options):
-    """Draw one run, or compare several, in one HTML file that needs no network."""
+    """Draw one run, or compare several, in one HTML file that needs no network; or in a page that follows them."""
 
     runs: list[str] = option([])
     """Run folders, or names of runs in ./runs. Default: the newest run in ./runs."""
     out: str | None = option(None)
     """The HTML file. Default: report.html in the run folder; of several runs, report.html here."""
+    live: bool = option(False)
+    """Serve the page on this machine instead; it follows runs while they train, until Ctrl-C."""
+    port: int = option(8001, least=0, most=65535)
+    """The port of --live; 0: any free one."""
+
+    def errors(self) -> list[str]:
+        """Options that exclude each other."""
+        return ["--live writes no file. Leave out --out, or --live"] if self.live and self.out else []
 
 
 def run(options: ReportOptions) -> None:
-    """Write the page and print where it is.
+    """Write the page and print where it is; or serve it until Ctrl-C.
 
     Raises:
-        InputError: a name that is no run folder, or an --out that cannot be a file.
+        InputError: a name that is no run folder, an --out that cannot be a file, or a port that is not available.
     """
     found = [find_run(name) for name in options.runs] or [find_run(None)]
     folders = list({folder.resolve(): folder for folder in found}.values())  # a run named twice is drawn once
+    if options.live:
+        serve_live(folders, options.port)
+        return
     out = Path(options.out) if options.out else (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a file, such as {out / PAGE}")
@@ -38,6 +51,18 @@ def run(options: ReportOptions) -> None:
     from gpt3.report.page import write_report
 
     print(write_report(folders, out))
+
+
+def serve_live(folders: list[Path], port: int) -> None:
+    """Serve the page of these runs until Ctrl-C."""
+    from gpt3.report.page import read_runs
+    from gpt3.serving.host import address_of, listen
+    from gpt3.serving.live_report import report_server
+
+    read_runs(folders)  # errors are reported here, not in the browser
+    with listen("127.0.0.1", port) as listening, contextlib.suppress(KeyboardInterrupt):
+        say(f"gpt3 report: {address_of(listening)}/ follows {', '.join(map(str, folders))}; Ctrl-C ends it")
+        report_server(folders, listening).serve_forever()
 
 
 def find_run(name: str | None) -> Path:

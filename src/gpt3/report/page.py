@@ -36,10 +36,28 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     Raises:
         InputError: a folder that is no run folder, or whose metrics cannot be read.
     """
-    names = unique_names(runs)
-    read = [replace(read_run(folder), name=name) for folder, name in zip(runs, names, strict=True)]
-    write_text(out, render(report_data(read)))
+    write_text(out, render(report_data(read_runs(runs))))
     return out
+
+
+def live_page(runs: Sequence[Path], seconds: float, state: str) -> str:
+    """The page of run folders that a server gives: while a run is unfinished, it looks for another state from time to time.
+
+    Args:
+        seconds: how often it sends a HEAD request to its own address.
+        state: the ETag of such an answer as long as nothing new is there.
+
+    Raises:
+        InputError: as `write_report`.
+    """
+    read = read_runs(runs)
+    going = any(not run.finished for run in read)
+    return render(report_data(read) | {"live": {"seconds": seconds, "state": state} if going else None})
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs, with names that tell them apart."""
+    return [replace(read_run(each), name=name) for each, name in zip(folders, unique_names(folders), strict=True)]
 
 
 def report_data(runs: Sequence[Run]) -> dict[str, Any]:
@@ -126,16 +144,17 @@ def render(data: dict[str, Any]) -> str:
     """The HTML file."""
     names = [run["name"] for run in data["runs"]]
     title = html.escape(" · ".join(["gpt3", *names[:4], *(["…"] if len(names) > 4 else [])]))
-    return fill_page("gpt3.report", "report", data, TITLE=title)
+    return fill_page("gpt3.report", "report", data, " connect-src 'self';" if data.get("live") else "", TITLE=title)
 
 
-def fill_page(package: str, name: str, data: Any, **parts: str) -> str:
+def fill_page(package: str, name: str, data: Any, further: str = "", **parts: str) -> str:
     """An HTML file from the assets NAME.html, NAME.css and NAME.js of a package.
 
     Its content security policy allows nothing but this script and this style to run or load.
 
     Args:
         data: for the script, as JSON values.
+        further: what else the policy allows.
         parts: HTML by its name in NAME.html, there written as ``@@NAME@@``.
     """
     assets = resources.files(package) / "assets"
@@ -143,7 +162,7 @@ def fill_page(package: str, name: str, data: Any, **parts: str) -> str:
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     own = "style-src 'sha256-{}'; script-src 'sha256-{}'".format(*hashes)
     parts |= {
-        "POLICY": f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'",
+        "POLICY": f"default-src 'none'; {own};{further} base-uri 'none'; form-action 'none'",
         "STYLE": style,
         "SCRIPT": script,
         "DATA": embedded(data),

@@ -22,6 +22,7 @@ from gpt3 import __version__
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving import openapi
 from gpt3.serving.completions import Chat, Completion, Delta, TextRequest
+from gpt3.serving.host import is_local
 from gpt3.serving.options import ServeOptions
 from gpt3.serving.schema import SAMPLER, ApiError, ChatBody, CompletionBody, parse, validation_error
 from gpt3.serving.worker import ComputeThread, Metrics, Worker
@@ -297,7 +298,7 @@ class Gate:
         await self.app(scope, limited, answer)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        if self._local and not _is_local(headers.get("host", "")):
+        if self._local and not is_local(headers.get("host", "")):
             message = "this server is for this machine only; ask for it as localhost or 127.0.0.1"
             raise ApiError(403, message, code="host")
         path = scope["path"]
@@ -322,8 +323,3 @@ async def _discard(receive: Receive) -> None:
         if message["type"] != "http.request" or not message.get("more_body", False):
             return
         left -= len(message.get("body", b""))
-
-
-def _is_local(host: str) -> bool:
-    name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-    return name in ("localhost", "[::1]") or (name.startswith("127.") and name.replace(".", "").isdigit())

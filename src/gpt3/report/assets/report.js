@@ -5,21 +5,17 @@
   const RUNS = DATA.runs, MANY = RUNS.length > 1, COLOURS = 8;
   const FALL = .04; // the share of a run in which a loss falls from that of a guess
   const DASHES = ["", "6 4", "2 3", "9 3 2 3", "1 5"];
-  const view = { x: "tokens", logX: false, zoom: null, smooth: true, hidden: new Set() };
+  const view = Object.assign({ x: "tokens", logX: false, zoom: null, smooth: true, hidden: new Set() }, DATA.live && history.state);
   const charts = [];
 
   // ---- elements -------------------------------------------------------------------------------------------------
-  const add = (node, children) => { for (const c of children.flat()) if (c !== null && c !== undefined) node.append(c); return node; };
-  function el(tag, attributes, ...children) {
-    const node = document.createElement(tag);
+  function make(node, attributes, children) {
     for (const [k, v] of Object.entries(attributes || {})) k.startsWith("on") ? node.addEventListener(k.slice(2), v) : node.setAttribute(k, v);
-    return add(node, children);
+    for (const c of children.flat()) if (c !== null && c !== undefined) node.append(c);
+    return node;
   }
-  function svg(tag, attributes, ...children) {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [k, v] of Object.entries(attributes || {})) node.setAttribute(k, v);
-    return add(node, children);
-  }
+  const el = (tag, attributes, ...children) => make(document.createElement(tag), attributes, children);
+  const svg = (tag, attributes, ...children) => make(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
   const colour = (i) => `var(--c${i % COLOURS})`;
   const dot = (i) => { const d = el("span", { class: "dot" }); d.style.background = colour(i); return d; };
   function choice(label, options, get, set) {
@@ -297,7 +293,7 @@
   function toolbar() {
     const tokens = RUNS.some((run) => Object.values(run.series).some((s) => s.tokens.some((v) => v !== null)));
     if (!tokens) view.x = "step";
-    const runs = MANY ? el("div", { class: "legend" }, RUNS.map((run, r) => el("button", { type: "button", "aria-pressed": "true", onclick: (event) => {
+    const runs = MANY ? el("div", { class: "legend" }, RUNS.map((run, r) => el("button", { type: "button", "aria-pressed": String(!view.hidden.has("run " + r)), onclick: (event) => {
       const key = "run " + r, gone = view.hidden.has(key);
       gone ? view.hidden.delete(key) : view.hidden.add(key);
       event.currentTarget.setAttribute("aria-pressed", String(gone)); redraw();
@@ -391,8 +387,14 @@
 
   const page = document.getElementById("page");
   const curves = DATA.groups.map((group) => section(group.title, el("div", { class: "charts" }, group.charts.map(chartCard))));
-  add(page, [heading(), curves.length ? toolbar() : null, curves, skips(), samples(), sources(), settings("Configuration", DATA.config), settings("Environment", DATA.environment), footer(), tip].filter(Boolean));
-  redraw();
+  make(page, {}, [heading(), curves.length ? toolbar() : null, curves, skips(), samples(), sources(), settings("Configuration", DATA.config), settings("Environment", DATA.environment), footer(), tip].filter(Boolean));
+  zoom(view.zoom);
+  const later = () => setTimeout(look, 1000 * DATA.live.seconds), look = () => document.hidden || !tip.hidden ? later() : fetch("", { method: "HEAD", cache: "no-store" }).then((answer) => {
+    if (answer.headers.get("ETag") === DATA.live.state) return later();
+    history.replaceState(view, ""); // what was chosen is kept, and the page itself when the server has ended
+    location.reload();
+  }, later);
+  if (DATA.live) later(); // served while a run trains
   let wait = 0, seen = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== seen) { seen = innerWidth; cancelAnimationFrame(wait); wait = requestAnimationFrame(redraw); } });
 })();
