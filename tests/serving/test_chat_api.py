@@ -79,6 +79,15 @@ def test_the_answer_may_take_what_the_context_has_room_for(chat) -> None:
     assert answer["usage"]["total_tokens"] == 128
 
 
+def test_no_tokens_count_those_of_the_messages(chat, chat_model) -> None:
+    _, answer, _ = chat.ask("/v1/chat/completions", {"messages": TALK, "max_tokens": 0})
+    assert answer["usage"]["prompt_tokens"] == len(
+        ChatTemplate(chat_model.tokenizer).prompt([Message(turn["role"], turn["content"]) for turn in TALK])
+    )
+    choice = answer["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
+
+
 def test_prompts_are_those_of_training_whatever_a_message_spells(language_model) -> None:
     """The server asks with the ids that gpt3 finetune trains; control tokens are those of the template alone."""
     tokenizer = copy.deepcopy(language_model.tokenizer)

@@ -27,7 +27,7 @@ CONTRASTS = """() => {
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
     const text = walker.currentNode.textContent.trim();
-    if (!text || !element.checkVisibility() || faded(element) || element.closest("#shades, .hidden, noscript")) continue;
+    if (!text || !element.checkVisibility() || faded(element) || element.closest(".shades, .hidden, noscript")) continue;
     note(text.slice(0, 40), parse(getComputedStyle(element).color), ground(element));
   }
   for (const field of document.querySelectorAll("input:not([type=range]), textarea, select")) {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from pathlib import Path
 
 import pytest
 from browsing import DESK, PHONE, Person
-from live_server import TEMPLATE, serving, slowed
+from live_server import TEMPLATE, fixtures, serving, slowed
+
+from gpt3.inference.language_model import LanguageModel, make_engine
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +64,7 @@ def test_probabilities(person) -> None:
     page.select_option("#show", "full")
     written = person.write("The sea")
     spans = page.locator("#shades .t")
-    assert "".join(person.marked(".t")) == written[len("The sea") :]
+    person.until(lambda: "".join(person.marked(".t")) == written[len("The") :])  # a person's own text, too
     assert page.evaluate("shades.scrollHeight === text.scrollHeight && shades.firstChild.data === text.value")
     coloured = {}
     for mode in ("full", "most", "least"):
@@ -112,6 +115,7 @@ def test_presets_links_history_and_code(person, live) -> None:
     person.finished()
     assert person.text.startswith(asked + "\nA:")  # injected before what the model writes
     assert person.text.endswith("\n\nQ: ")  # and after it
+    made = person.text.removesuffix("\n\nQ: ")
     page.click("#save")
     page.fill("#dialog-body input", "mine")
     page.keyboard.press("Enter")
@@ -134,7 +138,8 @@ def test_presets_links_history_and_code(person, live) -> None:
     page.click("#history")
     person.look("history")
     page.locator("#dialog-body .entry").first.click()
-    assert person.text == asked + "\nA:"
+    assert person.text == made
+    assert "".join(person.marked(".written")) == made.removeprefix(asked + "\nA:")
     page.click("#code")
     curl = page.inner_text("#dialog-body pre")
     body = json.loads(re.search(r"-d '(.*)'", curl, re.DOTALL)[1].replace("'\\''", "'"))
@@ -200,6 +205,98 @@ def test_phone_width_and_dark(browser, live) -> None:
     person.window.close()
 
 
+def test_lengths_are_limited_to_the_context(person) -> None:
+    """ "A story" asks for 200 tokens, more than the whole context of this model."""
+    page = person.page
+    page.select_option("#presets", label="A story")
+    page.focus("#text")
+    page.keyboard.press("Control+Enter")
+    person.until(lambda: "tokens in" in person.status)
+    assert page.is_hidden("#problem")
+    assert person.status.endswith("the context is full")
+    page.wait_for_timeout(500)
+    person.faults.clear()  # what a random model writes may be more tokens when it is counted
+
+
+def test_undo_undoes_a_preset_as_a_whole(person) -> None:
+    page = person.page
+    page.fill("#text", "mine")
+    page.fill("#temperature", "1.5")
+    settings = ("#text", "#stops", "#start", "#restart", "#temperature", "#max_tokens", "#show")
+    before = [page.input_value(field) for field in settings]
+    page.select_option("#presets", label="Arithmetic")
+    preset = [page.input_value(field) for field in settings]
+    assert preset[1] == "\\n"
+    page.select_option("#presets", label="A story")
+    page.click("#undo")
+    assert [page.input_value(field) for field in settings] == preset
+    page.click("#undo")
+    assert [page.input_value(field) for field in settings] == before
+    assert page.input_value("#presets") == ""
+    page.click("#redo")
+    assert [page.input_value(field) for field in settings] == preset
+
+
+def test_text_settings_and_history_survive_a_reload(person, live) -> None:
+    page = person.page
+    page.fill("#max_tokens", "8")
+    page.fill("#stops", "END")
+    page.select_option("#show", "full")
+    written = person.write("The sea")
+    page.reload()
+    page.wait_for_selector("#model option", state="attached")
+    assert person.text == written
+    assert (page.input_value("#max_tokens"), page.input_value("#stops")) == ("8", "END")
+    assert "".join(person.marked(".t")).endswith(written[len("The sea") :])
+    page.fill("#text", "other")
+    page.fill("#stops", "")
+    page.click("#history")
+    page.locator("#dialog-body .entry").first.click()
+    assert (person.text, page.input_value("#stops")) == (written, "END")
+
+
+def test_the_text_a_person_typed_has_colours_too(person, live) -> None:
+    page = person.page
+    page.fill("#text", "The sea was naïve 🎉.")
+    page.select_option("#show", "full")
+    logprobs = live.complete(prompt=person.text, max_tokens=0, echo=True, logprobs=0)["choices"][0]["logprobs"]
+    levels: dict[int, float] = {}
+    for offset, logprob in list(zip(logprobs["text_offset"], logprobs["token_logprobs"], strict=True))[1:]:
+        levels[offset] = levels.get(offset, 0) + logprob
+    expected = [f"t p{sum(math.exp(level) >= bound for bound in (0.05, 0.25, 0.5, 0.8))}" for level in levels.values()]
+    shown = "[...document.querySelectorAll('#shades .t')].map((mark) => mark.className)"
+    person.until(lambda: page.evaluate(shown) == expected)
+    assert "".join(person.marked(".t")) == person.text[min(levels) :]
+
+
+def test_two_models_continue_the_same_text(browser, language_model, tokenizer) -> None:
+    other = fixtures.make_model(tokenizer, seed=5, max_position_embeddings=64)
+    with serving({"one": language_model, "two": LanguageModel(other, tokenizer, make_engine(other, "fp32"))}) as live:
+        person = Person(browser, live.url)
+        page = person.page
+        assert page.is_hidden("#second")
+        page.select_option("#rival", "two")
+        page.fill("#temperature", "0")
+        page.fill("#max_tokens", "8")
+        written = person.write("The sea")
+        for text, name in ((written, "one"), (page.input_value("#second-text"), "two")):
+            body = {"prompt": "The sea", "temperature": 0, "max_tokens": 8, "model": name}
+            assert text == "The sea" + live.complete(**body)["choices"][0]["text"]
+        page.select_option("#show", "full")
+        assert page.locator("#second-shades .t").count() > 2
+        person.look("compare")
+        boxes = [page.locator(f"#{name}").bounding_box() for name in ("paper", "second")]
+        assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
+        assert boxes[0]["height"] == boxes[1]["height"] > 200
+        page.set_viewport_size(PHONE)
+        person.look("compare-phone")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.reload()
+        person.until(lambda: page.input_value("#rival") == "two")
+        assert not person.faults
+        person.window.close()
+
+
 def test_a_conversation(browser, language_model) -> None:
     language_model.tokenizer.chat_template = TEMPLATE
     try:
@@ -216,6 +313,30 @@ def test_a_conversation(browser, language_model) -> None:
             assert page.locator("#talk li").count() == 2
             page.click("#undo")
             assert page.input_value("#say") == "Hello"
+            for turn in range(5):  # far more than the context holds
+                page.fill("#say", f"The sea, the sky and the captain of ship {turn}?")
+                page.keyboard.press("Enter")
+                person.until(lambda turn=turn: page.locator("#talk li.assistant").count() == turn + 1)
+                person.finished()
+                assert page.is_hidden("#problem")
+            assert page.get_by_text("no longer sees the messages above").count() == 1
+            assert page.locator("#talk li.unseen").count() in (2, 4, 6, 8)
+            person.until(lambda: "128 tokens" in page.inner_text("#count"))
+            person.look("chat-full")
+            said = page.locator("#talk li.user, #talk li.assistant").all_inner_texts()
+            page.reload()
+            person.until(lambda: page.locator("#talk li.user").count() == 5)
+            page.click("#new")
+            assert page.locator("#talk li.user").count() == 0
+            page.click("#history")
+            page.locator("#dialog-body .entry").first.click()
+            assert page.locator("#talk li.user, #talk li.assistant").all_inner_texts() == said
+            page.click("#new")
+            page.fill("#say", "word " * 200)  # fits no context
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#problem:visible")
+            assert page.input_value("#say").startswith("word word")  # not lost
+            person.faults.clear()  # the console tells of the 400
             assert not person.faults
             person.window.close()
     finally:

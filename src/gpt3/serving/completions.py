@@ -264,7 +264,7 @@ class Chat(TextRequest):
         super().__init__(served, body)
         if body.top_logprobs and not body.logprobs:
             raise bad("top_logprobs is given without logprobs. Set logprobs to true.", "top_logprobs")
-        limits = {body.max_tokens, body.max_completion_tokens} - {None}
+        limits = {limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None}
         if len(limits) > 1:
             raise bad("max_tokens and max_completion_tokens differ. Use one.", "max_tokens")
         roles = {"developer": "system"}
@@ -273,9 +273,8 @@ class Chat(TextRequest):
             ids = served.template.prompt(turns)
         except InputError as error:  # a template that fails on these messages
             raise bad(str(error), "messages") from None
-        limit = body.max_tokens or body.max_completion_tokens
-        served.check_length(len(ids), limit or 1, "messages")
-        limit = limit or served.context - len(ids)
+        served.check_length(len(ids), max(limits, default=1), "messages")
+        limit = max(limits, default=served.context - len(ids))
         n = body.n or 1
         served.check_samples(n, "n")
         options = body.sampling_options((body.top_logprobs or 0) if body.logprobs else None, limit)

@@ -281,9 +281,9 @@ class ChatBody(Body):
 
     messages: list[Message] = Field(min_length=1)
     """The conversation so far."""
-    max_tokens: int | None = Field(None, ge=1)
-    """Tokens to generate at most. Default: what fits the context."""
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=0)
+    """Tokens to generate at most; 0 counts the tokens of the messages. Default: what fits the context."""
+    max_completion_tokens: int | None = Field(None, ge=0)
     """The newer name of max_tokens."""
     logprobs: bool | None = None
     """Return log-probabilities of the tokens."""

@@ -29,11 +29,10 @@ async function call(path, body, signal) {
 
 export async function models() { return (await (await call("/v1/models")).json()).data; }
 
-// Tokens of a text: a completion of no tokens counts them.
-export async function countTokens(prompt, model, signal) {
-  const answer = await call("/v1/completions", { model, prompt, max_tokens: 0 }, signal);
-  return (await answer.json()).usage.prompt_tokens;
-}
+export const COMPLETIONS = "/v1/completions", CHAT = "/v1/chat/completions";
+
+// An answer as a whole. With `max_tokens: 0` it counts tokens, and echoed it scores them.
+export async function ask(path, body, signal) { return (await call(path, body, signal)).json(); }
 
 // Yields the chunks of a streamed answer.
 export async function* stream(path, body, signal) {

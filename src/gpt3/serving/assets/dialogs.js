@@ -83,9 +83,10 @@ export function showCode(path, body) {
 
 export function showHistory(entries, restore, clear) {
   const list = entries.map((entry) => {
-    const when = new Date(entry.time).toLocaleString();
+    const when = new Date(entry.time).toLocaleString(), output = entry.output ?? "";
     const button = element("button", { className: "entry" }, element("b", { textContent: entry.text.trim().slice(-120) || "(empty)" }),
-      element("small", { textContent: `${when} · ${entry.text.length.toLocaleString()} characters` }));
+      element("span", { textContent: output.trim().slice(0, 120) }),
+      element("small", { textContent: `${when} · ${(entry.text + output).length.toLocaleString()} characters${entry.messages ? " · chat" : ""}` }));
     button.addEventListener("click", () => { close(); restore(entry); });
     return button;
   });

@@ -15,7 +15,7 @@ export function visible(text) {
 
 export class Paper {
   constructor(area, shades) {
-    Object.assign(this, { area, shades, tokens: [], written: [], mode: "off", past: [], future: [] });
+    Object.assign(this, { area, shades, tokens: [], written: [], scored: 0, mode: "off", past: [], future: [] });  // `scored`: up to here probabilities are known
     this.copy = document.createTextNode("");
     this.tail = document.createElement("span");  // a last line end needs something after it to take up a line
     Object.assign(this.tail, { className: "tail", textContent: "\u200b" });
@@ -23,46 +23,50 @@ export class Paper {
     this.range = document.createRange();  // one for all: each that lives is brought up to date with every change of the page
     shades.replaceChildren(this.copy, this.tail, this.marks);
     new ResizeObserver(() => this.draw()).observe(shades);
-    this.shown = { text: "", tokens: [], written: [] };
+    this.shown = this.state();
     area.addEventListener("scroll", () => { shades.scrollTop = area.scrollTop; });
     area.addEventListener("input", () => this.edited());
   }
 
   get text() { return this.area.value; }
 
-  state() { return { text: this.text, tokens: [...this.tokens], written: [...this.written] }; }
+  state() { return { text: this.text, tokens: [...this.tokens], written: [...this.written], scored: this.scored }; }
 
-  restore(state) {
-    this.area.value = state.text;
-    this.tokens = [...state.tokens];
-    this.written = [...state.written];
+  restore({ text, tokens = [], written = [], scored = 0 }) {
+    this.area.value = text;
+    Object.assign(this, { tokens: [...tokens], written: [...written], scored });
     this.shown = this.state();
     this.draw();
   }
 
-  // Remember what is there, to be undone to.
-  keep() {
-    if (this.past.at(-1)?.text === this.text) this.past[this.past.length - 1] = this.state();
-    else this.past.push(this.state());
+  // Remember what is there, to be undone to; with the settings, where they are about to change, too.
+  keep(settings) {
+    if (this.past.length && !this.differs(this.past.at(-1))) this.past.pop();
+    this.past.push({ ...this.state(), settings });
     if (this.past.length > 200) this.past.shift();
     this.future = [];
   }
 
-  get canUndo() { return this.past.some((state) => state.text !== this.text); }
+  differs(state) { return state.text !== this.text || Boolean(state.settings); }
+
+  get canUndo() { return this.past.some((state) => this.differs(state)); }
 
   get canRedo() { return this.future.length > 0; }
 
-  undo() {
-    if (!this.canUndo) return;
-    while (this.past.at(-1).text === this.text) this.past.pop();
-    this.future.push(this.state());
-    this.restore(this.past.pop());
+  // Both take the settings of now, and return those of then where they were others.
+  undo(settings) {
+    if (!this.canUndo) return null;
+    while (!this.differs(this.past.at(-1))) this.past.pop();
+    return this.step(this.past, this.future, settings);
   }
 
-  redo() {
-    if (!this.canRedo) return;
-    this.past.push(this.state());
-    this.restore(this.future.pop());
+  redo(settings) { return this.canRedo ? this.step(this.future, this.past, settings) : null; }
+
+  step(from, to, settings) {
+    const state = from.pop();
+    to.push({ ...this.state(), settings: state.settings && settings });
+    this.restore(state);
+    return state.settings;
   }
 
   // A person changed the text: what stands after the first change has no known probabilities any more.
@@ -77,6 +81,7 @@ export class Paper {
     this.typed = Date.now();
     this.tokens = this.tokens.filter((token) => token.end <= same);
     this.written = this.written.map(([a, b]) => [a, Math.min(b, same)]).filter(([a, b]) => a < b);
+    this.scored = Math.min(this.scored, this.tokens.at(-1)?.end ?? 0);
     this.shown = this.state();
     this.drawEnd();
   }
@@ -87,6 +92,7 @@ export class Paper {
     this.area.value += piece;
     const end = this.text.length;
     if (byModel && piece) {
+      if (this.scored === start) this.scored = end;
       const last = this.written.at(-1);
       if (last && last[1] === start) last[1] = end;
       else this.written.push([start, end]);
@@ -110,11 +116,27 @@ export class Paper {
 
   // Tokens of a completion that began at `base`; `offsets` count characters from `from` on.
   addTokens(logprobs, base, from, characters) {
-    const starts = logprobs.text_offset.map((offset) => base + characters.slice(0, Math.max(0, offset - from)).join("").length);
     const before = this.tokens.at(-1);
     if (before && before.start >= base) before.end = this.text.length;  // it may have been shown in two pieces
+    this.list(logprobs, (offset) => base + characters.slice(0, Math.max(0, offset - from)).join("").length);
+    this.later();
+  }
+
+  // Tokens of the whole text, as the API echoes it.
+  score(logprobs) {
+    const places = [0];
+    for (const character of this.text) places.push(places.at(-1) + character.length);
+    this.tokens = [];
+    this.list(logprobs, (offset) => places[offset]);
+    this.scored = this.text.length;
+    this.shown = this.state();
+    this.draw();
+  }
+
+  list(logprobs, place) {
+    const starts = logprobs.text_offset.map(place);
     logprobs.tokens.forEach((text, i) => {
-      if (starts[i] >= this.text.length) return;  // end-of-text, of which nothing is shown
+      if (logprobs.token_logprobs[i] === null || !(starts[i] < this.text.length)) return;  // a text's first token, and its end token
       const same = this.tokens.at(-1);
       const top = Object.entries(logprobs.top_logprobs[i]).sort((a, b) => b[1] - a[1]);
       const token = { start: starts[i], end: this.text.length, text, logprob: logprobs.token_logprobs[i], top };
@@ -126,7 +148,6 @@ export class Paper {
       }
     });
     this.shown = this.state();
-    this.later();
   }
 
   // Lay the marks of tokens from the one with this number on, or of what the model wrote, under the text. They are boxes laid over
@@ -180,7 +201,7 @@ export class Paper {
 
   // The token at a place on the screen, or before a place in the text.
   tokenAt(x, y) {
-    const box = document.elementsFromPoint(x, y).find((element) => element.matches("#shades .t i"));
+    const box = document.elementsFromPoint(x, y).find((element) => element.matches(".shades .t i"));
     return box ? Number(box.parentElement.dataset.index) : -1;
   }
 

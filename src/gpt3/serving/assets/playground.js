@@ -1,31 +1,32 @@
 // The page: what its buttons and keys do.
 
 import * as api from "./api.js";
+import { Card } from "./card.js";
 import { Chat } from "./chat.js";
 import * as dialogs from "./dialogs.js";
-import { LABELS, Paper, visible } from "./paper.js";
+import { LABELS, Paper } from "./paper.js";
 import * as settings from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
 const paper = new Paper($("text"), $("shades"));
+const second = new Paper($("second-text"), $("second-shades"));  // what another model makes of the same prompt
 const chat = new Chat();
+const card = new Card(paper, () => running !== null, branch);
 const CONTROL_ENTER = /Mac|iP/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵";
 let models = [];
 let mode = "complete";
 let running = null;  // AbortController of the request that runs
-let shown = -1;      // token that is described
-let pinned = false;  // it stays when the pointer leaves
 let last = null;     // the last continuation: the text after it, the state before it, how to write another
 
 // ---- settings, presets, theme -------------------------------------------------------------------------------------------
 
 function changed() {
   const values = settings.read();
-  paper.mode = values.show;
   $("legend").hidden = values.show === "off";
-  paper.draw();
-  hideToken();
+  for (const sheet of [paper, second]) { sheet.mode = values.show; sheet.draw(); }
+  card.hide();
   settings.store("settings", values);
+  recount();
 }
 
 function fillPresets(select) {
@@ -40,12 +41,20 @@ function fillPresets(select) {
   $("presets").value = select ?? "";
 }
 
+// Put a preset, a link's text or an entry of the history in place; it can be undone.
 function apply(state) {
-  settings.write(state);
-  paper.keep();
-  paper.restore({ text: String(state.text ?? ""), tokens: [], written: [] });
+  const [text, output] = [state.text, state.output].map((part) => (typeof part === "string" ? part : ""));
+  if (Array.isArray(state.messages)) {
+    chat.restore(state.messages);
+    $("system").value = String(state.system ?? "");
+    settings.write(state);
+  } else {
+    paper.keep(settings.read());
+    settings.write(state);
+    paper.restore({ text: text + output, written: output ? [[text.length, text.length + output.length]] : [] });
+  }
   problem(null);
-  setMode("complete");
+  setMode(Array.isArray(state.messages) ? "chat" : "complete");
   changed();
 }
 
@@ -69,9 +78,10 @@ function setMode(next) {
   $("chat").hidden = mode !== "chat";
   for (const name of ["complete", "chat"]) $(`mode-${name}`).setAttribute("aria-pressed", String(mode === name));
   $("redo").hidden = mode === "chat";
+  $("new").hidden = mode !== "chat";
   $("submit").replaceChildren(...(mode === "chat" ? ["Send ", dialogs.element("kbd", { textContent: "↵" })] : ["Submit ", dialogs.element("kbd", { textContent: CONTROL_ENTER })]));
   document.body.classList.toggle("chatting", mode === "chat");  // settings that only completions have are not shown
-  hideToken();
+  card.hide();
   touched();
 }
 
@@ -82,10 +92,15 @@ function touched() {
   $("undo").disabled = busy || !(chatting ? chat.messages.length : paper.canUndo);
   $("redo").disabled = busy || !paper.canRedo;
   $("again").disabled = busy || !(chatting ? chat.messages.length : paper.written.length);
+  $("new").disabled = busy || !chat.messages.length;
   recount();
+  saveLater();
 }
 
 function currentModel() { return models.find((model) => model.id === $("model").value); }
+
+// The model that continues the same text next to the chosen one.
+function rival() { return models.find((model) => model.id === $("rival").value); }
 
 // ---- writing ------------------------------------------------------------------------------------------------------------
 
@@ -103,15 +118,11 @@ async function askKey() {
   }
 }
 
-function requestBody(values, prompt) {
-  return { model: $("model").value, prompt, ...settings.parameters(values, false), logprobs: 5 };
-}
-
 function busy(on) {
   $("submit").hidden = on;
   $("stop").hidden = !on;
   $("text").readOnly = on;
-  $("mode-complete").disabled = $("model").disabled = on;
+  $("mode-complete").disabled = $("model").disabled = $("rival").disabled = on;
   $("mode-chat").disabled = on || !currentModel()?.chat;
   $("work").setAttribute("aria-busy", String(on));
   touched();
@@ -120,7 +131,7 @@ function busy(on) {
 async function run(work) {
   if (running) return;
   problem(null);
-  hideToken();
+  card.hide();
   running = new AbortController();
   busy(true);
   $("status").textContent = "waiting …";
@@ -131,7 +142,7 @@ async function run(work) {
   try {
     await work(running.signal, made);
     const seconds = (performance.now() - began) / 1000;
-    const why = { length: "maximum length" }[made.reason] ?? made.reason;
+    const why = { length: made.full ? "the context is full" : "maximum length" }[made.reason] ?? made.reason;
     summary = `${count(made.tokens)} in ${seconds < 0.1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`}` + (why ? ` · ${why}` : "");
   } catch (error) {
     if (error.name === "AbortError") summary = `stopped after ${count(made.tokens)}`;
@@ -154,8 +165,16 @@ function complete() {
   return run(async (signal, made) => {
     const inject = settings.unescaped(values.start);
     if (inject) paper.append(inject, false);
-    remember(values);
-    await continueFrom(values, signal, made);
+    const prompt = paper.text, other = rival(), work = [continueFrom(paper, currentModel(), values, signal, made)];
+    if (other) {
+      second.restore({ text: prompt });
+      $("first-name").textContent = currentModel().id;
+      $("second-name").textContent = other.id;
+      work.push(continueFrom(second, other, values, signal, { tokens: 0 }));
+    }
+    const failed = (await Promise.allSettled(work)).find((end) => end.reason);
+    remember({ ...values, text: prompt, output: paper.text.slice(prompt.length) });
+    if (failed) throw failed.reason;
     const restart = settings.unescaped(values.restart);
     if (restart) paper.append(restart, false);
   }).finally(() => {
@@ -165,20 +184,26 @@ function complete() {
   });
 }
 
-// Stream a continuation of all that is there.
-async function continueFrom(values, signal, made) {
-  const prompt = paper.text, base = prompt.length, from = Array.from(prompt).length;
-  const body = requestBody(values, prompt);
+// Stream a model's continuation of all that a sheet has.
+async function continueFrom(sheet, model, values, signal, made) {
+  const prompt = sheet.text, base = prompt.length, from = Array.from(prompt).length;
+  const body = { model: model.id, prompt, ...settings.parameters(values, false), logprobs: 5 }, wanted = body.max_tokens;
+  settings.fit(body, model.context_length - await countTokens(api.COMPLETIONS, { model: model.id, prompt }, signal));
+  made.full = body.max_tokens < wanted;
   const characters = [];
-  const take = (choice) => {
+  for await (const { choices: [choice] } of api.stream(api.COMPLETIONS, body, signal)) {
     characters.push(...choice.text);
-    paper.append(choice.text, true);
-    if (choice.logprobs) paper.addTokens(choice.logprobs, base, from, characters);
+    sheet.append(choice.text, true);
+    if (choice.logprobs) sheet.addTokens(choice.logprobs, base, from, characters);
     made.tokens += choice.logprobs?.tokens.length ?? 0;
     made.reason = choice.finish_reason ?? made.reason;
-    $("status").textContent = `${count(made.tokens)} …`;
-  };
-  for await (const chunk of api.stream("/v1/completions", body, signal)) take(chunk.choices[0]);
+    if (sheet === paper) $("status").textContent = `${count(made.tokens)} …`;
+  }
+  sheet.draw();
+}
+
+async function countTokens(path, body, signal) {
+  return (await api.ask(path, { ...body, max_tokens: 0 }, signal)).usage.prompt_tokens;
 }
 
 function talk(content) {
@@ -186,17 +211,35 @@ function talk(content) {
   if (content) chat.say(content);
   if (!chat.messages.length) return null;
   return run(async (signal, made) => {
-    const body = { model: $("model").value, messages: chat.body(), ...settings.parameters(values, true) };
-    chat.begin();
-    let said = false;
+    const model = currentModel(), body = { model: model.id, ...settings.parameters(values, true) }, wanted = body.max_tokens;
+    let begun = false, said = false, failed = true;
     try {
-      for await (const chunk of api.stream("/v1/chat/completions", body, signal)) {
-        const { delta, finish_reason: reason } = chunk.choices[0];
+      const counted = (messages) => countTokens(api.CHAT, { model: model.id, messages }, signal);
+      settings.fit(body, await chat.fit(counted, model.context_length, wanted));
+      made.full = body.max_tokens < wanted;
+      body.messages = chat.body();
+      chat.begin();
+      begun = true;
+      for await (const { choices: [{ delta, finish_reason: reason }] } of api.stream(api.CHAT, body, signal)) {
         if (delta.content) { chat.append(delta.content); made.tokens += 1; said = true; }
         made.reason = reason ?? made.reason;
       }
-    } finally { if (!said) chat.takeBack(false); }
+      failed = false;
+    } finally {
+      if (!said && begun) chat.takeBack(false);
+      if (!said && failed && content) $("say").value = chat.takeBack(true);
+    }
   }).finally(() => $("say").focus());
+}
+
+function newChat() {
+  if (running || !chat.messages.length) return;
+  remember({ ...settings.read(), text: chat.messages.map(({ content }) => content).join("\n"), messages: chat.messages, system: $("system").value });
+  chat.restore([]);
+  problem(null);
+  $("status").textContent = "";
+  touched();
+  $("say").focus();
 }
 
 function submit() {
@@ -208,20 +251,22 @@ function submit() {
 }
 
 function undo() {
+  if (mode !== "chat") { step("undo"); return; }
   if (running) return;
-  hideToken();
   problem(null);
   $("status").textContent = "";
-  if (mode === "chat") { const said = chat.takeBack(true); if (said) $("say").value = said; }
-  else paper.undo();
+  $("say").value = chat.takeBack(true) ?? $("say").value;
   touched();
 }
 
-function redo() {
+function step(direction) {
   if (running) return;
-  hideToken();
+  card.hide();
   problem(null);
-  paper.redo();
+  $("status").textContent = "";
+  const then = paper[direction](settings.read());
+  if (then) { settings.write(then); changed(); }
+  $("presets").value = "";
   touched();
 }
 
@@ -237,7 +282,7 @@ function again() {
 // Take another token than the model did, and continue from there.
 function branch(index, text) {
   const token = paper.tokens[index];
-  hideToken();
+  card.hide();
   paper.keep();
   const state = paper.state();
   paper.restore({
@@ -255,96 +300,47 @@ function branch(index, text) {
 // Continue without injections.
 function goOn() {
   const before = paper.state();
-  run((signal, made) => continueFrom(settings.read(), signal, made)).finally(() => {
+  run((signal, made) => continueFrom(paper, currentModel(), settings.read(), signal, made)).finally(() => {
     last = { after: paper.text, before, write: () => { paper.keep(); goOn(); } };
     $("text").focus();
   });
 }
 
-// ---- the token under the pointer or before the caret ------------------------------------------------------------------------
-
-function describe(index, pin) {
-  const token = paper.tokens[index];
-  if (!token || paper.mode === "off" || running) return;
-  shown = index;
-  pinned = pin;
-  paper.mark(index);
-  const per = (logprob) => `${(100 * Math.exp(logprob)).toFixed(2)}%`;
-  const covered = token.top.slice(0, 5).reduce((sum, [, logprob]) => sum + Math.exp(logprob), 0);
-  const items = token.top.map(([word, logprob]) => {
-    const bar = dialogs.element("i"), fixed = /^bytes:|^<\|.*\|>$/.test(word);  // parts of characters and control tokens are no text
-    bar.style.width = `${100 * Math.exp(logprob)}%`;
-    const button = dialogs.element("button", { disabled: fixed, title: fixed ? "" : "Continue from here with this token" },
-      dialogs.element("span", { className: "word", textContent: visible(word) }), dialogs.element("span", { className: "share" }, bar),
-      dialogs.element("span", { className: "per", textContent: per(logprob) }));
-    button.addEventListener("click", () => branch(index, word));
-    return dialogs.element("li", { className: word === token.text ? "said" : "" }, button);
-  });
-  $("token").replaceChildren(dialogs.element("h2", { textContent: visible(token.text) }),
-    dialogs.element("p", { textContent: `${per(token.logprob)} · logprob ${token.logprob.toFixed(3).replace("-", "−")}` }), dialogs.element("ol", {}, ...items),
-    dialogs.element("p", { textContent: `The top five cover ${(100 * covered).toFixed(1)}%. Choose one to branch from here.` }));
-  if (pin) $("announcement").textContent = `${visible(token.text)}, ${per(token.logprob)}`;
-  $("token").hidden = false;
-  const box = paper.boxOf(index), card = $("token").getBoundingClientRect();
-  const below = box.bottom + 8 + card.height < innerHeight;
-  $("token").style.left = `${Math.max(8, Math.min(box.left, innerWidth - card.width - 12))}px`;
-  $("token").style.top = `${Math.max(8, below ? box.bottom + 6 : box.top - card.height - 6)}px`;
-}
-
-function hideToken() {
-  $("token").hidden = true;
-  shown = -1;
-  pinned = false;
-  paper.mark(-1);
-}
-
-let leaving = 0;
-$("text").addEventListener("mousemove", (event) => {
-  if (paper.mode === "off" || event.buttons) return;
-  const index = paper.tokenAt(event.clientX, event.clientY);
-  clearTimeout(leaving);
-  if (index >= 0 && index !== shown) describe(index, false);
-  else if (index < 0 && !pinned) leaving = setTimeout(hideToken, 250);
-});
-$("text").addEventListener("mouseleave", () => { if (!pinned) leaving = setTimeout(hideToken, 250); });
-$("token").addEventListener("mouseenter", () => clearTimeout(leaving));
-$("token").addEventListener("mouseleave", () => { if (!pinned) leaving = setTimeout(hideToken, 250); });
-$("token").addEventListener("keydown", (event) => {
-  const buttons = [...$("token").querySelectorAll("button:not(:disabled)")], at = buttons.indexOf(document.activeElement);
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (step) { event.preventDefault(); buttons[(at + step + buttons.length) % buttons.length]?.focus(); }
-  if (event.key === "Escape") { hideToken(); $("text").focus(); }
-});
-function caret() {
-  if (paper.mode === "off" || running || document.activeElement !== $("text")) return;
-  const index = paper.tokenBefore($("text").selectionEnd);
-  if (index >= 0) describe(index, true);
-  else hideToken();
-}
-$("text").addEventListener("keyup", (event) => { if (/^(Arrow|Home|End|Page)/.test(event.key) && !event.altKey) caret(); });
-$("text").addEventListener("click", caret);
-$("text").addEventListener("scroll", () => { if (!running) hideToken(); });
-
 // ---- history, tokens of the text ------------------------------------------------------------------------------------------
 
-function remember(values) {
-  const entries = settings.load("history", []);
-  settings.store("history", [{ ...values, time: Date.now(), text: paper.text.slice(0, 20000) }, ...entries].slice(0, 50));
+function remember(entry) {
+  const entries = [{ ...entry, time: Date.now() }, ...settings.load("history", [])].slice(0, 50);
+  while (entries.length && !settings.store("history", entries)) entries.pop();  // the oldest give way when the browser's space is used up
+}
+
+// Text, chat and models outlive a reload of the page.
+let saving = 0;
+function saveLater() {
+  clearTimeout(saving);
+  saving = setTimeout(save, 400);
+}
+function save() {
+  if (!models.length) return;  // nothing is known yet of what was there
+  const now = { mode, model: $("model").value, rival: $("rival").value, paper: paper.state(), messages: chat.messages, system: $("system").value };
+  if (!settings.store("session", now)) settings.store("session", { ...now, paper: { text: paper.text } });
 }
 
 let counting = null, timer = 0;
 function recount() {
   clearTimeout(timer);
-  const model = currentModel();
-  if (!model || running || mode === "chat") { $("count").textContent = ""; return; }
+  counting?.abort();
+  const model = currentModel(), chatting = mode === "chat";
+  if (!model || running || (chatting && !chat.messages.length)) { $("count").textContent = ""; return; }
   timer = setTimeout(async () => {
-    counting?.abort();
     counting = new AbortController();
-    const context = model.context_length;
+    const context = model.context_length, text = paper.text, score = paper.mode !== "off" && paper.scored < text.length;
+    const body = chatting ? { messages: chat.body() } : { prompt: text, ...(score ? { echo: true, logprobs: 5 } : {}) };  // colours for a person's own text
     try {
-      const tokens = paper.text ? await api.countTokens(paper.text, model.id, counting.signal) : 0;
-      $("count").textContent = `${tokens.toLocaleString()} / ${context.toLocaleString()} tokens`;
+      const answer = chatting || text ? await api.ask(chatting ? api.CHAT : api.COMPLETIONS, { model: model.id, ...body, max_tokens: 0 }, counting.signal) : null;
+      if (running || mode !== (chatting ? "chat" : "complete") || text !== paper.text) return;
+      $("count").textContent = `${(answer?.usage.prompt_tokens ?? 0).toLocaleString()} / ${context.toLocaleString()} tokens`;
       $("count").classList.remove("over");
+      if (!chatting && score) { paper.score(answer.choices[0].logprobs); saveLater(); }
     } catch (error) {
       if (error.code === "context_length_exceeded") {
         $("count").textContent = `more than ${context.toLocaleString()} tokens`;
@@ -360,9 +356,10 @@ const current = () => ({ ...settings.read(), text: paper.text });
 $("submit").addEventListener("click", submit);
 $("stop").addEventListener("click", () => running?.abort());
 $("undo").addEventListener("click", undo);
-$("redo").addEventListener("click", redo);
+$("redo").addEventListener("click", () => step("redo"));
+$("new").addEventListener("click", newChat);
 $("again").addEventListener("click", again);
-$("text").addEventListener("input", () => { hideToken(); problem(null); touched(); });
+$("text").addEventListener("input", () => { card.hide(); problem(null); touched(); });
 $("mode-complete").addEventListener("click", () => setMode("complete"));
 $("mode-chat").addEventListener("click", () => setMode("chat"));
 $("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
@@ -385,7 +382,19 @@ $("save").addEventListener("click", async () => {
   fillPresets(`s${saved.length}`);
 });
 $("presets").addEventListener("change", () => choosePreset($("presets").value));
-$("model").addEventListener("change", takeModel);
+$("model").addEventListener("change", () => { paper.restore({ ...paper.state(), tokens: [], scored: 0 }); takeModel(); });  // the probabilities were the other model's
+$("rival").addEventListener("change", showRival);
+$("system").addEventListener("input", touched);
+addEventListener("pagehide", save);
+function showRival() {
+  const on = Boolean(rival());
+  $("complete").classList.toggle("comparing", on);
+  for (const id of ["first-name", "second-name", "second"]) $(id).hidden = !on;
+  $("first-name").textContent = $("model").value;
+  $("second-name").textContent = $("rival").value;
+  second.restore({ text: on ? second.text : "" });
+  saveLater();
+}
 function takeModel() {
   const model = currentModel();
   $("about").textContent = `context ${model.context_length.toLocaleString()} · vocabulary ${model.vocabulary.toLocaleString()}${model.chat ? " · chats" : ""}`;
@@ -412,15 +421,13 @@ document.addEventListener("keydown", (event) => {
   if ($("dialog").open) return;
   if (control && event.key === "Enter") { event.preventDefault(); if (event.shiftKey) again(); else submit(); }
   else if (event.key === "Escape" && running) { event.preventDefault(); running.abort(); }
-  else if (event.key === "Escape") { hideToken(); showSettings(false); }
+  else if (event.key === "Escape") { card.hide(); showSettings(false); }
   else if (event.altKey && event.key === "ArrowDown" && event.target === $("text")) {
     event.preventDefault();
-    caret();
-    $("token").querySelector("button:not(:disabled)")?.focus();
+    card.enter();
   } else if (control && event.target === $("text") && /^[zy]$/i.test(event.key)) {
     event.preventDefault();
-    if (event.shiftKey || event.key.toLowerCase() === "y") redo();
-    else undo();
+    step(event.shiftKey || event.key.toLowerCase() === "y" ? "redo" : "undo");
   }
 });
 
@@ -429,7 +436,13 @@ async function start() {
     models = await api.models();
   } catch (error) { problem(error); return; }
   problem(null);
-  $("model").replaceChildren(...models.map((model) => dialogs.element("option", { value: model.id, textContent: model.id })));
+  const names = models.map((model) => model.id), option = (id) => dialogs.element("option", { value: id, textContent: id });
+  $("model").replaceChildren(...names.map(option));
+  $("rival").replaceChildren(dialogs.element("option", { value: "", textContent: "No other model" }), ...names.map(option));
+  $("rival").hidden = $("rival").labels[0].hidden = models.length < 2;
+  if (names.includes(kept.model)) $("model").value = kept.model;
+  if (names.includes(kept.rival) && models.length > 1) $("rival").value = kept.rival;
+  showRival();
   takeModel();
 }
 
@@ -443,10 +456,16 @@ settings.PRESETS.forEach(([name], i) => {
 settings.buildSliders(changed);
 settings.write(settings.load("settings", {}));
 fillPresets();
+const kept = settings.load("session", {}), linked = fromHash();
+try {
+  paper.restore(kept.paper ?? { text: "" });
+  chat.restore(kept.messages ?? []);
+  $("system").value = kept.system ?? "";
+} catch { /* another version's */ }
 changed();
-const linked = fromHash();
 if (linked) apply(linked);
 await start();
+if (kept.mode === "chat" && !linked) setMode("chat");
 $("text").focus();
 
 function fromHash() {

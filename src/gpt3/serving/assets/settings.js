@@ -125,12 +125,20 @@ export function parameters(values, chat) {
   return body;
 }
 
+// Limit a request's length to the tokens that are left; without any, the server tells.
+export function fit(body, left) {
+  if (left < 1) return;
+  body.max_tokens = Math.min(body.max_tokens, left);
+  if (body.min_new_tokens) body.min_new_tokens = Math.min(body.min_new_tokens, left);
+}
+
 export function load(name, otherwise) {
   try { return JSON.parse(localStorage.getItem(`gpt3.${name}`)) ?? otherwise; } catch { return otherwise; }
 }
 
+// Whether there was space for it.
 export function store(name, value) {
-  try { localStorage.setItem(`gpt3.${name}`, JSON.stringify(value)); } catch { /* full, or not allowed: then it is not kept */ }
+  try { localStorage.setItem(`gpt3.${name}`, JSON.stringify(value)); return true; } catch { return false; }
 }
 
 export function toLink(state) {
