@@ -231,6 +231,10 @@ class Interruption:
     def __init__(self) -> None:
         self.number: int | None = None
 
+    def asked(self) -> bool:
+        """Whether a signal asked the work to end."""
+        return self.number is not None
+
     @property
     def exit_code(self) -> int:
         """130 for Ctrl-C, 143 for SIGTERM, as a shell reports them."""

@@ -198,7 +198,7 @@ def novel(tmp_path, tokenizer, monkeypatch) -> Path:
     monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(blocks, "SIZES", SMALL)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    texts = [text for part in make_parts(count=2000) for text in part.texts]
+    texts = [text for part in make_parts(count=600) for text in part.texts]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return tmp_path / "a.jsonl"
 
@@ -272,7 +272,7 @@ def test_errors_of_the_process_are_told_where_data_is_waited_for(novel, growing)
         file.write("{no json\n")
     folder = growing()
     folder.want(1 << 40)
-    with pytest.raises(InputError, match="line 2001"):
+    with pytest.raises(InputError, match="line 601"):
         BlockOrder(folder, 16, seed=3).place(10_000_000)
 
 

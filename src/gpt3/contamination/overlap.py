@@ -33,7 +33,7 @@ from gpt3.errors import InputError
 from gpt3.evaluation import Split
 from gpt3.model_folder.locate import RUNS
 from gpt3.progress import say
-from gpt3.training.data import open_shard_folders, source_sizes
+from gpt3.training.data import open_shard_folders
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import shape_of
 
@@ -84,7 +84,7 @@ def parts_of_run(run: Path) -> list[Part]:
     try:
         saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(TrainOptions)}
-        options = TrainOptions(**{name: value for name, value in saved.items() if name in known})
+        options = TrainOptions(**{"stream": "off"} | {name: value for name, value in saved.items() if name in known})
         recorded = json.loads((run / "data.json").read_text(encoding="utf-8"))["sources"]
         counts = [(row["name"], row["tokens"]) for row in recorded]
     except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -94,7 +94,7 @@ def parts_of_run(run: Path) -> list[Part]:
     if any(tokens is None for _, tokens in counts):
         raise InputError(f"--model {run}: its data was prepared while it trained. Name the text it read with --data.")
     opened = open_shard_folders(options, shape_of(options))
-    now = [(row["name"], row["tokens"]) for spec, folder in opened for row in source_sizes(spec, folder)]
+    now = [(row["name"], row["tokens"]) for spec, folder in opened for row in folder.rows(spec.name)]
     if now != counts:
         raise InputError(
             f"--model {run}: its data has changed since it was trained. Name the text it read with --data."

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpt3 import durable
+from gpt3.corpus.documents import Source
 from gpt3.corpus.growing import END, FAILED, HEAD, VERSION, Block, Producer, Sizes, read_blocks
 from gpt3.corpus.manifest import Manifest, Shard, Split, token_dtype
 from gpt3.corpus.mixture import ROUNDS, Permutation
@@ -42,16 +43,24 @@ class GrowingFolder(ShardFolder):
         path: the folder; its tokenizer is there.
         identity: all that its bytes depend on.
         producer: the process that writes it; None where another process looks after that.
+        name: of the sources.
         licence: of the sources, where it is known.
 
     Raises:
         InputError, RunError: the preparation failed before the first block.
     """
 
+    known_tokens = None
+
     def __init__(
-        self, path: Path, identity: dict[str, Any], producer: Producer | None = None, licence: str | None = None
+        self,
+        path: Path,
+        identity: dict[str, Any],
+        producer: Producer | None = None,
+        name: str = "",
+        licence: str | None = None,
     ) -> None:
-        self.name, self.path, self.identity, self.producer, self.licence = str(path), path, identity, producer, licence
+        self.path, self.identity, self.producer, self.name, self.licence = path, identity, producer, name, licence
         tokenizer = load_tokenizer(str(path / TOKENIZER_FOLDER))
         self.vocab_size, self.end_of_text = len(tokenizer), int(tokenizer.eos_token_id)
         self.blocks: list[Block] = []
@@ -60,7 +69,7 @@ class GrowingFolder(ShardFolder):
         self._wait(lambda: (path / HEAD).exists() and self._has(0), "the first block")
 
     @property
-    def ended(self) -> bool:
+    def ended(self) -> bool:  # type: ignore[override]
         """Whether the source has been read to its end, so that no more blocks come."""
         return (self.path / END).exists()
 
@@ -84,11 +93,21 @@ class GrowingFolder(ShardFolder):
             created_by="",
         )
 
+    def order(self, context: int, seed: int) -> BlockOrder:
+        """The order of the training windows; too short data is found out later."""
+        return BlockOrder(self, context, seed)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """One row, of the folder: how much it will hold is not known."""
+        sizes = {"tokens": None, "documents": None, "blocks": self.path.name}
+        return [{"name": name or self.name, **sizes, "licence": self.licence}]
+
     def block(self, number: int) -> TokenSplit | None:
         """The tokens of a block, once it is there; None: the source ends before it.
 
         Raises:
             InputError, RunError: the preparation failed.
+            KeyboardInterrupt: `stop` says so.
         """
         lacks = not self._has(number)
         self.want(self.tokens + lacks)
@@ -128,6 +147,8 @@ class GrowingFolder(ShardFolder):
         """
         began = said = time.monotonic()
         while not ready():
+            if self.stop():
+                raise KeyboardInterrupt
             works = self.producer is None or self.producer.start()
             if (self.path / FAILED).exists():
                 failure = json.loads((self.path / FAILED).read_text(encoding="utf-8"))
@@ -144,20 +165,28 @@ class GrowingFolder(ShardFolder):
 
 
 def open_growing(
-    data: Sequence[str], tokenizer: str, fraction: float, *, threads: int = 1, produce: bool = True
+    data: Sequence[str],
+    tokenizer: str,
+    fraction: float,
+    *,
+    sources: Sequence[Source] | None = None,
+    threads: int = 1,
+    produce: bool = True,
 ) -> GrowingFolder:
     """The growing folder of `data` in the cache, once its first block is there.
 
     Args:
         tokenizer: gpt2, or a folder.
         fraction: ``--validation-fraction``.
+        sources: of `data`, where they are open already.
         threads: of the process that prepares.
         produce: whether to start that process; False where another process has.
 
     Raises:
         InputError: see gpt3.corpus.
     """
-    preparation = Preparation(PrepareOptions(list(data), tokenizer=tokenizer, validation_fraction=fraction))
+    options = PrepareOptions(list(data), tokenizer=tokenizer, validation_fraction=fraction)
+    preparation = Preparation(options, sources=sources)
     del preparation.identity["shard_tokens"]
     preparation.identity["growing"] = {"version": VERSION, **dataclasses.asdict(SIZES)}
     folder = cache_folder() / "growing" / preparation.cache_name()
@@ -166,7 +195,7 @@ def open_growing(
             preparation.tokenizer.save_pretrained(temporary)
     producer = Producer(folder, data, threads, fraction, SIZES) if produce and not (folder / END).exists() else None
     licences = dict.fromkeys(str(source.describe().get("licence") or "not recorded") for source in preparation.sources)
-    return GrowingFolder(folder, preparation.identity, producer, ", ".join(licences))
+    return GrowingFolder(folder, preparation.identity, producer, ", ".join(data), ", ".join(licences))
 
 
 class BlockOrder:
@@ -201,6 +230,11 @@ class BlockOrder:
     def batch(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Several windows: (len(indices), context + 1) int64."""
         return np.stack([self.window(int(index)) for index in indices])
+
+    def want(self, windows: int) -> None:
+        """Have the blocks of the first `windows` windows prepared. Each block leaves out fewer tokens than two windows have."""
+        blocks = windows * self.context // max(1, SIZES.block_tokens - self.context) + 1
+        self.folder.want((windows + blocks) * self.context)
 
     def place(self, index: int) -> tuple[int, int, int]:
         """The epoch, the block, and the number in the block of window `index`; waits until that is known.

@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from gpt3.corpus.shards import TokenSplit
 from gpt3.errors import InputError
 
 if TYPE_CHECKING:
     from gpt3.corpus.blocks import BlockOrder
+    from gpt3.corpus.shards import TokenSplit
 
 ROUNDS = 8
 BLOCK = 256
@@ -132,6 +132,9 @@ class WindowOrder:
         """Several windows: (len(indices), context + 1) int64."""
         return np.stack([self.window(int(index)) for index in indices])
 
+    def want(self, windows: int) -> None:
+        """Have the first `windows` windows prepared: they are."""
+
     def start(self, index: int) -> int:
         """Position in the split of the first token of window `index`."""
         if index < 0:
@@ -214,6 +217,11 @@ class Mixture:
         block, i = divmod(index, self.block)
         sources, own = self._order(block)
         return int(sources[i]), int(own[i])
+
+    def want(self, windows: int) -> None:
+        """Have the data of the first `windows` windows prepared, where that is done while training."""
+        for order, own in zip(self.orders, self.counts(windows), strict=True):
+            order.want(own)
 
     def counts(self, windows: int) -> list[int]:
         """How many of the first `windows` windows are each source's."""

@@ -21,7 +21,7 @@ from gpt3.corpus.benchmark_text import (
     prepare_folder,
     read_examples,
 )
-from gpt3.corpus.documents import Part, total_size
+from gpt3.corpus.documents import Part, Source, total_size
 from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.options import PrepareOptions, parse_fold
 from gpt3.corpus.pool import share
@@ -58,7 +58,13 @@ def prepare(options: PrepareOptions) -> Path:
     return Preparation(options).run(Path(options.out))
 
 
-def prepare_cached(data: str | Sequence[str], tokenizer: str | Path = "gpt2", **options: Any) -> Path:
+def prepare_cached(
+    data: str | Sequence[str],
+    tokenizer: str | Path = "gpt2",
+    *,
+    sources: Sequence[Source] | None = None,
+    **options: Any,
+) -> Path:
     """The shard folder of `data` in the cache, prepared now if it is not there.
 
     The folder's name holds a hash of all that its bytes depend on: the sources' fingerprints, the tokenizer's, the options
@@ -66,13 +72,14 @@ def prepare_cached(data: str | Sequence[str], tokenizer: str | Path = "gpt2", **
 
     Args:
         data, tokenizer, options: as in `PrepareOptions`.
+        sources: of `data`, where they are open already.
 
     Raises:
         InputError: as `prepare`.
     """
     names = [data] if isinstance(data, str) else [str(spec) for spec in data]
     elsewhere = f"a folder on another disk for the cache ({CACHE_VARIABLE})"
-    preparation = Preparation(PrepareOptions(names, tokenizer=str(tokenizer), **options), elsewhere)
+    preparation = Preparation(PrepareOptions(names, tokenizer=str(tokenizer), **options), elsewhere, sources)
     return preparation.run(cache_folder() / "shards" / preparation.cache_name())
 
 
@@ -94,14 +101,17 @@ class Preparation:
 
     Args:
         elsewhere: what the user may choose instead of the folder if there is no space.
+        sources: of the data, where they are open already.
 
     Attributes:
         identity: everything the shards' bytes depend on, ready for JSON.
     """
 
-    def __init__(self, options: PrepareOptions, elsewhere: str = "another --out") -> None:
+    def __init__(
+        self, options: PrepareOptions, elsewhere: str = "another --out", sources: Sequence[Source] | None = None
+    ) -> None:
         self.options, self.elsewhere = options, elsewhere
-        self.sources = open_sources(options.data, tokenizer=options.tokenizer)
+        self.sources = list(sources or open_sources(options.data, tokenizer=options.tokenizer))
         self.tokenizer = load_tokenizer(options.tokenizer)
         self.vocab_size = len(self.tokenizer)
         self.dtype = manifest.token_dtype(self.vocab_size)

@@ -13,7 +13,7 @@ import copy
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,11 +23,14 @@ import numpy as np
 from gpt3 import durable
 from gpt3.corpus.documents import Part, Source
 from gpt3.corpus.manifest import ITEM_BYTES, SPLITS, Manifest, Shard, read_manifest
+from gpt3.corpus.mixture import WindowOrder
 from gpt3.errors import InputError
 from gpt3.tokenizer.loading import load_tokenizer, tokenizer_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from gpt3.corpus.blocks import BlockOrder
 
 INDEX_DTYPE = "<u8"
 TOKENIZER_FOLDER = "tokenizer"
@@ -220,7 +223,15 @@ class ShardPart(Part):
 
 
 class ShardFolder(Source):
-    """An opened shard folder; see `open_shards`. As a source it is both splits, shard by shard, read back as text."""
+    """An opened shard folder; see `open_shards`. As a source it is both splits, shard by shard, read back as text.
+
+    Attributes:
+        ended: whether all of it is here; False while `gpt3.corpus.blocks` prepares more.
+        stop: asked while a window waits for data that is being prepared; True raises KeyboardInterrupt.
+    """
+
+    ended = True
+    stop: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(self, name: str, manifest: Manifest) -> None:
         self.name, self.manifest = name, manifest
@@ -233,6 +244,33 @@ class ShardFolder(Source):
         if name not in SPLITS:
             raise InputError(f"no split {name!r} in {self.path}; there are {', '.join(SPLITS)}")
         return TokenSplit(self.path, name, self.manifest.splits[name].shards, self.manifest)
+
+    @property
+    def known_tokens(self) -> int | None:
+        """Training tokens; None where data is prepared while training, even if that has been done: nothing may depend on when."""
+        return len(self.split("train"))
+
+    def order(self, context: int, seed: int) -> WindowOrder | BlockOrder:
+        """The order of the training windows.
+
+        Raises:
+            InputError: fewer tokens than a window has.
+        """
+        return WindowOrder(self.split("train"), context, seed)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Name, training tokens and documents: of the source `name` of a mixture, or ("") of each source here, with licence."""
+        if name:
+            split = self.split("train")
+            return [{"name": name, "tokens": len(split), "documents": split.documents}]
+        return [
+            {"name": str(source["name"]), **{key: source["splits"]["train"][key] for key in ("tokens", "documents")}}
+            | {"licence": source.get("licence")}
+            for source in self.manifest.sources
+        ]
+
+    def close(self) -> None:
+        """End what prepares it."""
 
     def parts(self, splits: Sequence[str] = SPLITS) -> list[Part]:
         """A part for each shard of the splits."""

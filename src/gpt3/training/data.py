@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt3.corpus.blocks import BlockOrder, GrowingFolder, open_growing
+from gpt3.corpus.blocks import open_growing
+from gpt3.corpus.documents import Source
 from gpt3.corpus.manifest import is_shard_folder
-from gpt3.corpus.mixture import NAME, Mixture, SourceSpec, WindowOrder
+from gpt3.corpus.mixture import NAME, Mixture, SourceSpec
 from gpt3.corpus.prepare import cache_folder, prepare_cached
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, documents, open_shards
 from gpt3.corpus.sources import open_sources
@@ -68,9 +69,9 @@ class TrainingData:
         return [folder.split("train") for folder in self.shards]
 
     @property
-    def growing(self) -> list[GrowingFolder]:
-        """The sources that are prepared while training and have not come to their end."""
-        return [folder for folder in self.shards if isinstance(folder, GrowingFolder) and not folder.ended]
+    def ended(self) -> bool:
+        """Whether all sources are here to their ends."""
+        return all(folder.ended for folder in self.shards)
 
     @property
     def tokens(self) -> int:
@@ -79,8 +80,8 @@ class TrainingData:
 
     @property
     def known_tokens(self) -> int | None:
-        """`tokens`; None where a source is prepared while training, even if that has been done: nothing may depend on when."""
-        return None if any(isinstance(folder, GrowingFolder) for folder in self.shards) else self.tokens
+        """`tokens`; None where a source is prepared while training (`ShardFolder.known_tokens`)."""
+        return None if any(folder.known_tokens is None for folder in self.shards) else self.tokens
 
     @cached_property
     def held_out(self) -> TokenSplit:
@@ -101,13 +102,10 @@ class TrainingData:
         Raises:
             InputError: a source is shorter than a sequence.
         """
-        orders: list[WindowOrder | BlockOrder] = []
+        orders = []
         for spec, folder in zip(self.specs, self.shards, strict=True):
             try:
-                if isinstance(folder, GrowingFolder):
-                    orders.append(BlockOrder(folder, context, seed))
-                else:
-                    orders.append(WindowOrder(folder.split("train"), context, seed))
+                orders.append(folder.order(context, seed))
             except InputError as error:
                 raise InputError(f"source {spec.name} of the mixture: {error}" if spec.name else str(error)) from None
         return Mixture(orders, [spec.weight for spec in self.specs], seed)
@@ -122,31 +120,21 @@ class TrainingData:
         rows: list[dict[str, Any]] = []
         each_source = zip(self.specs, self.shards, mixture.weights, mixture.shares(sequences), strict=True)
         for spec, folder, weight, share in each_source:
-            if isinstance(folder, GrowingFolder):
-                sizes = {"tokens": None, "documents": None, "epochs": None, "blocks": folder.path.name}
-                shares = {"weight": float(weight), "share": share.share, "licence": folder.licence}
-                rows.append({"name": spec.name or ", ".join(spec.data), **sizes, **shares})
-                continue
-            for row in source_sizes(spec, folder):
-                part = 1.0 if spec.name else row["tokens"] / len(folder.split("train"))  # drawn from evenly
-                rows.append(row | {"weight": part * float(weight), "share": part * share.share, "epochs": share.epochs})
+            known = folder.known_tokens
+            for row in folder.rows(spec.name):
+                part = row["tokens"] / known if known and not spec.name else 1.0  # drawn from evenly
+                epochs = share.epochs if known else None
+                rows.append(row | {"weight": part * float(weight), "share": part * share.share, "epochs": epochs})
         return rows
 
     def set_rows(self) -> list[dict[str, Any]]:
         """What data.json holds of the sets of ``--val``; see `set_rows`. Data that is prepared meanwhile is not searched."""
-        return set_rows(self.given, None if self.growing else self.training)
-
-    def want(self, mixture: Mixture, sequences: int) -> None:
-        """Have as much prepared, while training, as a run of so many sequences reads."""
-        for folder, windows in zip(self.shards, mixture.counts(sequences), strict=True):
-            if isinstance(folder, GrowingFolder):
-                folder.want(windows * mixture.context)
+        return set_rows(self.given, self.training if self.ended else None)
 
     def close(self) -> None:
         """End the processes that prepare data."""
         for folder in self.shards:
-            if isinstance(folder, GrowingFolder):
-                folder.close()
+            folder.close()
 
 
 def open_data(options: TrainOptions, shape: Preset, *, prepare: bool = True) -> TrainingData:
@@ -192,16 +180,28 @@ def open_shard_folders(
         InputError: see gpt3.corpus and `run_tokenizer`.
     """
     specs = run_sources(options)
-    tokenizer = run_tokenizer(options, shape, [name for spec in specs for name in spec.data])
+    data = [name for spec in specs for name in spec.data]
+    tokenizer = run_tokenizer(options, shape, data)
+    own = tokenizer.startswith(OWN)
+    opened: list[list[Source]] = []
+    """Of each source where its size decides."""
+    for spec in specs:
+        decides = may_stream(options, spec.data) is None
+        opened.append(open_sources(spec.data, tokenizer=None if own else tokenizer) if decides else [])
+    if own:
+        every = [source for sources in opened for source in sources]
+        most = TOKENIZER_BYTES if is_streamed(options, data, every) else None
+        tokenizer = str(cached_tokenizer(every or open_sources(data), int(tokenizer.removeprefix(OWN)), most))
     prepared = {name: getattr(options, name) for name in ("validation_fraction", "fold", "workers")}
     pairs: list[tuple[SourceSpec, ShardFolder]] = []
-    for spec in specs:
-        if is_streamed(options, spec.data, tokenizer):
-            threads = max(1, (options.workers or usable_cores()) // 2)
-            fraction = options.validation_fraction
-            pairs.append((spec, open_growing(spec.data, tokenizer, fraction, threads=threads, produce=prepare)))
+    for spec, sources in zip(specs, opened, strict=True):
+        folder: ShardFolder
+        if is_streamed(options, spec.data, sources):
+            threads, fraction = max(1, (options.workers or usable_cores()) // 2), options.validation_fraction
+            folder = open_growing(spec.data, tokenizer, fraction, sources=sources, threads=threads, produce=prepare)
         else:
-            pairs.append((spec, open_or_prepare(spec.data, tokenizer, **prepared)))
+            folder = open_or_prepare(spec.data, tokenizer, sources=sources, **prepared)
+        pairs.append((spec, folder))
     return pairs
 
 
@@ -212,42 +212,34 @@ def open_or_prepare(data: Sequence[str], tokenizer: str | Path, **options: Any) 
     return open_shards(prepare_cached(data, tokenizer, **options))
 
 
-def is_streamed(options: TrainOptions, data: Sequence[str], tokenizer: str | None = None) -> bool:
-    """Whether training begins before these sources are prepared. It follows from the options and the data's size alone.
+def may_stream(options: TrainOptions, data: Sequence[str]) -> bool | None:
+    """Whether training begins before `data` is prepared, as the options alone say; None: the data's size decides.
 
     Raises:
         InputError: ``--stream on`` for what cannot be streamed.
     """
     length = options.tokens or options.steps or options.minutes
-    if options.stream == "on":
-        if options.fold is not None or any(map(is_shard_folder, data)):
-            raise InputError("--stream on does not go with --fold or with shard folders; leave it out")
-        if length is None:
-            raise InputError("--stream on needs the run's length: give --tokens, --steps or --minutes")
-        return True
-    if options.stream == "off" or length is None or options.fold is not None or any(map(is_shard_folder, data)):
-        return False
-    sizes = [source.size_bytes() for source in open_sources(data, tokenizer=tokenizer)]
+    fixed = options.fold is not None or any(map(is_shard_folder, data))
+    if options.stream == "on" and fixed:
+        raise InputError("--stream on does not go with --fold or with shard folders; leave it out")
+    if options.stream == "on" and length is None:
+        raise InputError("--stream on needs the run's length: give --tokens, --steps or --minutes")
+    return True if options.stream == "on" else False if options.stream == "off" or length is None or fixed else None
+
+
+def is_streamed(options: TrainOptions, data: Sequence[str], sources: Sequence[Source]) -> bool:
+    """Whether training begins before `data`, opened as `sources`, is prepared. Nothing else decides it."""
+    if (known := may_stream(options, data)) is not None:
+        return known
+    sizes = [source.size_bytes() for source in sources]
     return None in sizes or sum(size or 0 for size in sizes) > STREAM_BYTES
-
-
-def source_sizes(spec: SourceSpec, folder: ShardFolder) -> list[dict[str, Any]]:
-    """Name, training tokens and documents of a mixture's source; of ``--data``, of each source in its shards, with licence."""
-    if spec.name:
-        split = folder.split("train")
-        return [{"name": spec.name, "tokens": len(split), "documents": split.documents}]
-    return [
-        {"name": str(source["name"]), **{key: source["splits"]["train"][key] for key in ("tokens", "documents")}}
-        | {"licence": source.get("licence")}
-        for source in folder.manifest.sources
-    ]
 
 
 # -------------------------------------------------------------------------------------------------------------- tokenizer
 
 
 def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> str:
-    """The tokenizer, by name or folder: the one of the shard folders in `data`, else what --tokenizer or the preset says.
+    """The tokenizer, by name or folder, or own:N: of the shard folders in `data`, else what --tokenizer or the preset says.
 
     Raises:
         InputError: shard folders of different tokenizers, or of another than --tokenizer names.
@@ -260,8 +252,7 @@ def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> 
         raise InputError(f"--tokenizer {name!r}: write own:N with N entries, such as own:4096")
     folders = [open_shards(source) for source in data if is_shard_folder(source)]
     if not folders:
-        most = TOKENIZER_BYTES if size is not None and is_streamed(options, data) else None
-        return name if size is None else str(cached_tokenizer(list(data), int(size), most))
+        return name
     own = str(folders[0].path / TOKENIZER_FOLDER)
     if options.tokenizer is not None and size is None:
         for folder in folders:
@@ -271,13 +262,12 @@ def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> 
     return own
 
 
-def cached_tokenizer(data: list[str], vocab_size: int, most: int | None = None) -> Path:
-    """A byte-level BPE of `vocab_size` entries trained on `data`, from the cache when it was made before.
+def cached_tokenizer(sources: Sequence[Source], vocab_size: int, most: int | None = None) -> Path:
+    """A byte-level BPE of `vocab_size` entries trained on all of `sources`, from the cache when it was made before.
 
     Args:
-        most: characters of the data to read, from its beginning; None: all.
+        most: characters of the sources to read, from their beginning; None: all.
     """
-    sources = open_sources(data)
     identity = [TOKENIZER_VERSION, vocab_size, *(source.fingerprint() for source in sources)]
     if most is not None:
         identity.append(most)

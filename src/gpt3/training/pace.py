@@ -9,7 +9,6 @@ from pathlib import Path
 from gpt3.durable import write_text
 from gpt3.progress import say
 from gpt3.report.run_folder import read_metrics
-from gpt3.training.data import TrainingData
 from gpt3.training.layouts import Layout
 from gpt3.training.panel import Panel
 from gpt3.training.plan import Plan
@@ -40,10 +39,8 @@ class Pace:
         panel: told when the length changes.
     """
 
-    def __init__(
-        self, folder: Path, data: TrainingData, trainer: Trainer, seconds: float, minutes: float | None
-    ) -> None:
-        self.data, self.trainer = data, trainer
+    def __init__(self, folder: Path, trainer: Trainer, seconds: float, minutes: float | None) -> None:
+        self.trainer = trainer
         self.panel: Panel | None = None
         self.threads: StepThreads | None = None
         self.budget: TimeBudget | None = None
@@ -59,7 +56,7 @@ class Pace:
             trainer.plan = replace(
                 trainer.plan, steps=plan.steps, layouts=plan.layouts
             )  # its micro-batch may be another
-            self.data.want(trainer.mixture, plan.total_sequences)
+            trainer.mixture.want(plan.total_sequences)
             if self.panel is not None:
                 self.panel.change_total(plan.steps)
         if self.threads is not None:

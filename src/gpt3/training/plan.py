@@ -285,10 +285,14 @@ def make_plan(
 
 
 def settled(options: TrainOptions, plan: Plan) -> TrainOptions:
-    """`options` with every number of `plan` filled in: what config.yaml holds, enough to repeat the run."""
+    """`options` with every number of `plan` filled in: what config.yaml holds, enough to repeat the run.
+
+    A length that was given decides whether data is prepared while training. So without one that is turned off: now there is one.
+    """
+    stream = options.stream if options.tokens or options.steps or options.minutes else "off"
     names = {field.name for field in dataclasses.fields(options)} - {"tokens"}
     numbers = {name: value for name, value in dataclasses.asdict(plan).items() if name in names}
-    return dataclasses.replace(options, tokens=None, minutes=None, **numbers)
+    return dataclasses.replace(options, tokens=None, minutes=None, stream=stream, **numbers)
 
 
 def plan_rows(
@@ -307,7 +311,7 @@ def plan_rows(
     processes = "" if world.size == 1 else f", {world.size} processes ({options.parallel})"
     mixture = data.mixture(plan.context, options.seed)
     epochs = f"{plan.total_sequences / mixture.windows_per_epoch:.2f} epochs of {data.tokens:,}"
-    if data.growing:
+    if not data.ended:
         epochs = "of data that is prepared meanwhile"
     layers = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
     rate = f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"

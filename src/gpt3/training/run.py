@@ -31,14 +31,7 @@ from gpt3.training.advice import warnings
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank
-from gpt3.training.distributed import (
-    World,
-    agree_on_compute,
-    build_model,
-    full_machine,
-    is_sharded,
-    open_world,
-)
+from gpt3.training.distributed import World, agree_on_compute, build_model, full_machine, is_sharded, open_world
 from gpt3.training.fitting import fitted, memory_of, shortage
 from gpt3.training.init_from import open_initial
 from gpt3.training.optimizers import OPTIMIZERS
@@ -165,8 +158,8 @@ def train_in(
         np.random.seed(options.seed % 2**32)
         if not options.plan:
             # of a checkpoint at most: fp32 weights, their average, the optimizer's state
-            need = (4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * shape.parameters
-            need = round((options.keep_checkpoints + 2) * need)
+            each = (4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * shape.parameters
+            need = round((options.keep_checkpoints + 2) * each)
             world.agree(lambda: check_room(folder, need, purpose="checkpoints"))
         weights = initial.weight if initial and checkpoint is None else None
         model, forward = build_model(options, shape, end_of_text, compute, world, weights)
@@ -213,15 +206,14 @@ def train_in(
     probes = [Probe(options.probe_names, tokenizer, plan.validate_every)] if options.probe_names else []
 
     # Rank 0 writes down what the run is, and keeps its records.
-    data.want(trainer.mixture, plan.total_sequences)
+    trainer.mixture.want(plan.total_sequences)
     sources = data.sources(trainer.mixture, plan.total_sequences)
     device, resumed = str(compute.device), checkpoint is not None
     world.agree(lambda: run_folder.write_beginning(folder, requested, options, device, data, sources, resumed=resumed))
     if initial and not resumed:
         world.agree(lambda: write_origin(folder, initial.origin()))
-    trackers: list[Tracker] = []
-    sample_file = panel = None
-    pace = Pace(folder, data, trainer, seconds, minutes)  # reads metrics.jsonl before it is opened
+    trackers, sample_file, panel = list[Tracker](), None, None
+    pace = Pace(folder, trainer, seconds, minutes)  # reads metrics.jsonl before it is opened
     if world.first:
         say(f"run folder: {folder}" + (f", resuming from {checkpoint.name}" if checkpoint else ""))
         say("\n".join(aligned(rows, left=(0, 1))))
@@ -281,6 +273,9 @@ class Run:
         profiler: contextlib.AbstractContextManager[Any] = contextlib.nullcontext(lambda: None)
         if trainer.options.profile is not None and trainer.world.first:
             profiler = step_profiler(self.folder, trainer.options.profile)
+        if trainer.world.size == 1:  # of several, others may be in the midst of an exchange
+            for folder in self.data.shards:
+                folder.stop = interruption.asked
         trainer.model.train()
         with self.panel or contextlib.nullcontext(), profiler as step_done:
             lap_tokens, lap_seconds = plan.tokens_after(trainer.step), self.seconds
@@ -288,7 +283,12 @@ class Run:
             while trainer.step < plan.steps:
                 plan = self.pace.before(self.seconds)
                 micro_batch = plan.micro_batch
-                record = trainer.one_step(lambda: interruption.number is not None)
+                try:
+                    record = trainer.one_step(interruption.asked)
+                except KeyboardInterrupt:  # while it waited for data
+                    if trainer.step:
+                        self.save()
+                    return False
                 if trainer.plan.micro_batch < micro_batch and trainer.world.first:
                     run_folder.keep_micro_batch(self.folder, trainer.plan.micro_batch)
                 interrupted, step = record.pop("stop"), trainer.step
