@@ -27,6 +27,21 @@ def test_an_error_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Unix's pipes and links")
+def test_links_are_followed_and_pipes_stay(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"pipe is a device or a pipe\. Name a file\."):
+        durable.write_text(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere/file")
+    for text in ("new", "replaced"):
+        durable.write_text(tmp_path / "link", text)
+        assert (tmp_path / "elsewhere" / "file").read_text() == text
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["file"]
+
+
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     for content in ("one", "two"):

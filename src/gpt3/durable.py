@@ -38,10 +38,15 @@ def fsync_folder(path: Path) -> None:
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path to write; on success it is fsynced and renamed over `path`, on an error removed.
 
-    `path` may become a file or a folder. A folder's files are fsynced one by one, then the folder itself;
-    an existing folder at `path` is replaced. Permissions are those of any new file.
+    `path` may become a file or a folder; of a link, the file or folder that it leads to. A folder's files are fsynced one by
+    one, then the folder itself; an existing folder at `path` is replaced. Permissions are those of any new file.
+
+    Raises:
+        InputError: a device, a pipe or a socket is there, which no file may replace.
     """
-    path = Path(path)
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise InputError(f"{path} is a device or a pipe. Name a file.")
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     discard(temporary)

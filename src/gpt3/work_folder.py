@@ -25,6 +25,8 @@ from gpt3.options import default_of, flag, is_required
 from gpt3.progress import say
 
 LOCK = ".lock"
+MARK_BYTES = 1024
+"""Where `check_file` looks for a mark."""
 MOST_SHOWN = 6
 """Settings that one message names."""
 LONGEST_SHOWN = 40
@@ -153,6 +155,25 @@ def check_out(out: Path, own: Collection[str] = ()) -> None:
     names = sorted(path.name for path in out.glob("*"))
     if others := [name for name in names if not any(fnmatch(name, pattern) for pattern in own)]:
         raise InputError(f"--out {out} holds other files ({', '.join(others[:3])}). Name a new folder.")
+
+
+def check_file(name: str, path: Path, mark: bytes) -> None:
+    """Refuse, before the work, to write a file over anything but an earlier one of its kind.
+
+    Args:
+        name: the option, such as ``--html``.
+        mark: what our files of this kind have in their first bytes.
+
+    Raises:
+        InputError: a folder, a device or another file is there.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{name} {path} is {'a folder' if path.is_dir() else 'a device or a pipe'}. Name a file.")
+    if path.is_file():
+        with open(path, "rb") as file:
+            start = file.read(MARK_BYTES)
+        if start and mark not in start:
+            raise InputError(f"{name} {path} exists, and gpt3 did not write it. Name a new file, or remove this one.")
 
 
 @contextlib.contextmanager

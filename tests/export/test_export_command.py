@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -122,18 +123,27 @@ def llama_config(home):
         (["--format", "onnx"], "--format onnx must be one of gguf, gpt2, gpt-neo"),
         (["--format", "gpt-neo", "--out", "runs"], "--out runs is the model itself or a folder around it"),
         (["--format", "gpt-neo", "--out", "notes"], r"--out notes holds other files \(todo.txt\)"),
+        (["--format", "gguf", "--out", "notes.gguf"], "--out notes.gguf exists, and gpt3 did not write it"),
+        (
+            ["--format", "gpt2", "--context", "8", "--out", "theirs"],
+            r"--out theirs holds other files \(config.json, ",
+        ),
         (["--format", "gpt-neo", "--model", "nothing"], "nothing: no such folder"),
     ],
 )
 def test_refusals(home, capsys, words, message):
     Path("notes").mkdir()
     Path("notes/todo.txt").write_text("x")
+    Path("notes.gguf").write_bytes(b"GGUF of another program")
+    shutil.copytree("runs/demo/model", "theirs", ignore=shutil.ignore_patterns("*.py"))  # by its names an export
     words = words if "--out" in words else [*words, "--out", "out"]
     assert export(*words) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error), error
     assert not Path("out").exists()
+    assert Path("notes.gguf").read_bytes() == b"GGUF of another program"
+    assert Path("theirs/model.safetensors").read_bytes() == Path("runs/demo/model/model.safetensors").read_bytes()
 
 
 def test_without_the_gguf_package(home, capsys, monkeypatch):

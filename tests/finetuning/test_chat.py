@@ -195,6 +195,10 @@ def test_saved_conversations_go_on(model, tmp_path) -> None:
     other.dropped = 2
     other.load(tmp_path / "talk.json")
     assert other.dropped == 0
+    chat.save(tmp_path / "talk.json")  # an earlier conversation is replaced, another file is not
+    (tmp_path / "todo.json").write_text("[]")
+    with pytest.raises(InputError, match="gpt3 did not write it"):
+        chat.save(tmp_path / "todo.json")
     mixed = '{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}'
     for content in ("nonsense", "[]", '{"messages": [{"role": "assistant", "content": "x"}]}', mixed):
         (tmp_path / "bad.json").write_text(content)

@@ -141,6 +141,7 @@ def test_in_python(home):
         (["a.txt", "--stride", "0", "--context", "0"], ["--stride 0 must be", "--context 0 must be"]),
         (["a.txt", "--tokens"], ["--tokens", "--json"]),
         (["a.txt", "--html", "runs"], ["--html runs"]),
+        (["a.txt", "--html", "a.txt"], ["--html a.txt exists", "Name a new file"]),
         (["a.txt", "-", "-"], ["standard input", "twice"]),
         (["a.txt", "--quantize", "int4"], ["--quantize int4", "none, int8"]),
         (["a.txt", "--color", "sometimes"], ["--color sometimes", "auto, always, never"]),

@@ -137,6 +137,7 @@ def test_nothing_of_a_run_is_taken_for_markup_and_nothing_is_loaded(tmp_path: Pa
         "meta",
         "meta",
         "meta",
+        "meta",
         "title",
         "style",
         "body",
@@ -234,6 +235,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert cli.main(["report", "runs/old", "old", "--out", "deep/page.html"]) == 0  # named twice, drawn once
     assert [run["name"] for run in read(Path("deep/page.html")).data["runs"]] == ["old"]
     Path("new").mkdir()  # a folder of texts that has the run's name
+    assert cli.main(["report", "new", "--out", "deep/page.html"]) == 0  # an earlier page is replaced
     assert cli.main(["report", "new", "old"]) == 0
     assert [run["name"] for run in read(Path("report.html")).data["runs"]] == ["new", "old"]
 
@@ -246,6 +248,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         ([], ["gpt3 train"]),
         (["bad"], ["metrics.jsonl", "cannot be read"]),
         (["good", "--out", "good"], ["--out good", "folder"]),
+        (["good", "--out", "notes.txt"], ["--out notes.txt exists", "Name a new file"]),
+        (["good", "--out", os.devnull], ["device"]),
     ],
 )
 def test_bad_input_is_one_line(
@@ -253,6 +257,7 @@ def test_bad_input_is_one_line(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     make_run(Path("good"), curve(1))
+    Path("notes.txt").write_text("mine")
     Path("bad").mkdir()
     Path("bad/metrics.jsonl").write_text('{"step": 1}\n{"step":\n{"step": 2}\n')
     assert cli.main(["report", *words]) == 2
@@ -260,6 +265,7 @@ def test_bad_input_is_one_line(
     assert error.count("\n") == 1, error
     assert all(needle in error for needle in needles), error
     assert not list(tmp_path.rglob("*.html"))
+    assert Path("notes.txt").read_text() == "mine"
 
 
 def test_metrics_must_be_there(tmp_path: Path) -> None:

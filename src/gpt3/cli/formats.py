@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gpt3 import __version__
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError
 from gpt3.model_folder.locate import locate
 from gpt3.options import Options, option
-from gpt3.work_folder import check_out
+from gpt3.work_folder import check_file, check_out
 
 BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 1.0625}
 """Bytes of a weight in each number format."""
-FILES = ["README.md", "config.json", "generation_config.json", "model.safetensors.index.json", "*.safetensors"]
+EXPORTED = "gpt3_export.json"
+"""Written last into an exported folder: what tells it from a model of the user's."""
+FILES = [
+    EXPORTED,
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "*.safetensors",
+]
 FILES += ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"]
 """Names of what an earlier export to a folder wrote."""
 
@@ -85,8 +96,6 @@ class ExportOptions(Options):
             yield f"--dtype {self.dtype} is not for --format {self.format}; use one of f32, f16, bf16"
         if self.format == "gguf" and not self.out.endswith(".gguf"):
             yield f"--out {self.out} must end in .gguf"
-        if self.format == "gguf" and Path(self.out).is_dir():
-            yield f"--out {self.out} is a folder; name a file"
 
 
 def export(options: ExportOptions) -> Path:
@@ -104,9 +113,11 @@ def export(options: ExportOptions) -> Path:
     if isinstance(place, Path) and out.resolve() in (place.resolve(), *place.resolve().parents):
         raise InputError(f"--out {out} is the model itself or a folder around it. Name another")
     if options.format == "gguf":
-        from gpt3.export.gguf import compare_gguf, write_gguf  # or an error that says how to install its package
+        from gpt3.export.gguf import MARK, compare_gguf, write_gguf  # or an error that says how to install its package
+
+        check_file("--out", out, MARK.encode())
     else:
-        check_out(out, FILES)
+        check_out(out, FILES if (out / EXPORTED).is_file() else ())
     model: Any
     model, tokenizer = load_transformers(place, device="cpu", dtype="fp32")
     if not isinstance(model, GPT3ForCausalLM):
@@ -126,6 +137,8 @@ def export(options: ExportOptions) -> Path:
             lines = compare_gguf(model, tokenizer, temporary, options.dtype, context, rows) if checked else []
         else:
             lines = _write_folder(model, tokenizer, temporary, options, context, rows)
+            origin = {"format": options.format, "written_by": f"gpt3 {__version__}"}
+            (temporary / EXPORTED).write_text(json.dumps(origin) + "\n", encoding="utf-8")
     size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.iterdir()))
     print(f"{place} -> {out}: {options.format}, {options.dtype}, {size / 1e6:,.1f} MB")
     if context == positions:

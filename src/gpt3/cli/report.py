@@ -11,6 +11,7 @@ from gpt3.model_folder.locate import RUNS
 from gpt3.options import Options, option
 from gpt3.progress import say
 from gpt3.report.run_folder import METRICS
+from gpt3.work_folder import check_file
 
 PAGE = "report.html"
 
@@ -22,7 +23,7 @@ class ReportOptions(Options):
     runs: list[str] = option([])
     """Run folders, or names of runs in ./runs. Default: the newest run in ./runs."""
     out: str | None = option(None)
-    """The HTML file. Default: report.html in the run folder; of several runs, report.html here."""
+    """The HTML file, new or an earlier report. Default: report.html in the run folder; of several runs, report.html here."""
     live: bool = option(False)
     """Serve the page on this machine instead; it follows runs while they train, until Ctrl-C."""
     port: int = option(8001, least=0, most=65535)
@@ -37,7 +38,8 @@ def run(options: ReportOptions) -> None:
     """Write the page and print where it is; or serve it until Ctrl-C.
 
     Raises:
-        InputError: a name that is no run folder, an --out that cannot be a file, or a port that is not available.
+        InputError: a name that is no run folder, an --out that is something else than an earlier page, or a port that is
+            not available.
     """
     found = [find_run(name) for name in options.runs] or [find_run(None)]
     folders = list({folder.resolve(): folder for folder in found}.values())  # a run named twice is drawn once
@@ -45,10 +47,11 @@ def run(options: ReportOptions) -> None:
         serve_live(folders, options.port)
         return
     out = Path(options.out) if options.out else (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; give the name of a file, such as {out / PAGE}")
 
-    from gpt3.report.page import write_report
+    from gpt3.report.page import PAGE_MARK, write_report
+
+    if out != folders[0] / PAGE:
+        check_file("--out", out, PAGE_MARK)
 
     print(write_report(folders, out))
 

@@ -16,6 +16,7 @@ from gpt3.errors import InputError, RunError
 from gpt3.model_folder.locate import locate
 from gpt3.options import DType, Options, Quantize, option
 from gpt3.progress import Progress, say, write
+from gpt3.work_folder import check_file
 
 TOP = 5
 """Likeliest tokens shown for each position."""
@@ -44,7 +45,7 @@ class ScoreOptions(Options):
     tokens: bool = option(False, common=True)
     """With --json: also every token with its position, log-probability, rank and five likeliest tokens."""
     html: str | None = option(None, common=True)
-    """Write the texts, colored by probability, to this HTML file; it needs no network."""
+    """Write the texts, colored by probability, to this HTML file, new or an earlier such page."""
     color: Literal["auto", "always", "never"] = option("auto", common=True)
     """Show the texts colored in the terminal. auto: on a terminal, up to 1,000 tokens in total."""
     device: str = option("auto", group="Hardware")
@@ -71,8 +72,8 @@ class ScoreOptions(Options):
             found.append("--tokens needs --json. Add --json, or use --html FILE for a page")
         if self.json and self.color == "always":
             found.append("--json and --color always exclude each other. Give one of them")
-        if self.html is not None and (not self.html or Path(self.html).is_dir()):
-            found.append(f"--html {self.html or repr(self.html)} is not a file name. Give one such as score.html")
+        if self.html == "":
+            found.append("--html '' is not a file name. Give one such as score.html")
         return found
 
 
@@ -80,7 +81,8 @@ def run(options: ScoreOptions) -> None:
     """Score each text and write what was requested.
 
     Raises:
-        InputError: a text that cannot be read, is empty or not UTF-8; windows that do not fit the model; what loading raises.
+        InputError: a text that cannot be read, is empty or not UTF-8; an --html that is no earlier page; windows that do not
+            fit the model; what loading raises.
         RunError: the page cannot be written.
         KeyboardInterrupt: passed on, once the figures of the finished texts are written.
     """
@@ -89,7 +91,10 @@ def run(options: ScoreOptions) -> None:
     from gpt3.inference import score_view
     from gpt3.inference.language_model import load
     from gpt3.inference.scoring import TextScore, TokenReader, check_windows, encode_texts, first_token, score_chunks
+    from gpt3.report.page import PAGE_MARK
 
+    if options.html is not None:
+        check_file("--html", Path(options.html), PAGE_MARK)
     place = locate(options.model)
     if options.model is None:
         say(f"model: {place}")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from gpt3 import __version__
 from gpt3.durable import replacing
 from gpt3.errors import InputError, require
 from gpt3.export.comparison import check, comparison_line, difference, logits, probe, tanh_gelu
@@ -25,6 +26,8 @@ from gpt3.model import GPT3ForCausalLM
 
 gguf = require("gguf", extra="export", purpose="--format gguf")
 
+MARK = "gpt3.version"
+"""A key at the beginning of our files, which tells them from others."""
 Q8_BLOCK = 32  # values that share a scale in q8_0
 
 
@@ -90,6 +93,7 @@ def write_gguf(
 
 def _write_metadata(writer: Any, model: GPT3ForCausalLM, name: str, dtype: str, context: int) -> None:
     config = model.config
+    writer.add_string(MARK, __version__)
     writer.add_type("model")
     writer.add_name(name)
     writer.add_size_label(gguf.size_label(model.num_parameters(), 0, 0, 0))

@@ -17,6 +17,7 @@ from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.tokenizer.chat_template import FEW_SHOT_STOPS, ChatTemplate, Message, few_shot_text, has_template
+from gpt3.work_folder import check_file
 
 ANSWER_SHARE = 4
 """At least a fourth of the context is kept free for the answer, or max_new_tokens where that is less."""
@@ -167,8 +168,13 @@ class Chat:
         return getattr(self.options, key)
 
     def save(self, path: Path | str) -> None:
-        """Write the conversation as JSON, which `load` and ``gpt3 finetune --data`` read."""
+        """Write the conversation as JSON, which `load` and ``gpt3 finetune --data`` read.
+
+        Raises:
+            InputError: the file cannot be written, or is no conversation.
+        """
         record = {"messages": list(map(dataclasses.asdict, self.messages))}
+        check_file("/save", Path(path).expanduser(), b'"messages"')
         try:
             write_text(Path(path).expanduser(), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
         except OSError as error:

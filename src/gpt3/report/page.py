@@ -19,6 +19,8 @@ from gpt3.progress import clock
 from gpt3.report.charts import chart_groups, series_of
 from gpt3.report.run_folder import Run, number, read_run, unique_names
 
+PAGE_MARK = b'<meta name="generator" content="gpt3">'
+"""What tells a page of ours (`fill_page`) from other files."""
 MOST_SKIPS = 1000
 """Skipped steps marked in the curves and listed; the count tells of all."""
 
