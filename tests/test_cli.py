@@ -217,6 +217,9 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("train --config digits.yaml", "--config is not YAML: "),
+        (f"train --steps {'9' * 5000}", "--steps 9+ must be a whole number"),
+        (f"train --lr {'9' * 400}", "--lr inf must be a number above 0"),
         ("train --steps abc", "--steps abc must be a whole number"),
         ("train --lr nan", "--lr nan must be a number"),
         ("train --dtype int4", "--dtype int4 must be one of auto, fp32, bf16"),
@@ -239,11 +242,22 @@ def test_a_wrong_value_is_told_in_the_words_of_the_command_line(
     monkeypatch.chdir(tmp_path)
     Path("unknown.yaml").write_text("stepz: 3\n", encoding="utf-8")
     Path("list.yaml").write_text("- a\n", encoding="utf-8")
+    Path("digits.yaml").write_text(f"steps: {'9' * 5000}\n", encoding="utf-8")
     Path("bytes.yaml").write_bytes(b"\xff\xfe")
     assert cli.main(words.split()) == 2
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert re.search(message.replace("?", r"\?"), shown), shown
+
+
+def test_the_home_directory_after_an_equals_sign(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where no shell expands it; texts stay as they are."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    options = parse(GenerateOptions, ["--input=~/a.txt", "--output=~/x/b"], command="generate")
+    assert (options.input, options.output) == (str(tmp_path / "a.txt"), str(tmp_path / "x/b"))
+    assert parse(GenerateOptions, ["--prompt=~/a"], command="generate").prompt == "~/a"
+    assert TrainOptions(out="~").out == str(tmp_path)
 
 
 def test_short_flags() -> None:

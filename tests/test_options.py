@@ -40,6 +40,8 @@ def test_defaults_are_valid_and_not_shared() -> None:
         ({"top_k": True}, "--top-k True must be a whole number of at least 0"),
         ({"top_p": 0}, "--top-p 0 must be a number above 0 and at most 1"),
         ({"top_p": float("nan")}, "--top-p nan must be a number above 0 and at most 1"),
+        ({"top_k": 10**400}, f"--top-k {10**400} must be a whole number of at least 0"),
+        ({"top_p": 10**400}, f"--top-p {10**400} must be a number above 0 and at most 1"),
         ({"steps": 0}, "--steps 0 must be a whole number of at least 1"),
         ({"kind": "c"}, "--kind c must be one of a, b"),
         ({"names": "wiki"}, "--names wiki must be a list"),

@@ -62,6 +62,7 @@ def test_nobody_need_read_the_messages(monkeypatch) -> None:
         (OSError(errno.EMFILE, "Too many open files", "a.txt"), "a.txt: Too many open files. Raise the limit (ulimit -n)"),
         (OSError(errno.EROFS, "Read-only file system", "runs"), "runs: Read-only file system. Use another path."),
         (MemoryError(), "Out of memory"),
+        (RuntimeError("Could not determine home directory."), "No home directory is known. Set HOME"),
     ],
 )  # fmt: skip
 def test_limits_of_the_system_are_one_line(error, needle, monkeypatch, capsys) -> None:

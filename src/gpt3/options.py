@@ -22,6 +22,7 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from gpt3.errors import InputError
@@ -30,6 +31,14 @@ DType = Literal["auto", "fp32", "bf16", "fp16"]
 """Number format of weights or arithmetic."""
 Quantize = Literal["none", "int8"]
 """Weights as they are, or int8 with one scale per output channel."""
+
+PATHS = (
+    "data_dir", "draft", "html", "init_from", "input", "load", "mixture", "out", "output", "prompt_file", "resume", "scores",
+    "tokenizer",
+)  # fmt: skip
+"""Options that name a file or a folder, wherever they occur; ``~`` in them is the home directory."""
+MOST_WHOLE = 2**63
+"""Whole numbers are below this."""
 
 T = TypeVar("T")
 _KEY = "gpt3"
@@ -59,7 +68,7 @@ class Option:
     def holds(self, value: float) -> bool:
         """Whether a number lies in the range."""
         return (
-            math.isfinite(value)
+            (math.isfinite(value) if isinstance(value, float) else abs(value) < MOST_WHOLE)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
@@ -101,6 +110,10 @@ class Options:
     """Base of every options dataclass: checks types and ranges when made, and reports all errors together."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.name in PATHS and isinstance(value, str) and value.startswith("~"):  # no shell expands --out=~/x
+                object.__setattr__(self, field.name, str(Path(value).expanduser()))
         found = range_errors(self)
         try:
             found += self.errors()

@@ -50,7 +50,7 @@ def import_model(options: ImportOptions) -> Path:
     Raises:
         InputError: an `out` that is not empty; see `gpt3.model_folder.load.open_checkpoint`.
     """
-    out, source = Path(options.out).expanduser(), Path(options.source).expanduser()
+    out, source = Path(options.out), Path(options.source).expanduser()
     check_out(out)
 
     from gpt3.model_folder.info import tokenizer_line

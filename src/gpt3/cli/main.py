@@ -144,7 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _limit(error: Exception) -> str | None:
-    """In one line, which limit of the system `error` tells of: disk, memory, open files, a path; None for other errors."""
+    """In one line, which limit of the system `error` tells of: disk, memory, files, a path, no home; None for other errors."""
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's
+        return "No home directory is known. Set HOME and GPT3_CACHE, and write paths without ~."
     if not isinstance(error, OSError):
         torch_is_full = "torch" in sys.modules and ran_out_of_memory(error)
         return OUT_OF_MEMORY if isinstance(error, MemoryError) or torch_is_full else None

@@ -21,6 +21,7 @@ import yaml
 
 from gpt3.errors import InputError, one_line
 from gpt3.options import (
+    MOST_WHOLE,
     default_of,
     documentation,
     flag,
@@ -193,7 +194,7 @@ class _Given:
             raise InputError(f"--config {name}: no such file; give a YAML file") from None
         except UnicodeDecodeError as error:
             raise InputError(f"--config is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that Python does not have
             raise InputError(f"--config is not YAML: {one_line(error)}") from None
         if content is None:
             return
@@ -222,7 +223,7 @@ def converted(value: Any, hint: Any) -> Any:
         if typing.get_origin(inner) is dict:
             try:
                 content = yaml.load(value, _Loader)
-            except yaml.YAMLError:
+            except (yaml.YAMLError, ValueError):
                 return value
             return value if isinstance(content, str) else converted(content, hint)
         return value
@@ -234,7 +235,7 @@ def converted(value: Any, hint: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if inner is str:  # tokens: 2500000
             return str(value)
-        if inner is float:
+        if inner is float and abs(value) < MOST_WHOLE:
             return float(value)
     return value
 
