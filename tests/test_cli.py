@@ -24,9 +24,10 @@ SURFACE = {
         sample_every sample_prompt seed spike_patience spike_sigmas spike_window steps stream threads tokenizer tokens
         track val
         validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
-    "generate": """bad_words batch device draft dtype frequency_penalty input json logit_bias logprobs lookup max_new_tokens
-        min_new_tokens min_p model no_repeat_ngram num_samples output overwrite presence_penalty prompt prompt_file quantize
-        repetition_penalty seed stats stop temperature threads top_k top_p typical_p""",
+    "generate": """bad_words batch choices device draft dtype frequency_penalty input json json_schema logit_bias logprobs
+        lookup max_new_tokens min_new_tokens min_p model no_repeat_ngram num_samples output overwrite
+        presence_penalty prompt prompt_file quantize regex repetition_penalty seed stats stop temperature threads
+        top_k top_p typical_p""",
     "score": "color context device dtype files html json model quantize stride text threads tokens",
     "eval": """batch contamination data_dir device dtype format json limit list_tasks lm_eval_tasks model out quantize seed shots
         style tasks threads""",
@@ -39,9 +40,9 @@ SURFACE = {
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every
         filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing
         rehearse resume seed show skip_malformed steps track train_on val validation_fraction weight_decay""",
-    "chat": """bad_words device dtype few_shot frequency_penalty load logit_bias logprobs max_new_tokens min_new_tokens min_p
-        model no_repeat_ngram num_samples presence_penalty quantize repetition_penalty seed stop system temperature threads top_k
-        top_p typical_p""",
+    "chat": """bad_words choices device dtype few_shot frequency_penalty json_schema load logit_bias logprobs max_new_tokens
+        min_new_tokens min_p model no_repeat_ngram num_samples presence_penalty quantize regex repetition_penalty seed
+        stop system temperature threads top_k top_p typical_p""",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",
     "publish": "dry_run evaluation gguf license names public",

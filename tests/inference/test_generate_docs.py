@@ -20,10 +20,15 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_python_example(home, capfd):
-    (code,) = blocks("python")
+    constrained, code = blocks("python")
     exec(compile(code, str(PAGE), "exec"), {})
     out = capfd.readouterr().out
     assert len(re.findall(r"(length|stop) \d+ tokens/s", out)) == 2
+    pytest.importorskip("llguidance")
+    names: dict = {}
+    exec(compile(constrained, str(PAGE), "exec"), names)
+    assert names["made"].text.startswith("{")
+    assert capfd.readouterr().out.count("\n") <= 3
 
 
 def test_the_engines_example(home):
@@ -38,13 +43,16 @@ def test_the_engines_example(home):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for a shell")
 def test_the_commands(home):
-    (commands,) = blocks("sh")
+    (schema,) = blocks("json")
+    (home / "ship.json").write_text(schema, encoding="utf-8")
+    commands = "\n".join(line for line in "".join(blocks("sh")).splitlines() if not line.startswith("pip "))
     (home / "prompt.txt").write_text("The sea was\n", encoding="utf-8")
     (home / "prompts.jsonl").write_text('{"prompt": "The sea was", "id": "a1"}\n', encoding="utf-8")
     script = f'set -e\ngpt3() {{ "{sys.executable}" -m gpt3 "$@"; }}\n{commands}'
     done = subprocess.run(["bash", "-c", script], cwd=home, capture_output=True, encoding="utf-8", input="")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--- sample 3 of 3 ---") == 1
+    assert re.search(r"^( fast| slow)\n\d{4}-\d\d-\d\d\n\{", done.stdout, flags=re.M)
     assert (
         (home / "samples.jsonl")
         .read_text(encoding="utf-8")

@@ -300,7 +300,7 @@ def test_the_whole_chain_on_random_logits(kind):
 
 def test_the_chain_names_options_that_there_are():
     names = [name for step in CHAIN for name in step.options]
-    assert len(names) == len(set(names)) == 12
+    assert len(names) == len(set(names)) == 15
     assert all(hasattr(SamplingOptions(), name) for name in names)
 
 

@@ -25,6 +25,9 @@ BAD = {
     "seed": [-1, 0.5],
     "num_samples": [0, -3],
     "logprobs": [-1, 2.5, True],
+    "json_schema": [5, ["{}"]],
+    "regex": [1, ["a"]],
+    "choices": [["a", ""], [3]],
 }
 EDGES = {
     "max_new_tokens": [1],
@@ -44,6 +47,9 @@ EDGES = {
     "seed": [None, 0, 2**63],
     "num_samples": [1, 7],
     "logprobs": [None, 0, 20],
+    "json_schema": [None, "{}", {"type": "object"}],
+    "regex": [None, "a*"],
+    "choices": [[], ["a"], ["a", "b, c"]],
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from gpt3.cli.generate import with_constraint
 from gpt3.corpus.records import decoded
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
@@ -69,7 +70,7 @@ def run(options: ChatOptions) -> int:
 
     place = locate(options.model)
     model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads)
-    sampling = dataclasses.replace(options, num_samples=1)
+    sampling = with_constraint(dataclasses.replace(options, num_samples=1))
     chat = Chat(model, sampling, system=options.system, few_shot=True if options.few_shot else None)
     if options.load is not None:
         chat.load(options.load)

@@ -8,13 +8,13 @@ import secrets
 import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpt3 import work_folder
 from gpt3.corpus.records import STANDARD_INPUT, decoded, read_bytes
 from gpt3.errors import InputError
 from gpt3.inference.many_prompts import SampleFile, continue_all, line_of, model_fingerprint, read_prompts
-from gpt3.inference.options import GenerateOptions
+from gpt3.inference.options import GenerateOptions, SamplingOptions
 from gpt3.model_folder.locate import locate
 from gpt3.progress import say, write
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpt3.inference.generation import GenerationRequest
     from gpt3.inference.language_model import LanguageModel
 
+Chosen = TypeVar("Chosen", bound=SamplingOptions)
 FREE = ("model", "prompt", "prompt_file", "input", "output", "overwrite", "json", "stats", "threads")
 """Options that a file of samples does not depend on, or whose content it records itself."""
 
@@ -36,10 +37,28 @@ def run(options: GenerateOptions) -> None:
         KeyboardInterrupt: passed on, once what there is is written.
         BrokenPipeError: passed on: nobody reads standard output any more.
     """
+    options = with_constraint(options)
     if options.input is None:
         continue_one(options)
     else:
         continue_many(options, options.input)
+
+
+def with_constraint(options: Chosen) -> Chosen:
+    """The options with the schema of --json-schema's file, and --choices a,b as two choices.
+
+    Raises:
+        InputError: no such file, or not UTF-8.
+    """
+    schema, choices = options.json_schema, options.choices
+    if schema is not None and not schema.lstrip().startswith("{"):
+        try:
+            schema = decoded(read_bytes(schema), schema)
+        except InputError as error:
+            raise InputError(f"--json-schema {error}") from None
+    if len(choices) == 1:
+        choices = choices[0].split(",")
+    return dataclasses.replace(options, json_schema=schema, choices=choices)
 
 
 def continue_one(options: GenerateOptions) -> None:

@@ -23,6 +23,7 @@ from gpt3.inference.continuations import Request, score_requests
 from gpt3.inference.decoding import common
 from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.options import SamplingOptions
+from gpt3.options import flag
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
@@ -267,7 +268,12 @@ def write(
 
     Args:
         beams: more than 1: beam search with this width and length penalty, in place of sampling.
+
+    Raises:
+        InputError: beams with a constraint.
     """
+    if beams > 1 and options.constraint is not None:
+        raise InputError(f"beam search cannot follow {flag(options.constraint[0])}. Use one beam.")
     room = max(1, model.engine.context - options.max_new_tokens + 1)
     kept = [ids[-room:] for ids in prompts]
     if beams > 1:

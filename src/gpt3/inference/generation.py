@@ -126,7 +126,8 @@ class RunningSequence(Row):
         score: int | None = None,
     ) -> None:
         words = bad_word_ids(options.bad_words, model.encode_word)
-        super().__init__(prompt, options, seed, number, model.ends, model.vocabulary, bad_words=words, score=score)
+        constraint = model.constraint(options)
+        super().__init__(prompt, options, seed, number, model.ends, model.vocabulary, words, score, constraint)
         self.limit = options.max_new_tokens if limit is None else limit
         self.text_ids: list[int] = []
         self.details: list[Token] = []
@@ -164,7 +165,8 @@ class RunningSequence(Row):
                 break
             token.offset = self._stream.decoded
             if token.id == NOTHING_LEFT or token.id in self.ends:
-                self.finish_reason = "stop"
+                unfinished = self.constraint is not None and not self.constraint.complete
+                self.finish_reason = "length" if unfinished else "stop"
                 self.ending = token if token.logprob is not None else None
                 break
             self.text_ids.append(token.id)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from gpt3.adaptive_threads import set_threads
 from gpt3.device import choose_device
 from gpt3.errors import InputError, one_line
+from gpt3.inference.constraint import Constraint, ConstraintCompiler
 from gpt3.inference.decoding import Draft
 from gpt3.inference.engine import Engine
 from gpt3.inference.generation import Generation, GenerationRequest
@@ -142,6 +143,7 @@ class LanguageModel:
         self.engine = ReferenceEngine(model) if engine is None else engine
         self.config = model.config
         self.token_bytes = TokenBytes(tokenizer)
+        self._compiler: ConstraintCompiler | None = None
         if len(tokenizer) > self.engine.vocabulary:
             raise InputError(
                 f"the tokenizer has {len(tokenizer):,} ids, the model {self.engine.vocabulary:,}. Use the model's own tokenizer."
@@ -172,6 +174,18 @@ class LanguageModel:
             "input_ids"
         ]
         return ids
+
+    def constraint(self, options: SamplingOptions) -> Constraint | None:
+        """What the options ask a text to follow, for one row.
+
+        Raises:
+            InputError: it cannot be followed, or llguidance is not installed.
+        """
+        if options.constraint is None:
+            return None
+        if self._compiler is None or self._compiler.ends != self.ends:
+            self._compiler = ConstraintCompiler(self.token_bytes, self.vocabulary, self.ends)
+        return self._compiler.new(*options.constraint)
 
     def check_ids(self, ids: Sequence[int]) -> list[int]:
         """A prompt of ids, which the model must know.

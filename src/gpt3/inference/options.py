@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,18 +55,36 @@ class SamplingOptions(Options):
     """Continuations of each prompt; sample i depends on the seed and i only."""
     logprobs: int | None = option(None, least=0)
     """Log-probabilities by the model itself, of the chosen token and this many of the likeliest. Default: none."""
+    json_schema: str | None = option(None, group="Constrained output")
+    """The text is JSON that follows this JSON Schema: a file, or the schema itself (in Python also a dict)."""
+    regex: str | None = option(None)
+    """The whole text matches this regular expression, without look-around or backreferences."""
+    choices: list[str] = option([])
+    """The text is one of these: a,b or given several times."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.json_schema, dict):  # in Python
+            with contextlib.suppress(TypeError, ValueError):
+                object.__setattr__(self, "json_schema", json.dumps(self.json_schema))
         for name in ("stop", "bad_words"):  # a single text is the common case
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, [getattr(self, name)])
         super().__post_init__()
 
+    @property
+    def constraint(self) -> tuple[str, str] | None:
+        """What a text must follow: the option's name, and a JSON Schema or a regular expression; None: nothing."""
+        if self.json_schema is not None:
+            return "json_schema", self.json_schema
+        if self.regex is not None:
+            return "regex", self.regex
+        return ("choices", "|".join(map(re.escape, self.choices))) if self.choices else None
+
     def errors(self) -> Iterator[str]:
         """As Options': contradictions, and what the ranges do not say."""
         if 0 < self.temperature < SMALLEST_TEMPERATURE:
             yield f"--temperature {self.temperature!r} must be 0 (greedy) or at least {SMALLEST_TEMPERATURE:g}"
-        for name in ("stop", "bad_words"):
+        for name in ("stop", "bad_words", "choices"):
             if "" in getattr(self, name):
                 yield f"{flag(name)} {getattr(self, name)!r} must be texts of at least one character"
         for token in self.logit_bias:
@@ -78,6 +99,9 @@ class SamplingOptions(Options):
             yield f"--min-new-tokens {self.min_new_tokens} exceeds --max-new-tokens {self.max_new_tokens}. Use fewer"
         if both := [text for text in self.stop if text in self.bad_words]:
             yield f"--stop and --bad-words both have {both[0]!r}, which then ends no text. Give it to one of them"
+        constraints = [name for name in ("json_schema", "regex", "choices") if getattr(self, name) not in (None, [])]
+        if len(constraints) > 1:
+            yield f"{' and '.join(map(flag, constraints))} are given together. Use one of them"
 
 
 @dataclass(frozen=True)

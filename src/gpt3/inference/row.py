@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt3.errors import InputError
+from gpt3.inference.constraint import Constraint
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.scoring import Scores, judge
 
@@ -28,6 +29,7 @@ class Row:
         bad_words: `options.bad_words` as `bad_word_ids` gives them.
         score: score the prompt, too, with this many of the likeliest tokens at each place; None: don't. Such a prompt is read
             whole, whatever others have read of it.
+        constraint: what its text must follow.
 
     Attributes:
         prompt: its tokens.
@@ -54,6 +56,7 @@ class Row:
         vocabulary: int,
         bad_words: Iterable[Sequence[int]] = (),
         score: int | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         if outside := [token for token in options.logit_bias if token >= vocabulary]:
             raise InputError(
@@ -65,7 +68,7 @@ class Row:
         self.prompt, self.tokens, self.unread = list(prompt), list(prompt), list(prompt)
         self.counts, self.text_counts = Counter(prompt), Counter[int]()
         self.slot = NO_SLOT
-        self.score = score
+        self.score, self.constraint = score, constraint
         self.scores: list[Scores] = []
         self.unscored = 0 if score is None else len(self.prompt) - 1
         self.restarts = self.drafted = self.accepted = 0
@@ -80,6 +83,8 @@ class Row:
         self.tokens.append(token)
         self.counts[token] += 1
         self.text_counts[token] += 1
+        if self.constraint is not None:
+            self.constraint.push(token)
 
     def take_back(self, count: int) -> None:
         """Forget the last `count` tokens of the text: drafts that were not accepted.
@@ -95,6 +100,8 @@ class Row:
                 counts[token] -= 1
                 if not counts[token]:
                     del counts[token]
+        if self.constraint is not None:
+            self.constraint.take_back(count)
 
     def followers(self) -> list[int]:
         """Tokens that would complete an n-gram of `options.no_repeat_ngram` tokens that was there before."""

@@ -1,6 +1,6 @@
 """From logits to the next token: one chain of small pure functions, for NumPy and torch alike.
 
-    CHAIN, in order:  edits (bias, penalties, what must not come) ─ temperature ─ cuts (top-k, top-p, min-p, typical-p) ─ draw
+    CHAIN, in order:  constraint ─ edits (bias, penalties, bans) ─ temperature ─ cuts (top-k, top-p, min-p, typical-p) ─ draw
 
 The order is transformers' own. On a CPU each row goes through in NumPy, (V,); on a GPU all rows of equal options go through
 together, (B, V), and the host waits for the chosen tokens alone. A sampler option is a field of SamplingOptions, a function here
@@ -86,6 +86,18 @@ class Rows:
         return (tensor.pin_memory() if cuda else tensor).to(self.device, non_blocking=cuda)
 
 
+def follow_constraint(logits: Any, *constraint: Any) -> None:
+    """Rule out tokens with which the text could no longer follow its row's constraint."""
+    rows: Rows = constraint[-1]
+    bits = rows.array(np.stack([row.constraint.mask() for row in rows.rows if row.constraint is not None]))
+    if rows.device is None:
+        kept = np.unpackbits(bits[0], count=len(logits), bitorder="little")
+        np.copyto(logits, -math.inf, where=kept == 0)
+    else:
+        kept = bits[..., None] >> torch.arange(8, dtype=torch.uint8, device=rows.device) & 1
+        logits.masked_fill_(kept.flatten(1)[:, : logits.shape[1]] == 0, -math.inf)
+
+
 def add_bias(logits: Any, bias: dict[int, float], rows: Rows) -> None:
     """Add to the logits of single tokens."""
     logits[rows.places(lambda row: bias)] += rows.numbers(lambda row: bias.values())
@@ -166,6 +178,7 @@ class Step(NamedTuple):
 
 
 CHAIN = (
+    Step(("json_schema", "regex", "choices"), "edit", follow_constraint),
     Step(("logit_bias",), "edit", add_bias),
     Step(("repetition_penalty",), "edit", penalise_repetition),
     Step(("presence_penalty", "frequency_penalty"), "edit", penalise_counts),
