@@ -4,7 +4,8 @@
 
 A job is a line of JSON: ``options`` of TrainOptions, ``cache`` (the cache folder), ``moment`` and ``count``: the child kills
 itself with SIGKILL at the `count`-th time that it comes to `moment`. Its answer is a line: the child's exit code, or minus the
-signal that ended it.
+signal that ended it; 70 for an error, which is in the log. With ``nproc`` the child is the launcher, whose ranks are forks of it,
+and ``rank`` is the one that dies.
 
 | moment | where |
 |---|---|
@@ -17,6 +18,7 @@ signal that ended it.
 | remove | an old checkpoint is about to be removed |
 | later | `count` thousandths of a second after the start, whatever happens then |
 | signal-N | signal N arrives in the `count`-th step |
+| launcher | after an optimizer step of a rank, which kills not itself but its launcher |
 """
 
 from __future__ import annotations
@@ -26,17 +28,80 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+class Server:
+    """This file as a process, spoken to."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("wb"), text=True,
+        )  # fmt: skip
+
+    def sit(
+        self, options: dict[str, Any], cache: Path, moment: str = "", count: int = 0, rank: str | None = None
+    ) -> int:
+        """One session; its exit code, or minus the signal that ended it. Only this `rank` dies, where there are several."""
+        job = {"options": options, "cache": str(cache), "moment": moment, "count": count, "rank": rank}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, self.log.read_text()
+        return int(answer)
+
+
+class ForkedRank:
+    """In place of a process that runs the launcher's command: a fork of the launcher, which has imported everything."""
+
+    def __init__(self, command: list[str], env: dict[str, str], **how: Any) -> None:
+        from gpt3.cli.main import main
+
+        end, self.stdin = os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.dup2(end, 0)
+            os.close(self.stdin)
+            os.environ.update(env)
+            Path(env["GPT3_CACHE"], f"rank-{env['RANK']}").write_text(str(os.getpid()))
+            os._exit(main(command[3:]))
+        os.close(end)
+
+    def poll(self, how: int = os.WNOHANG if os.name != "nt" else 0) -> int | None:
+        if self.returncode is None:
+            found, status = os.waitpid(self.pid, how)
+            self.returncode = os.waitstatus_to_exitcode(status) if found else None
+        return self.returncode
+
+    def wait(self) -> int | None:
+        return self.poll(0)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def die(rank: str | None) -> None:
+    if rank == os.environ.get("RANK"):
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
 
 
 def counted(count: int, strike: Callable[[], None]) -> Callable[[], None]:
@@ -68,12 +133,12 @@ def before(owner: Any, name: str, come: Callable[[], None], after: bool = False)
     setattr(owner, name, wrapped)
 
 
-def arm(moment: str, count: int) -> None:
-    """Make this process die at `moment`."""
+def arm(moment: str, count: int, rank: str | None) -> None:
+    """Make this process, or that rank of it, die at `moment`."""
     from gpt3.training import run, tracking
     from gpt3.training.trainer import Trainer
 
-    come = counted(count, die)
+    come = counted(count, partial(die, rank))
     if moment == "step":
         before(Trainer, "accumulate", come, after=True)
     elif moment == "stepped":
@@ -101,9 +166,11 @@ def arm(moment: str, count: int) -> None:
     elif moment == "remove":
         before(shutil, "rmtree", come)
     elif moment == "later":
-        timer = threading.Timer(count / 1000, die)
+        timer = threading.Timer(count / 1000, partial(die, rank))
         timer.daemon = True
         timer.start()
+    elif moment == "launcher":
+        before(Trainer, "one_step", counted(count, lambda: os.kill(os.getppid(), signal.SIGKILL)), after=True)
     elif moment.startswith("signal-"):
         number = int(moment.removeprefix("signal-"))
         before(Trainer, "accumulate", counted(count, lambda: os.kill(os.getpid(), number)))
@@ -123,7 +190,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     import gpt3.training.run  # noqa: F401 - imported once for all children
-    from gpt3.cli.train import run
+    from gpt3.cli import train
     from gpt3.training.options import TrainOptions
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
@@ -134,10 +201,11 @@ def main() -> None:
             os.environ["GPT3_CACHE"] = job["cache"]
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             small_blocks()
-            arm(job["moment"], job["count"])
+            arm(job["moment"], job["count"], job["rank"])
+            train.subprocess = SimpleNamespace(Popen=ForkedRank, PIPE=None)
             code = 70
             try:
-                code = run(TrainOptions(**job["options"]))
+                code = train.run(TrainOptions(**job["options"]))
             except Exception as error:
                 print(f"{job['moment']} {job['count']}: {error!r}", file=sys.stderr, flush=True)
             os._exit(code)

@@ -8,14 +8,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kill_server import Server
 
 from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints, damage
@@ -25,28 +24,6 @@ STEPS = 40
 TIMING = {"tokens_per_s", "mfu", "seconds"}
 MOMENTS = {"step": 12, "stepped": 12, "record": 12, "fsync": 40, "rename": 30, "renamed": 30, "remove": 4, "later": 900}
 """Moments and the largest count that a session may reach."""
-
-
-class Server:
-    """kill_server.py, spoken to."""
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("kill_server.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("wb"), text=True,
-        )  # fmt: skip
-
-    def sit(self, options: dict[str, Any], cache: Path, moment: str = "", count: int = 0) -> int:
-        """One session; its exit code, or minus the signal that ended it."""
-        job = {"options": options, "cache": str(cache), "moment": moment, "count": count}
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer, self.log.read_text()
-        return int(answer)
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from kill_server import Server
 
 from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and gloo's interfaces differ there")
-TIMING = {"tokens_per_s", "mfu", "seconds"}
+TWO: dict[str, Any] = {"nproc": 2, "parallel": "ddp", "checkpoint_every": 10, "keep_checkpoints": 99}
 
 
 def options(text_file: Path, out: Path, **changes: Any) -> dict[str, Any]:
@@ -41,10 +43,9 @@ def start(chosen: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def train(chosen: dict[str, Any], folder: Path) -> Path:
-    process = start(chosen, folder)
-    _, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
+def train(server: Server, chosen: dict[str, Any], cache: Path) -> Path:
+    """A whole session, with forks of the server as ranks; its run folder."""
+    assert server.sit(chosen, cache) == 0, server.log.read_text()
     return Path(chosen["out"])
 
 
@@ -66,23 +67,34 @@ def ranks_of(launcher: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def one_process(text_file: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    os.environ["GPT3_CACHE"] = str(shared_cache)
-    folder = tmp_path_factory.mktemp("one")
-    return train(options(text_file, folder / "run"), folder)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server") / "log.txt")
+    yield server
+    server.process.communicate("", timeout=20)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_ranks_learn_what_one_does(
-    one_process: Path,
-    text_file: Path,
-    shared_cache: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    parallel: str,
+@pytest.fixture(scope="module")
+def one_process(server: Server, text_file: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(server, options(text_file, tmp_path_factory.mktemp("one") / "run"), shared_cache)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(server: Server, text_file: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(server, options(text_file, tmp_path_factory.mktemp("two") / "run", **TWO), shared_cache)
+
+
+def test_two_ranks_learn_what_one_does(one_process: Path, two_ranks: Path) -> None:
+    same_as(one_process, two_ranks)
+
+
+def test_two_ranks_with_a_part_of_each_tensor_learn_what_one_does(
+    server: Server, one_process: Path, text_file: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("GPT3_CACHE", str(shared_cache))
-    run = train(options(text_file, tmp_path / "run", nproc=2, parallel=parallel), tmp_path)
+    chosen = options(text_file, tmp_path / "run", nproc=2, parallel="fsdp")
+    same_as(one_process, train(server, chosen, shared_cache))
+
+
+def same_as(one_process: Path, run: Path) -> None:
     assert len(losses(run)) == 50
     assert losses(run) == pytest.approx(losses(one_process), rel=1e-5)
     for name in ("val/loss", "val/loss_low", "val/bits_per_byte"):
@@ -93,52 +105,48 @@ def test_two_ranks_learn_what_one_does(
     assert (run / "samples.jsonl").read_text().count("\n") == 2
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
 def test_a_killed_rank_stops_all_and_a_restart_is_exact(
-    text_file: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, two_ranks: Path, text_file: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("GPT3_CACHE", str(shared_cache))
-    chosen = options(text_file, tmp_path / "run", nproc=2, steps=120, checkpoint_every=10, keep_checkpoints=99)
-    process = start(chosen, tmp_path)
-    deadline = time.monotonic() + 200
-    while not checkpoints(tmp_path / "run" / "checkpoints"):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    began = time.monotonic()
-    os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
-    _, error = process.communicate(timeout=120)
-    assert time.monotonic() - began < 60
-    assert process.returncode == 1, error
-    assert "process 1 of 2 was killed by signal 9" in error
+    chosen = options(text_file, tmp_path / "run", **TWO)
+    said, began = len(server.log.read_text()), time.monotonic()
+    assert server.sit(chosen, shared_cache, "stepped", 24, rank="1") == 70
+    assert time.monotonic() - began < 100
+    error = server.log.read_text()[said:]
+    assert "RunError('process 1 of 2 was killed by signal 9; the others were stopped" in error
     assert "Traceback" not in error, error
     assert not (tmp_path / "run" / "model").exists()
-    broken = train(chosen, tmp_path)
-    (tmp_path / "whole").mkdir()
-    whole = train(chosen | {"out": str(tmp_path / "whole" / "run")}, tmp_path / "whole")
-    assert losses(broken) == losses(whole)
-    last = [sorted((run / "checkpoints").iterdir(), key=lambda p: int(p.name[5:]))[-1] for run in (broken, whole)]
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-10", "step-20"]
+    broken = train(server, chosen, shared_cache)
+    assert losses(broken) == losses(two_ranks)
+    last = [run / "checkpoints" / "step-50" for run in (broken, two_ranks)]
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes()
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
-@pytest.mark.parametrize("moment", ["training", pytest.param("starting", marks=pytest.mark.slow)])
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes in /proc")
 def test_a_killed_launcher_leaves_no_rank_behind(
-    text_file: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    server: Server, text_file: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("GPT3_CACHE", str(shared_cache))
     chosen = options(text_file, tmp_path / "run", nproc=2, steps=100_000, checkpoint_every=5)
-    process = start(chosen, tmp_path)
-    deadline = time.monotonic() + 200
-    while len(ranks_of(process.pid)) < 2 or (moment == "training" and not checkpoints(tmp_path / "run/checkpoints")):
-        assert time.monotonic() < deadline
+    assert server.sit(chosen, shared_cache, "launcher", 12) == -signal.SIGKILL
+    all_end([int((shared_cache / f"rank-{rank}").read_text()) for rank in range(2)], 5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
+def test_a_launcher_killed_while_its_ranks_start_leaves_none_behind(text_file: Path, tmp_path: Path) -> None:
+    process = start(options(text_file, tmp_path / "run", nproc=2, steps=100_000), tmp_path)
+    while len(ranks := ranks_of(process.pid)) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    ranks = ranks_of(process.pid)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + (5 if moment == "training" else 30)  # a rank that starts first imports
+    all_end(ranks, 30)  # a rank that starts first imports
+
+
+def all_end(ranks: list[int], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while left := [rank for rank in ranks if alive(rank)]:
         assert time.monotonic() < deadline, f"ranks {left} go on"
         time.sleep(0.05)

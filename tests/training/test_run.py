@@ -64,7 +64,12 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path: Path) -> None:
     assert gpt3.load(folder).complete("The", max_new_tokens=5, seed=1)[0].text
     card = ModelCard.load(folder / "model" / "README.md")  # as the hub reads it
     assert card.data.to_dict() == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["gpt3"]}
-    for part in ("bits per byte", "share of the run", "## Training loss"):
+    for part in (
+        "bits per byte",
+        "share of the run",
+        "## Training loss",
+        "gpt3 export --model PATH_OF_THIS_FOLDER --format",
+    ):
         assert part in card.text
 
 
