@@ -27,7 +27,7 @@ BANNED = [
 PATTERN = re.compile("|".join(BANNED), re.IGNORECASE)
 FILES = sorted(
     path
-    for pattern in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "examples/*", "src/gpt3/**/*.py",
+    for pattern in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "examples/**/*.*", "src/gpt3/**/*.py",
                     "src/gpt3/**/*.js", "src/gpt3/**/*.html", "src/gpt3/**/*.css", "benchmarks/**/*.py")
     for path in ROOT.glob(pattern)
 )  # fmt: skip

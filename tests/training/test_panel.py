@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -161,3 +162,41 @@ def test_no_number_is_parted_from_its_name_nor_cut_on_a_narrow_terminal(width: i
         "1.840 bits per byte",
     ):
         assert any(item in line for line in lines), item
+
+
+def test_a_notebook_shows_a_table_and_the_curve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    ipython = pytest.importorskip("IPython.display", reason="needs .[notebook]")
+    drawn: list[str] = []
+
+    def display(html: object, display_id: bool) -> SimpleNamespace:
+        assert display_id
+        update = lambda html: drawn.append(html.data)  # noqa: E731
+        update(html)
+        return SimpleNamespace(update=update)
+
+    monkeypatch.setattr(ipython, "display", display)
+    with Panel("training <demo>", 2000, console=Console(force_jupyter=True)) as panel:
+        for step in range(1, 501):
+            panel.log(RECORD | {"step": step, "loss": 9 - step / 100})
+        assert len(drawn) < 50  # at most once a second, however many steps
+        panel.log(VALIDATION)
+        panel.log(VALIDATION | {"step": 501, "val/loss": 3.2})
+        panel.sample("The <b>history", " of it")
+    page = ElementTree.fromstring(f"<html>{drawn[-1]}</html>")
+    cells = [[cell.text for cell in row] for row in page.iter("tr")]
+    assert [name for name, _ in cells] == ["training <demo>", "train", "held-out", "books", "sample"]
+    assert cells[0][1].startswith("step 500 of 2,000, 25%")
+    assert "loss 4.000" in cells[1][1]
+    assert "loss 3.200" in cells[2][1]
+    assert cells[-1][1] == "The <b>history of it"
+    paths = (path.get("d") for path in page.iter("{http://www.w3.org/2000/svg}path"))
+    train, held_out = (path for path in paths if "," in path)
+    heights = [float(point.split(",")[1]) for point in train.removeprefix("M").split("L")]
+    assert len(heights) == 40
+    assert heights == sorted(heights)  # a falling loss: downwards
+    assert held_out.count(",") == 2
+    assert capsys.readouterr() == ("", "")
+
+
+def test_elsewhere_nothing_asks_for_a_notebook() -> None:
+    assert not Panel("training demo", 10).console.is_jupyter

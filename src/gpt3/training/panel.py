@@ -1,4 +1,4 @@
-"""A run while it trains: a live panel on a terminal, a plain line now and then elsewhere. Always on stderr."""
+"""A run while it trains: a live panel on a terminal or in a notebook, else a plain line now and then, on stderr."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
@@ -20,8 +20,11 @@ from rich.text import Text
 from gpt3.progress import Progress, clock
 from gpt3.report.run_folder import number
 
-REFRESH_SECONDS = 0.25
-"""A panel is drawn at most this often."""
+if TYPE_CHECKING:
+    from gpt3.training.notebook import NotebookView
+
+REFRESH_SECONDS, NOTEBOOK_SECONDS = 0.25, 1.0
+"""A panel is drawn at most this often, on a terminal and in a notebook."""
 CURVE_LINES = 4
 SAMPLE_LINES = 3
 MOST_WIDTH = 110
@@ -64,11 +67,17 @@ class Panel:
         self.losses = np.zeros((2, CURVE_PARTS))  # of each part of the run: their sum, and how many they are
         self.validations: dict[str, dict[str, Any]] = {}  # a set's last numbers, by its name
         self.best: dict[str, float] = {}  # a set's least loss
+        self.held_out: list[tuple[int, float]] = []  # step and loss of each validation
         self.skipped_in_a_row, self.last_skipped = 0, -1
         self.last_skip = ""
         self.prompt = self.text = ""
-        self._live: Live | None = None
-        if terminal and not self.console.is_dumb_terminal:
+        self._live: Live | NotebookView | None = None
+        self.seconds = REFRESH_SECONDS
+        if self.console.is_jupyter:
+            from gpt3.training.notebook import NotebookView
+
+            self._live, self.seconds = NotebookView(self), NOTEBOOK_SECONDS
+        elif terminal and not self.console.is_dumb_terminal:
             # standard output may be a pipe or a file although stderr is a terminal: leave it alone then
             out = sys.stdout.isatty()
             self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=out, get_renderable=self.render)
@@ -130,6 +139,8 @@ class Panel:
         for name, found in sets.items():
             if (loss := number(found.get(LOSS))) is not None:
                 self.best[name] = min(loss, self.best.get(name, math.inf))
+                if name == HELD_OUT:
+                    self.held_out.append((int(record["step"]), loss))
             if self._live is None:
                 what = "validation" if name == HELD_OUT else f"validation on {name}:"
                 self.plain.say(f"step {record['step']}: {what} {', '.join(_validation_parts(found))}")
@@ -143,7 +154,7 @@ class Panel:
     def refresh(self, force: bool = False) -> None:
         """Draw, if the last time is long enough ago."""
         now = time.monotonic()
-        if self._live is not None and (force or now - self.drawn >= REFRESH_SECONDS):
+        if self._live is not None and (force or now - self.drawn >= self.seconds):
             self.drawn = now
             self._live.refresh()
 
@@ -172,15 +183,26 @@ class Panel:
             border_style="dim",
         )
 
-    def _bar(self) -> Table:
+    def rows(self) -> list[tuple[str, str]]:
+        """The same as names and texts, for a table."""
+        rows = [(self.label, f"step {self.step:,} of {self.total:,}, {self._times().strip()}")]
+        if self.last:
+            rows.append(("train", ", ".join(text.plain for text in _numbers(self.last))))
+        rows += [(name, ", ".join(_validation_parts(found))) for name, found in self.validations.items()]
+        if self.skipped_in_a_row > 1:
+            rows.append(("skipped", f"{self.skipped_in_a_row:,} in a row, last {self.last_skip}"))
+        return rows + [("sample", self.prompt + self.text)] * bool(self.prompt or self.text)
+
+    def _times(self) -> str:
         elapsed = time.monotonic() - self.began
         speed = (self.step - self.start) / elapsed if elapsed > 0 else 0.0
-        times = f"{self.step / self.total:4.0%}  {clock(elapsed)}"
-        if speed > 0:
-            times += f"  ETA {clock((self.total - self.step) / speed)}"
+        left = f"  ETA {clock((self.total - self.step) / speed)}" if speed > 0 else ""
+        return f"{self.step / self.total:4.0%}  {clock(elapsed)}{left}"
+
+    def _bar(self) -> Table:
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_column(ratio=1)
-        bar.add_row(ProgressBar(self.total, self.step), self._line(times))
+        bar.add_row(ProgressBar(self.total, self.step), self._line(self._times()))
         return bar
 
     def _curve(self, width: int) -> list[Text]:

@@ -1,0 +1,30 @@
+"""A model served by ``gpt3 serve``, asked with the package openai: one answer, a stream, and a conversation.
+
+usage: python openai_client.py ["Your prompt"]   (GPT3_URL: the server; GPT3_API_KEY: its key, if it has one)
+"""
+
+import os
+import sys
+
+from openai import APIStatusError, OpenAI
+
+url = os.environ.get("GPT3_URL", "http://127.0.0.1:8000")
+client = OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("GPT3_API_KEY", "none"))
+model = client.models.list().data[0].id
+prompt = sys.argv[1] if len(sys.argv) > 1 else "The sea was"
+
+# fields that are not OpenAI's go into extra_body
+answer = client.completions.create(model=model, prompt=prompt, max_tokens=20, extra_body={"top_k": 40})
+print(prompt + answer.choices[0].text)
+
+print(prompt, end="")
+for event in client.completions.create(model=model, prompt=prompt, max_tokens=20, stream=True):
+    print(event.choices[0].text, end="", flush=True)
+print()
+
+try:  # only a fine-tuned model has a chat template
+    messages = [{"role": "user", "content": prompt}]
+    reply = client.chat.completions.create(model=model, messages=messages, max_tokens=20)
+    print(reply.choices[0].message.content)
+except APIStatusError as error:
+    print(error.message)
