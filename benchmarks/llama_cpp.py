@@ -4,7 +4,7 @@
         --tokens 1.2M --out runs/w128
     python benchmarks/llama_cpp.py runs/w128 HELD-OUT/*.txt
 
-Needs gguf and xllamacpp (`pip install 'gpt3-paper[export,llama-cpp]'`). The run must not have been trained on the texts. They are
+Needs gguf and xllamacpp (`pip install -e '.[export,llama-cpp]'`). The run must not have been trained on the texts. They are
 joined and cut to `--bytes`, then to pieces of the exported context, each after EOS. llama.cpp runs on the CPU, its keys and
 values in float32. Where two greedy completions differ, the gap is how much likelier our token is than llama.cpp's, in
 transformers: a gap of a few thousandths is a near-tie, which llama.cpp's GELU, a table of 16-bit floats, may decide

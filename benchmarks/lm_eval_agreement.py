@@ -6,7 +6,7 @@
 lm-eval runs its own command with its `hf` model and its own task definitions, included unchanged except for the source of the
 rows. gpt3 runs `gpt3 eval --style lm-eval`. Both read files in the hub's layout, written from --data (docs/evaluation.md, Files):
 a HellaSwag row there has one `ctx`, which is split into the hub's `ctx_a` and `ctx_b` before its last, lower-case sentence.
-Needs lm-eval: pip install 'gpt3-paper[eval]'.
+Needs lm-eval: pip install -e '.[eval]'.
 """
 
 from __future__ import annotations

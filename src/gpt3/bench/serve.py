@@ -91,7 +91,7 @@ def run(options: BenchServeOptions) -> None:
         RunError: a system fails; with its last lines of standard error.
     """
     for module in ("fastapi", "uvicorn"):
-        require(module, extra="serve", purpose="gpt3 bench serve")
+        require(module, extra="serve", purpose="the server")
     require_llama_cpp(options.llama_cpp)
     speeds = [harness.machine(threads=options.threads)]
     threads = speeds[0]["threads"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,8 @@ def run(options: BenchTrainOptions) -> None:
     """
     systems = options.systems()
     if "litgpt" in systems and options.litgpt_python is None and importlib.util.find_spec("litgpt") is None:
-        raise InputError("--litgpt needs litgpt. Install it with pip install litgpt, or give --litgpt-python PATH")
+        how = f"Install it with {sys.executable} -m pip install litgpt, or give --litgpt-python PATH"
+        raise InputError(f"--litgpt needs litgpt. {how}")
     facts = harness.machine(options.device, ["fp32", "bf16"])
     device, kind, speeds = facts["device"], facts["device"].partition(":")[0], [facts["gemm_flops"]]
     cases = [harness.parse_case(text) for text in options.cases or DEFAULT_CASES.get(kind, DEFAULT_CASES["cpu"])]

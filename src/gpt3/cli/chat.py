@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -123,9 +125,7 @@ def line_editing() -> Iterator[None]:
     except ImportError:
         yield
         return
-    from gpt3.corpus.prepare import cache_folder
-
-    path = cache_folder() / "chat_history"
+    path = history_file()
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_history_length(1000)
@@ -135,6 +135,12 @@ def line_editing() -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             readline.write_history_file(path)
+
+
+def history_file() -> Path:
+    """Where the lines typed are kept: with the user's state, as the XDG base directories have it, not in a cache."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111  # never an error
+    return Path(state) / "gpt3" / "chat_history"
 
 
 def obey(chat: Chat, line: str) -> Generator[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def run(options: FinetuneOptions) -> int:
         print(f"held-out {name}: {before:.3f} -> {after:.3f}")
     print(f"report: {result.folder / 'report.html'}")
     question = textwrap.shorten(result.question, LONGEST_QUESTION, placeholder=" …")
-    print(f"try next: gpt3 chat --model {result.folder}   (and ask: {question})")
+    print(f"try next: gpt3 chat --model {shlex.quote(str(result.folder))}")
+    print(f"and ask: {question}")
     return 0
 
 

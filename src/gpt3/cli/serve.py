@@ -16,7 +16,7 @@ def run(options: ServeOptions) -> None:
         InputError: no such model, or an address that is not available.
     """
     for module in ("fastapi", "uvicorn"):
-        require(module, extra="serve", purpose="gpt3 serve")
+        require(module, extra="serve", purpose="the server")
     listening = listen(options.host, options.port)  # before the model, whose loading takes seconds
     with listening:
         from gpt3.serving.app import assemble  # after `listen`: it takes seconds, too

@@ -12,6 +12,7 @@ import contextlib
 import math
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -95,7 +96,7 @@ def train_and_tell(options: TrainOptions, quiet: bool) -> int:
     if result.skipped:
         print(f"skipped steps: {result.skipped:,} (metrics.jsonl and the report say why)")
     prompt = opening(result.prompt, whole=bool(options.sample_prompt))
-    print(f'try next: gpt3 generate --model {result.folder} --temperature 0.7 "{prompt}"')
+    print(f'try next: gpt3 generate --model {shlex.quote(str(result.folder))} --temperature 0.7 "{prompt}"')
     return 0
 
 

@@ -74,7 +74,7 @@ def finetune(options: FinetuneOptions) -> FinetuneResult:
         InputError: data, template or model cannot be used; the folder holds something else.
     """
     for module in ("trl", "peft"):
-        require(module, extra="finetune", purpose="gpt3 finetune")
+        require(module, extra="finetune", purpose="fine-tuning")
     check_trackers(options.track)
     folder = choose_folder(options)
     tuning = Tuning(options, folder)  # reads only: what is wrong with the input leaves no folder behind
