@@ -31,8 +31,8 @@ SURFACE = {
     "score": "color context device dtype files html json model quantize stride text threads tokens",
     "eval": """batch contamination data_dir device dtype format json limit list_tasks lm_eval_tasks model out quantize seed shots
         style tasks threads""",
-    "serve": """access_log api_key device dtype grace host max_body max_samples model name port prompt_tokens quantize queue slots
-        threads timeout unprotected""",
+    "serve": """access_log allow_origin api_key device dtype grace host max_body max_samples model name port
+        prompt_tokens quantize queue slots threads timeout unprotected""",
     "export": "context dtype format model out verify",
     "data": "context data json show tokenizer",
     "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",

@@ -24,6 +24,7 @@ from gpt3.serving import openapi
 from gpt3.serving.completions import Chat, Completion, Delta, TextRequest
 from gpt3.serving.host import is_local
 from gpt3.serving.options import ServeOptions
+from gpt3.serving.origins import Origins
 from gpt3.serving.schema import SAMPLER, ApiError, ChatBody, CompletionBody, parse, validation_error
 from gpt3.serving.worker import ComputeThread, Metrics, Worker
 
@@ -249,7 +250,7 @@ class JsonRoute(APIRoute):
 
 
 class Gate:
-    """ASGI middleware: lets requests in or refuses them, limits their bodies, and adds the security headers.
+    """ASGI middleware: lets requests in or refuses them, limits their bodies, and adds the headers of security and of CORS.
 
     A server that only this machine reaches and that has no key refuses requests to other host names, which a foreign web page
     can point here (DNS rebinding).
@@ -259,6 +260,7 @@ class Gate:
         self.app, self.max_body, self.metrics = app, options.max_body, metrics
         self._key = None if options.key is None else options.key.encode()
         self._local = options.loopback and options.key is None
+        self._origins = Origins(options.allow_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -269,14 +271,19 @@ class Gate:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in (HEADERS | self._origins.headers(sent)).items():
                     headers.setdefault(name, value)
                 path = getattr(scope.get("route"), "path", None) or "other"
                 self.metrics.add("gpt3_requests_total", path=path, status=str(message["status"]))
             await send(message)
 
+        sent = Headers(scope=scope)
         try:
-            self._check(scope, Headers(scope=scope))
+            self._check_host(sent)
+            if scope["method"] == "OPTIONS" and "access-control-request-method" in sent:  # comes without a key
+                await self._origins.preflight(sent)(scope, receive, answer)
+                return
+            self._check(scope, sent)
         except ApiError as error:
             await _discard(receive)
             await error.response(scope, receive, answer)
@@ -297,10 +304,12 @@ class Gate:
 
         await self.app(scope, limited, answer)
 
-    def _check(self, scope: Scope, headers: Headers) -> None:
+    def _check_host(self, headers: Headers) -> None:
         if self._local and not is_local(headers.get("host", "")):
             message = "this server is for this machine only; ask for it as localhost or 127.0.0.1"
             raise ApiError(403, message, code="host")
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
         path = scope["path"]
         if self._key is not None and path not in OPEN_PATHS and not path.startswith("/playground/"):
             scheme, _, given = headers.get("authorization", "").encode("latin-1").partition(b" ")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpt3.options import DType, Options, Quantize, option
 
 KEY_VARIABLE = "GPT3_API_KEY"
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@,]+", re.IGNORECASE)
+"""What a browser sends as Origin, or * for all."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class ServeOptions(Options):
     """Key that clients must send as "Authorization: Bearer KEY". Default: GPT3_API_KEY of the environment, else none."""
     unprotected: bool = option(False)
     """Listen beyond this machine without a key: anyone who reaches the port can use the model."""
+    allow_origin: list[str] = option([])
+    """Origins whose web pages may use the server, such as https://example.org; "*" is all. Default: none."""
     slots: int = option(16, least=1, group="Limits", common=True)
     """Texts generated in parallel for each model; each has a cache of the model's whole context."""
     queue: int = option(64, least=0)
@@ -76,5 +81,8 @@ class ServeOptions(Options):
         count = max(1, len(self.model))
         if self.name and len(self.name) != count:
             yield f"--name gives {len(self.name)} names for {count} models. Give one for each, or none"
+        for origin in self.allow_origin:
+            if not ORIGIN.fullmatch(origin):
+                yield f"--allow-origin {origin} is no origin. Use one such as https://example.org, without a path"
         if not self.loopback and self.key is None and not self.unprotected:
             yield f"--host {self.host} is open to other machines, but there is no key. Use --api-key, or --unprotected"
