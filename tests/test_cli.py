@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gpt3.cli import main as cli
-from gpt3.cli.parsing import parse
+from gpt3.cli.parsing import config_file, parse
 from gpt3.cli.report import ReportOptions
 from gpt3.errors import InputError
 from gpt3.inference.options import GenerateOptions
+from gpt3.options import default_of, documentation, is_required
 from gpt3.training.options import TrainOptions
 
 SURFACE = {
@@ -51,6 +53,7 @@ SURFACE = {
     "runs": "folder json",
     "runs rename": "names",
     "runs remove": "names yes",
+    "completion": "shell",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
     "report": "live out port runs",
     "bench contexts": "contexts json model out rounds seed steps threads weights",
@@ -206,6 +209,18 @@ def test_print_config_is_read_back(tmp_path, capsys: pytest.CaptureFixture[str])
     config = tmp_path / "run.yaml"
     config.write_text(capsys.readouterr().out)
     assert parse(TrainOptions, ["--config", str(config)], command="train") == TrainOptions(model="17M", steps=7)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_print_config_explains_each_option(name: str) -> None:
+    options = options_of(name)
+    values = {f.name: None if is_required(f) else default_of(f) for f in dataclasses.fields(options)}
+    shown = config_file(options, values)
+    assert list(yaml.safe_load(shown).items()) == list(values.items())
+    for field, text in documentation(options).items():
+        comment = re.search(rf"((?:^# .*\n)+)'?{field}'?:", shown, re.MULTILINE)
+        assert comment, field
+        assert " ".join(text.split()) == " ".join(comment[1].replace("\n# ", " ").removeprefix("# ").split())
 
 
 def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:

@@ -84,6 +84,7 @@ GROUPS = {
         "runs": Command("gpt3.cli.runs", "list runs: state, size, latest figures", "folder"),
         "runs rename": Command("gpt3.cli.runs:rename", "give a run another name", "names"),
         "runs remove": Command("gpt3.cli.runs:remove", "remove runs and their checkpoints", "names"),
+        "completion": Command("gpt3.cli.completion", "print a script for tab completion: bash, zsh, fish", "shell"),
     },
     "measure speed": {
         "bench train": Command("gpt3.bench.train", "training steps: ours, nanoGPT, transformers, litGPT"),

@@ -88,7 +88,7 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
         defaults = {f.name: None if is_required(f) else default_of(f) for f in fields}
         if not missing:
             defaults = dataclasses.asdict(_make(options, given.values))  # type: ignore[call-overload]
-        print(yaml.safe_dump({**defaults, **given.values}, sort_keys=False, allow_unicode=True), end="")
+        print(config_file(options, {**defaults, **given.values}), end="")
         return None
     if missing:
         raise InputError(f"{', '.join(flag(name) for name in missing)} must be given")
@@ -301,6 +301,18 @@ def command_help(options: type[Any], command: str, positional: str | None, *, ev
     return "\n".join(lines)
 
 
+def config_file(options: type[Any], values: dict[str, Any]) -> str:
+    """A YAML file for ``--config`` with these values: each below a comment that explains it."""
+    fields, texts = {field.name: field for field in dataclasses.fields(options)}, documentation(options)
+    lines = []
+    for name, value in values.items():
+        if group := option_of(fields[name]).group:
+            lines.append(f"\n# {group}\n")
+        lines += [f"# {line}" for line in textwrap.wrap(texts.get(name, ""), WIDTH - 2, break_on_hyphens=False)]
+        lines.append(yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True).rstrip("\n"))
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
 def _groups(fields: list[dataclasses.Field[Any]]) -> dict[str, list[dataclasses.Field[Any]]]:
     """The fields under their headings, in order; a heading holds until the next one."""
     groups: dict[str, list[dataclasses.Field[Any]]] = {}
@@ -334,16 +346,21 @@ def _entry(field: dataclasses.Field[Any], hint: Any, text: str) -> list[str]:
 def _value_name(name: str, hint: Any, choices: Collection[str] | None) -> str:
     """What stands for an option's value in the help: its choices, N for a whole number, X for a number, else its name."""
     inner = without_none(hint)
-    origin, arguments = typing.get_origin(inner), typing.get_args(inner)
-    if choices is not None:
-        origin, arguments = typing.Literal, tuple(choices)
-    if origin is list and typing.get_origin(arguments[0]) is typing.Literal:
-        origin, arguments = typing.Literal, typing.get_args(arguments[0])
-    if origin is typing.Literal:
-        return "{" + ",".join(map(str, arguments)) + "}"
-    if origin is list:
+    if found := value_choices(hint, choices):
+        return "{" + ",".join(found) + "}"
+    if typing.get_origin(inner) is list:
         return f"{name.upper()} ..."
     return {int: "N", float: "X"}.get(inner, name.upper())
+
+
+def value_choices(hint: Any, choices: Collection[str] | None) -> list[str]:
+    """The values that an option of type `hint` takes; empty where they are not listed."""
+    if choices is None:
+        inner = without_none(hint)
+        if typing.get_origin(inner) is list:
+            inner = typing.get_args(inner)[0]
+        choices = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
+    return [str(choice) for choice in choices]
 
 
 def _two_columns(left: str, right: str) -> list[str]:
