@@ -38,6 +38,16 @@ PLAUSIBLE = {
     "stream": st.booleans(),
     "stop": st.text(max_size=2) | st.lists(st.text(max_size=2), max_size=5),
     "seed": st.integers(-(2**65), 2**65),
+    "response_format": st.fixed_dictionaries(
+        {"type": st.sampled_from(["text", "json_object", "json_schema", "regex", "choice"])},
+        optional={
+            "json_schema": st.fixed_dictionaries(
+                {"schema": JSON | st.just({"type": "integer"})}, optional={"strict": JSON}
+            ),
+            "pattern": st.text(max_size=9),
+            "choices": st.lists(st.text(max_size=3), max_size=3),
+        },
+    ),
     "stream_options": st.dictionaries(st.sampled_from(["include_usage", "x"]), st.booleans()),
 }
 

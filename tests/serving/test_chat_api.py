@@ -130,7 +130,7 @@ def test_an_end_token_ends_an_answer_and_is_no_part_of_it(chat, chat_model) -> N
             "tools is not supported: the model cannot call tools. Leave",
         ),
         ({"messages": TALK, "tool_choice": "required"}, "tool_choice is not supported"),
-        ({"messages": TALK, "response_format": {"type": "json_object"}}, "response_format is not supported"),
+        ({"messages": TALK, "response_format": {"type": "xml"}}, "response_format must be"),
         ({"messages": TALK, "store": 0}, "store is not supported: the server does not keep answers"),
         (
             {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},

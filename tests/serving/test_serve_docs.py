@@ -48,11 +48,13 @@ def test_curl(server) -> None:
 
 def test_the_openai_client(server) -> None:
     pytest.importorskip("openai")
-    (code,) = blocks("python")
+    pytest.importorskip("llguidance")
     shown = io.StringIO()
     with redirect_stdout(shown):
-        exec(code.replace("http://127.0.0.1:8000", server.url), {})
+        for code in blocks("python"):
+            exec(code.replace("http://127.0.0.1:8000", server.url), {})
     assert shown.getvalue().strip()
+    assert re.search(r"\d\n$", shown.getvalue())
 
 
 def test_every_field_and_option_is_named() -> None:

@@ -149,6 +149,7 @@ class TextRequest(ABC):
     def add(self, ids: list[int], options: SamplingOptions, count: int, **more: Any) -> None:
         """Add `count` choices that continue a prompt."""
         self.prompt_tokens += len(ids)
+        self.served.check_constraint(options)
         for _ in range(count):
             self.choices.append(Choice(self.served, ids, options, seed=self.seed, number=len(self.choices), **more))
 

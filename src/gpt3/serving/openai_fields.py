@@ -27,7 +27,6 @@ NEUTRAL: dict[str, tuple[list[Any], str]] = {
     "tool_choice": (["none", "auto"], NO_TOOLS),
     "functions": ([[]], NO_TOOLS),
     "function_call": (["none", "auto"], NO_TOOLS),
-    "response_format": ([{"type": "text"}], "the model answers in free text"),
     "modalities": ([["text"]], NO_MEDIA),
     "audio": ([], NO_MEDIA),
     "prediction": ([], "the server does not take predicted text"),

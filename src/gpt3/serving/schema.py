@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
-from pydantic_core import PydanticCustomError
+from pydantic import Field, create_model
 from starlette.responses import Response
 
 from gpt3.errors import InputError, one_line
@@ -22,6 +21,8 @@ from gpt3.inference.options import SMALLEST_TEMPERATURE, SamplingOptions
 from gpt3.inference.sampling import CHAIN
 from gpt3.options import documentation, option_of
 from gpt3.serving.openai_fields import FIELDS, MESSAGE_FIELDS, UNSUPPORTED, ignored
+from gpt3.serving.response_format import FORM, ResponseFormat
+from gpt3.serving.strict import HALF, Strict, Text
 
 MOST_STOPS = 4
 SEEDS = 2**63
@@ -41,13 +42,11 @@ FORMS = {
     "prompt": "must be a text, a list of texts, a list of token ids, or a list of such lists",
     "stop": f"must be a text or a list of up to {MOST_STOPS} texts",
     "content": 'must be a text or a list of parts {"type": "text", "text": …}',
+    "response_format": FORM,
 }
 """Errors of fields that have several forms."""
 MOST_DIGITS = 300
 """Of a whole number that is read as one; larger ones are no `float`, either."""
-SURROGATE = re.compile("[\ud800-\udfff]")
-HALF = "string_unicode"
-"""The kind of pydantic's error of a text with half a surrogate pair, which JSON can spell and no text has."""
 
 
 @dataclass(eq=False)
@@ -113,24 +112,6 @@ def parse(body: bytes) -> Any:
         raise json.JSONDecodeError(one_line(error), "", 0) from None
 
 
-def whole(text: str) -> str:
-    """A text of whole characters, for pydantic."""
-    if not text.isascii() and SURROGATE.search(text):
-        raise PydanticCustomError(HALF, "half a character")
-    return text
-
-
-Text = Annotated[str, AfterValidator(whole)]
-
-
-class Strict(BaseModel):
-    """No conversions, no unknown fields, no NaN."""
-
-    model_config = ConfigDict(
-        strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
-    )
-
-
 def sampler_fields() -> dict[str, Any]:
     """A field for each sampler option that is a number: its type and pydantic's description of it."""
     hints, texts = typing.get_type_hints(SamplingOptions), documentation(SamplingOptions)
@@ -169,6 +150,8 @@ class Body(Sampler):
     """-100 to 100 by token id, added to the logits: {"50256": -100} prevents EOS."""
     seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS)
     """The same seed gives the same text."""
+    response_format: ResponseFormat | None = Field(None, discriminator="type")
+    """What the text must follow."""
 
     @property
     def stops(self) -> list[str]:
@@ -213,6 +196,7 @@ class Body(Sampler):
             given["temperature"] = 0.0
         if "top_p" in given:
             given["top_p"] = max(given["top_p"], LEAST_TOP_P)
+        given |= self.response_format.options() if self.response_format is not None else {}
         bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
         try:
             return SamplingOptions(

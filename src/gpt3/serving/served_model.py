@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import re
 import threading
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from gpt3.errors import InputError
 from gpt3.inference.language_model import LanguageModel
+from gpt3.inference.options import SamplingOptions
 from gpt3.serving.schema import bad
 from gpt3.tokenizer.chat_template import ChatTemplate, has_template
 
@@ -80,6 +83,20 @@ class ServedModel:
                 return self.model.encode_prompt(prompt)
         except InputError as error:
             raise bad(str(error), "prompt") from None
+
+    def check_constraint(self, options: SamplingOptions) -> None:
+        """What the options ask a text to follow is compiled, and kept for its choices.
+
+        Raises:
+            ApiError: 400, it cannot be followed.
+        """
+        if options.constraint is not None and find_spec("llguidance") is None:
+            raise bad("response_format needs llguidance, which this server does not have.", "response_format")
+        try:
+            self.model.constraint(options)
+        except InputError as error:
+            message = re.sub("^--(json-schema|regex|choices)", "response_format", str(error))
+            raise bad(message, "response_format") from None
 
     def check_length(self, prompt: int, completion: int, param: str) -> None:
         """Prompt and completion must fit the context.
