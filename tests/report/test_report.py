@@ -225,6 +225,31 @@ def test_several_runs_are_told_apart_and_their_differences_found(tmp_path: Path)
     assert unique_names([first]) == ["run"]
 
 
+@pytest.mark.parametrize(
+    ("config", "source", "ranked"),
+    [
+        ("lr: 0.2\n", {}, {"held-out loss", "bits per byte", "train loss", "tokens/s", "MFU"}),
+        ("data: [b.txt]\n", {"name": "b.txt"}, {"tokens/s", "MFU"}),
+        ("tokenizer: own:300\n", {"tokens": 130}, {"bits per byte", "tokens/s", "MFU"}),
+        ("model: 17M\n", {"documents": 8}, set()),
+    ],
+)
+def test_only_what_can_be_compared_has_a_best_run(config: str, source: dict, ranked: set[str], tmp_path: Path) -> None:
+    """A loss per token of another tokenizer, or any loss on other text, is no better for being lower."""
+    validation = {"step": 9, "tokens": 9, "val/loss": 3.0, "val/bits_per_byte": 1.0}
+    runs = [
+        make_run(
+            tmp_path / name,
+            [*curve(2), validation],
+            config_yaml=text,
+            data_json=json.dumps({"sources": [{"name": "a.txt", "documents": 9, "tokens": 100} | changes]}),
+        )
+        for name, text, changes in (("one", "lr: 0.1\n", {}), ("two", config, source))
+    ]
+    data = read(write_report(runs, tmp_path / "page.html")).data
+    assert {row["label"] for run in data["runs"] for row in run["summary"] if row["better"]} == ranked
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     for age, name in enumerate(("new", "old")):

@@ -32,6 +32,8 @@ TRAINING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 METRICS = {"bits_per_byte": "Bits per byte", "perplexity": "Perplexity"}
 VALIDATION, SHARE = "val/", "share/"
+AMOUNTS = ("tokens", "documents")
+"""Of a validation: how much text its figures are of. They say nothing about the run and have no chart."""
 LOOK = {"unit": "", "format": "number"} | dict.fromkeys(("zero", "marks", "wide", "focus"), False)
 """A chart's unless it says otherwise; see `chart_groups`."""
 
@@ -165,7 +167,7 @@ def chart_groups(keys: Sequence[str], many: bool = False) -> list[dict[str, Any]
     beside = [(key, name) for key, name in losses if name == HELD_OUT] if many else losses
     loss = _chart("Loss", train + beside, unit="nats per token", marks=True, wide=True, focus=True)
 
-    metrics = dict.fromkeys(metric for _, metric in validations.values() if metric not in ("loss", "tokens"))
+    metrics = dict.fromkeys(metric for _, metric in validations.values() if metric not in ("loss", *AMOUNTS))
     ranked = [metric for metric in METRICS if metric in metrics] + [
         metric for metric in metrics if metric not in METRICS
     ]

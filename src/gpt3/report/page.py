@@ -21,6 +21,14 @@ from gpt3.report.run_folder import Run, number, read_run, unique_names
 
 PAGE_MARK = b'<meta name="generator" content="gpt3">'
 """What tells a page of ours (`fill_page`) from other files."""
+TEXT = ("data", "mixture", "validation_fraction", "fold", "method", "filter")
+SHAPE = ("model", "init_from", "layers", "width", "heads", "context", "device", "cores")
+BASES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
+    (("bits per byte",), TEXT, ("name", "documents")),
+    (("held-out loss", "perplexity", "train loss"), (*TEXT, "tokenizer"), ("name", "documents", "tokens")),
+    (("tokens/s", "MFU"), SHAPE, ()),
+)
+"""Figures, and the options and numbers of data.json's sources that must be equal for one of them to be better than another."""
 MOST_SKIPS = 1000
 """Skipped steps marked in the curves and listed; the count tells of all."""
 
@@ -83,6 +91,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
                 "sources": run.sources,
             }
         )
+    _rank(shown, runs)
     keys = list(dict.fromkeys(key for run in shown for key in run["series"]))
     return {
         "runs": shown,
@@ -131,6 +140,21 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
     if skipped := sum(bool(record.get("skipped")) for record in run.records):
         add("skipped steps", f"{skipped:,}", skipped)
     return rows
+
+
+def _rank(shown: Sequence[dict[str, Any]], runs: Sequence[Run]) -> None:
+    """Of figures that the runs' data, tokenizer or machine decide, none is better unless these are the same."""
+    for labels, settings, numbers in BASES:
+        bases = [_basis(run, settings, numbers) for run in runs]
+        if any(basis != bases[0] for basis in bases):
+            for row in (row for run in shown for row in run["summary"] if row["label"] in labels):
+                row["better"] = ""
+
+
+def _basis(run: Run, settings: Sequence[str], numbers: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    known = run.config | run.environment
+    sources = [[source[number] for number in numbers] for source in run.sources]
+    return [known.get(setting) for setting in settings], sources if numbers else []
 
 
 def table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
