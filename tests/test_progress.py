@@ -1,6 +1,9 @@
 """Progress in its plain form, as a file or a pipe sees it."""
 
+import contextlib
+import io
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +41,27 @@ def test_without_a_total_there_is_no_eta(capsys: pytest.CaptureFixture[str], mon
         bar.update(1234)
         bar.say("a line of its own")
     assert capsys.readouterr().err.splitlines() == ["streaming: 1,234 documents, elapsed 0:11", "a line of its own"]
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_bar_is_full_at_the_end_and_says_100_per_cent_only_then(fails: bool, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with contextlib.suppress(KeyboardInterrupt), Progress("reading", 1000) as bar:
+        bar.update(996)  # of an estimate
+        assert "99%" in bar.line(bar.began + 1)
+        if fails:
+            raise KeyboardInterrupt
+    last = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", sys.stderr.getvalue()).rstrip().splitlines()[-1]
+    assert ("100%" in last, "╸" in last) == (not fails, fails), last
 
 
 def test_no_test_replaces_the_clock_of_the_process() -> None:

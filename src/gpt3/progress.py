@@ -83,7 +83,7 @@ class Progress:
             self._bar = progress.Progress(
                 progress.TextColumn("{task.description}"),
                 progress.BarColumn(),
-                progress.TextColumn("{task.percentage:>3.0f}%"),
+                progress.TextColumn("{task.fields[share]}"),
                 progress.TextColumn("{task.fields[note]}"),
                 progress.TimeElapsedColumn(),
                 progress.TextColumn("ETA"),
@@ -91,7 +91,9 @@ class Progress:
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
+            self._task = self._bar.add_task(
+                self.label, total=self.total, completed=self.done, note="", share=self._share()
+            )
         return self
 
     def advance(self, units: float, note: str | None = None) -> None:
@@ -105,7 +107,7 @@ class Progress:
             self.note = note
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, note=self.note)
+            self._bar.update(self._task, completed=done, note=self.note, share=self._share())
         elif now - self.said >= PLAIN_INTERVAL_SECONDS:
             self.said = now
             say(self.line(now))
@@ -123,7 +125,7 @@ class Progress:
         total = f"/{self.total:,.0f}" if self.total else ""
         parts = [f"{self.label}: {self.done:,.0f}{total} {self.unit}".rstrip()]
         if self.total:
-            parts.append(f"{100 * self.done / self.total:.0f}%")
+            parts.append(self._share().strip())
         if self.note:
             parts.append(self.note)
         parts.append(f"elapsed {clock(elapsed)}")
@@ -132,6 +134,12 @@ class Progress:
             parts.append(f"ETA {clock((self.total - self.done) / speed)}")
         return ", ".join(parts)
 
+    def _share(self) -> str:
+        """Per cent done, rounded down: 100% is the end."""
+        return f"{min(100, int(100 * self.done / self.total)):3}%" if self.total else ""
+
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
+            if error[0] is None and self.total:  # an estimate may have been a little high
+                self.update(self.total)
             self._bar.stop()

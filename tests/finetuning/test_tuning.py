@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 from run_files import records, weights
 from torch.nn import functional as F
 
@@ -23,6 +25,8 @@ from gpt3.finetuning.samples import add_tokens, end_of_answers
 from gpt3.finetuning.trainers import with_adapter
 from gpt3.finetuning.tuning import Tuning, finetune
 from gpt3.tokenizer.chat_template import ChatTemplate
+from gpt3.training.panel import Panel
+from gpt3.work_folder import Interruption
 
 CONTEXT = 64
 """Positions of the model; see conftest.py."""
@@ -314,6 +318,20 @@ def test_options_become_trls_arguments(tiny, pairs, tmp_path) -> None:
     }
     args = Tuning(tiny(**changes), tmp_path)._trainer(callback, True).args
     assert (args.beta, args.bf16, args.load_best_model_at_end) == (0.7, True, False)
+
+
+def test_the_panel_follows_every_step_and_shows_accuracies() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    panel = Panel("fine-tuning assistant", 10, console=console)
+    recorder = trainers.Recorder([], panel, 0.0, Interruption())
+    logged = SimpleNamespace(global_step=4)
+    recorder.on_log(None, logged, None, {"loss": 2.25, "mean_token_accuracy": 0.5, "num_tokens": 99})
+    recorder.on_log(None, logged, None, {"eval_loss": 1.5, "eval_mean_token_accuracy": 0.25})
+    recorder.on_step_end(None, SimpleNamespace(global_step=7), None)
+    console.print(panel.render())
+    shown = console.file.getvalue()
+    for part in ("loss 2.250", "accuracy 50.0%", "loss 1.500  accuracy 25.0%", "step 7 of 10", "ETA"):
+        assert part in shown
 
 
 def test_of_other_models_all_linear_layers_but_the_head_get_adapters() -> None:

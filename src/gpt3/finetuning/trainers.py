@@ -28,9 +28,9 @@ from trl import DPOTrainer, SFTTrainer
 
 from gpt3.durable import discard, replacing, sha256_of
 from gpt3.finetuning.options import FinetuneOptions
-from gpt3.progress import say
 from gpt3.training import checkpoint as saved
 from gpt3.training import random_state
+from gpt3.training.panel import Panel
 from gpt3.training.tensor_files import entries_of
 from gpt3.training.tracking import Tracker
 from gpt3.work_folder import Interruption
@@ -230,11 +230,11 @@ class PreferenceTrainer(Checkpointing, DPOTrainer):
 
 
 class Recorder(TrainerCallback):
-    """Hands what Trainer logs to the run's trackers, under the names that `gpt3 train` uses, and prints it.
+    """Hands what Trainer logs to the run's trackers and its panel, under the names that `gpt3 train` uses.
 
     Args:
         trackers: metrics.jsonl and others.
-        steps: of the whole run.
+        panel: knows the steps of the whole run.
         seconds: of earlier sessions.
         interruption: once it holds a signal, the run saves and ends.
 
@@ -242,8 +242,8 @@ class Recorder(TrainerCallback):
         interrupted: whether the run ended so.
     """
 
-    def __init__(self, trackers: Sequence[Tracker], steps: int, seconds: float, interruption: Interruption) -> None:
-        self.trackers, self.steps, self.interruption = trackers, steps, interruption
+    def __init__(self, trackers: Sequence[Tracker], panel: Panel, seconds: float, interruption: Interruption) -> None:
+        self.trackers, self.panel, self.interruption = trackers, panel, interruption
         self.interrupted = False
         self.began = time.monotonic() - seconds
         self.tokens = 0
@@ -265,12 +265,13 @@ class Recorder(TrainerCallback):
         record = {"step": state.global_step, "tokens": self.tokens, "seconds": round(self.seconds(), 3), **numbers}
         for tracker in self.trackers:
             tracker.log(record)
-        text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        say(f"step {state.global_step:,} of {self.steps:,}: {text} ({self.seconds():.0f} s)")
+        self.panel.log(record)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-        """After a signal: save the finished step, and end."""
-        if self.interruption.number is not None and state.global_step < self.steps:
+        """Show the step; after a signal, save it, and end."""
+        self.panel.step = state.global_step
+        self.panel.refresh()
+        if self.interruption.number is not None and state.global_step < self.panel.total:
             self.interrupted = control.should_save = control.should_training_stop = True
             args.load_best_model_at_end = False
 

@@ -33,6 +33,7 @@ from gpt3.report.page import write_report
 from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, METRICS, read_metrics
 from gpt3.report.run_folder import FINAL_MODEL as MODEL
 from gpt3.training.checkpoint import discard_partial, newest_whole, step_of
+from gpt3.training.panel import Panel
 from gpt3.training.run_folder import ASKED, CHECKPOINTS, environment
 from gpt3.training.tracking import check_trackers, open_trackers
 from gpt3.work_folder import interruptible, locked_folder, requested, stored
@@ -157,8 +158,9 @@ class Tuning:
         self._write_settings()
         trackers = open_trackers(self.options.track, self.folder, dataclasses.asdict(self.options), step)
         try:
-            with interruptible() as interruption:
-                recorder = Recorder(trackers, self.steps, seconds, interruption)
+            panel = Panel(f"fine-tuning {self.folder.name}", self.steps, start=step)
+            with interruptible() as interruption, panel:
+                recorder = Recorder(trackers, panel, seconds, interruption)
                 trainer = self._trainer(recorder, first=checkpoint is None)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:

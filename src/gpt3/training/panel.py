@@ -32,6 +32,8 @@ VALIDATION, LOSS = "val/", "loss"
 HELD_OUT = "held-out"
 NUMBERS = {
     "loss": "[dim]loss[/] [bold]{:.3f}[/]",
+    "accuracy": "[dim]accuracy[/] [bold]{:.1%}[/]",
+    "reward_margin": "[dim]reward margin[/] [bold]{:.3f}[/]",
     "lr": "[dim]lr[/] [bold]{:.2e}[/]",
     "grad_norm": "[dim]grad norm[/] [bold]{:.2f}[/]",
     "tokens_per_s": "[bold]{:,.0f} tok/s[/]",
@@ -267,8 +269,8 @@ def _numbers(record: Mapping[str, Any]) -> list[Text]:
 
 def _validation_parts(found: Mapping[str, Any]) -> list[str]:
     """A set's numbers as texts."""
-    names = ("loss", "loss_low", "loss_high", "perplexity", "bits_per_byte")
-    loss, low, high, perplexity, bits = (number(found.get(name)) for name in names)
+    names = ("loss", "loss_low", "loss_high", "perplexity", "bits_per_byte", "accuracy", "reward_accuracy")
+    loss, low, high, perplexity, bits, *accuracies = (number(found.get(name)) for name in names)
     parts = []
     if loss is not None:
         parts.append(f"loss {loss:.3f}" + ("" if low is None or high is None else f" ({low:.3f} to {high:.3f})"))
@@ -276,7 +278,7 @@ def _validation_parts(found: Mapping[str, Any]) -> list[str]:
         parts.append(f"perplexity {perplexity:,.1f}")
     if bits is not None:
         parts.append(f"{bits:.3f} bits per byte")
-    return parts
+    return parts + [f"accuracy {accuracy:.1%}" for accuracy in accuracies if accuracy is not None]
 
 
 def sparkline(values: Sequence[float], width: int, lines: int, unicode: bool = True) -> tuple[list[str], float, float]:
