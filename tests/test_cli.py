@@ -25,7 +25,7 @@ SURFACE = {
         muon_lr muon_momentum nproc optimizer out parallel plan positions pre_layernorm probe profile ramp_tokens replay resume
         sample_every sample_prompt seed spike_patience spike_sigmas spike_window steps stream threads tokenizer tokens
         track val
-        validate_every validation_fraction validation_tokens warmup_tokens weight_decay width window workers""",
+        validate_every validation_fraction validation_share validation_tokens warmup_tokens weight_decay width window workers""",
     "generate": """bad_words batch choices device draft dtype frequency_penalty input json json_schema logit_bias logprobs
         lookup max_new_tokens min_new_tokens min_p model no_repeat_ngram num_samples output overwrite
         presence_penalty prompt prompt_file quantize regex repetition_penalty seed stats stop temperature threads

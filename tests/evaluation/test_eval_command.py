@@ -86,6 +86,8 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
         (["--shots", "0,many"], "--shots '0,many' must be"),
         (["--limit", "0"], "--limit 0 must be"),
         (["--data-dir", "nowhere"], "--data-dir nowhere is not a folder"),
+        (["--data-dir", "nowhere@5"], "--data-dir nowhere@5 is not a folder"),
+        (["--data-dir", "nowhere@5k"], "nowhere@5k: a slice of rows is a number of rows, such as @500"),
         (
             ["--tasks", "wiki-topic", "--shots", "20", "--limit", "3"],
             "of wiki-topic exceeds the model's 512 positions. About",

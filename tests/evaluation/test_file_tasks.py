@@ -102,6 +102,22 @@ def test_a_bad_row_is_named(row, message, tmp_path):
         TASKS["piqa"].split(Source(str(tmp_path)))
 
 
+def test_a_slice_of_a_folder_is_the_first_rows_of_each_file(tmp_path):
+    rows = [{"goal": f"How {n}?", "sol1": "So.", "sol2": "Not.", "label": 0} for n in range(9)]
+    write(tmp_path, "piqa", rows)
+    write(tmp_path, "piqa_train", [{**row, "goal": "Shot?"} for row in rows])
+    split = TASKS["piqa"].split(Source(f"{tmp_path}@4"))
+    whole = TASKS["piqa"].split(Source(str(tmp_path)))
+    assert (len(whole.test), len(whole.shots)) == (9, 9)
+    assert (split.test, split.shots) == (whole.test[:4], whole.shots[:4])
+    assert split.origin["file"] == f"{tmp_path / 'piqa.jsonl'}@4"
+    with pytest.raises(InputError, match="a slice of rows is a number of rows, such as @500"):
+        TASKS["piqa"].split(Source(f"{tmp_path}@4MB"))
+    (tmp_path / "piqa.jsonl").rename(tmp_path / "boolq.jsonl")
+    with pytest.raises(InputError, match=r"piqa: \S+ has no piqa.jsonl"):
+        TASKS["piqa"].split(Source(f"{tmp_path}@4"))
+
+
 def test_missing_data_says_what_to_give(tmp_path):
     with pytest.raises(InputError, match=r"piqa: .* has no piqa.jsonl"):
         TASKS["piqa"].split(Source(str(tmp_path)))

@@ -2,8 +2,10 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from gpt3.errors import InputError
 from gpt3.model_folder.load import load_transformers
@@ -11,9 +13,12 @@ from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints, read_state
 from gpt3.training.data import open_data
 from gpt3.training.distributed import choose_compute
-from gpt3.training.plan import shape_of
+from gpt3.training.options import TrainOptions
+from gpt3.training.plan import make_plan, shape_of
 from gpt3.training.run import train
-from gpt3.training.validation import validate
+from gpt3.training.run_folder import asked, settled_options
+from gpt3.training.validation import Validation, validate
+from gpt3.work_folder import differences
 
 
 def scores(run: Path, name: str = "val/tokens") -> dict[int, float]:
@@ -72,3 +77,28 @@ def test_a_run_that_stops_early_stays_stopped(tiny, tmp_path: Path) -> None:
 def test_early_stopping_by_a_set_that_is_not_there_is_refused(tiny) -> None:
     with pytest.raises(InputError, match="--early-stop-on books: no such validation set; named sets here: none"):
         train(tiny(early_stop_on="books"))
+
+
+def test_validations_take_a_bounded_share_of_the_training_time() -> None:
+    plan = make_plan(TrainOptions(steps=100, batch_tokens=2**15, context=128, ramp_tokens=0), 10**7)
+    for share, names, tokens in (
+        (0.1, [""], 98_304),  # 10 steps of 32,768 tokens between two; a forward pass costs a third of a step
+        (0.05, ["", "books"], 24_576),
+        (0.2, [""], 100_000),
+        (0.001, [""], 8192),
+        (None, ["", "books"], 100_000),  # as in runs of earlier versions
+    ):
+        data = SimpleNamespace(validation=dict.fromkeys(names))
+        found = Validation(TrainOptions(validation_share=share), data).most_tokens(plan)  # type: ignore[arg-type]
+        assert found == tokens
+        if share is not None and found > 8192:
+            assert found * len(names) / 3 <= share * plan.batch_tokens * plan.validate_every
+
+
+def test_a_run_of_an_earlier_version_validates_as_it_did(tmp_path: Path) -> None:
+    options = TrainOptions(steps=20)
+    before = {name: value for name, value in dataclasses.asdict(options).items() if name != "validation_share"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(before))
+    assert settled_options(tmp_path, options).validation_share is None
+    requested = {name: value for name, value in asked(options).items() if name != "validation_share"}
+    assert not differences(requested, asked(options))  # it resumes

@@ -90,6 +90,18 @@ def split_slice(name: str) -> tuple[str, Slice | None]:
     return match["source"], Slice(amount, kind, match["drawn"] == "~")
 
 
+def split_rows(name: str) -> tuple[str, int | None]:
+    """A name of rows, for fine-tuning or evaluation, without its slice, and how many rows that has; None: all.
+
+    Raises:
+        InputError: see `split_slice`; a slice by tokens, by text or at random, which are for training text.
+    """
+    whole, part = split_slice(name)
+    if part is not None and (part.unit != "documents" or part.drawn):
+        raise InputError(f"{name}: a slice of rows is a number of rows, such as @500")
+    return whole, None if part is None else part.amount
+
+
 @dataclass(frozen=True)
 class SlicedSource(Source):
     """A slice of another source.

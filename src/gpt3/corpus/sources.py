@@ -21,7 +21,7 @@ from gpt3.corpus.formats import TEXT
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.records import WITH_FIELDS, Row, format_of, read_rows
 from gpt3.corpus.shards import open_shards
-from gpt3.corpus.slices import sliced, split_slice
+from gpt3.corpus.slices import sliced, split_rows
 from gpt3.errors import InputError
 
 
@@ -115,11 +115,9 @@ def open_rows(name: str, others: Sequence[str] = ()) -> Iterator[tuple[str, Row]
     Raises:
         InputError: nothing there, nothing with rows in it, damaged, or not UTF-8; the file and the line are named.
     """
-    whole, part = split_slice(name)
-    if part is not None:
-        if part.unit != "documents" or part.drawn:
-            raise InputError(f"{name}: a slice of rows is a number of rows, such as @500")
-        yield from islice(open_rows(whole, others), part.amount)
+    whole, most = split_rows(name)
+    if most is not None:
+        yield from islice(open_rows(whole, others), most)
         return
     kind = SOURCES.get(name.partition(":")[0])
     if kind is not None and kind.rows is not None:

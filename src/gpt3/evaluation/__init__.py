@@ -111,7 +111,7 @@ class Source:
     """Where a task's items come from."""
 
     data_dir: str | None = None
-    """Folder of files; None: the hub."""
+    """Folder of files, or ``FOLDER@500``: the first 500 rows of each; None: the hub."""
     format: str = "paper"
     """paper or released, for generated tasks."""
     seed: int = 0

@@ -21,7 +21,7 @@ class EvalOptions(Options):
     limit: int | None = option(None, least=1, common=True)
     """Use only the first N questions of each task. Default: all."""
     data_dir: str | None = option(None, common=True)
-    """Folder with the tasks' files (layouts: docs/evaluation.md). Default: from the hub."""
+    """Folder with the tasks' files; FOLDER@500: 500 rows of each (docs/evaluation.md). Default: the hub."""
     format: Literal["paper", "released"] = "paper"
     """Generated tasks as the paper describes them, or as in the files that OpenAI released."""
     style: Literal["paper", "lm-eval"] = "paper"

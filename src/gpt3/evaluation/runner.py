@@ -20,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from gpt3 import __version__
+from gpt3.corpus.slices import split_rows
 from gpt3.durable import utf8, write_text
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation import Result, Source, Split, Task
@@ -97,7 +98,7 @@ def prepare(options: EvalOptions) -> list[Questions]:
     Raises:
         InputError: all tasks whose data is missing or bad, in one message.
     """
-    if options.data_dir is not None and not Path(options.data_dir).is_dir():
+    if options.data_dir is not None and not Path(split_rows(options.data_dir)[0]).is_dir():
         raise InputError(f"--data-dir {options.data_dir} is not a folder. Give the folder with the tasks' files.")
     tasks = select(options.task_names)
     if options.style == "lm-eval":

@@ -23,6 +23,7 @@ from gpt3.corpus import records
 from gpt3.corpus.formats import READERS, fault_of
 from gpt3.corpus.hub import Dataset, dataset_info, explained, is_passing, retried
 from gpt3.corpus.prepare import cache_folder
+from gpt3.corpus.slices import split_rows
 from gpt3.errors import InputError, one_line
 from gpt3.evaluation import HubData, Item, Source
 from gpt3.progress import Progress
@@ -51,14 +52,15 @@ class Row(records.Row):
 
 
 def read_items(path: Path, make: Make) -> tuple[list[Item], list[Item]]:
-    """Items that `make` makes of the scored rows, and of those for few-shot examples.
+    """Items that `make` makes of the scored rows, and of those for few-shot examples. ``PATH@500``: of the first 500 rows.
 
     Raises:
         InputError: a file that cannot be read, or a row that `make` cannot use; file, line and field are named.
     """
     test: list[Item] = []
     shots: list[Item] = []
-    for place, row in _read_rows(path, path.stat().st_mtime_ns):
+    whole, most = split_rows(str(path))
+    for place, row in _read_rows(Path(whole), most, Path(whole).stat().st_mtime_ns):
         try:
             made = make(row)
         except KeyError as error:
@@ -72,9 +74,9 @@ def read_items(path: Path, make: Make) -> tuple[list[Item], list[Item]]:
 
 
 @lru_cache(maxsize=2)
-def _read_rows(path: Path, changed: int) -> list[tuple[str, Row]]:
+def _read_rows(path: Path, most: int | None, changed: int) -> list[tuple[str, Row]]:
     """Rows with their places, read once for all tasks of a file."""
-    rows = [(place, Row(row)) for place, row in records.read_rows(path)]
+    rows = [(place, Row(row)) for place, row in itertools.islice(records.read_rows(path), most)]
     if not rows:
         raise InputError(f"{path} has no rows. Give a file with at least one.")
     return rows
@@ -91,9 +93,11 @@ def locate(files: Sequence[str], hub: HubData | None, source: Source) -> tuple[P
     """
     wanted = f"{files[0]}.jsonl (or .jsonl.gz, .csv, .parquet; layouts: docs/evaluation.md)"
     if source.data_dir is not None:
-        test, shots = _find(source.data_dir, files), _find(source.data_dir, [f"{file}_train" for file in files])
+        data_dir, rows = split_rows(source.data_dir)
+        part = "" if rows is None else f"@{rows}"
+        test, shots = (_find(data_dir, part, [file + role for file in files]) for role in ("", "_train"))
         if test is None:
-            raise InputError(f"{files[0]}: {source.data_dir} has no {wanted}")
+            raise InputError(f"{files[0]}: {data_dir} has no {wanted}")
         return test, shots, {"file": str(test)} | ({} if shots is None else {"shots": str(shots)})
     if hub is None:
         raise InputError(
@@ -107,10 +111,10 @@ def locate(files: Sequence[str], hub: HubData | None, source: Source) -> tuple[P
     return folder / "test.jsonl.gz", None if hub.shots is None else folder / "shots.jsonl.gz", origin
 
 
-def _find(data_dir: str, names: Sequence[str]) -> Path | None:
-    """The first file of these names, without their endings."""
+def _find(data_dir: str, part: str, names: Sequence[str]) -> Path | None:
+    """The first file of these names, without their endings, and `part`, a slice, after it."""
     paths = (Path(data_dir, folder, name + ending) for name in names for folder in FOLDERS for ending in ENDINGS)
-    return next((path for path in paths if path.is_file()), None)
+    return next((path.with_name(path.name + part) for path in paths if path.is_file()), None)
 
 
 def _fetch(name: str, wanted: str, data: HubData, folder: Path) -> None:

@@ -119,6 +119,8 @@ class TrainOptions(Options):
     """Steps between validations. Default: ten per run."""
     validation_tokens: int = option(100_000, least=0)
     """Tokens per set of a validation during training; the last validation reads everything."""
+    validation_share: float | None = option(0.1, above=0)
+    """Largest share of the training time for those validations: they read fewer tokens, at least 8,192."""
     early_stop: int | None = option(None, least=1)
     """Stop after this many validations in a row without a better loss. Default: never."""
     early_stop_on: str | None = option(None)

@@ -109,7 +109,7 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
             today |= {name for name in saved if getattr(options, name) != getattr(defaults, name)}
         lengths = {"tokens", "minutes", "steps"}
         dropped = today | {"resume", "out", "plan"} | (lengths if lengths & today else set())
-        values: dict[str, Any] = {"stream": "off", **dict.fromkeys(lengths - today)}
+        values: dict[str, Any] = {"stream": "off", "validation_share": None, **dict.fromkeys(lengths - today)}
         values |= {name: value for name, value in saved.items() if name not in dropped}
         return dataclasses.replace(options, **values)
     except TypeError as error:  # an option of another version

@@ -20,8 +20,11 @@ from gpt3.model import GPT3ForCausalLM
 from gpt3.training.data import TrainingData
 from gpt3.training.distributed import ALONE, Compute, World
 from gpt3.training.options import TrainOptions
+from gpt3.training.plan import Plan
 from gpt3.training.trainer import IGNORED, Trainer, document_positions
 
+LEAST_TOKENS = 8192
+"""A validation is not shortened below this: its loss would be too uncertain."""
 LEVEL = 0.95
 Z = 1.959963984540054
 """The normal distribution's two-sided 95% quantile."""
@@ -290,19 +293,31 @@ class Validation:
                 what = f"--early-stop-on {self.watched}: no such validation set"
             raise InputError(f"{what}; named sets here: {', '.join(filter(None, self.sets)) or 'none'}")
 
+    def most_tokens(self, plan: Plan) -> int:
+        """Tokens of each set that a validation during training reads: ``--validation-tokens``, bounded by ``--validation-share``.
+
+        A token costs a third of what it costs in training, where the backward pass is twice the forward pass. The bound
+        depends on the interval and the whole batch alone, so that all validations of a run read the same tokens.
+        """
+        share, most = self.options.validation_share, self.options.validation_tokens
+        if share is None:
+            return most
+        between = plan.validate_every * plan.batch_tokens
+        return min(most, max(LEAST_TOKENS, round(3 * share * between / max(1, len(self.sets)))))
+
     def score(self, trainer: Trainer, final: bool = False) -> dict[str, Any] | None:
         """Score every set with the trainer's weights: the record of metrics.jsonl, None where there is no set.
 
         Args:
-            final: read all; else about ``--validation-tokens`` of each set.
+            final: read all; else about `most_tokens` of each set.
         """
         options, plan, step = self.options, trainer.plan, trainer.step
-        most = None if final else options.validation_tokens
+        most = self.most_tokens(plan)
         with trainer.averaged():
             self.scores = {
                 name: validate(
-                    trainer.model, split, trainer.compute, plan.context, plan.micro_batch, most, trainer.world,
-                    options.mask_documents,
+                    trainer.model, split, trainer.compute, plan.context, plan.micro_batch, None if final else most,
+                    trainer.world, options.mask_documents,
                 )
                 for name, split in self.sets.items()
             }  # fmt: skip
@@ -313,6 +328,6 @@ class Validation:
             for row in self.data.sources(trainer.mixture, plan.sequences(step - 1).stop):
                 record |= {f"{key}/{row['name']}": row[key] for key in ("share", "epochs") if row[key] is not None}
         watched = self.scores.get(self.watched)
-        if watched is not None and (not final or watched.tokens <= options.validation_tokens):
+        if watched is not None and (not final or watched.tokens <= most):
             self.early.update(step, watched.loss)  # else it would compare unlike
         return record
