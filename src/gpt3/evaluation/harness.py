@@ -14,6 +14,8 @@ from dataclasses import asdict
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gpt3.errors import InputError, require
 from gpt3.evaluation import Result, Source, protocol
 from gpt3.evaluation.results import figures
@@ -28,12 +30,19 @@ from lm_eval.api.metrics import mean  # noqa: E402
 from lm_eval.api.model import LM  # noqa: E402
 from lm_eval.api.task import Task as HarnessTask  # noqa: E402
 from lm_eval.config.task import TaskConfig  # noqa: E402
+from lm_eval.models.utils import normalize_gen_kwargs  # noqa: E402
+from lm_eval.utils import get_rolling_token_windows  # noqa: E402
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
 
 MAX_NEW_TOKENS = 256
 """lm-eval's own default, for tasks that do not say."""
+TOP_K = 50
+"""What transformers' `generate` samples among where nothing else is said."""
+PENALTIES = {"repetition_penalty": "repetition_penalty", "no_repeat_ngram_size": "no_repeat_ngram"}
+CUTS = {"top_k": "top_k", "top_p": "top_p", "min_p": "min_p", "typical_p": "typical_p"}
+"""transformers' names of options, and ours."""
 
 
 class HarnessModel(LM):
@@ -68,26 +77,50 @@ class HarnessModel(LM):
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-probability of each whole text, which begins a document, in windows that do not overlap."""
+        """Log-probability of each whole text, which begins a document. All of its windows but the first end with the tokens that
+        no earlier one scored, so that the last one is full, too."""
         engine, start = self.model.engine, first_token(self.model.tokenizer)
-        texts = [self.model.encode_word(request.args[0]) for request in requests]
-        return [score_tokens(engine, [start, *text], stride=engine.context).total for text in texts]
+        totals = []
+        for request in requests:
+            ids = self.model.encode_prompt(request.args[0]) if request.args[0] else []
+            found = get_rolling_token_windows(ids, start, engine.context, 1)
+            scores = (score_tokens(engine, [*read, new[-1]], stride=engine.context)[-len(new) :] for read, new in found)
+            totals.append(float(sum(score.total for score in scores)))
+        return totals
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The greedy, sampled or (with `num_beams`) searched continuation of each context, up to one of its `until` texts."""
         return [self._continue(*request.args) for request in requests]
 
     def _continue(self, context: str, wishes: dict[str, Any]) -> str:
-        until = wishes.get("until") or []
-        stop = [until] if isinstance(until, str) else [text for text in until if text]
-        tokens = int(wishes.get("max_gen_toks", MAX_NEW_TOKENS))
-        temperature = float(wishes.get("temperature", 0)) if wishes.get("do_sample") else 0
-        options = SamplingOptions(temperature=temperature, max_new_tokens=tokens, stop=stop, seed=0)
+        wishes = normalize_gen_kwargs(wishes, MAX_NEW_TOKENS)
+        tokens, prompt = wishes["max_gen_toks"], self.model.encode_prompt(context)
+        room = self.model.engine.context - tokens
+        if room < 1:
+            raise InputError(
+                f"max_gen_toks {tokens} leaves no space for a prompt in the model's {self.model.engine.context} positions. "
+                "Use fewer: --gen_kwargs max_gen_toks=N"
+            )
+        self.truncated += len(prompt) > room
+        options = SamplingOptions(
+            max_new_tokens=tokens,
+            stop=[text for text in (*(wishes["until"] or ()), self.model.tokenizer.eos_token) if text],
+            **self._choosing(wishes),
+        )
         beams, penalty = int(wishes.get("num_beams", 1)), float(wishes.get("length_penalty", 1))
-        prompt = self.model.encode_prompt(context)
-        [(text, dropped)] = protocol.write(self.model, [prompt], options, beams, penalty, self.batch)
-        self.truncated += dropped > 0
+        [(text, _)] = protocol.write(self.model, [prompt[-room:]], options, beams, penalty, self.batch)
         return text
+
+    @staticmethod
+    def _choosing(wishes: Mapping[str, Any]) -> dict[str, Any]:
+        """How `wishes` choose the next token, as our sampling options. Each sample has a seed from torch's generator, which
+        lm-eval seeds; what is not said is as in `generate` of transformers."""
+        temperature = float(wishes.get("temperature", 0)) if wishes["do_sample"] else 0.0
+        names = PENALTIES | (CUTS if temperature else {})
+        found = {ours: wishes[theirs] for theirs, ours in names.items() if wishes.get(theirs) is not None}
+        if not temperature:
+            return found | {"temperature": 0.0, "seed": 0}
+        return {"top_k": TOP_K} | found | {"temperature": temperature, "seed": int(torch.randint(2**31 - 1, ()))}
 
 
 class TextEncoder:

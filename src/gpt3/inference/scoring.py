@@ -11,7 +11,7 @@ and scores the tokens that no earlier window did. A smaller stride gives every t
     window 2 reads b c d e, scores e f                       (at least context - stride + 1 = 3 tokens before each)
     window 3 reads d e f g, scores g h
 
-These are the windows of transformers' strided perplexity and, with stride = context, of lm-eval's rolling likelihood.
+These are the windows of transformers' strided perplexity.
 """
 
 from __future__ import annotations
