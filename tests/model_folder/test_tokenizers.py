@@ -115,6 +115,111 @@ def test_gpt2s_files_that_name_no_end_of_text(own: PreTrainedTokenizerFast, tmp_
     assert prompt_start(ours) == []
 
 
+def write(folder: Path, name: str, content: object) -> None:
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+PLAIN = dict.fromkeys(("special", "lstrip", "rstrip", "normalized", "single_word"), False)
+OLD_FILES: dict[str, dict[str, Any]] = {
+    "added tokens": {"added_tokens.json": {"<b>": 301, "<a>": 300}},
+    "added tokens, some special": {
+        "added_tokens.json": {"<a>": 300, "<pad>": 301, "<b>": 302},
+        "special_tokens_map.json": {"pad_token": "<pad>", "extra_special_tokens": ["<b>"]},
+    },
+    "roles in special_tokens_map.json": {
+        "special_tokens_map.json": {"eos_token": {"content": "<end>"}, "bos_token": "<end>", "pad_token": "<pad>"},
+        "tokenizer_config.json": {"eos_token": "<|endoftext|>", "model_max_length": 64},
+    },
+    "added tokens with their fields": {
+        "tokenizer_config.json": {
+            "added_tokens_decoder": {
+                "300": PLAIN | {"content": "<a>", "lstrip": True},
+                "301": PLAIN | {"content": "<b>", "special": True},
+            },
+            "pad_token": "<b>",
+        },
+    },
+    "no id of EOS in config.json": {"config.json": {"eos_token_id": None, "bos_token_id": None}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("files", ["old", "new"])
+@pytest.mark.parametrize("case", OLD_FILES)
+def test_files_that_others_write_are_read_as_transformers_reads_them(
+    own: PreTrainedTokenizerFast, tmp_path: Path, case: str, files: str
+) -> None:
+    folder = saved(gpt2(vocab_size=310, eos_token_id=299, bos_token_id=299), tmp_path / "gpt2")
+    size = write_vocabulary(own, folder)
+    write(folder, "tokenizer_config.json", {"model_max_length": 1024})
+    for name, content in OLD_FILES[case].items():
+        if name == "config.json":
+            content = json.loads((folder / name).read_text(encoding="utf-8")) | content
+        if name == "added_tokens.json":
+            content = {token: number - 300 + size for token, number in content.items()}
+        write(folder, name, content)
+    if files == "new":  # the same tokenizer, in one file that cuts and pads
+        backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        backend.enable_truncation(5)
+        backend.enable_padding(length=9)
+        backend.save(str(folder / "tokenizer.json"))
+    ours, theirs = open_checkpoint(folder).tokenizer, AutoTokenizer.from_pretrained(folder)
+    assert ours is not None
+    assert_same_ids(ours, theirs)
+    for text in ("x<a>y <b> z<pad>", "<end>The sea <a>"):
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+        for skip in (False, True):
+            ids = theirs(text)["input_ids"]
+            assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip)
+    assert (ours.pad_token, ours.get_vocab()) == (theirs.pad_token, theirs.get_vocab())
+    assert set(ours.all_special_tokens) == set(theirs.all_special_tokens)
+
+
+def test_a_tokenizer_json_that_cuts_texts_does_not_cut_ours(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """Next to special_tokens_map.json alone, as older programs leave it."""
+    from gpt3.tokenizer.chat_template import ChatTemplate, Message
+
+    backend = own.backend_tokenizer
+    backend.enable_truncation(5)
+    backend.enable_padding(length=9)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    backend.no_truncation()
+    backend.no_padding()
+    write(tmp_path, "special_tokens_map.json", {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"})
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.eos_token, loaded.pad_token) == ("<|endoftext|>", "<|endoftext|>")
+    for text in TEXTS:
+        assert list(loaded.backend_tokenizer.encode(text).ids) == own(text, split_special_tokens=False)["input_ids"]
+    loaded.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    loaded(["The ships on the sea"], truncation=True, max_length=2)
+    template = ChatTemplate(loaded)
+    assert template.encode([Message("user", TEXTS[0])])[0] == own(TEXTS[0])["input_ids"]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt3"])
+def test_a_tied_model_saved_under_the_heads_name_alone(own: PreTrainedTokenizerFast, tmp_path: Path, kind: str) -> None:
+    import torch
+    from foreign_models import logits, randomised
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    from gpt3.model import GPT3Config, GPT3ForCausalLM
+    from gpt3.model_folder.load import load_transformers
+
+    shape = {"vocab_size": 300, "eos_token_id": 299, "bos_token_id": 299}
+    small = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32}
+    model = gpt2(**shape) if kind == "gpt2" else randomised(GPT3ForCausalLM(GPT3Config(**shape, **small)))
+    folder = saved(model, tmp_path / kind)
+    own.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("transformer.wte.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    ours, _ = load_transformers(folder, device="cpu")
+    assert ours.config.tie_word_embeddings
+    assert ours.get_input_embeddings().weight is ours.get_output_embeddings().weight
+    ids = torch.arange(12)[None]
+    torch.testing.assert_close(logits(ours, ids), logits(AutoModelForCausalLM.from_pretrained(folder), ids))
+
+
 def test_a_tokenizer_of_another_model_is_refused(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     folder = saved(gpt2(), tmp_path)  # 67 ids
     own.save_pretrained(folder)

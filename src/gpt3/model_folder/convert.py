@@ -3,9 +3,9 @@
 Files are safetensors, whole or sharded; and, only where it is allowed, torch's pickles, read with `weights_only=True`: tensors
 and nothing that runs.
 
-A tokenizer's files are tokenizer.json, or GPT-2's older vocab.json with merges.txt. The roles of special tokens come from
-special_tokens_map.json and tokenizer_config.json; where they do not say, from the model's configuration, as in transformers'
-own classes.
+A tokenizer's files are tokenizer.json, or GPT-2's older vocab.json with merges.txt and added_tokens.json. The roles of special
+tokens come from special_tokens_map.json and tokenizer_config.json; where they do not say, from the model's configuration, or
+they are GPT-2's, as in transformers' own classes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.model_folder import locate
 from gpt3.model_folder.families import HEAD, PREFIX, Conversion, conversion_of
 from gpt3.model_folder.locate import CONFIG, GENERATION, counted, read_json, weight_files
+from gpt3.tokenizer.gpt2 import END_OF_TEXT
 
 FORMATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """safetensors' names of the number formats that weights may have."""
@@ -45,6 +46,9 @@ class Stored(NamedTuple):
 
 
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+FURTHER = ("additional_special_tokens", "extra_special_tokens")
+"""Lists of special tokens without a role, by their older and newer name."""
 
 
 @dataclass
@@ -164,6 +168,7 @@ def _checked(conversion: Conversion, weights: dict[str, Stored], faults: list[st
     Raises:
         InputError: naming the first few of all tensors that are missing, extra, misshapen, misplaced or no floats.
     """
+    tied = conversion.config.tie_word_embeddings
     full: dict[str, str] = {}  # names without the prefix to those in the files
     misplaced = list(faults)
     for name in weights:
@@ -171,8 +176,10 @@ def _checked(conversion: Conversion, weights: dict[str, Stored], faults: list[st
         if plain in full:
             misplaced.append(f"{name} is also there as {full[plain]}")
         full[plain] = name
+    if tied and HEAD in full:  # one matrix, which some programs save under the head's name alone
+        full.setdefault(conversion.embedding, full[HEAD])
     wanted = {name: shape for source in conversion.sources.values() for name, shape in source.shapes.items()}
-    if HEAD in full or not conversion.config.tie_word_embeddings:
+    if HEAD in full or not tied:
         wanted[HEAD] = wanted[conversion.embedding]
     there = {name: weights[full[name]] for name in wanted if name in full}
     kinds = {
@@ -192,7 +199,6 @@ def _checked(conversion: Conversion, weights: dict[str, Stored], faults: list[st
             f"{place}: {count} of its tensors {'are' if count > 1 else 'is'} not what config.json asks for: {found}. "
             "Copy or save it again"
         )
-    tied = conversion.config.tie_word_embeddings
     if tied and HEAD in there and not torch.equal(there[HEAD].read(), there[conversion.embedding].read()):
         conversion.config.tie_word_embeddings = False
         conversion.notes.append("its output head differs from its token embedding: both are kept, untied")
@@ -277,8 +283,12 @@ def read_tokenizer(
         read_json(folder / name) if (folder / name).is_file() else {}
         for name in (locate.TOKENIZER_CONFIG, locate.ROLES)
     )
+    if "added_tokens_decoder" not in settings:  # from before it: then the other file has the last word
+        settings = settings | roles
+    further = [token for name in FURTHER for token in _listed(settings.get(name))]
+    special = {*filter(None, (_content(settings.get(role)) for role in SPECIAL)), *further}
     try:
-        backend = _backend(folder, settings)
+        backend = _backend(folder, settings, special)
     except Exception as error:  # tokenizers raises plain Exception on a file it cannot read
         raise InputError(
             f"{folder}: its tokenizer files do not make a tokenizer ({one_line(error)}). Copy them again"
@@ -286,10 +296,12 @@ def read_tokenizer(
     if backend is None:
         return None
     tokens: dict[str, Any] = {}
-    for role in ("bos_token", "eos_token", "unk_token", "pad_token"):
+    for role in SPECIAL:
         by_id = getattr(config, f"{role}_id", None)
         number = by_id[0] if isinstance(by_id, list) and by_id else by_id
         default = backend.id_to_token(number) if isinstance(number, int) else None
+        if default is None and role in SPECIAL[:3] and backend.token_to_id(END_OF_TEXT) is not None:
+            default = END_OF_TEXT
         if token := _content(settings.get(role)) or _content(roles.get(role)) or default:
             tokens[role] = token
     if settings.get("add_bos_token", starts_with_bos) and "bos_token" in tokens:
@@ -301,6 +313,7 @@ def read_tokenizer(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
         split_special_tokens=bool(settings.get("split_special_tokens", False)),
+        extra_special_tokens=further,
         **tokens,
         **({"chat_template": template} if isinstance(template, str) else {}),
     )
@@ -313,7 +326,7 @@ def read_tokenizer(
     return tokenizer
 
 
-def _backend(folder: Path, settings: dict[str, Any]) -> Tokenizer | None:
+def _backend(folder: Path, settings: dict[str, Any], special: set[str]) -> Tokenizer | None:
     if (folder / locate.TOKENIZER).is_file():
         backend = Tokenizer.from_file(str(folder / locate.TOKENIZER))
         backend.no_truncation()
@@ -325,8 +338,9 @@ def _backend(folder: Path, settings: dict[str, Any]) -> Tokenizer | None:
     prefix_space = bool(settings.get("add_prefix_space", False))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=True)
     backend.decoder = decoders.ByteLevel()
-    added = settings.get("added_tokens_decoder", {})
-    for _, token in sorted(added.items(), key=lambda item: int(item[0])):
+    numbers = read_json(folder / locate.ADDED) if (folder / locate.ADDED).is_file() else {}
+    added = {number: {"content": token, "special": token in special} for token, number in numbers.items()}
+    for _, token in sorted(settings.get("added_tokens_decoder", added).items(), key=lambda item: int(item[0])):
         if isinstance(token, dict):
             values = {k: token[k] for k in ("single_word", "lstrip", "rstrip", "normalized", "special") if k in token}
             backend.add_tokens([AddedToken(token["content"], **values)])
@@ -338,6 +352,12 @@ def _content(token: object) -> str | None:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
+
+
+def _listed(tokens: object) -> list[str]:
+    """The texts of further special tokens, from a list or from an object of names."""
+    each = tokens.values() if isinstance(tokens, dict) else tokens if isinstance(tokens, list) else ()
+    return [content for content in map(_content, each) if content]
 
 
 def _start_with(backend: Tokenizer, token: str) -> None:

@@ -23,13 +23,13 @@ CONFIG, GENERATION, CARD, ORIGIN = "config.json", "generation_config.json", "REA
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Weights in one file, or the index of several."""
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-TOKENIZER, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
-"""A tokenizer in one file; the other two are GPT-2's older form of it."""
+TOKENIZER, VOCABULARY, MERGES, ADDED = "tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"
+"""A tokenizer in one file; the others are GPT-2's older form of it."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 TOKENIZER_CONFIG, ROLES, TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
 LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt")
-SMALL_FILES = (TOKENIZER, VOCABULARY, MERGES, TOKENIZER_CONFIG, ROLES, TEMPLATE, GENERATION, CARD, *LICENCES)
+SMALL_FILES = (TOKENIZER, VOCABULARY, MERGES, ADDED, TOKENIZER_CONFIG, ROLES, TEMPLATE, GENERATION, CARD, *LICENCES)
 """Files besides configuration and weights that a model's repository on the hub may have, and that are read here."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

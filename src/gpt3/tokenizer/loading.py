@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
+CONFIG_FILE, ROLES_FILE = "tokenizer_config.json", "special_tokens_map.json"
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
@@ -48,13 +48,15 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     except Exception as error:  # tokenizers raises plain Exception on a file it cannot read
         reason = " ".join(str(error).split())
         raise InputError(f"tokenizer {name_or_path}: {folder} does not load ({reason}); save it again") from error
+    tokenizer.backend_tokenizer.no_truncation()  # left by the program that saved it: they would cut texts
+    tokenizer.backend_tokenizer.no_padding()
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {name_or_path}: it names no eos_token; set one in {folder / CONFIG_FILE}")
     return tokenizer
 
 
 def _load(folder: Path) -> PreTrainedTokenizerFast:
-    if (folder / CONFIG_FILE).is_file():
+    if (folder / CONFIG_FILE).is_file() or (folder / ROLES_FILE).is_file():
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
