@@ -112,6 +112,35 @@ def test_tokens_merges_and_chat_template(new_model, tokenizer, tmp_path):
     assert value("general.name") == "Tiny"
 
 
+@pytest.mark.parametrize("name", ["harmony", "chatml"])
+def test_exported_templates_are_plain_jinja(new_model, tokenizer, tmp_path, name):
+    """jinja2 without transformers' extensions, as llama-cpp-python has it, renders what transformers does."""
+    import jinja2
+    from transformers import AutoTokenizer
+
+    from gpt3.export.stock import save, to_gpt2
+    from gpt3.finetuning.samples import PROBE, prepare_tokenizer, read_template
+
+    tokenizer = deepcopy(tokenizer)
+    prepare_tokenizer(tokenizer, read_template(name, tokenizer))
+    model = new_model(**DENSE, vocab_size=len(tokenizer), real_vocab_size=None)
+    write_gguf(model, tokenizer, tmp_path / "m.gguf")
+    save(to_gpt2(model, context=8, rows=300), tokenizer, tmp_path / "hf", torch.float32)
+    assert "endgeneration" in tokenizer.chat_template  # the one that trains keeps its marks
+    messages = [{"role": each.role, "content": each.content} for each in PROBE]
+    for template in (
+        field(tmp_path / "m.gguf", "tokenizer.chat_template"),
+        AutoTokenizer.from_pretrained(tmp_path / "hf").chat_template,
+    ):
+        for blocks in (False, True):
+            environment = jinja2.Environment(trim_blocks=blocks, lstrip_blocks=blocks)
+            for count, ask in ((5, False), (4, True)):
+                found = environment.from_string(template).render(messages=messages[:count], add_generation_prompt=ask)
+                assert found == tokenizer.apply_chat_template(
+                    messages[:count], tokenize=False, add_generation_prompt=ask
+                )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -23,6 +23,7 @@ from gpt3.errors import InputError, require
 from gpt3.export.comparison import check, comparison_line, difference, logits, probe, tanh_gelu
 from gpt3.export.stock import build, fit, kept_weights, transposed
 from gpt3.model import GPT3ForCausalLM
+from gpt3.tokenizer.chat_template import plain_jinja
 
 gguf = require("gguf", extra="export", purpose="--format gguf")
 
@@ -140,7 +141,7 @@ def _write_tokenizer(writer: Any, model: GPT3ForCausalLM, tokenizer: PreTrainedT
         writer.add_pad_token_id(tokenizer.pad_token_id)
     writer.add_add_bos_token(tokenizer("")["input_ids"] == [tokenizer.bos_token_id])
     writer.add_add_space_prefix(False)
-    template = tokenizer.chat_template
+    template = plain_jinja(tokenizer.chat_template)
     if isinstance(template, dict):
         template = [{"name": key, "template": text} for key, text in template.items()]
     if template:

@@ -20,6 +20,7 @@ All of it is exact but for rounding; it is computed in float64.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from gpt3.errors import InputError
 from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.model_folder.families import VALUES, gpt2, gpt_neo
 from gpt3.model_folder.load import quiet_transformers
+from gpt3.tokenizer.chat_template import plain_jinja
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 SMALLEST_GAIN = 1e-9  # as a share of the largest: below it a feature of ln_1 is constant in float32
@@ -184,7 +186,9 @@ def build(kind: Any, config: Any, state: Mapping[str, Tensor], model: GPT3ForCau
 
 
 def save(stock: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype) -> None:
-    """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, weights in `dtype`."""
+    """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load: weights in `dtype`, a plain Jinja template."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = plain_jinja(tokenizer.chat_template)
     with quiet_transformers():
         stock.to(dtype).save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -25,7 +25,8 @@ SECONDS = 2.0
 """CPU time allowed for rendering one conversation; a thousand turns take a few hundredths of it."""
 TEMPLATE_FILE = "<template>"
 """What Jinja calls the file of a template's compiled code."""
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+MARK = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
 SURROGATE = re.compile("[\ud800-\udfff]")
 PRIVATE_USE = range(0x100000, 0x10FFFE)
 """Code points of Unicode's last plane. While a template is rendered, one that nothing else uses stands for a special token that a
@@ -53,6 +54,14 @@ def has_template(tokenizer: Any) -> bool:
     """Whether the model was tuned to converse: its tokenizer has a chat template."""
     own: str | dict[str, str] = getattr(tokenizer, "chat_template", None) or ""
     return "default" in own if isinstance(own, dict) else own != ""
+
+
+def plain_jinja(template: Any) -> Any:
+    """A chat template (a text, or several by name) that every Jinja renders alike: without transformers' generation marks."""
+    if isinstance(template, dict):
+        return {name: plain_jinja(text) for name, text in template.items()}
+    # a condition that always holds trims the white space around it as the mark did
+    return template and MARK.sub(lambda mark: mark[1] + ("endif" if mark[2] else "if true") + mark[3], template)
 
 
 def few_shot_text(messages: Sequence[Message]) -> str:
@@ -83,6 +92,9 @@ class ChatTemplate:
         text = tokenizer.backend_tokenizer.to_str()
         self._marked, self._plain = Tokenizer.from_str(text), Tokenizer.from_str(text)
         self._plain.encode_special_tokens = True
+        for each in (self._marked, self._plain):  # what an earlier call left set would cut conversations
+            each.no_truncation()
+            each.no_padding()
         specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._used = set().union(*specials)
         longest_first = sorted(specials, key=len, reverse=True)
