@@ -389,3 +389,19 @@ def test_bad_lines_of_a_pipe_end_it_in_one_line(tuned, monkeypatch, capsys, text
     assert cli.main(["chat", "--model", str(tuned)]) == 2
     err = capsys.readouterr().err.splitlines()
     assert needle in err[-1]
+
+
+def test_probabilities_of_an_answer(tuned, model, monkeypatch, capsys) -> None:
+    """In a pipe one token per line on standard error; they are the model's own, whatever the sampler."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"/probabilities\nWhat?\n/probabilities\nAnd?\n")))
+    assert cli.main(["chat", "--model", str(tuned), "--temperature", "0", "--max-new-tokens", "4"]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines() if line.strip()[0].isdigit()]
+    chat = Chat(model, SamplingOptions(temperature=0, max_new_tokens=4))
+    prompt = chat.prompt([Message("user", "What?")])
+    list(chat.reply("What?"))
+    theirs, _ = load_transformers(tuned)
+    with torch.no_grad():
+        logits = theirs(torch.tensor([prompt + chat.last.tokens])).logits[0, len(prompt) - 1 : -1]
+    values = logits.log_softmax(-1).exp()[torch.arange(len(chat.last.tokens)), chat.last.tokens]
+    assert [share for share, _ in lines] == [f"{value:.1%}" for value in values.tolist()]
+    assert "".join(json.loads(text) for _, text in lines).strip() == chat.messages[-1].content

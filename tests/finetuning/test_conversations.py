@@ -75,6 +75,25 @@ def test_shapes_of_one_conversation_agree(turns: list[tuple[str, str]], system: 
     assert {to_conversation(row).messages for row in rows} == {expected}
 
 
+def test_text_parts_and_null_columns_are_read() -> None:
+    """As OpenAI's API has contents, and as tables of several data sets have columns."""
+    parts = [{"type": "text", "text": "Is the sea "}, {"type": "text", "text": "blue?", "image_url": None}]
+    turns = [
+        {"role": "user", "content": parts, "tool_calls": None, "from": None, "value": None},
+        {"role": None, "from": "gpt", "content": None, "value": "Yes."},
+    ]
+    nulls = dict.fromkeys(("chosen", "rejected", "prompt", "conversations", "instruction", "system", "tools"))
+    rows = [
+        {"messages": turns, **nulls},
+        {**nulls, "messages": None, "prompt": turns[:1], "completion": None, "response": "Yes."},
+        {**nulls, "messages": None, "instruction": "Is the sea blue?", "input": None, "output": "Yes."},
+    ]
+    expected = (Message("user", "Is the sea blue?"), Message("assistant", "Yes."))
+    assert [to_conversation(row).messages for row in rows] == [expected] * 3
+    pair = to_preference({**nulls, "messages": None, "prompt": "Is it?", "chosen": "Yes.", "rejected": "No."})
+    assert (pair.answers, pair.question) == (["Yes.", "No."], "Is it?")
+
+
 @given(question=text, more=text, good=text)
 def test_shapes_of_one_preference_agree(question: str, more: str, good: str) -> None:
     bad = good + "?"
@@ -145,6 +164,25 @@ def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
         (
             {"messages": [{"role": r, "content": "x"} for r in ("user", "system", "assistant")]},
             "out of order: turn 2 is system's",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "3"}]},
+            "turn 2 is a message of a tool",
+        ),
+        (
+            {
+                "messages": [
+                    "x",
+                    {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]},
+                    "y",
+                    "z",
+                ]
+            },
+            "turn 2 is a call of a tool",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}, "y"]},
+            "a content that is not text",
         ),
         ({"chosen": ["x", "y", "z", "a"], "rejected": ["x", "b"]}, "part before their last answer"),
         ({"chosen": ["x", "b"], "rejected": ["x", "y", "z", "a"]}, "part before their last answer"),

@@ -303,6 +303,18 @@ def test_options_decide_samples_and_steps(tiny, tmp_path) -> None:
     assert more.columns["labels"][samples:] == more.columns["input_ids"][samples:]
 
 
+def test_threads_are_those_asked_for_recorded_and_put_back(tiny, tmp_path) -> None:
+    torch.set_num_threads(2)
+    try:
+        finetune(tiny(threads="1", steps=2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert json.loads((tmp_path / "run/threads.jsonl").read_text()) == {"step": 1, "threads": 1}
+    with pytest.raises(InputError, match="--threads 'many' must be auto or a whole number"):
+        tiny(threads="many")
+
+
 def test_options_become_trls_arguments(tiny, pairs, tmp_path) -> None:
     callback = TrainerCallback()
     args = Tuning(tiny(weight_decay=0.1, seed=3, lr=0.25, packing=True), tmp_path)._trainer(callback, True).args

@@ -29,6 +29,7 @@ HELP = """/reset            forget the conversation, keep the system message
 /system TEXT      start a new conversation with this system message (without TEXT: none)
 /regenerate       another answer to the last message
 /set NAME VALUE   a sampling option, e.g. /set temperature 0.7 (alone: show them)
+/probabilities    show how likely each token of an answer was, or no longer
 /save FILE        write the conversation as JSON
 /load FILE        continue a saved conversation
 /help             this list
@@ -49,6 +50,8 @@ class ChatOptions(SamplingOptions):
     """The system message that starts the conversation."""
     load: str | None = option(None, common=True)
     """A conversation to continue, saved by /save."""
+    probabilities: bool = option(False)
+    """After each answer, show how likely its tokens were; /probabilities turns it on and off."""
     few_shot: bool = option(False)
     """Ask after few-shot examples (paper App. G). Default for a model without a chat template."""
     device: str = option("auto", group="Hardware", common=True)
@@ -72,7 +75,8 @@ def run(options: ChatOptions) -> int:
 
     place = locate(options.model)
     model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads)
-    sampling = with_constraint(dataclasses.replace(options, num_samples=1))
+    shown = 0 if options.probabilities else options.logprobs
+    sampling = with_constraint(dataclasses.replace(options, num_samples=1, logprobs=shown))
     chat = Chat(model, sampling, system=options.system, few_shot=True if options.few_shot else None)
     if options.load is not None:
         chat.load(options.load)
@@ -170,6 +174,10 @@ def obey(chat: Chat, line: str) -> Generator[str] | None:
             say(f"{name} is {chat.set_option(name, value.strip())}")
         case "/set":
             say(", ".join(f"{name} {getattr(chat.options, name)}" for name in chat.SETTABLE))
+        case "/probabilities":
+            shown = chat.options.logprobs is None
+            chat.options = dataclasses.replace(chat.options, logprobs=0 if shown else None)
+            say(f"Probabilities are {'shown' if shown else 'not shown'}.")
         case "/save":
             chat.save(rest)
             say(f"Saved to {rest}.")
@@ -203,6 +211,10 @@ def speak(chat: Chat, pieces: Generator[str], terminal: bool) -> None:
         if not terminal:
             raise
     write("\n")
+    if chat.last is not None and chat.last.logprobs:
+        from gpt3.inference.score_view import tell
+
+        tell(chat.last.logprobs)
     if terminal and chat.last is not None and chat.last.finish_reason == "length":
         say(f"Cut off after {chat.last.token_count} tokens; /set max_new_tokens allows more.")
 

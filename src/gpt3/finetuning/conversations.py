@@ -29,6 +29,8 @@ ROLES = {
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
 }  # fmt: skip
 """What data sets call the roles, and what we call them."""
+TOOLS, CALLS = ("tool", "function", "ipython"), ("tool_calls", "function_call")
+"""Roles and columns of conversations with tools."""
 TURNS = ("messages", "conversations", "conversation")
 QUESTIONS = ("prompt", "question", "query")
 EXTRAS = ("input", "context")
@@ -100,8 +102,11 @@ def as_messages(turns: Sequence[Any]) -> tuple[Message, ...]:
             turn = {"role": ("user", "assistant")[number % 2], "content": turn}
         if not isinstance(turn, Mapping):
             raise RowError(f"turn {number + 1} is a {type(turn).__name__}, not an object with role and content")
-        role = turn.get("role", turn.get("from"))
-        content = turn.get("content", turn.get("value"))
+        role = turn.get("role") or turn.get("from")
+        content = _said(turn.get("value") if turn.get("content") is None else turn["content"])
+        if role in TOOLS or any(turn.get(name) for name in CALLS):
+            what = f"a message of a tool (role {role})" if role in TOOLS else "a call of a tool"
+            raise RowError(f"turn {number + 1} is {what}, which the chat templates here do not have")
         name = ROLES.get(role.strip().lower()) if isinstance(role, str) else None
         if name is None:
             raise RowError(
@@ -113,13 +118,22 @@ def as_messages(turns: Sequence[Any]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+def _said(content: Any) -> Any:
+    """A content of text parts, ``[{"type": "text", "text": "…"}]``, as one text; another as it is."""
+    if isinstance(content, list) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
+        return "".join(part["text"] for part in content)
+    return content
+
+
 def to_conversation(row: Mapping[str, Any]) -> Conversation:
     """The conversation in a row; of a preference, the chosen one. A last question without an answer is left out.
 
     Raises:
         RowError: no known shape (the message says which are known and what was found), roles out of order, empty messages.
     """
-    messages = list(_all_messages(row))
+    messages = list(_all_messages(_filled(row)))
     while messages and messages[-1].role != "assistant":
         messages.pop()
     if not messages:
@@ -135,6 +149,7 @@ def to_preference(row: Mapping[str, Any]) -> Conversation:
     Raises:
         RowError: no known shape, roles out of order, an empty answer, or twice the same one.
     """
+    row = _filled(row)
     prompt = _prompt(row)
     chosen, rejected = (_turns(row.get(name)) for name in ("chosen", "rejected"))
     if len(chosen) > 1 or len(rejected) > 1:  # whole conversations: what they begin with is the prompt
@@ -153,6 +168,11 @@ def to_preference(row: Mapping[str, Any]) -> Conversation:
     return Conversation((*checked, Message("assistant", better)), worse)
 
 
+def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row that hold something: tables of several sources have all columns of each."""
+    return {name: value for name, value in row.items() if value is not None}
+
+
 def _all_messages(row: Mapping[str, Any]) -> Sequence[Message]:
     """Question and answer of a row, whatever its shape."""
     if "chosen" in row and "rejected" in row:
@@ -162,7 +182,7 @@ def _all_messages(row: Mapping[str, Any]) -> Sequence[Message]:
             return (*_system(row), *as_messages(row[name]))
     prompt = _prompt(row)
     for name in ANSWERS:
-        if prompt and row.get(name) is not None:
+        if prompt and name in row:
             return [*prompt, *_column(row, name, "assistant")]
     raise _unknown(row, KNOWN)
 
@@ -196,9 +216,9 @@ def _turns(value: Any) -> tuple[Message, ...]:
 def _prompt(row: Mapping[str, Any]) -> list[Message]:
     """System and user messages of a row of columns; none where it has no question."""
     for name in QUESTIONS:
-        if row.get(name) is not None:
+        if name in row:
             return [*_system(row), *_column(row, name, "user")]
-    if row.get("instruction") is None:
+    if "instruction" not in row:
         return []
     extra = next((f"\n\n{_text(row, name)}" for name in EXTRAS if row.get(name)), "")
     return [*_system(row), Message("user", (_text(row, "instruction") + extra).strip())]

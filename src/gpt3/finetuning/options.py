@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from gpt3.adaptive_threads import threads_error
 from gpt3.finetuning.conversations import FILTERS
 from gpt3.options import Options, option
 
@@ -89,12 +90,15 @@ class FinetuneOptions(Options):
     """auto (CUDA, then MPS, then CPU), cpu, cuda or mps."""
     dtype: Literal["auto", "fp32", "bf16"] = option("auto")
     """Number format of matrix products. auto: bf16 on CUDA that has it, fp32 elsewhere."""
+    threads: str = option("auto")
+    """CPU threads: auto adapts to what else the machine does; a number is fixed, for bit-equal results."""
     gradient_checkpointing: bool = option(False)
     """Compute activations twice to save memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "filter", [name for name in self.filter if name != "none"])
+        object.__setattr__(self, "threads", str(self.threads))  # threads: 2 in YAML
         if self.dora:
             object.__setattr__(self, "lora", True)
 
@@ -104,6 +108,8 @@ class FinetuneOptions(Options):
             for name in ("rehearse", "packing"):
                 if getattr(self, name):
                     yield f"--{name} is for sft. Leave it out with --method dpo"
+        if error := threads_error(self.threads):
+            yield error
         batch, micro = self.batch, self.micro_batch
         if isinstance(batch, int) and isinstance(micro, int) and micro > 0 and batch % micro:
             yield f"--batch {batch} is not a multiple of --micro-batch {micro}. Use another --micro-batch"

@@ -31,6 +31,7 @@ from gpt3.finetuning.options import FinetuneOptions
 from gpt3.training import checkpoint as saved
 from gpt3.training import random_state
 from gpt3.training.panel import Panel
+from gpt3.training.step_threads import StepThreads
 from gpt3.training.tensor_files import entries_of
 from gpt3.training.tracking import Tracker
 from gpt3.work_folder import Interruption
@@ -62,9 +63,8 @@ def with_adapter(model: Any, options: FinetuneOptions, new_ids: list[int]) -> An
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
     rows: list[str] = [names[id(embedding)]]
     whole: list[str] = []
-    if (
-        head.weight is not embedding.weight
-    ):  # PEFT's rows of a head lose its bias, where it has one: then all of it is trained
+    if head.weight is not embedding.weight:
+        # PEFT's rows of a head lose its bias: one that has any is trained whole
         (rows if getattr(head, "bias", None) is None else whole).append(names[id(head)])
     config = LoraConfig(
         task_type="CAUSAL_LM", r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=options.lora_dropout,
@@ -237,15 +237,24 @@ class Recorder(TrainerCallback):
         panel: knows the steps of the whole run.
         seconds: of earlier sessions.
         interruption: once it holds a signal, the run saves and ends.
+        threads: sets the number of threads of each step.
 
     Attributes:
         interrupted: whether the run ended so.
     """
 
-    def __init__(self, trackers: Sequence[Tracker], panel: Panel, seconds: float, interruption: Interruption) -> None:
-        self.trackers, self.panel, self.interruption = trackers, panel, interruption
+    def __init__(
+        self,
+        trackers: Sequence[Tracker],
+        panel: Panel,
+        seconds: float,
+        interruption: Interruption,
+        threads: StepThreads,
+    ) -> None:
+        self.trackers, self.panel, self.interruption, self.threads = trackers, panel, interruption, threads
         self.interrupted = False
-        self.began = time.monotonic() - seconds
+        self._step_began = time.monotonic()
+        self.began = self._step_began - seconds
         self.tokens = 0
 
     def seconds(self) -> float:
@@ -267,8 +276,14 @@ class Recorder(TrainerCallback):
             tracker.log(record)
         self.panel.log(record)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Set the threads of a step."""
+        self.threads.before(state.global_step + 1)
+        self._step_began = time.monotonic()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         """Show the step; after a signal, save it, and end."""
+        self.threads.after(state.global_step, time.monotonic() - self._step_began, 0)  # steps are of unequal size
         self.panel.step = state.global_step
         self.panel.refresh()
         if self.interruption.number is not None and state.global_step < self.panel.total:

@@ -19,6 +19,7 @@ import transformers
 import yaml
 
 from gpt3 import work_folder
+from gpt3.adaptive_threads import set_threads
 from gpt3.durable import discard, replacing, utf8, write_text
 from gpt3.errors import InputError, require
 from gpt3.finetuning.gathering import gather, replay_texts
@@ -35,11 +36,12 @@ from gpt3.report.run_folder import FINAL_MODEL as MODEL
 from gpt3.training.checkpoint import discard_partial, newest_whole, step_of
 from gpt3.training.panel import Panel
 from gpt3.training.run_folder import ASKED, CHECKPOINTS, environment
+from gpt3.training.step_threads import StepThreads
 from gpt3.training.tracking import check_trackers, open_trackers
 from gpt3.work_folder import interruptible, locked_folder, requested, stored
 
 ADAPTER = "adapter"
-FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge")
+FREE_TO_CHANGE = ("resume", "out", "track", "show", "merge", "threads")
 """Options that may differ when an interrupted run is resumed."""
 
 
@@ -79,8 +81,12 @@ def finetune(options: FinetuneOptions) -> FinetuneResult:
     check_trackers(options.track)
     folder = choose_folder(options)
     tuning = Tuning(options, folder)  # reads only: what is wrong with the input leaves no folder behind
-    with locked_folder(folder):
-        return tuning.run()
+    threads = torch.get_num_threads()
+    try:
+        with locked_folder(folder):
+            return tuning.run()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def choose_folder(options: FinetuneOptions) -> Path:
@@ -155,17 +161,20 @@ class Tuning:
             earlier = read_metrics(metrics, step)
             seconds = float(earlier[-1]["seconds"]) if earlier else 0.0
             say(f"Resuming {self.folder} from step {step:,}")
+        adaptive = set_threads(self.options.threads, adapt=self.model.device.type == "cpu")
+        threads = StepThreads(self.folder, step, adaptive)
         self._write_settings()
         trackers = open_trackers(self.options.track, self.folder, dataclasses.asdict(self.options), step)
         try:
             panel = Panel(f"fine-tuning {self.folder.name}", self.steps, start=step)
             with interruptible() as interruption, panel:
-                recorder = Recorder(trackers, panel, seconds, interruption)
+                recorder = Recorder(trackers, panel, seconds, interruption, threads)
                 trainer = self._trainer(recorder, first=checkpoint is None)
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
             for tracker in trackers:
                 tracker.close()
+            threads.close()
             self._report()
         records = [record for record in read_metrics(metrics) if "val/loss" in record]
         best = min(records[1:] or records, key=lambda record: record["val/loss"], default={})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import html
+import json
 import math
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from rich.console import Console
 from rich.text import Text
 
+from gpt3.inference.sampling import Token
 from gpt3.inference.scoring import TextScore, TokenScore
 from gpt3.report.page import fill_page
 from gpt3.tables import aligned
@@ -35,9 +38,9 @@ PICTURES = {
 }
 
 
-def shade(token: TokenScore) -> int:
+def shade(token: TokenScore | Token) -> int:
     """Index in SHADES; 0 is the likeliest."""
-    probability = math.exp(token.logprob)
+    probability = math.exp(-math.inf if token.logprob is None else token.logprob)
     return next(index for index, least in enumerate(SHADES) if probability >= least)
 
 
@@ -51,7 +54,7 @@ def printable(name: str) -> str:
     return visible(name).replace("\n", "␊").encode("utf-8", "replace").decode()
 
 
-def colored(tokens: Sequence[TokenScore]) -> Text:
+def colored(tokens: Sequence[TokenScore | Token]) -> Text:
     """Tokens as text for a terminal, each on the shade of its probability."""
     text = Text(end="")
     for token in tokens:
@@ -73,17 +76,28 @@ def legend() -> Text:
     return text
 
 
-def terminal() -> Console:
-    """Standard output for colored texts, below a legend.
+def terminal(file: IO[str] | None = None) -> Console:
+    """Standard output, or another stream, for colored texts, below a legend.
 
     With --color always, colors go into files and pagers, too; the terminal breaks the lines.
     """
-    color_system: Literal["auto", "truecolor"] = "auto" if sys.stdout.isatty() else "truecolor"
+    file = sys.stdout if file is None else file
+    color_system: Literal["auto", "truecolor"] = "auto" if file.isatty() else "truecolor"
     plain: Any = {"soft_wrap": True, "highlight": False, "markup": False, "emoji": False}
-    console = Console(file=sys.stdout, force_terminal=True, no_color=False, color_system=color_system, **plain)
+    console = Console(file=file, force_terminal=True, no_color=False, color_system=color_system, **plain)
     console.print(legend())
     console.print()
     return console
+
+
+def tell(tokens: Sequence[Token]) -> None:
+    """Chosen tokens with their probabilities on standard error: colored in a terminal, else one per line."""
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        terminal(sys.stderr).print(colored(tokens))
+        return
+    known = [(token.text, token.logprob) for token in tokens if token.logprob is not None]
+    rows = [(f"{math.exp(value):.1%}", json.dumps(text, ensure_ascii=False)) for text, value in known]
+    print("\n".join(aligned(rows, left=(1,))), file=sys.stderr)
 
 
 def with_total(rows: Sequence[tuple[str, TextScore]]) -> list[tuple[str, TextScore]]:
