@@ -41,10 +41,11 @@ SURFACE = {
     "contamination": "data data_dir json model out scores tasks workers",
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every
         filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing
-        rehearse resume seed show skip_malformed steps track train_on val validation_fraction weight_decay""",
+        rehearse resume seed show skip_malformed steps threads track train_on val validation_fraction
+        weight_decay""",
     "chat": """bad_words choices device dtype few_shot frequency_penalty json_schema load logit_bias logprobs max_new_tokens
-        min_new_tokens min_p model no_repeat_ngram num_samples presence_penalty quantize regex repetition_penalty seed
-        stop system temperature threads top_k top_p typical_p""",
+        min_new_tokens min_p model no_repeat_ngram num_samples presence_penalty probabilities quantize regex
+        repetition_penalty seed stop system temperature threads top_k top_p typical_p""",
     "tokenizer train": "data out vocab_size",
     "import": "allow_pickle out source",
     "publish": "dry_run evaluation gguf license names public",

@@ -118,6 +118,10 @@ ENDLESS = "{% generation %}{{ m['content'] }}{% endgeneration %}"
         (jinja(MARKED.replace("<|e|>", "<|{{ loop.index }}|>"), "<|s|>", "{# <|3|> <|5|> #}"), "no end token"),
         (jinja(MARKED.replace("<|e|>", "fin"), "<|s|>"), "no end token"),  # a token, not a special one
         (jinja("says " + MARKED, "<|s|>"), "generation prompt"),
+        (
+            jinja(MARKED.replace("{{ m", "<|h|>{{ m"), "<|s|><|h|>"),
+            "generation prompt",
+        ),  # its end would be trained, too
         (jinja("{{ m['content'] }}<|e|>{% generation %}{% endgeneration %}", "<|s|>"), "generation prompt"),
         (jinja(MARKED, "<|s|>", "{{ 1 / 0 }}"), "template fails: division by zero"),
         (jinja(MARKED, "<|s|>", "{{ raise_exception('no\nsystem') }}"), "template fails: no system"),

@@ -156,6 +156,8 @@ def test_files_that_others_write_are_read_as_transformers_reads_them(
             content = json.loads((folder / name).read_text(encoding="utf-8")) | content
         if name == "added_tokens.json":
             content = {token: number - 300 + size for token, number in content.items()}
+        if decoder := content.get("added_tokens_decoder"):
+            content = content | {"added_tokens_decoder": {int(n) - 300 + size: token for n, token in decoder.items()}}
         write(folder, name, content)
     if files == "new":  # the same tokenizer, in one file that cuts and pads
         backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
@@ -172,6 +174,18 @@ def test_files_that_others_write_are_read_as_transformers_reads_them(
             assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip)
     assert (ours.pad_token, ours.get_vocab()) == (theirs.pad_token, theirs.get_vocab())
     assert set(ours.all_special_tokens) == set(theirs.all_special_tokens)
+
+
+@pytest.mark.parametrize("number", [6, 305])
+def test_added_tokens_that_cannot_have_their_ids_are_refused(
+    own: PreTrainedTokenizerFast, tmp_path: Path, number: int
+) -> None:
+    """As Yi's, whose special tokens take the ids of others: transformers gives them new ones without a word."""
+    folder = saved(gpt2(vocab_size=310, eos_token_id=299, bos_token_id=299), tmp_path / "gpt2")
+    write_vocabulary(own, folder)
+    write(folder, "tokenizer_config.json", {"added_tokens_decoder": {str(number): PLAIN | {"content": "<a>"}}})
+    with pytest.raises(InputError, match=f"<a> has the id {number} there, and would get"):
+        open_checkpoint(folder)
 
 
 def test_a_tokenizer_json_that_cuts_texts_does_not_cut_ours(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:

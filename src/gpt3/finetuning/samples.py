@@ -120,7 +120,8 @@ def end_of_answers(template: ChatTemplate) -> int:
                 "the chat template is not prefix-preserving: a longer conversation begins otherwise. Choose another."
             )
         stop = len(ids) - trained[::-1].index(True) if any(trained) else 0
-        if ids[: len(prompt)] != prompt or not all(trained[len(prompt) : stop]) or stop <= len(prompt):
+        just_the_answer = not trained[len(prompt) - 1] and all(trained[len(prompt) : stop])
+        if ids[: len(prompt)] != prompt or not just_the_answer or stop <= len(prompt):
             raise InputError(
                 "the chat template's generation prompt is not what precedes the trained answer. Choose another template."
             )

@@ -340,10 +340,12 @@ def _backend(folder: Path, settings: dict[str, Any], special: set[str]) -> Token
     backend.decoder = decoders.ByteLevel()
     numbers = read_json(folder / locate.ADDED) if (folder / locate.ADDED).is_file() else {}
     added = {number: {"content": token, "special": token in special} for token, number in numbers.items()}
-    for _, token in sorted(settings.get("added_tokens_decoder", added).items(), key=lambda item: int(item[0])):
+    for number, token in sorted(settings.get("added_tokens_decoder", added).items(), key=lambda item: int(item[0])):
         if isinstance(token, dict):
             values = {k: token[k] for k in ("single_word", "lstrip", "rstrip", "normalized", "special") if k in token}
             backend.add_tokens([AddedToken(token["content"], **values)])
+            if (got := backend.token_to_id(token["content"])) != int(number):
+                raise ValueError(f"the added token {token['content']} has the id {number} there, and would get {got}")
     return backend
 
 
