@@ -150,6 +150,23 @@ def test_a_texts_numbers_do_not_depend_on_its_neighbours(model, weight_format):
         assert torch.equal(last_logits(count)[:1], alone)
 
 
+@pytest.mark.parametrize(("width", "heads"), [(36, 4), (30, 1), (6, 3)])
+def test_nor_at_widths_that_no_vector_divides(width, heads):
+    """Fewer than four tokens, four and more, and prompts have norms of their own, each compiled for itself."""
+    shape = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 53, "num_hidden_layers": 2}
+    engine = CpuEngine(make_model(**shape))
+    text, more = ids(SHORT + 9), [ids(count, count) for count in (1, 2, 5, SHORT + 3)]
+    for parts in ((2, 1, 3), (7, 1), (SHORT + 5, 1, 1)):
+        alone, beside = engine.new_cache(1, CONTEXT), engine.new_cache(5, CONTEXT)
+        at = 0
+        for length in parts:
+            own = text[at : at + length]
+            at += length
+            runs = [Run(0, own, length), *(Run(slot, other, 1) for slot, other in enumerate(more, 1))]
+            expected = engine.forward(alone, [Run(0, own, length)]).clone()
+            assert torch.equal(engine.forward(beside, runs)[:length], expected)
+
+
 def test_threads_do_not_change_a_bit(model):
     engine, results = CpuEngine(model), []
     for threads in (1, 2):
