@@ -45,3 +45,9 @@ def test_no_private_phrases(path: Path) -> None:
 def test_docs_fit_100_columns(path: Path) -> None:
     lines = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines()
     assert [line for line in lines if len(line) > 100 and not line.startswith("|") and "](" not in line] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_a_page_links_the_pages_it_names(path: Path) -> None:
+    prose = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert re.findall(r"(?<![\w/([])(?:docs/)?[\w-]+\.md(?![\w\])])|(?<!\]\()\(docs/[\w-]+\.md", prose) == []
