@@ -26,6 +26,7 @@ from gpt3.finetuning.trainers import with_adapter
 from gpt3.finetuning.tuning import Tuning, finetune
 from gpt3.tokenizer.chat_template import ChatTemplate
 from gpt3.training.panel import Panel
+from gpt3.training.step_threads import StepThreads
 from gpt3.work_folder import Interruption
 
 CONTEXT = 64
@@ -332,10 +333,10 @@ def test_options_become_trls_arguments(tiny, pairs, tmp_path) -> None:
     assert (args.beta, args.bf16, args.load_best_model_at_end) == (0.7, True, False)
 
 
-def test_the_panel_follows_every_step_and_shows_accuracies() -> None:
+def test_the_panel_follows_every_step_and_shows_accuracies(tmp_path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     panel = Panel("fine-tuning assistant", 10, console=console)
-    recorder = trainers.Recorder([], panel, 0.0, Interruption())
+    recorder = trainers.Recorder([], panel, 0.0, Interruption(), StepThreads(tmp_path, 0, None))
     logged = SimpleNamespace(global_step=4)
     recorder.on_log(None, logged, None, {"loss": 2.25, "mean_token_accuracy": 0.5, "num_tokens": 99})
     recorder.on_log(None, logged, None, {"eval_loss": 1.5, "eval_mean_token_accuracy": 0.25})
