@@ -14,6 +14,7 @@ from gpt3.corpus.benchmark_text import clean, index_benchmarks
 from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
+from gpt3.tokenizer.train import train_tokenizer
 
 FILLER = "It was a fine day and nothing in particular happened, so they walked on along the quiet river. "
 LEAK = "Which of these thirteen words, in just this very order, stands in a benchmark question"
@@ -80,7 +81,17 @@ def benchmark_file(folder: Path) -> str:
 
 
 def prepare_words(folder: Path, *more: str) -> list[str]:
-    return ["prepare", "--data", str(folder / "text.jsonl"), "--out", str(folder / "data"), *more]
+    train_tokenizer([LEAK], 260).save_pretrained(folder / "own")
+    return [
+        "prepare",
+        "--data",
+        str(folder / "text.jsonl"),
+        "--out",
+        str(folder / "data"),
+        "--tokenizer",
+        str(folder / "own"),
+        *more,
+    ]
 
 
 @pytest.mark.parametrize("copies", [10, 11])

@@ -81,31 +81,15 @@ def test_every_cut_is_mended(home, prompts, capfd):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals to a child process differ")
 def test_killed_in_the_middle_and_started_again(home, capfd):
-    """SIGKILL while it writes; started again without --seed it takes the seed it drew, and nothing tells of the kill."""
+    """SIGKILL while it writes; started again without --seed, here, it takes the seed it drew, and nothing tells of the kill."""
     Path("prompts.txt").write_text("".join(f"the sea {number}\n" for number in range(300)), encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "gpt3",
-        "generate",
-        "--input",
-        "prompts.txt",
-        "--max-new-tokens",
-        "30",
-        "--batch",
-        "2",
-    ]
-    command += ["--logprobs", "1", "--output"]
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-    }  # the same command each time, in a process of its own, as its user runs it
+    command = [sys.executable, "-m", "gpt3", "generate", "--input", "prompts.txt", "--max-new-tokens", "30"]
+    command += ["--batch", "2", "--logprobs", "1", "--output", "out.jsonl"]
 
-    def complete(*words: str) -> None:
-        subprocess.run([*command, *words], stderr=subprocess.DEVNULL, env=env, check=True)
+    def complete(output: str, **more: int) -> None:
+        run(GenerateOptions(input="prompts.txt", output=output, max_new_tokens=30, batch=2, logprobs=1, **more))
 
-    complete("first.jsonl", "--seed", "1")  # compiles the kernels, which all later processes load
-    process = subprocess.Popen([*command, "out.jsonl"], stderr=subprocess.DEVNULL, env=env)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     out = Path("out.jsonl")
     try:
         while not out.exists() or out.read_bytes().count(b"\n") < 20:
@@ -119,7 +103,7 @@ def test_killed_in_the_middle_and_started_again(home, capfd):
     assert 20 <= before.count(b"\n") < 300
     complete("out.jsonl")
     assert out.read_bytes().startswith(before[: before.rindex(b"\n")])
-    complete("again.jsonl", "--seed", str(lines_of(out)[0]["seed"]))
+    complete("again.jsonl", seed=lines_of(out)[0]["seed"])
     assert out.read_bytes() == Path("again.jsonl").read_bytes()
     assert [line["prompt_index"] for line in lines_of(out)] == list(range(300))
 

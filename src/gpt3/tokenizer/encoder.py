@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ def _fastokens(tokenizer: PreTrainedTokenizerFast, description: str) -> Callable
         _say_once(logging.INFO, f"fastokens is not available ({error}): tokenizing with tokenizers, slower, same ids")
         return None
     try:
-        engine = fastokens.Tokenizer.from_json_str(description)
+        engine = _engine(fastokens.Tokenizer.from_json_str, description)
     except ValueError as error:
         _say_once(logging.WARNING, f"fastokens does not read this tokenizer ({error}): using tokenizers")
         return None
@@ -127,6 +127,12 @@ def _fastokens(tokenizer: PreTrainedTokenizerFast, description: str) -> Callable
         _say_once(logging.WARNING, "fastokens gives other ids than tokenizers for this tokenizer: using tokenizers")
         return None
     return encode
+
+
+@lru_cache(maxsize=1)
+def _engine(read: Callable[[str], Any], description: str) -> Any:
+    """The last one is kept: GPT-2's takes 0.5 s to read, and a command may make several encoders."""
+    return read(description)
 
 
 def _fits(settings: dict[str, Any]) -> bool:
