@@ -9,8 +9,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 LONGEST = (
-    "test_ranks.py", "test_engines.py", "test_generate_many.py", "test_run_folder.py", "test_run.py", "test_kills.py",
-    "test_checkpoint_ranks.py", "test_generation.py", "test_prepare_resume.py", "test_model_folder.py",
+    "test_ranks.py", "test_engines.py", "test_kills.py", "test_prepare_resume.py", "test_checkpoint_ranks.py",
+    "test_run_folder.py", "test_encoder.py", "test_init_from.py", "test_server.py", "test_serve.py", "test_generation.py",
+    "test_hub.py", "test_generate_command.py", "test_model_folder.py", "test_generate_many.py", "test_run.py",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Run by test_checkpoint_ranks: phases of one run, each by processes of their own, each resuming from the phase before.
 
-Arguments: a folder, then phases KIND:RANKS:STEPS with KIND single, ddp or fsdp. Phase i saves in FOLDER/i.
+Arguments: pairs of a folder and its phases, KIND:RANKS:STEPS,... with KIND single, ddp or fsdp. Phase i saves in FOLDER/i.
 """
 
 import contextlib
@@ -76,4 +76,5 @@ def main(folder: Path, phases: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    for folder, phases in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        main(Path(folder), phases.split(","))

@@ -16,7 +16,7 @@ from gpt3.training.options import TrainOptions
 
 @pytest.fixture(scope="package", autouse=True)
 def _known_peak() -> Iterator[None]:
-    """A run does not measure the machine's speed, which takes half a second. Processes of their own do."""
+    """A run does not measure the machine's speed, which takes half a second. tests/bench does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpt3.training.distributed.gemm_flops", lambda *arguments: 1e11)
         yield

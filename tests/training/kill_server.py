@@ -191,8 +191,10 @@ def main() -> None:
     torch.set_num_threads(1)
     import gpt3.training.run  # noqa: F401 - imported once for all children
     from gpt3.cli import train
+    from gpt3.training import distributed
     from gpt3.training.options import TrainOptions
 
+    distributed.gemm_flops = lambda *arguments: 1e11  # measuring it takes half a second in each session
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     for line in sys.stdin:
         job = json.loads(line)

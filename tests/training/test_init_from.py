@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from kill_server import Server
 from safetensors.torch import load_file, save_file
 from transformers import (
     GPT2Config,
@@ -217,10 +219,14 @@ def test_a_killed_run_resumes_without_the_weights_it_began_with(tiny, weights: P
     assert all("trained from the weights of sea (GPT-2)" in card for card in cards)
 
 
-def test_several_processes_start_from_the_same_weights(tiny, weights: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked, so that Python starts once")
+def test_several_processes_start_from_the_same_weights(tiny, weights: Path, tmp_path: Path, shared_cache: Path) -> None:
     """FSDP on two, block by block, and one process: the same losses up to the order of sums."""
     options = tiny(**SMALL, init_from=str(weights), steps=3, validate_every=100, micro_batch=4)
-    assert run(dataclasses.replace(options, nproc=2, parallel="fsdp", out=str(tmp_path / "two"))) == 0
+    server = Server(tmp_path / "log.txt")
+    ranks = dataclasses.replace(options, nproc=2, parallel="fsdp", out=str(tmp_path / "two"))
+    assert server.sit(dataclasses.asdict(ranks), shared_cache) == 0, server.log.read_text()
+    server.process.communicate("", timeout=20)
     train(options)
     two, one = (
         [record["loss"] for record in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in record]

@@ -39,7 +39,7 @@ def options(text_file: Path, out: Path, stream: str = "off") -> dict[str, Any]:
         "data": [str(text_file)], "tokenizer": "own:300", "out": str(out), "steps": STEPS, "context": 32, "batch_tokens": 256,
         "micro_batch": 8, "layers": 2, "width": 32, "heads": 2, "window": 8, "lr": 3e-3, "validation_fraction": 0.1,
         "dtype": "fp32", "device": "cpu", "sample_prompt": ["The "], "workers": 1, "dropout": 0.1, "ema": 0.9,
-        "checkpoint_every": 4, "validate_every": 10, "spike_window": 8, "stream": stream,
+        "checkpoint_every": 4, "validate_every": 10, "sample_every": 20, "spike_window": 8, "stream": stream,
     }  # fmt: skip
 
 
