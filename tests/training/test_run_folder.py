@@ -16,6 +16,7 @@ from gpt3.cli.train import run
 from gpt3.errors import InputError, RunError
 from gpt3.model_folder.load import load_transformers
 from gpt3.report.run_folder import read_metrics
+from gpt3.tokenizer.train import train_tokenizer
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.run import train
 from gpt3.training.trainer import Trainer
@@ -203,7 +204,8 @@ def test_a_run_goes_on_only_with_its_own_data(tiny, tmp_path: Path, text_file: P
     lines = text_file.read_text(encoding="utf-8").splitlines(keepends=True)
     data = tmp_path / "data.jsonl"
     data.write_text("".join(lines[:80]), encoding="utf-8")
-    options = tiny(data=[str(data)], tokenizer="gpt2", steps=2, checkpoint_every=1)
+    train_tokenizer(lines[:20], 300).save_pretrained(tmp_path / "own")  # the same for both data
+    options = tiny(data=[str(data)], tokenizer=str(tmp_path / "own"), steps=2, checkpoint_every=1)
     train(options)
     shutil.rmtree(tmp_path / "run" / "model")
     data.write_text("".join(lines), encoding="utf-8")
