@@ -336,6 +336,12 @@ def test_a_conversation(browser, language_model) -> None:
             page.keyboard.press("Enter")
             page.wait_for_selector("#problem:visible")
             assert page.input_value("#say").startswith("word word")  # not lost
+            page.click("#history")
+            page.locator("#dialog-body .entry").first.click()
+            page.fill("#system", "word " * 200)
+            page.click("#again")
+            page.wait_for_selector("#problem:visible")
+            assert page.locator("#talk li.user, #talk li.assistant").all_inner_texts() == said
             person.faults.clear()  # the console tells of the 400
             assert not person.faults
             person.window.close()

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -272,6 +274,14 @@ def test_what_is_no_request_is_the_clients_fault(live, body: bytes) -> None:
     assert answer["error"]["message"]
 
 
+def test_without_a_model_and_without_runs_one_line_says_what_to_do(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=r"^no model is given and no trained model is in \./runs\. Give a model folder, or"
+    ):
+        run(ServeOptions(port=0))
+
+
 def test_models_health_metrics_and_reference(live) -> None:
     status, models, _ = live.ask("/v1/models")
     assert [model["id"] for model in models["data"]] == ["tiny"]
@@ -372,3 +382,17 @@ def test_clients_that_behave_badly_harm_nobody() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no fault" in done.stdout
+
+
+def test_head_and_a_last_slash_are_understood(live) -> None:
+    """Probes of load balancers send HEAD; a redirect would name http:// behind a proxy that speaks TLS."""
+    for path, status in (("/health", 200), ("/", 200), ("/v1/models/", 200), ("/other", 404)):
+        request = urllib.request.Request(live.url + path, method="HEAD")
+        try:
+            answer = urllib.request.build_opener().open(request)
+        except urllib.error.HTTPError as error:
+            answer = error
+        assert (answer.status, answer.read()) == (status, b"")
+    body = {"prompt": "The sea", "max_tokens": 1}
+    assert live.ask("/v1/completions/", body)[0] == 200
+    assert live.ask("/v1/models/")[1] == live.ask("/v1/models")[1]

@@ -268,6 +268,10 @@ class Gate:
             await self.app(scope, receive, send)
             return
 
+        # HEAD asks what GET does, and uvicorn leaves out the body. A redirect for a last slash would leave TLS behind a proxy.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        scope = {**scope, "method": method, "path": scope["path"].rstrip("/") or "/"}
+
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)

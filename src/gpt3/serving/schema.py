@@ -308,4 +308,7 @@ def validation_error(faults: Sequence[Any]) -> ApiError:
     if unknown:
         clauses["?"] = f"unrecognized request argument: {', '.join(unknown)}"
     first = next(iter(clauses))
-    return bad("; ".join(clauses.values()), None if first in ("", "?") else first.split(".")[0])
+    return bad(
+        "; ".join(clause.rstrip(".") for clause in clauses.values()),
+        None if first in ("", "?") else first.split(".")[0],
+    )

@@ -3,14 +3,18 @@
 import * as api from "./api.js";
 import { Card } from "./card.js";
 import { Chat } from "./chat.js";
+import { Counter } from "./counter.js";
 import * as dialogs from "./dialogs.js";
 import { LABELS, Paper } from "./paper.js";
+import * as presets from "./presets.js";
 import * as settings from "./settings.js";
+import * as writing from "./writing.js";
 
 const $ = (id) => document.getElementById(id);
 const paper = new Paper($("text"), $("shades"));
 const second = new Paper($("second-text"), $("second-shades"));  // what another model makes of the same prompt
 const chat = new Chat();
+const counter = new Counter(paper, chat, () => ({ model: currentModel(), chatting: mode === "chat", busy: Boolean(running) }), saveLater);
 const card = new Card(paper, () => running !== null, branch);
 const CONTROL_ENTER = /Mac|iP/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵";
 let models = [];
@@ -26,19 +30,7 @@ function changed() {
   for (const sheet of [paper, second]) { sheet.mode = values.show; sheet.draw(); }
   card.hide();
   settings.store("settings", values);
-  recount();
-}
-
-function fillPresets(select) {
-  const saved = settings.load("presets", []);
-  const group = (label, entries, kind) => {
-    const box = dialogs.element("optgroup", { label });
-    entries.forEach(([name], i) => box.append(dialogs.element("option", { value: `${kind}${i}`, textContent: name })));
-    return box;
-  };
-  $("presets").replaceChildren(dialogs.element("option", { value: "", textContent: "Presets" }), group("From the paper", settings.PRESETS, "p"),
-    ...(saved.length ? [group("Saved here", saved, "s")] : []));
-  $("presets").value = select ?? "";
+  counter.recount();
 }
 
 // Put a preset, a link's text or an entry of the history in place; it can be undone.
@@ -59,11 +51,10 @@ function apply(state) {
 }
 
 function choosePreset(value) {
-  const [kind, place] = [value[0], Number(value.slice(1))];
-  const chosen = (kind === "s" ? settings.load("presets", []) : settings.PRESETS)[place];
-  if (!kind || !chosen) return;
+  const state = presets.chosen(value);
+  if (!state) return;
   $("presets").value = value;
-  apply(chosen[1]);
+  apply(state);
 }
 
 function setTheme(theme) {
@@ -93,7 +84,7 @@ function touched() {
   $("redo").disabled = busy || !paper.canRedo;
   $("again").disabled = busy || !(chatting ? chat.messages.length : paper.written.length);
   $("new").disabled = busy || !chat.messages.length;
-  recount();
+  counter.recount();
   saveLater();
 }
 
@@ -156,6 +147,7 @@ async function run(work) {
   }
 }
 
+const progress = (made) => { $("status").textContent = `${count(made.tokens)} …`; };
 const count = (tokens) => `${tokens.toLocaleString()} ${tokens === 1 ? "token" : "tokens"}`;
 
 function complete() {
@@ -165,12 +157,12 @@ function complete() {
   return run(async (signal, made) => {
     const inject = settings.unescaped(values.start);
     if (inject) paper.append(inject, false);
-    const prompt = paper.text, other = rival(), work = [continueFrom(paper, currentModel(), values, signal, made)];
+    const prompt = paper.text, other = rival(), work = [writing.continueText(paper, currentModel(), values, signal, made, progress)];
     if (other) {
       second.restore({ text: prompt });
       $("first-name").textContent = currentModel().id;
       $("second-name").textContent = other.id;
-      work.push(continueFrom(second, other, values, signal, { tokens: 0 }));
+      work.push(writing.continueText(second, other, values, signal, { tokens: 0 }));
     }
     const failed = (await Promise.allSettled(work)).find((end) => end.reason);
     remember({ ...values, text: prompt, output: paper.text.slice(prompt.length) });
@@ -184,50 +176,20 @@ function complete() {
   });
 }
 
-// Stream a model's continuation of all that a sheet has.
-async function continueFrom(sheet, model, values, signal, made) {
-  const prompt = sheet.text, base = prompt.length, from = Array.from(prompt).length;
-  const body = { model: model.id, prompt, ...settings.parameters(values, false), logprobs: 5 }, wanted = body.max_tokens;
-  settings.fit(body, model.context_length - await countTokens(api.COMPLETIONS, { model: model.id, prompt }, signal));
-  made.full = body.max_tokens < wanted;
-  const characters = [];
-  for await (const { choices: [choice] } of api.stream(api.COMPLETIONS, body, signal)) {
-    characters.push(...choice.text);
-    sheet.append(choice.text, true);
-    if (choice.logprobs) sheet.addTokens(choice.logprobs, base, from, characters);
-    made.tokens += choice.logprobs?.tokens.length ?? 0;
-    made.reason = choice.finish_reason ?? made.reason;
-    if (sheet === paper) $("status").textContent = `${count(made.tokens)} …`;
-  }
-  sheet.draw();
-}
-
-async function countTokens(path, body, signal) {
-  return (await api.ask(path, { ...body, max_tokens: 0 }, signal)).usage.prompt_tokens;
-}
-
+// Send a message, or with none have the last answer written anew. Where nothing is answered, all is as before.
 function talk(content) {
-  const values = settings.read();
+  if (running) return null;
+  const values = settings.read(), before = [...chat.messages];
   if (content) chat.say(content);
+  else chat.takeBack(false);
   if (!chat.messages.length) return null;
   return run(async (signal, made) => {
-    const model = currentModel(), body = { model: model.id, ...settings.parameters(values, true) }, wanted = body.max_tokens;
-    let begun = false, said = false, failed = true;
+    let failed = true;
     try {
-      const counted = (messages) => countTokens(api.CHAT, { model: model.id, messages }, signal);
-      settings.fit(body, await chat.fit(counted, model.context_length, wanted));
-      made.full = body.max_tokens < wanted;
-      body.messages = chat.body();
-      chat.begin();
-      begun = true;
-      for await (const { choices: [{ delta, finish_reason: reason }] } of api.stream(api.CHAT, body, signal)) {
-        if (delta.content) { chat.append(delta.content); made.tokens += 1; said = true; }
-        made.reason = reason ?? made.reason;
-      }
+      await writing.answer(chat, currentModel(), values, signal, made);
       failed = false;
     } finally {
-      if (!said && begun) chat.takeBack(false);
-      if (!said && failed && content) $("say").value = chat.takeBack(true);
+      if (!made.tokens && failed) { chat.restore(before); $("say").value = content ?? $("say").value; } else if (!made.tokens) chat.takeBack(false);
     }
   }).finally(() => $("say").focus());
 }
@@ -245,7 +207,7 @@ function newChat() {
 function submit() {
   if (mode === "complete") return complete();
   const content = $("say").value.trim();
-  if (!content) return null;
+  if (!content || running) return null;
   $("say").value = "";
   return talk(content);
 }
@@ -272,7 +234,7 @@ function step(direction) {
 
 function again() {
   if (running) return;
-  if (mode === "chat") { chat.takeBack(false); talk(null); return; }
+  if (mode === "chat") { talk(null); return; }
   if (last?.after !== paper.text) { complete(); return; }  // the text was changed since
   paper.keep();
   paper.restore(last.before);
@@ -300,13 +262,13 @@ function branch(index, text) {
 // Continue without injections.
 function goOn() {
   const before = paper.state();
-  run((signal, made) => continueFrom(paper, currentModel(), settings.read(), signal, made)).finally(() => {
+  run((signal, made) => writing.continueText(paper, currentModel(), settings.read(), signal, made, progress)).finally(() => {
     last = { after: paper.text, before, write: () => { paper.keep(); goOn(); } };
     $("text").focus();
   });
 }
 
-// ---- history, tokens of the text ------------------------------------------------------------------------------------------
+// ---- history, and what outlives a reload ------------------------------------------------------------------------------------------
 
 function remember(entry) {
   const entries = [{ ...entry, time: Date.now() }, ...settings.load("history", [])].slice(0, 50);
@@ -323,31 +285,6 @@ function save() {
   if (!models.length) return;  // nothing is known yet of what was there
   const now = { mode, model: $("model").value, rival: $("rival").value, paper: paper.state(), messages: chat.messages, system: $("system").value };
   if (!settings.store("session", now)) settings.store("session", { ...now, paper: { text: paper.text } });
-}
-
-let counting = null, timer = 0;
-function recount() {
-  clearTimeout(timer);
-  counting?.abort();
-  const model = currentModel(), chatting = mode === "chat";
-  if (!model || running || (chatting && !chat.messages.length)) { $("count").textContent = ""; return; }
-  timer = setTimeout(async () => {
-    counting = new AbortController();
-    const context = model.context_length, text = paper.text, score = paper.mode !== "off" && paper.scored < text.length;
-    const body = chatting ? { messages: chat.body() } : { prompt: text, ...(score ? { echo: true, logprobs: 5 } : {}) };  // colours for a person's own text
-    try {
-      const answer = chatting || text ? await api.ask(chatting ? api.CHAT : api.COMPLETIONS, { model: model.id, ...body, max_tokens: 0 }, counting.signal) : null;
-      if (running || mode !== (chatting ? "chat" : "complete") || text !== paper.text) return;
-      $("count").textContent = `${(answer?.usage.prompt_tokens ?? 0).toLocaleString()} / ${context.toLocaleString()} tokens`;
-      $("count").classList.remove("over");
-      if (!chatting && score) { paper.score(answer.choices[0].logprobs); saveLater(); }
-    } catch (error) {
-      if (error.code === "context_length_exceeded") {
-        $("count").textContent = `more than ${context.toLocaleString()} tokens`;
-        $("count").classList.add("over");
-      }
-    }
-  }, 350);
 }
 
 // ---- buttons and keys -------------------------------------------------------------------------------------------------------
@@ -377,9 +314,7 @@ $("code").addEventListener("click", () => {
 $("save").addEventListener("click", async () => {
   const name = await dialogs.ask("Save as a preset", "Text and settings, kept in this browser.");
   if (!name) return;
-  const saved = settings.load("presets", []).filter(([other]) => other !== name);
-  settings.store("presets", [...saved, [name, current()]]);
-  fillPresets(`s${saved.length}`);
+  presets.save(name, current());
 });
 $("presets").addEventListener("change", () => choosePreset($("presets").value));
 $("model").addEventListener("change", () => { paper.restore({ ...paper.state(), tokens: [], scored: 0 }); takeModel(); });  // the probabilities were the other model's
@@ -448,28 +383,18 @@ async function start() {
 
 setTheme(settings.load("theme", matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 LABELS.forEach((label, i) => $("legend").append(dialogs.element("li", { className: `p${i}`, textContent: label })));
-settings.PRESETS.forEach(([name], i) => {
-  const chip = dialogs.element("button", { textContent: name });
-  chip.addEventListener("click", () => { choosePreset(`p${i}`); $("text").focus(); });
-  $("begin").lastElementChild.append(chip);
-});
+$("begin").lastElementChild.append(...presets.buttons((value) => { choosePreset(value); $("text").focus(); }));
 settings.buildSliders(changed);
 settings.write(settings.load("settings", {}));
-fillPresets();
-const kept = settings.load("session", {}), linked = fromHash();
+presets.fill();
+const kept = settings.load("session", {}), linked = settings.fromLink();
 try {
   paper.restore(kept.paper ?? { text: "" });
   chat.restore(kept.messages ?? []);
   $("system").value = kept.system ?? "";
+  if (kept.mode === "chat") mode = "chat";
 } catch { /* another version's */ }
 changed();
 if (linked) apply(linked);
 await start();
-if (kept.mode === "chat" && !linked) setMode("chat");
 $("text").focus();
-
-function fromHash() {
-  const state = location.hash.length > 1 ? settings.fromLink(location.hash) : null;
-  if (state) history.replaceState(null, "", "/");
-  return state;
-}

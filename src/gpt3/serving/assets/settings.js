@@ -1,4 +1,4 @@
-// Parameters, presets, and what is kept in this browser or sent along in a link.
+// Parameters, and what is kept in this browser or sent along in a link.
 
 import { OPTIONS } from "./options.js";  // the sampler's fields, as in the API's OpenAPI document
 
@@ -19,31 +19,6 @@ export const SLIDERS = [
   ...Object.entries(OPTIONS).map(slider),
   ["best_of", "Best of", 1, 20, 1, 1, "Generate this many, show the likeliest; does not stream."],
 ].sort((one, other) => (COMMON.indexOf(one[0]) + 1 || 9) - (COMMON.indexOf(other[0]) + 1 || 9));
-
-// Prompts in the forms of the paper (Brown et al. 2020, sections 3.9.1 to 3.9.6 and appendix G).
-export const PRESETS = [
-  ["Question and answer", {
-    text: "Q: What is the capital of France?\nA: Paris\n\nQ: How many legs does a spider have?\nA: Eight\n\nQ: Which river flows through Egypt?",
-    start: "\\nA:", restart: "\\n\\nQ: ", stops: "\\n", temperature: 0, max_tokens: 32,
-  }],
-  ["English to French", {
-    text: "English: The sea is calm today.\nFrench: La mer est calme aujourd'hui.\n\nEnglish: Where is the station?\nFrench: Où est la gare ?\n\nEnglish: I like to read in the evening.",
-    start: "\\nFrench:", restart: "\\n\\nEnglish: ", stops: "\\n", temperature: 0.3, max_tokens: 48,
-  }],
-  ["Arithmetic", {
-    text: "Q: What is 17 plus 25?\nA: 42\n\nQ: What is 60 minus 18?\nA: 42\n\nQ: What is 48 plus 76?",
-    start: "\\nA:", restart: "\\n\\nQ: ", stops: "\\n", temperature: 0, max_tokens: 8, show: "full",
-  }],
-  ["Unscramble a word", {
-    text: "Please unscramble the letters into a word, and write that word:\npapel = apple\nrae = ear\nehosu =",
-    start: "", restart: "\\n", stops: "\\n", temperature: 0, max_tokens: 8, show: "full",
-  }],
-  ["Grammar correction", {
-    text: "Poor English input: I has two brother.\nGood English output: I have two brothers.\n\nPoor English input: She no went to the market.\nGood English output: She didn't go to the market.\n\nPoor English input: The patient was died.",
-    start: "\\nGood English output:", restart: "\\n\\nPoor English input: ", stops: "\\n", temperature: 0, max_tokens: 48,
-  }],
-  ["A story", { text: "The lighthouse keeper had not spoken to anyone for a year when", temperature: 1, top_p: 0.9, max_tokens: 200 }],
-];
 
 const NEUTRAL = Object.fromEntries(Object.entries(OPTIONS).map(([name, field]) => [name, field["x-neutral"]]));
 const TEXTS = ["stops", "start", "restart", "seed"];
@@ -147,7 +122,11 @@ export function toLink(state) {
   return `${location.origin}/#${text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
-export function fromLink(hash) {
+// What the link that was opened brings; the address forgets it.
+export function fromLink() {
+  const { hash } = location;
+  if (hash.length < 2) return null;
+  history.replaceState(null, "", "/");
   try {
     const text = atob(hash.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
     const state = JSON.parse(new TextDecoder().decode(Uint8Array.from(text, (c) => c.charCodeAt(0))));
