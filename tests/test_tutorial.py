@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import re
@@ -103,6 +104,25 @@ def test_the_page(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert [words[1] for words in ran].count("train") == 4
     names = re.findall(r"`runs/([\w-]+)`", PAGE)
     assert sorted({*names, "assistant"}) == sorted(path.name for path in Path("runs").iterdir())
+
+
+def test_the_python_page(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import gpt3
+    from gpt3.finetuning.tuning import FinetuneResult
+    from gpt3.inference.generation import Generation
+    from gpt3.training.run import RunResult
+
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    small = "steps=2, batch_tokens=64, context=64, layers=1, width=32, heads=2, tokenizer='own:300'"
+    assert "minutes=5" in code
+    exec(code.replace("minutes=5", small), {})
+    assert float(capsys.readouterr().out.splitlines()[-1]) > 0
+    results = {"train": RunResult, "finetune": FinetuneResult, "generate": Generation, "load": gpt3.LanguageModel}
+    for name, kind in results.items():
+        (row,) = re.findall(rf"^\| `gpt3\.{name}` .*`{kind.__name__}`: (.*) \|$", page, re.M)
+        fields = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else dir(kind)
+        assert set(re.findall(r"`(\w+)`", row)) <= set(fields), name
 
 
 def test_the_notebook(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

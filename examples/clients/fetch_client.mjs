@@ -28,10 +28,11 @@ async function* stream(body) {
 }
 
 try {
-  const answer = await (await post("/v1/completions", { prompt, max_tokens: 20, temperature: 0.7 })).json();
+  const body = { prompt, max_tokens: 20, temperature: 0.7, seed: 1 }; // with a seed both have the same text
+  const answer = await (await post("/v1/completions", body)).json();
   console.log(prompt + answer.choices[0].text);
   process.stdout.write(prompt);
-  for await (const piece of stream({ prompt, max_tokens: 20, temperature: 0.7 })) process.stdout.write(piece);
+  for await (const piece of stream(body)) process.stdout.write(piece);
   console.log();
 } catch (error) {
   console.error(error.message);

@@ -13,12 +13,13 @@ client = OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("GPT3_API_KEY", "no
 model = client.models.list().data[0].id
 prompt = sys.argv[1] if len(sys.argv) > 1 else "The sea was"
 
-# fields that are not OpenAI's go into extra_body
-answer = client.completions.create(model=model, prompt=prompt, max_tokens=20, extra_body={"top_k": 40})
+# with a seed both have the same text; fields that are not OpenAI's go into extra_body
+options = {"model": model, "prompt": prompt, "max_tokens": 20, "seed": 1, "extra_body": {"top_k": 40}}
+answer = client.completions.create(**options)
 print(prompt + answer.choices[0].text)
 
 print(prompt, end="")
-for event in client.completions.create(model=model, prompt=prompt, max_tokens=20, stream=True):
+for event in client.completions.create(**options, stream=True):
     print(event.choices[0].text, end="", flush=True)
 print()
 

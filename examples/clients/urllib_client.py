@@ -43,10 +43,11 @@ def stream(prompt: str, **options: object) -> Iterator[str]:
 
 if __name__ == "__main__":
     prompt = sys.argv[1] if len(sys.argv) > 1 else "The sea was"
+    options = {"max_tokens": 20, "temperature": 0.7, "seed": 1}  # with a seed both have the same text
     try:
-        print(prompt + complete(prompt, max_tokens=20, temperature=0.7))
+        print(prompt + complete(prompt, **options))
         print(prompt, end="")
-        for piece in stream(prompt, max_tokens=20, temperature=0.7):
+        for piece in stream(prompt, **options):
             print(piece, end="", flush=True)
         print()
     except urllib.error.HTTPError as error:
