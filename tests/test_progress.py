@@ -64,6 +64,15 @@ def test_a_bar_is_full_at_the_end_and_says_100_per_cent_only_then(fails: bool, m
     assert ("100%" in last, "╸" in last) == (not fails, fails), last
 
 
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL_SECONDS", 0.0)
+    with Progress("reading", 4) as bar:
+        bar.advance(2)
+    assert sys.stderr.getvalue().startswith("reading: 2/4, 50%, elapsed")
+
+
 def test_no_test_replaces_the_clock_of_the_process() -> None:
     """Only a module's name for it: the event loop of a server in this process would sleep until the clocks agree again."""
     tests = [path for path in Path(__file__).parent.rglob("*.py") if not any("made_by" in part for part in path.parts)]

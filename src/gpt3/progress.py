@@ -10,6 +10,8 @@ import time
 from typing import Any
 
 PLAIN_INTERVAL_SECONDS = 10.0
+DUMB = ("dumb", "unknown")
+"""Kinds of terminal that cannot move the cursor, and get plain lines."""
 
 
 def say(text: str) -> None:
@@ -76,7 +78,7 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and os.environ.get("TERM") not in DUMB:
             from rich import progress
             from rich.console import Console
 

@@ -47,7 +47,8 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         address = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the library's attempts
+        no_pause = SimpleNamespace(sleep=lambda seconds: None, time=time.time)  # between the library's attempts
+        monkeypatch.setattr(_http, "time", no_pause)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield served
 

@@ -193,6 +193,7 @@ def test_saved_conversations_go_on(model, tmp_path) -> None:
     other.load(tmp_path / "talk.json")
     assert other.messages == chat.messages
     other.dropped = 2
+    (tmp_path / "talk.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "talk.json").read_bytes())  # as Notepad saves it
     other.load(tmp_path / "talk.json")
     assert other.dropped == 0
     chat.save(tmp_path / "talk.json")  # an earlier conversation is replaced, another file is not

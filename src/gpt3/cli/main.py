@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # an output that cannot be written is an error of the command, not of Python's last moment
     except (InputError, RunError) as error:
-        say(f"gpt3 {name}: {error}")
+        say(f"gpt3 {name}: {error}".replace("\n", "\\n"))  # one line, even where a file's name has two
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         say(f"gpt3 {name}: interrupted")

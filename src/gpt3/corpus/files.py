@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import itertools
@@ -38,7 +39,7 @@ def find_files(pattern: str, sources: Sequence[str] = ()) -> tuple[list[Path], i
     if os.path.lexists(path):
         matches = [path]
     elif glob.has_magic(pattern):
-        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # absolute ones too
+        matches = list(_below(path)) if "**" in path.parts else [Path(match) for match in glob.glob(str(path))]  # noqa: PTH207
         if not matches:
             raise InputError(f"{pattern}: no file matches this pattern")
     else:
@@ -56,6 +57,28 @@ def find_files(pattern: str, sources: Sequence[str] = ()) -> tuple[list[Path], i
         what = f"none of {len(found)} files is of a known kind; known are {KNOWN}" if found else "the folder is empty"
         raise InputError(f"{pattern}: {what}")
     return readable, len(found) - len(readable)
+
+
+def _below(pattern: Path) -> Iterator[Path]:
+    """The files that a pattern with ``**`` matches, or that are in a folder that it matches.
+
+    glob's own ``**`` goes around and around where two links lead to a folder above.
+    """
+    fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    base, parts = Path(*fixed), pattern.parts[len(fixed) :]
+    for path in _walk(base) if base.is_dir() else ():
+        names = path.relative_to(base).parts
+        if any(_fits(names[:count], parts) for count in range(1, len(names) + 1)):
+            yield path
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether a path is of a pattern, part by part; ``**`` is any number of folders."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return any(_fits(names[count:], parts[1:]) for count in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatch(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
 def _walk(folder: Path) -> Iterator[Path]:

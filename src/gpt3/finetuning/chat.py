@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from gpt3.corpus.records import decoded
 from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.finetuning.conversations import RowError, as_messages
@@ -187,7 +188,7 @@ class Chat:
             InputError: no such file, not JSON, or not a conversation.
         """
         try:
-            record = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            record = json.loads(decoded(Path(path).expanduser().read_bytes(), str(path)))
             messages = list(as_messages(record["messages"]))
             turns = messages[1:] if messages[:1] and messages[0].role == "system" else messages
             if any(turn.role != ("user", "assistant")[number % 2] for number, turn in enumerate(turns)):
