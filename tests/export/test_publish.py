@@ -7,12 +7,15 @@ import json
 import os
 import re
 import shlex
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub import constants
+from huggingface_hub.utils import _http
 from model_hub import Hub
 from without_gpt3 import python
 
