@@ -22,7 +22,8 @@ class Hub:
         others: repositories of other kinds, as (kind, name), such as ("datasets", "me/demo").
         refuse: (method, path) → a status to answer, or None to serve.
         commits: the files that each commit added and deleted.
-        sent: names of large files' uploads, by sha256.
+        sent: the sha256 of each large file that was uploaded.
+        reads_configurations: whether a model's record has the content of its config.json.
     """
 
     def __init__(self, token: str | None = None) -> None:
@@ -34,6 +35,7 @@ class Hub:
         self.commits: list[dict[str, list[str]]] = []
         self.objects: dict[str, bytes] = {}
         self.sent: list[str] = []
+        self.reads_configurations = True
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -110,7 +112,7 @@ class Hub:
             return 200, {}
         if (match := re.fullmatch(rf"{MODEL}(/revision/main)?", path)) and match[1] in self.files:
             files = self.files[match[1]]
-            config = json.loads(files["config.json"]) if "config.json" in files else None
+            config = json.loads(files["config.json"]) if "config.json" in files and self.reads_configurations else None
             siblings = [{"rfilename": name} for name in files]
             private = match[1] in self.private
             return 200, {"id": match[1], "sha": "0" * 40, "siblings": siblings, "config": config, "private": private}

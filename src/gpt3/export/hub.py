@@ -160,7 +160,10 @@ def _existing(api: Any, repository: str, public: bool) -> Any:
                 raise InputError(f"{repository} is a {name} on the hub. Give another name") from None
         return None
     names = {file.rfilename for file in info.siblings or ()} - NEUTRAL
-    family = (info.config or {}).get("model_type")
+    config = info.config
+    if not config and CONFIG in names:  # the hub has not read the file yet
+        config = read_json(Path(api.hf_hub_download(repository, CONFIG)))
+    family = (config or {}).get("model_type")
     if names and family != "gpt3":
         what = f"a {family} model" if family else f"other files ({some(sorted(names))})"
         raise InputError(f"{repository} exists and holds {what}. Give another name")
