@@ -62,6 +62,8 @@ def test_nobody_need_read_the_messages(monkeypatch) -> None:
         (OSError(errno.EMFILE, "Too many open files", "a.txt"), "a.txt: Too many open files. Raise the limit (ulimit -n)"),
         (OSError(errno.EROFS, "Read-only file system", "runs"), "runs: Read-only file system. Use another path."),
         (MemoryError(), "Out of memory"),
+        (Exception("Error while serializing: I/O error (os error 28)"), "No space left on device. Free some space"),
+        (OSError("4800 requested and 424 written"), "No space left on device. Free some space"),  # NumPy's
         (RuntimeError("Could not determine home directory."), "No home directory is known. Set HOME"),
     ],
 )  # fmt: skip
@@ -78,7 +80,7 @@ def test_limits_of_the_system_are_one_line(error, needle, monkeypatch, capsys) -
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("a fault of ours"), OSError("of some library"), OSError(errno.EBADF, "x")]
+    "error", [RuntimeError("a fault of ours"), KeyError("x"), OSError("of some library"), OSError(errno.EBADF, "x")]
 )
 def test_other_errors_keep_their_traceback(error, monkeypatch) -> None:
     def fail(options):

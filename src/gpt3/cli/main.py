@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away: not an error of this program
         drop_output()
         return 0
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         if (told := _limit(error)) is None:
             raise
         say(f"gpt3 {name}: {told}")
@@ -148,17 +150,26 @@ def _limit(error: Exception) -> str | None:
     """In one line, which limit of the system `error` tells of: disk, memory, files, a path, no home; None for other errors."""
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's
         return "No home directory is known. Set HOME and GPT3_CACHE, and write paths without ~."
-    if not isinstance(error, OSError):
-        torch_is_full = "torch" in sys.modules and ran_out_of_memory(error)
-        return OUT_OF_MEMORY if isinstance(error, MemoryError) or torch_is_full else None
-    if error.errno is None or (error.filename is None and error.errno not in LIMITS):
+    if isinstance(error, MemoryError) or ("torch" in sys.modules and ran_out_of_memory(error)):
+        return OUT_OF_MEMORY
+    code, name = _code(error), getattr(error, "filename", None)
+    if code is None or (name is None and code not in LIMITS):
         return None
     try:
         sys.stdout.flush()
     except OSError:
         drop_output()
-    place = "standard output or a file" if error.filename is None else error.filename
-    return f"{place}: {error.strerror}. {LIMITS.get(error.errno, 'Use another path.')}"
+    place = "standard output or a file" if name is None else name
+    return f"{place}: {os.strerror(code)}. {LIMITS.get(code, 'Use another path.')}"
+
+
+def _code(error: Exception) -> int | None:
+    """The system's number of an error, also where a library only writes of it: those in Rust, and NumPy."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(found[1])
+    return errno.ENOSPC if re.search(r"\d+ requested and \d+ written", str(error)) else None
 
 
 def _command(words: list[str]) -> tuple[str, list[str]]:
