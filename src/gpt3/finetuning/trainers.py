@@ -51,7 +51,7 @@ LORA_LAYERS = {"gpt3": ["c_attn", "c_proj", "c_fc"], "gpt2": ["c_attn", "c_proj"
 
 
 CHECKPOINT = "step-{}"
-OPTIMIZER, RANDOM = "optimizer", "random.safetensors"
+OPTIMIZER, RANDOM, ORDER = "optimizer", "random.safetensors", "order"
 KEPT = 2
 """Newest checkpoints that are kept, with the best one."""
 
@@ -100,18 +100,19 @@ class GroupedByLength(Sampler[int]):
     """Samples in an order that follows from (seed, epoch) alone, so that a resumed run finds its place.
 
     All samples are shuffled and cut into stretches of `BATCHES_SORTED` batches, or of a fourth of an epoch's where that is less;
-    each stretch is sorted by length and cut into batches: so batches need little padding, and are others in each epoch. All
-    batches are shuffled. (Trainer's own ``group_by_length`` leaves those of a stretch in the order of their lengths, so that the
-    loss goes up and down with them.)
+    each stretch is sorted by length and cut into batches, which are shuffled: so batches need little padding, and are others in
+    each epoch. (Trainer's own ``group_by_length`` leaves the batches in the order of their lengths, so that the loss goes up and
+    down with them.)
 
     Args:
         lengths: of the samples, in tokens.
         batch: samples per optimizer step.
         seed: of the order.
+        old: the order of runs that began before there was `ORDER`: longer stretches, and the longest samples last.
     """
 
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, old: bool = False) -> None:
+        self.lengths, self.batch, self.seed, self.old, self.epoch = lengths, batch, seed, old, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of this epoch, from 0."""
@@ -124,19 +125,27 @@ class GroupedByLength(Sampler[int]):
         draw = random.Random(f"{self.seed} {self.epoch}")
         order = list(range(len(self.lengths)))
         draw.shuffle(order)
-        whole = len(order) // self.batch
-        stretch = min(BATCHES_SORTED, max(1, whole // STRETCHES)) * self.batch
-        batches = []
-        for start in range(0, whole * self.batch, stretch):
-            ordered = sorted(order[start : min(start + stretch, whole * self.batch)], key=self.lengths.__getitem__)
-            batches += [ordered[place : place + self.batch] for place in range(0, len(ordered), self.batch)]
-        draw.shuffle(batches)
-        for batch in (*batches, order[whole * self.batch :]):  # the rest last, so that no other batch is split
-            yield from batch
+        whole = len(order) if self.old else len(order) // self.batch * self.batch
+        most = BATCHES_SORTED if self.old else max(1, whole // self.batch // STRETCHES)
+        stretch = min(BATCHES_SORTED, most) * self.batch
+        for start in range(0, whole, stretch):
+            ordered = sorted(order[start : min(start + stretch, whole)], key=self.lengths.__getitem__)
+            batches = [ordered[place : place + self.batch] for place in range(0, len(ordered), self.batch)]
+            rest = batches.pop() if len(batches[-1]) < self.batch else []
+            draw.shuffle(batches)
+            for batch in (*batches, rest):
+                yield from batch
+        yield from order[whole:]  # the rest last, so that no other batch is split
 
 
 class Checkpointing:
-    """A mix-in before a Trainer: how it saves and resumes, by methods of Trainer's own names. For one process."""
+    """A mix-in before a Trainer: how it saves and resumes, by methods of Trainer's own names. For one process.
+
+    Attributes:
+        old_order: whether its run began with the old order of samples.
+    """
+
+    old_order = False
 
     if TYPE_CHECKING:  # the rest of Trainer
 
@@ -161,6 +170,7 @@ class Checkpointing:
             save_file(random_state.capture(), temporary / RANDOM)
             state = {"step": step, "tokens": self._total_train_tokens, "optimizer": numbers}
             state["scheduler"] = self.lr_scheduler.state_dict()
+            state |= {} if self.old_order else {ORDER: 2}
             (temporary / saved.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
             self.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
             files = {  # in folders too: DPO with LoRA keeps a second adapter, its reference
@@ -199,7 +209,7 @@ class ConversationTrainer(Checkpointing, SFTTrainer):
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(ids) for ids in dataset["input_ids"]]
         batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        return GroupedByLength(lengths, batch, self.args.seed)
+        return GroupedByLength(lengths, batch, self.args.seed, self.old_order)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"

@@ -33,7 +33,7 @@ from gpt3.progress import say
 from gpt3.report.page import write_report
 from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, METRICS, read_metrics
 from gpt3.report.run_folder import FINAL_MODEL as MODEL
-from gpt3.training.checkpoint import discard_partial, newest_whole, step_of
+from gpt3.training.checkpoint import STATE, discard_partial, newest_whole, step_of
 from gpt3.training.panel import Panel
 from gpt3.training.run_folder import ASKED, CHECKPOINTS, environment
 from gpt3.training.step_threads import StepThreads
@@ -147,7 +147,7 @@ class Tuning:
 
     def run(self) -> FinetuneResult:
         """Train, keep the best model, write the model folder and the report; or, after a signal, save and end."""
-        from gpt3.finetuning.trainers import Recorder
+        from gpt3.finetuning.trainers import ORDER, Recorder
 
         quiet()
         metrics = self.folder / METRICS
@@ -170,6 +170,8 @@ class Tuning:
             with interruptible() as interruption, panel:
                 recorder = Recorder(trackers, panel, seconds, interruption, threads)
                 trainer = self._trainer(recorder, first=checkpoint is None)
+                if checkpoint is not None:
+                    trainer.old_order = ORDER not in json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
             for tracker in trackers:
