@@ -38,6 +38,12 @@ class Settings(dict[str, Any]):
 
     defaults: Mapping[str, Any] = {}
 
+    def __or__(self, more: Mapping[str, Any]) -> Settings:  # type: ignore[override]
+        """With more settings, which have no defaults."""
+        merged = Settings({**self, **more})
+        merged.defaults = self.defaults
+        return merged
+
 
 def requested(options: Any, free: Collection[str] = ()) -> Settings:
     """The fields of an options dataclass as JSON values, without those in `free`: these may change when work is resumed."""

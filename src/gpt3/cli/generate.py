@@ -110,7 +110,7 @@ def continue_many(options: GenerateOptions, source: str) -> None:
         if source != STANDARD_INPUT and Path(options.output).absolute() == Path(source).absolute():
             raise InputError(f"--output {options.output} is the --input itself. Choose another --output.")
         fingerprint = model_fingerprint(locate(options.model))
-        settings = {"model": fingerprint, "prompts": sha256, **work_folder.requested(options, FREE)}
+        settings = work_folder.requested(options, FREE) | {"model": fingerprint, "prompts": sha256}
         file = SampleFile(options.output, settings, seed, options.overwrite)
         seed = file.settings["seed"]
         if file.count >= count:

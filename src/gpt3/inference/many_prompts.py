@@ -132,7 +132,7 @@ class SampleFile:
                 durable.discard(self._settings_path)  # first: a file without settings is never resumed
             old = None if overwrite else self._stored()
             seed = settings["seed"] if settings["seed"] is not None else (old or {}).get("seed", new_seed)
-            self.settings = {**settings, "seed": seed}
+            self.settings = settings | {"seed": seed}
             if old is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.path.write_bytes(b"")
