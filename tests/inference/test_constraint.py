@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from random_schemas import random_schema
 from sampling_rows import edit, quick, seeds
@@ -20,6 +20,7 @@ pytest.importorskip("llguidance")
 from gpt3.cli.generate import run
 from gpt3.errors import InputError
 from gpt3.evaluation import protocol
+from gpt3.inference import constraint
 from gpt3.inference.constraint import ConstraintCompiler
 from gpt3.inference.decoding import Decoder, ModelDraft, PromptLookup
 from gpt3.inference.generation import RunningSequence
@@ -41,8 +42,8 @@ def language_model(new_model, tokenizer):
     return LanguageModel(model, tokenizer, make_engine(model))
 
 
-def allowed(constraint, V) -> list[int]:
-    return np.flatnonzero(np.unpackbits(constraint.mask(), count=V, bitorder="little")).tolist()
+def allowed(state, V) -> list[int]:
+    return np.flatnonzero(np.unpackbits(state.mask(), count=V, bitorder="little")).tolist()
 
 
 def endings(model) -> dict[int, float]:
@@ -125,29 +126,30 @@ def test_texts_match_their_regular_expressions(language_model):
 
 @quick
 @given(st.lists(st.text("ab é🎉<|", min_size=1, max_size=6), min_size=1, max_size=6), seeds)
+@example(["ab|é", "b|é<|a", "<|aé"], 0)
 def test_a_mask_is_what_some_choice_continues_with(compiled, choices, seed):
     """Of all ids, special ones and those without a token too: exactly those after which a choice can still come."""
     (model, compiler), random = compiled, Random(seed)
-    constraint = compiler.new("choices", SamplingOptions(choices=choices).constraint[1])
+    state = compiler.new("choices", SamplingOptions(choices=choices).constraint[1])
     texts, so_far, past = {choice.encode() for choice in choices}, b"", []
     spelled = [b"" if token in model.ends else model.token_bytes[token] for token in range(model.vocabulary)]
     while True:
         rests = [text.removeprefix(so_far) for text in texts if text.startswith(so_far)]
         expected = [token for token, it in enumerate(spelled) if it and any(rest.startswith(it) for rest in rests)]
         ends = sorted(model.ends) if so_far in texts else []
-        assert constraint.complete == bool(ends)
-        assert allowed(constraint, model.vocabulary) == sorted(expected + ends)
+        assert state.complete == bool(ends)
+        assert allowed(state, model.vocabulary) == sorted(expected + ends)
         if not expected:
             break
         if past and random.random() < 0.3:
             count = random.randint(1, len(past))
-            constraint.push(random.choice(sorted(model.ends)))  # of a draft: what is after EOS is taken back, too
-            constraint.push(past[0])
-            constraint.take_back(count + 2)
+            state.push(random.choice(sorted(model.ends)))  # of a draft: what is after EOS is taken back, too
+            state.push(past[0])
+            state.take_back(count + 2)
             so_far, past = b"".join(spelled[token] for token in past[:-count]), past[:-count]
             continue
         past.append(random.choice(expected))
-        constraint.push(past[-1])
+        state.push(past[-1])
         so_far += spelled[past[-1]]
 
 
@@ -200,14 +202,14 @@ def test_a_text_is_the_same_with_drafts(language_model, new_model, how, temperat
     }
     more = {"max_new_tokens": 60, "seed": 5, "temperature": temperature, "logit_bias": endings(language_model)}
     prompt = 'The sea {"name":"sea","age":1} {"name":"sea","age":1} '
-    for constraint in (
+    for must in (
         {"json_schema": OBJECT},
         {"regex": "(sea|ship)( sea)*"},
         {"choices": ["The sea", "The sea was", "ships"]},
     ):
         draft = PromptLookup() if how == "lookup" else ModelDraft(others[how])
-        plain = language_model.complete([prompt, "Once"], **constraint, **more)
-        drafted = language_model.complete([prompt, "Once"], draft=draft, **constraint, **more)
+        plain = language_model.complete([prompt, "Once"], **must, **more)
+        drafted = language_model.complete([prompt, "Once"], draft=draft, **must, **more)
         for [one], [other] in zip(plain, drafted, strict=True):
             assert (one.tokens, one.finish_reason) == (other.tokens, other.finish_reason)
 
@@ -283,6 +285,18 @@ def test_what_cannot_be_followed_is_refused_in_one_line(language_model, options,
     assert needle in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def test_a_schema_that_takes_long_to_compile_is_refused_in_time(language_model, monkeypatch):
+    monkeypatch.setattr(constraint, "SECONDS", 0.5)
+    slow = {"allOf": [{"type": "string", "pattern": f".*{letter}.*"} for letter in "abcdefghijklmnopqrst"]}
+    with pytest.raises(InputError, match=r"--json-schema takes more than 0.5 s to compile"):
+        language_model.constraint(SamplingOptions(json_schema=slow))
+
+
+def test_a_schema_of_many_patterns_is_followed(language_model):
+    schema = {"type": "array", "prefixItems": [{"type": "string", "pattern": f"^{letter}$"} for letter in "abcdefgh"]}
+    assert language_model.constraint(SamplingOptions(json_schema=schema | {"minItems": 8})) is not None
 
 
 def test_without_llguidance_the_extra_is_named(language_model, monkeypatch):

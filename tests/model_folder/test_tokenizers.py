@@ -79,6 +79,7 @@ def test_opt_puts_its_end_of_text_before_each_prompt(own: PreTrainedTokenizerFas
         writer = LanguageModel(model, again)
         assert writer.encode_prompt("The sea") == theirs("The sea")["input_ids"]
         assert writer.encode_prompt("") == [2]
+        assert writer.complete("The sea", choices=["ships", "café"])[0].text in ("ships", "café")
 
 
 def test_opt_has_the_habit_even_where_its_files_do_not_say(own: PreTrainedTokenizerFast, tmp_path: Path) -> None:

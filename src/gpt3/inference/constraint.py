@@ -14,6 +14,8 @@ import difflib
 import functools
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Set
 from typing import Any
 
@@ -29,6 +31,12 @@ LONGEST = 65_536
 """Characters of a constraint at most: they bound the time to compile it, as llguidance's own limits bound each step's."""
 DEEPEST = 64
 """Levels of a schema at most."""
+FEW_PATTERNS, SECONDS = 4, 5.0
+"""A schema with more patterns and formats is first compiled in a process of its own, for at most this time: for twenty patterns
+that must hold together (allOf), llguidance takes minutes and gigabytes to see whether any text is left.
+"""
+MOST_STATES = 50_000
+"""Of the automaton that a row builds from the constraint's expressions: some 100 MB."""
 KEPT = 16
 """Compiled constraints that are kept for the next requests."""
 WHITESPACE = r" |\n {0,16}"
@@ -108,7 +116,7 @@ class ConstraintCompiler:
             vocabulary
         ]  # if need be, one that is never chosen
         self._ends = frozenset(known)
-        tokens = [b"" if token in self.ends else token_bytes[token] for token in range(vocabulary)]
+        tokens = [token_bytes[token] for token in range(vocabulary)]
         self._tokenizer = self._library.LLTokenizer(_Vocabulary([*tokens, b""], known), eos_token=known)
         self._compiled = functools.lru_cache(KEPT)(self._compile)
 
@@ -134,7 +142,9 @@ class ConstraintCompiler:
         else:
             rule = f"/{library.regex_to_lark(text, use_ascii='')}/"
         grammar = library.LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\nstart: {rule}')
-        limits = library.LLParserLimits(verbose_errors=False)
+        if kind == "json_schema" and len(re.findall('"pattern|"format"', text)) > FEW_PATTERNS:
+            _try_in_time(grammar)
+        limits = library.LLParserLimits(max_lexer_states=MOST_STATES, verbose_errors=False)
         matcher = library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         shown = flag(kind) if kind == "json_schema" else f"{flag(kind)} {text[:40]!r}"
         if matcher.is_error():
@@ -143,6 +153,20 @@ class ConstraintCompiler:
         if self._ends.issuperset(np.flatnonzero(bits).tolist()):
             raise InputError(f"{shown} cannot be followed: no text but the empty one does. Correct it.")
         return matcher
+
+
+def _try_in_time(grammar: str) -> None:
+    """Compile a grammar in another process.
+
+    Raises:
+        InputError: it takes too long.
+    """
+    code = "import sys, llguidance; llguidance.LLMatcher.validate_grammar(sys.stdin.read())"
+    try:
+        subprocess.run([sys.executable, "-c", code], input=grammar.encode(), capture_output=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        message = f"--json-schema takes more than {SECONDS:g} s to compile. Let fewer patterns hold together."
+        raise InputError(message) from None
 
 
 class _Vocabulary:

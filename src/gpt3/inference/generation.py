@@ -43,7 +43,8 @@ class Generation:
     """The ids that were chosen, EOS left out; those that spelled a stop string are in it."""
 
     finish_reason: str
-    """"stop": EOS, a stop string, or no token left to choose; "length": max_new_tokens; "interrupted"."""
+    """"stop": EOS, a stop string, or no token left; "length": max_new_tokens, or no token left before a constraint is met;
+    "interrupted"."""
 
     prompt_tokens: int
     """Tokens of the prompt that the model saw (EOS where the prompt is empty)."""
@@ -107,7 +108,8 @@ class RunningSequence(Row):
         text_ids: ids of the text; EOS is left out, tokens that spelled a stop string are not.
         details: the same with log-probabilities, where `options.logprobs` asks for them.
         ending: EOS with its log-probability, likewise.
-        finish_reason: None while it is generated; "stop": EOS, a stop string, or no token left to choose; "length": the limit.
+        finish_reason: None while it is generated; "stop": EOS, a stop string, or no token left to choose; "length": the limit, or
+            no token left before the constraint is met.
         first_at, last_at: when its first and its latest tokens came, by time.perf_counter; 0: none yet.
 
     Raises:
