@@ -144,6 +144,6 @@ def test_the_notebook(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": home}}
     ).execute()
     shown = {cell.id: "".join(str(output) for output in cell.outputs) for cell in notebook.cells if "outputs" in cell}
-    assert "<svg" in shown["code-3"]  # the live curve
+    assert shown["code-3"].count("<svg") == 1  # the live curve, in its place
     assert any("RunResult(" in text for text in shown.values())
     assert any(str(port) in text for text in shown.values())
