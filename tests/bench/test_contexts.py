@@ -60,3 +60,10 @@ def test_a_cache_can_be_truncated_by_all_timed_tokens() -> None:
 def test_impossible_options_are_refused_by_name(options: dict[str, Any], needle: str) -> None:
     with pytest.raises(InputError, match=needle):
         BenchContextsOptions(**options)
+
+
+def test_another_file_is_not_drawn_over(tmp_path) -> None:
+    (tmp_path / "notes.svg").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.svg exists, and gpt3 did not write it"):
+        run_contexts(BenchContextsOptions(out=str(tmp_path / "notes.svg")))
+    assert (tmp_path / "notes.svg").read_text() == "mine"

@@ -21,6 +21,7 @@ from gpt3.ladder.presets import preset
 from gpt3.options import Options, option
 from gpt3.progress import say
 from gpt3.report.svg import Curve, Panel, svg
+from gpt3.work_folder import check_file
 
 if TYPE_CHECKING:
     from gpt3.inference.generation import Generation
@@ -67,7 +68,13 @@ class BenchContextsOptions(Options):
 
 
 def run_contexts(options: BenchContextsOptions) -> None:
-    """Measure, print, draw."""
+    """Measure, print, draw.
+
+    Raises:
+        InputError: --out is something else than a drawing.
+    """
+    if options.out is not None:
+        check_file("--out", Path(options.out), b"<svg")
     points = bench_contexts(options)
     if options.out is not None:
         write_text(Path(options.out), draw(points, f"{options.model}, {options.weights} weights, batch 1"))
