@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -95,3 +96,18 @@ def test_token_ids(new_model, tokenizer, tmp_path, kind):
             assert llama.tokenize(text) == tokenizer(text)["input_ids"], text
         end = tokenizer.eos_token_id
         assert llama.tokenize("a<|endoftext|>", special=True) == [*tokenizer("a")["input_ids"], end]
+
+
+@pytest.mark.parametrize("name", ["harmony", "chatml"])
+def test_chat_templates(new_model, tokenizer, tmp_path, name):
+    """Its own Jinja renders the prompt that transformers does."""
+    from gpt3.finetuning.samples import PROBE, prepare_tokenizer, read_template
+
+    tokenizer = deepcopy(tokenizer)
+    prepare_tokenizer(tokenizer, read_template(name, tokenizer))
+    model = new_model(**SHAPES["dense"], vocab_size=len(tokenizer), real_vocab_size=None)
+    context = write_gguf(model, tokenizer, tmp_path / "m.gguf")
+    messages = [{"role": each.role, "content": each.content} for each in PROBE[:4]]
+    with LlamaCpp(tmp_path / "m.gguf", context=context) as llama:
+        found = llama._post("/apply-template", {"messages": messages})["prompt"]
+    assert found == tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
