@@ -134,7 +134,7 @@ def _kind(field: Schema) -> str:
     """A schema's type with its range, in short."""
     words = []
     for part in field.get("anyOf", [field]):
-        name = part.get("type", "object" if "$ref" in part else "anything")
+        name = part.get("type", "object" if "$ref" in part or "oneOf" in part else "anything")
         name = f"list of {_kind(part['items'])}" if name == "array" else name
         name = " or ".join(json.dumps(value) for value in part["enum"]) if "enum" in part else name
         low = part.get("minimum", part.get("exclusiveMinimum"))

@@ -151,7 +151,7 @@ class Body(Sampler):
     seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS)
     """The same seed gives the same text."""
     response_format: ResponseFormat | None = Field(None, discriminator="type")
-    """What the text must follow."""
+    """What the text must follow; its type is text, json_object, json_schema, regex or choice. Default: any text."""
 
     @property
     def stops(self) -> list[str]:
