@@ -15,5 +15,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
   CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 ENTRYPOINT ["gpt3"]
-# All addresses of the container, which needs GPT3_API_KEY; which of the host's it is reached at, docker run -p says.
+# On all addresses of the container, so GPT3_API_KEY must be set. docker run -p decides where the host publishes the port.
 CMD ["serve", "--host", "0.0.0.0"]

@@ -281,7 +281,7 @@ def interruptible(speak: bool = True) -> Iterator[Interruption]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if interruption.number is not None:
+        if interruption.asked():
             os._exit(128 + number)
         interruption.number = number
         if speak:

@@ -205,6 +205,14 @@ def test_saved_conversations_go_on(model, tmp_path) -> None:
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(InputError, match="not a conversation"):
             other.load(tmp_path / "bad.json")
+    for name in (tmp_path / ("x" * 300), "~no-such-user/talk.json"):  # a conversation outlives a mistyped name
+        with pytest.raises(InputError, match="cannot be written"):
+            chat.save(name)
+        with pytest.raises(InputError, match="cannot be read"):
+            chat.load(name)
+    (tmp_path / "bad.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="cannot be read"):
+        chat.load(tmp_path / "bad.json")
 
 
 def test_options_are_set_by_name_and_checked(model) -> None:

@@ -155,5 +155,5 @@ def fish(flags: Mapping[str, list[Flag]], summaries: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text in fish's single quotes, in which only these two signs are special."""
+    """A text in fish's single quotes, in which only these two characters are special."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

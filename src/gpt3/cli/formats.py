@@ -11,7 +11,7 @@ from typing import Any, Literal
 from gpt3 import __version__
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import locate
+from gpt3.model_folder.locate import locate, name_of
 from gpt3.options import Options, option
 from gpt3.work_folder import check_file, check_out
 
@@ -130,9 +130,7 @@ def export(options: ExportOptions) -> Path:
     check_room(out.parent, int(model.num_parameters() * BYTES[options.dtype]), purpose="the exported model")
     with replacing(out) as temporary:
         if options.format == "gguf":
-            folder = Path(place)
-            name = (folder.parent.name if folder.name in ("model", "adapter") else "") or folder.name
-            write_gguf(model, tokenizer, temporary, dtype=options.dtype, context=context, name=name)
+            write_gguf(model, tokenizer, temporary, dtype=options.dtype, context=context, name=name_of(place))
             checked = options.verify == "yes"
             lines = compare_gguf(model, tokenizer, temporary, options.dtype, context, rows) if checked else []
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import Any
 from gpt3.cli.formats import BYTES
 from gpt3.durable import check_room
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import CARD, CONFIG, HUB_ID, locate
+from gpt3.model_folder.locate import CARD, CONFIG, HUB_ID, locate, name_of
 from gpt3.options import Options, option
-from gpt3.progress import say, speak_utf8
+from gpt3.progress import say
 from gpt3.tables import aligned
 
 
@@ -70,7 +69,6 @@ def run(options: PublishOptions) -> str:
     from gpt3.export.card import published_card, read_results, results_bytes
     from gpt3.export.hub import RESULTS, check_names, model_files, upload
 
-    speak_utf8(sys.stdout)
     place = locate(options.names[0] if len(options.names) == 2 else None)
     if not isinstance(place, Path):
         raise InputError(f"{place} is no folder here. Give a run or a model folder")
@@ -103,7 +101,7 @@ def _results_folder(options: PublishOptions, place: Path, files: dict[str, Path 
     """The folder with the evaluation's results to publish; None if there is none."""
     if options.evaluation is not None:
         return Path(options.evaluation).expanduser()
-    folder = Path("eval", place.parent.name if place.name == "model" and place.parent.name else place.name)
+    folder = Path("eval", name_of(place))
     path = folder / "results.json"
     if not path.is_file():
         return None

@@ -161,7 +161,7 @@ def without_torch() -> Iterator[None]:
 
 
 def resuming(read: Callable[[int], Iterator[T]], spec: str, remedy: str = REMEDY) -> Iterator[T]:
-    """Yield what `read` yields; after a failure of the network wait, and go on after the last item.
+    """Yield what `read` yields; after a failure of the network wait, and continue after the last item.
 
     Args:
         read: yields the items but for the first N.
@@ -211,9 +211,8 @@ def is_passing(error: BaseException) -> bool:
     library = type(error).__module__.split(".")[0]
     if library in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp"):
         return True
-    if any(
-        name in str(error) for name in ("LocalEntryNotFoundError", "ConnectionError")
-    ):  # as `datasets` passes them on
+    # as `datasets` passes them on
+    if any(name in str(error) for name in ("LocalEntryNotFoundError", "ConnectionError")):
         return True
     # an answer cut off in the middle of a file reaches the file's parser as an end of data; the cause tells
     return error.__cause__ is not None and is_passing(error.__cause__)
@@ -237,10 +236,9 @@ def explained(error: Exception, spec: str) -> Exception:
     damaged = type(error) is OSError and error.errno is None  # how Arrow reports pages it cannot decode
     if damaged or type(error).__module__.split(".")[0] in ("datasets", "pyarrow"):
         return InputError(f"{spec}: its files cannot be read ({one_line(error)})")
+    # how `datasets` tells of an unknown configuration, split or file
     if isinstance(error, (ValueError, FileNotFoundError, RuntimeError)) and not isinstance(error, InputError):
-        return InputError(
-            f"{spec}: {one_line(error)}"
-        )  # how `datasets` tells of an unknown configuration, split or file
+        return InputError(f"{spec}: {one_line(error)}")
     return error
 
 

@@ -84,9 +84,8 @@ class NgramIndex:
         """Index texts, each with the length of its grams in words; texts shorter than that have none, nor those of length 0."""
         listed = list(texts)
         tries = (_build(listed, seed) for seed in itertools.count())
-        return next(
-            made for made in tries if made is not None
-        )  # two grams of one hash: some 1e-6 likely for a million grams
+        # None: two grams have one hash, some 1e-6 likely for a million grams
+        return next(made for made in tries if made is not None)
 
     def __len__(self) -> int:
         """Different grams."""

@@ -44,7 +44,7 @@ class PrepareOptions(Options):
         """Empty names, an invalid fold, missing benchmark files."""
         if not self.data:
             yield "--data is empty; name a source, such as wiki"
-        if not Path(self.out).name:  # its working folder stands next to it
+        if not Path(self.out).name:  # its working folder is next to it
             yield f"--out {self.out or repr('')} has no name of its own; name a new folder"
         if self.fold is not None:
             try:

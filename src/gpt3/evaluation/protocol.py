@@ -79,7 +79,7 @@ class Questions(Sequence[Question]):
     """Few-shot examples before each question."""
     seed: int
     limit: int | None = None
-    """Only the first so many items."""
+    """Only this many items, the first."""
     is_k: bool = False
     """Whether `shots` is the paper's K, which means at most as many: there may be fewer to draw from, and fewer may fit."""
 

@@ -30,7 +30,7 @@ from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_sco
 from gpt3.evaluation.tasks import GROUPS, in_lm_eval_style, select
 from gpt3.inference.continuations import continuation_logprobs
 from gpt3.inference.language_model import LanguageModel, load
-from gpt3.model_folder.locate import locate
+from gpt3.model_folder.locate import locate, name_of
 from gpt3.progress import Progress, say
 from gpt3.work_folder import differences, locked_folder
 
@@ -245,11 +245,9 @@ def _groups(options: EvalOptions, parts: Sequence[Questions], scores: Sequence[T
 
 def folder_of(options: EvalOptions, place: str, several: bool) -> Path:
     """The folder of a model's results."""
-    path = Path(place)
-    name = path.parent.name if path.name in ("model", "adapter") and path.parent.name else path.name
     if options.out is None:
-        return Path("eval", name)
-    return Path(options.out, name) if several else Path(options.out)
+        return Path("eval", name_of(place))
+    return Path(options.out, name_of(place)) if several else Path(options.out)
 
 
 def fingerprint(model: LanguageModel) -> str:

@@ -38,7 +38,7 @@ NEUTRAL = {".gitattributes", CARD, *LICENCES}
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The files of a model folder that are published, by name: never checkpoints, logs or whatever else lies there.
+    """The files of a model folder that are published, by name: never checkpoints, logs or other files there.
 
     Raises:
         InputError: an adapter, a model of another kind, one that is not complete, or a folder without a card.

@@ -175,11 +175,13 @@ class Chat:
             InputError: the file cannot be written, or is no conversation.
         """
         record = {"messages": list(map(dataclasses.asdict, self.messages))}
-        check_file("/save", Path(path).expanduser(), b'"messages"')
         try:
-            write_text(Path(path).expanduser(), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-        except OSError as error:
-            raise InputError(f"{path} cannot be written ({error.strerror}). Choose another file.") from None
+            file = Path(path).expanduser()
+            check_file("/save", file, b'"messages"')
+            write_text(file, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user that there is not
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be written ({reason}). Choose another file.") from None
 
     def load(self, path: Path | str) -> None:
         """Continue a conversation that `save` wrote.
@@ -193,8 +195,9 @@ class Chat:
             turns = messages[1:] if messages[:1] and messages[0].role == "system" else messages
             if any(turn.role != ("user", "assistant")[number % 2] for number, turn in enumerate(turns)):
                 raise RowError("user and assistant do not alternate")  # an answer may be empty: models do that
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}). Name a file that /save wrote.") from None
+        except (OSError, RuntimeError) as error:  # as in `save`; or JSON nested too deeply
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be read ({reason}). Name a file that /save wrote.") from None
         except (ValueError, KeyError, TypeError, RowError) as error:
             raise InputError(f"{path} is not a conversation ({error}). Name a file that /save wrote.") from None
         self.messages, self.dropped = messages, 0

@@ -43,9 +43,9 @@ NAMES = {
 }  # fmt: skip
 """Trainer's names for what is logged, and ours; evaluation puts ``eval_`` before its own, we ``val/``."""
 BATCHES_SORTED = 64
-"""Samples are sorted by length within this many batches at most,"""
+"""Samples are sorted by length within at most this many batches: which ones share a batch stays close to random."""
 STRETCHES = 4
-"""and in at least this many parts of an epoch: then which ones share a batch stays close to random."""
+"""Parts of an epoch that are sorted, at least."""
 LORA_LAYERS = {"gpt3": ["c_attn", "c_proj", "c_fc"], "gpt2": ["c_attn", "c_proj", "c_fc"]}
 """The layers' matrices, which get adapters; of other models all linear layers but the head."""
 
@@ -296,7 +296,7 @@ class Recorder(TrainerCallback):
         self.threads.after(state.global_step, time.monotonic() - self._step_began, 0)  # steps are of unequal size
         self.panel.step = state.global_step
         self.panel.refresh()
-        if self.interruption.number is not None and state.global_step < self.panel.total:
+        if self.interruption.asked() and state.global_step < self.panel.total:
             self.interrupted = control.should_save = control.should_training_stop = True
             args.load_best_model_at_end = False
 

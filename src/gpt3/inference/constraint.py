@@ -112,9 +112,7 @@ class ConstraintCompiler:
         purpose = "constrained output (--json-schema, --regex, --choices)"
         self._library: Any = require("llguidance", extra="constrain", purpose=purpose)
         self.ends = frozenset(ends)
-        known = [end for end in sorted(ends) if end < vocabulary] or [
-            vocabulary
-        ]  # if need be, one that is never chosen
+        known = [end for end in sorted(ends) if end < vocabulary] or [vocabulary]  # one that is never chosen
         self._ends = frozenset(known)
         tokens = [token_bytes[token] for token in range(vocabulary)]
         self._tokenizer = self._library.LLTokenizer(_Vocabulary([*tokens, b""], known), eos_token=known)

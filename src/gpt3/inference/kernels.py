@@ -29,9 +29,8 @@ TOKENS_AT_ONCE = 64
 
 ACTIVATIONS = {"gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "silu": 4, "swish": 4}
 """Activation functions known here, by transformers' names."""
-NONE, GELU, GELU_TANH, RELU, SILU = map(
-    np.int64, range(5)
-)  # plain ints in here would be types: `linear` compiled once more
+# plain ints in here would be types: `linear` compiled once more
+NONE, GELU, GELU_TANH, RELU, SILU = map(np.int64, range(5))
 
 
 # erf(y) = y g(y^2), g smooth: a polynomial of degree 15 in u = y^2 / 8 - 1, for y in [-4, 4], where its coefficients are small.

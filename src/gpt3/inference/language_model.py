@@ -170,10 +170,8 @@ class LanguageModel:
     def encode_word(self, word: str, plain: bool = False) -> list[int]:
         """Token ids of a text by itself, with nothing put before it; `plain` as in `encode_prompt`."""
         split = True if plain else None  # None: as the tokenizer was saved
-        ids: list[int] = self.tokenizer(word, add_special_tokens=False, verbose=False, split_special_tokens=split)[
-            "input_ids"
-        ]
-        return ids
+        options = {"add_special_tokens": False, "verbose": False, "split_special_tokens": split}
+        return list(self.tokenizer(word, **options)["input_ids"])
 
     def constraint(self, options: SamplingOptions) -> Constraint | None:
         """What the options ask a text to follow, for one row.

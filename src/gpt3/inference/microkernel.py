@@ -38,7 +38,6 @@ LANES = 16 if WIDE else 8
 """Floats in a vector: a register of AVX-512, one of AVX2, two of NEON."""
 TILE_ROWS = 2 if WIDE else 1
 """Rows of a tile: with 4 tokens and two partial sums each, as many registers as the operands leave."""
-TILE_TOKENS = 4
 
 FLOAT, I64 = ir.FloatType(), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)

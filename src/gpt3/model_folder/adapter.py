@@ -127,13 +127,10 @@ def fit_vocabulary(model: Any, tokenizer: Any, weights: Mapping[str, Stored], se
     if size != unchanged:
         new = range(min(real, size), size)
         resize_vocabulary(model, size, new)
-        if (
-            isinstance(indices, dict) and len(indices) == 1
-        ):  # as earlier versions trained it: a head of its own had the embedding's mean
+        # as earlier versions trained it: a head of its own had the embedding's mean
+        if isinstance(indices, dict) and len(indices) == 1:
             with torch.no_grad():
-                embedding, head = (
-                    each.weight for each in (model.get_input_embeddings(), model.get_output_embeddings())
-                )
+                embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
                 head[list(new)] = embedding[list(new)]
 
 

@@ -102,6 +102,12 @@ def model_folder(path: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
+def name_of(place: str | Path) -> str:
+    """What a model is called in names of files and folders: its run's name, or its own folder's."""
+    path = Path(place)
+    return (path.parent.name if path.name in ("model", "adapter") else "") or path.name
+
+
 def newest_run(runs: Path) -> Path | None:
     """The model folder of the run in `runs` whose configuration was written last; None if there is none."""
     folders = [folder for run in sorted(runs.glob("*")) if run.is_dir() and (folder := model_folder(run)) is not None]

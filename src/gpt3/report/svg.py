@@ -11,7 +11,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, distinct to all eyes."""
 DASHES = 'stroke-dasharray="5 4"'
 LEFT, RIGHT, TOP, BOTTOM = 48, 24, 22, 40
-"""Room around the curves of a panel, in pixels: for the numbers, the title and the label."""
+"""Space around the curves of a panel, in pixels: for the numbers, the title and the label."""
 HEAD = 34
 """Pixels above the panels for the title of all, and as many for the legend."""
 LEAST_GAP = 24
@@ -46,7 +46,7 @@ class Panel:
     top: float = 0.0
     """The vertical axis reaches this, at least."""
     labelled: bool = False
-    """Whether each curve's label stands at its end; else the legend tells them apart."""
+    """Whether each curve's label is at its end; else the legend tells them apart."""
 
 
 def svg(

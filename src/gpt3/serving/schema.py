@@ -281,9 +281,8 @@ def validation_error(faults: Sequence[Any]) -> ApiError:
         return bad('the body is not JSON; send an object such as {"prompt": "The sea was"}', code="invalid_json")
     clauses: dict[str, str] = {}
     unknown = []
-    for fault in sorted(
-        faults, key=lambda fault: fault["type"] not in (UNSUPPORTED, HALF)
-    ):  # these tell most of a field
+    # first those that tell most of a field
+    for fault in sorted(faults, key=lambda fault: fault["type"] not in (UNSUPPORTED, HALF)):
         places = [str(place) for place in fault["loc"][1:]]
         name = next((place for place in places if place in FORMS), places[-1] if places else "")
         places = places[: places.index(name) + 1] if name else []  # what follows a field of several forms names these

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
-SURROGATE = re.compile("[\ud800-\udfff]")
+from gpt3.corpus.formats import fault_of
+
 HALF = "string_unicode"
 """The kind of pydantic's error of a text with half a surrogate pair, which JSON can spell and no text has."""
 
 
 def whole(text: str) -> str:
     """A text of whole characters, for pydantic."""
-    if not text.isascii() and SURROGATE.search(text):
+    if fault_of(text):
         raise PydanticCustomError(HALF, "half a character")
     return text
 

@@ -1,4 +1,4 @@
-"""A checkpoint: one folder from which a run goes on bit for bit. Its format, its verification, its loading.
+"""A checkpoint: one folder from which a run resumes bit for bit. Its format, its verification, its loading.
 
 checkpoints/step-N/ holds the model folder's files (so it can be generated from), ``optimizer.safetensors`` (state tensors as
 ``NAME.exp_avg``, by parameter name), further sets of tensors the trainer gives such as ``ema.safetensors``, the random
@@ -26,7 +26,7 @@ from gpt3.training.tensor_files import Entry, described, entries_of, piece_of, r
 FORMAT = 2
 STATE, MANIFEST = "state.json", "manifest.json"
 MOST_SHOWN = 12
-"""At most so many differences are spelled out in one message."""
+"""At most this many differences are spelled out in one message."""
 
 
 def checkpoints(folder: Path) -> list[Path]:

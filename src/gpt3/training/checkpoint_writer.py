@@ -1,4 +1,4 @@
-"""Writing checkpoints while training goes on.
+"""Writing checkpoints while training continues.
 
 `CheckpointWriter.save` copies what must be saved to the CPU and returns; a thread writes the copy. Each rank writes the rows that
 it holds into the same files (tensor_files.py). The ranks' writers meet in the half-written folder, by marker files, not in a
@@ -133,7 +133,7 @@ class CheckpointWriter:
         extra: Mapping[str, Mapping[str, Tensor]] | None = None,
         best_step: int | None = None,
     ) -> Path:
-        """Take a copy of everything and start to write it; training may go on at once. Returns the path it will have.
+        """Take a copy of everything and start to write it; training may continue at once. Returns the path it will have.
 
         Args:
             optimizer: over the model's parameters; its `state` is saved by the parameter's name, whatever its kind.

@@ -151,9 +151,8 @@ class Initial:
 
     def origin(self) -> dict[str, Any]:
         """What is known of where the weights come from: family, name, sha256 of the files, licence, and their own origin."""
-        folders = list(
-            dict.fromkeys(file.parent for file in reversed(self.checkpoint.files))
-        )  # of an adapter, its base first
+        # of an adapter, its base first
+        folders = list(dict.fromkeys(file.parent for file in reversed(self.checkpoint.files)))
         licences = {
             name: file.read_text(encoding="utf-8", errors="replace")
             for folder in folders

@@ -1,4 +1,4 @@
-"""A schedule that is laid out again for another length while the run goes on (``--minutes``)."""
+"""A schedule that is laid out again for another length during the run (``--minutes``)."""
 
 from __future__ import annotations
 

@@ -53,9 +53,8 @@ class Pace:
         """The plan of the next step, after `seconds` of training."""
         trainer = self.trainer
         if self.budget is not None and (plan := self.budget.look(trainer.step, seconds)):
-            trainer.plan = replace(
-                trainer.plan, steps=plan.steps, layouts=plan.layouts
-            )  # its micro-batch may be another
+            # the trainer's micro-batch may be another
+            trainer.plan = replace(trainer.plan, steps=plan.steps, layouts=plan.layouts)
             trainer.mixture.want(plan.total_sequences)
             if self.panel is not None:
                 self.panel.change_total(plan.steps)

@@ -113,9 +113,8 @@ class Panel:
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if self.step == self.last_skipped + 1 else 1
             self.last_skipped = self.step
             self.last_skip = f"step {self.step:,}: {record['skipped']}"
-            if (
-                self._live is None and self.skipped_in_a_row > 1
-            ):  # a lone spike is harmless: the end of the run counts them
+            # a lone spike is harmless: the end of the run counts them
+            if self._live is None and self.skipped_in_a_row > 1:
                 windows = record.get("windows")
                 where = f" (windows {windows[0]} to {windows[-1]})" if windows else ""
                 self.plain.say(

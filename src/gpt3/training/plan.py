@@ -201,7 +201,7 @@ def batch_shape(options: TrainOptions, shape: Preset, tokens: int) -> tuple[int,
     """
     micro, context = options.micro_batch, shape.context
     batch_tokens = options.batch_tokens
-    if isinstance(batch_tokens, str):  # 0.5M: about so many
+    if isinstance(batch_tokens, str):  # 0.5M: about this many
         batch_tokens = max(1, round(count(batch_tokens) / context)) * context
     fitting = max(1, DEFAULT_MICRO_BATCH_TOKENS // context)
     if batch_tokens is None:
@@ -250,9 +250,8 @@ def make_plan(
     about, steps = tokens or min(PAPER_TOKENS, DEFAULT_EPOCHS * (train_tokens or PAPER_TOKENS)), options.steps
     if options.tokens is not None:
         about = count(options.tokens)
-    elif (
-        steps is not None and dataclasses.replace(options, steps=None).is_demo
-    ):  # without steps: DEMO_MINUTES, whole batch
+    # without steps: DEMO_MINUTES, whole batch
+    elif steps is not None and dataclasses.replace(options, steps=None).is_demo:
         about = LEAST_STEPS * shape.batch_tokens
     batch_tokens, micro_batch = batch_shape(options, shape, about)
     if steps is not None:

@@ -63,7 +63,7 @@ class Conversion:
     sources: dict[str, Source]
     """For each of our tensors but the output head, whose name and layout are the same in all families."""
     prefix: str
-    """What stands before every name in some programs' files and is missing in others'."""
+    """What precedes every name in some programs' files and is missing in others'."""
     ignored: str
     """A regular expression for tensors that are not needed, such as saved causal masks."""
     starts_with_bos: bool
