@@ -12,13 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from live_server import fixtures, serving, slowed
 
 from gpt3.cli.serve import run
 from gpt3.errors import InputError
-from gpt3.serving.host import listen, name_of
+from gpt3.model_folder.locate import name_of
+from gpt3.serving.host import listen, load_models
 from gpt3.serving.options import ServeOptions
 
 
@@ -312,9 +314,22 @@ def metric(live, name: str) -> float:
     return next(float(line.split()[1]) for line in live.ask("/metrics")[1].splitlines() if line.startswith(name + " "))
 
 
-def test_a_models_name_is_its_runs(tmp_path) -> None:
-    assert name_of(tmp_path / "runs" / "demo" / "model") == "demo"
-    assert name_of("openai-community/gpt2") == "openai-community/gpt2"
+def test_a_models_id_is_its_runs_name_or_its_hub_id(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "runs" / "demo" / "model"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert [name_of(place) for place in (folder, ".", "checkpoints/step-2", "o/gpt2")] == [
+        "demo",
+        "demo",
+        "step-2",
+        "gpt2",
+    ]
+    monkeypatch.setattr("gpt3.serving.host.locate", lambda place: Path(place) if Path(place).exists() else place)
+    monkeypatch.setattr("gpt3.inference.language_model.load", lambda place, **options: Mock())
+    assert [*load_models(ServeOptions(model=[str(folder), "openai-community/gpt2"]))] == [
+        "demo",
+        "openai-community/gpt2",
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

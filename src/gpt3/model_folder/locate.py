@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -103,9 +104,9 @@ def model_folder(path: Path) -> Path | None:
 
 
 def name_of(place: str | Path) -> str:
-    """What a model is called in names of files and folders: its run's name, or its own folder's."""
-    path = Path(place)
-    return (path.parent.name if path.name in ("model", "adapter") else "") or path.name
+    """What a model is called: its run's name, or its own folder's; of a hub id the part after the owner."""
+    parts = Path(os.path.abspath(place)).parts[1:]  # noqa: PTH100  # of a link its own name
+    return next((part for part in reversed(parts) if part not in ("model", "adapter", "checkpoints")), "gpt3")
 
 
 def newest_run(runs: Path) -> Path | None:

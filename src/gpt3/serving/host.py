@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import locate
+from gpt3.model_folder.locate import locate, name_of
 from gpt3.serving.options import ServeOptions
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
     from gpt3.inference.language_model import load
 
     places = [locate(wanted) for wanted in options.model] or [locate(None)]
-    names = options.name or [name_of(place) for place in places]
+    names = options.name or [name_of(place) if isinstance(place, Path) else place for place in places]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two models have the name {name}. Give each its own: --name A --name B")
@@ -114,17 +114,6 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(
             f"--host {host} --port {port} is not available ({reason}). Use another port, or --port 0 for a free one"
         ) from None
-
-
-def name_of(place: str | Path) -> str:
-    """A model's id: its run's or folder's name; a hub id as it is."""
-    if isinstance(place, str) and not Path(place).exists():
-        return place
-    path = Path(place).resolve()
-    for part in (path, *path.parents):
-        if part.name not in ("model", "adapter", "checkpoints", ""):
-            return part.name
-    return "gpt3"
 
 
 def address_of(listening: socket.socket) -> str:
