@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt3.bench.harness import alternate, markdown, spread
+from gpt3.bench.harness import alternate, spread
 from gpt3.bench.train_worker import synchronize
 from gpt3.model import linear_cross_entropy
 from gpt3.model.banded_attention import banded_attention
+from gpt3.tables import markdown
 
 WINDOW = 256
 

@@ -29,11 +29,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt3.bench.harness import markdown
 from gpt3.durable import replacing, write_text
 from gpt3.evaluation import Source
 from gpt3.evaluation.generated_tasks import INSTRUCTION, SCRAMBLING, cycled, inserted, reversed_word
 from gpt3.report import svg
+from gpt3.tables import markdown
 
 SCORED = ("random-insertion", "reversed-words", "cycle-letters")
 FORMATS = ("released", "paper")

@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gpt3.bench.harness import markdown
 from gpt3.corpus.prepare import prepare_cached
 from gpt3.durable import write_text
 from gpt3.model_folder.convert import read_checkpoint
 from gpt3.report.run_folder import read_metrics
+from gpt3.tables import markdown
 from gpt3.training.continuing import PEAK_SHARE, peak_rate
 
 HELD_OUT = "0.05"

@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt3.bench.harness import alternate, common_prefix, markdown
+from gpt3.bench.harness import alternate, common_prefix
+from gpt3.tables import markdown
 
 Row = dict[str, Any]
 

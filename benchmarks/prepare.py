@@ -26,7 +26,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt3.bench.harness import alternate, markdown, rates
+from gpt3.bench.harness import alternate, rates
+from gpt3.tables import markdown
 
 WORKERS = 2
 

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt3.bench.generate import make_models
-from gpt3.bench.harness import markdown
+from gpt3.tables import markdown
 
 KINDS = ["json", "stream", "stream", "leave", "leave the stream", "malformed", "too large", "score", "too long"]
 EXPECTED = {

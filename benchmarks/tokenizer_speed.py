@@ -25,9 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt3.bench.harness import alternate, markdown, spread
+from gpt3.bench.harness import alternate, spread
 from gpt3.corpus.sources import open_sources
 from gpt3.inference.streaming import TokenBytes
+from gpt3.tables import markdown
 from gpt3.tokenizer.encoder import PROBES, Encoder
 from gpt3.tokenizer.gpt2 import END_OF_TEXT, SPLIT_PATTERN
 from gpt3.tokenizer.loading import load_tokenizer

@@ -13,6 +13,7 @@ from gpt3.bench import harness
 from gpt3.bench.harness import Case, System
 from gpt3.cli.main import COMMANDS
 from gpt3.errors import InputError, RunError
+from gpt3.tables import markdown
 
 
 def test_a_case_is_parsed_from_its_text() -> None:
@@ -82,7 +83,7 @@ def test_a_ratio_is_to_the_fastest_of_the_systems_in_the_same_case() -> None:
 
 
 def test_markdown_has_one_cell_per_heading() -> None:
-    assert harness.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
     assert harness.gigabytes(1_500_000_000) == "1.50 GB"
 
 

@@ -15,6 +15,7 @@ from gpt3.bench.harness import FORMATS, Case, Result, System
 from gpt3.errors import require
 from gpt3.ladder.presets import Preset, preset
 from gpt3.options import Options, option
+from gpt3.tables import markdown
 from gpt3.tokenizer.gpt2 import build, gpt2_merges, wrap
 
 WORKER = str(Path(__file__).with_name("generate_worker.py"))
@@ -225,4 +226,4 @@ def table(results: Sequence[Result]) -> str:
         system = [SHOWN[r["who"]], System(r["who"], r["weights"]).format, harness.rate_cell(r)]
         row = [r["case"], r["decode"], *system, *ratios, first, f"{r['memory_share']:.0%}", products]
         rows.append([*row, harness.gigabytes(r["peak_bytes"]), same])
-    return harness.markdown(headings, rows)
+    return markdown(headings, rows)

@@ -297,11 +297,6 @@ def gigabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 1e9:.2f} GB"
 
 
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows))
-
-
 def print_results(as_json: bool, machine: Result, results: list[Result], line: str, table: str) -> None:
     """Print the measurements as one JSON object, or the table below a line about the machine."""
     print(json.dumps({"machine": machine, "results": results}, indent=2) if as_json else f"\n{line}\n\n{table}")

@@ -20,6 +20,7 @@ from gpt3.errors import RunError, require
 from gpt3.ladder.presets import Preset, preset
 from gpt3.options import Options, option
 from gpt3.serving.options import ServeOptions
+from gpt3.tables import markdown
 
 SHOWN = {
     "server": "gpt3 serve",
@@ -215,7 +216,7 @@ def table(results: Sequence[Result]) -> str:
         idle, busy = r["idle_first"], r["busy_first"]
         loaded = f"{idle * 1000:,.0f} → {busy * 1000:,.0f} ms ({busy / idle:.2f})" if idle and busy else ""
         rows.append([*system, f"{r['flops_share']:.0%}", cpu, first, loaded, alone, *ratios])
-    return harness.markdown([*headings, "× transformers", "× llama.cpp"], rows)
+    return markdown([*headings, "× transformers", "× llama.cpp"], rows)
 
 
 def stream(address: str, path: str, body: Request, started: threading.Event) -> tuple[float, float, bytes]:

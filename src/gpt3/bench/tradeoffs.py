@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt3.bench.harness import FORMATS, Result, alternate, common_prefix, load_model, markdown, spread
+from gpt3.bench.harness import FORMATS, Result, alternate, common_prefix, load_model, spread
 from gpt3.corpus.records import read_text
 from gpt3.durable import write_text
 from gpt3.errors import InputError
@@ -21,6 +21,7 @@ from gpt3.ladder.presets import preset
 from gpt3.options import Options, option
 from gpt3.progress import say
 from gpt3.report.svg import Curve, Panel, svg
+from gpt3.tables import markdown
 from gpt3.work_folder import check_file
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError
 from gpt3.ladder.presets import flops_per_token, preset
 from gpt3.options import Options, option
+from gpt3.tables import markdown
 
 WORKER = str(Path(__file__).with_name("train_worker.py"))
 SYSTEMS = {"gpt3": "gpt3", "nanogpt": "nanoGPT", "transformers": "transformers", "litgpt": "litGPT"}
@@ -187,4 +188,4 @@ def table(results: Sequence[Result]) -> str:
         cpu = statistics.median(itertools.chain.from_iterable(r["cpu_seconds"]))
         row = [r["case"], r["dtype"], system, harness.rate_cell(r, 0), f"{ratio:.2f}", f"{r['mfu']:.0%}", f"{cpu:.2f}"]
         rows.append([*row, harness.gigabytes(r["peak_bytes"]), f"{r['loss']:.2f}"])
-    return harness.markdown([*headings, "peak memory", "loss"], rows)
+    return markdown([*headings, "peak memory", "loss"], rows)

@@ -13,6 +13,7 @@ import yaml
 from gpt3.errors import InputError
 from gpt3.export.hub import TAGS, gguf_name
 from gpt3.model_folder.locate import read_json
+from gpt3.tables import markdown
 from gpt3.training.origin import NO_LICENCE
 
 FRONT = re.compile(r"---\n(.*?)\n?---\n", re.DOTALL)
@@ -67,7 +68,7 @@ def gguf_section(repository: str, ggufs: Mapping[str, Sequence[str]]) -> str:
     rows = [(f"`{gguf_name(repository, dtype)}`", "; ".join(lines)) for dtype, lines in ggufs.items()]
     dtype = min(ggufs, key=["q8_0", "f16", "bf16", "f32"].index)
     commands = [f'llama-completion -hf {repository}:{TAGS[dtype]} -p "The history of"', f"lms get {repository}@{dtype}"]
-    return "\n".join([*_markdown(("file", "compared with the weights above"), rows), "", "```sh", *commands, "```", ""])
+    return "\n".join([markdown(("file", "compared with the weights above"), rows), "", "```sh", *commands, "```", ""])
 
 
 def read_results(folder: Path, repository: str) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         for task in results["results"]
         if "task" in task
     ]
-    return "\n".join([*_markdown(("task", "shots", "examples", "metric", "score"), rows), ""])
+    return markdown(("task", "shots", "examples", "metric", "score"), rows) + "\n"
 
 
 def _value(task: Mapping[str, Any], part: str = "value") -> float:
@@ -123,9 +124,3 @@ def _value(task: Mapping[str, Any], part: str = "value") -> float:
 def results_bytes(results: Mapping[str, Any]) -> bytes:
     """results.json as it is published."""
     return (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
-    return [f"| {line} |" for line in lines]
