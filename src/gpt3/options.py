@@ -33,8 +33,8 @@ Quantize = Literal["none", "int8"]
 """Weights as they are, or int8 with one scale per output channel."""
 
 PATHS = (
-    "data_dir", "draft", "html", "init_from", "input", "load", "mixture", "out", "output", "prompt_file", "resume", "scores",
-    "tokenizer",
+    "data_dir", "draft", "evaluation", "html", "init_from", "input", "json_schema", "load", "mixture", "out", "output",
+    "prompt_file", "resume", "scores", "tokenizer",
 )  # fmt: skip
 """Options that name a file or a folder, wherever they occur; ``~`` in them is the home directory."""
 MOST_WHOLE = 2**63

@@ -22,7 +22,7 @@ from without_gpt3 import python
 from gpt3.cli.main import main
 from gpt3.cli.publish import PublishOptions
 from gpt3.errors import InputError
-from gpt3.export.card import published_card
+from gpt3.export.card import published_card, read_results
 from gpt3.export.hub import check_names, gguf_name, llama_cpp_choice
 from gpt3.model_folder.load import load_transformers
 from gpt3.training.origin import NO_LICENCE
@@ -282,6 +282,17 @@ def test_old_results_are_left_out(run, capsys):
 def test_a_front_matter_that_is_no_mapping_is_refused(front):
     with pytest.raises(InputError, match="front matter is not YAML"):
         published_card(f"---\n{front}\n---\n# x\n", "me/tiny")
+
+
+def test_results_of_another_program_are_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"results": {"hellaswag": {"acc,none": 0.3}}}')  # lm-eval's
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InputError, match=r"has no results\.json of gpt3 eval"):
+            read_results(folder, "me/tiny")
+
+
+def test_a_card_with_one_tag_keeps_it():
+    assert "tags:\n- sea\n- gpt3\n" in published_card("---\ntags: sea\n---\n# x\n", "me/tiny")
 
 
 def test_a_card_without_front_matter_gets_one():

@@ -100,7 +100,7 @@ def run(options: PublishOptions) -> str:
 def _results_folder(options: PublishOptions, place: Path, files: dict[str, Path | bytes]) -> Path | None:
     """The folder with the evaluation's results to publish; None if there is none."""
     if options.evaluation is not None:
-        return Path(options.evaluation).expanduser()
+        return Path(options.evaluation)
     folder = Path("eval", name_of(place))
     path = folder / "results.json"
     if not path.is_file():

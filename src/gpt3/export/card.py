@@ -49,7 +49,9 @@ def published_card(
             "README.md of the model folder: its front matter is not YAML of the form `key: value`. Fix it there"
         )
     head = {"library_name": "transformers", "pipeline_tag": "text-generation", **(head or {})}
-    head["tags"] = list(dict.fromkeys([*(head.get("tags") or []), "gpt3", *(["gguf"] if ggufs else [])]))
+    tags = head.get("tags") or []
+    tags = [tags] if isinstance(tags, str) else tags
+    head["tags"] = list(dict.fromkeys([*tags, "gpt3", *(["gguf"] if ggufs else [])]))
     body = (text[match.end() :] if match else text).rstrip() + "\n"
     if licence is not None:
         head["license"] = licence
@@ -78,9 +80,9 @@ def read_results(folder: Path, repository: str) -> dict[str, Any]:
         InputError: no results are there.
     """
     path = folder / "results.json"
-    if not path.is_file():
-        raise InputError(f"{folder} has no results.json. Make it with gpt3 eval --out {folder}")
-    found = read_json(path) | {"model": repository}
+    found = (read_json(path) if path.is_file() else {}) | {"model": repository}
+    if not isinstance(found.get("results"), list):  # lm-eval's is an object
+        raise InputError(f"{folder} has no results.json of gpt3 eval. Make it with gpt3 eval --out {folder}")
     for result in found["results"]:
         data = result.get("data") or {}
         data.update({key: Path(data[key]).name for key in ("file", "shots") if isinstance(data.get(key), str)})
