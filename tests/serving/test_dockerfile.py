@@ -36,6 +36,7 @@ def test_it_copies_what_there_is_and_runs_as_another_user_than_root(live) -> Non
         for name in rest.split()[:-1]:
             assert (ROOT / name).exists(), name
             assert f"!{name}" in ignored
+    assert '".[constrain,serve]"' in the("RUN")  # response_format needs the former
 
 
 def test_it_serves_with_a_key_only_and_its_check_asks_for_health(live, monkeypatch) -> None:
