@@ -20,14 +20,9 @@ BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 1.0625}
 EXPORTED = "gpt3_export.json"
 """Written last into an exported folder: what tells it from a model of the user's."""
 FILES = [
-    EXPORTED,
-    "README.md",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors.index.json",
-    "*.safetensors",
-]
-FILES += ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"]
+    EXPORTED, "README.md", "config.json", "generation_config.json", "model.safetensors.index.json", "*.safetensors",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+]  # fmt: skip
 """Names of what an earlier export to a folder wrote."""
 
 

@@ -10,15 +10,9 @@ from pydantic_core import PydanticCustomError
 UNSUPPORTED = "unsupported"
 """The kind of pydantic's error where such a field has another value."""
 IGNORED = (
-    "user",
-    "metadata",
-    "service_tier",
-    "parallel_tool_calls",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-)
+    "user", "metadata", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_options", "prompt_cache_retention",
+)  # fmt: skip
 """Fields of any value."""
 NO_TOOLS = "the model cannot call tools"
 NO_MEDIA = "the model reads and writes only text"
