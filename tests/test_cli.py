@@ -243,6 +243,10 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
         (f"train --lr {'9' * 400}", "--lr inf must be a number above 0"),
         ("prepare --data wiki --out .", "--out . has no name of its own; name a new folder"),
         ("prepare --data wiki --out /", "--out / has no name of its own; name a new folder"),
+        (
+            "generate x --input ~no-such-user/x",
+            "--input ~no-such-user/x: there is no such home directory; write the path",
+        ),
         ("train --steps abc", "--steps abc must be a whole number"),
         ("train --lr nan", "--lr nan must be a number"),
         ("train --dtype int4", "--dtype int4 must be one of auto, fp32, bf16"),

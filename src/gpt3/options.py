@@ -110,11 +110,17 @@ class Options:
     """Base of every options dataclass: checks types and ranges when made, and reports all errors together."""
 
     def __post_init__(self) -> None:
+        found = []
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if field.name in PATHS and isinstance(value, str) and value.startswith("~"):  # no shell expands --out=~/x
-                object.__setattr__(self, field.name, str(Path(value).expanduser()))
-        found = range_errors(self)
+                try:
+                    object.__setattr__(self, field.name, str(Path(value).expanduser()))
+                except RuntimeError:
+                    found.append(
+                        f"{flag(field.name)} {value}: there is no such home directory; write the path without ~"
+                    )
+        found += range_errors(self)
         try:
             found += self.errors()
         except (TypeError, AttributeError):  # of a value of a wrong type, which is among the errors already
