@@ -168,7 +168,7 @@ def test_again_sends_only_what_changed_and_removes_what_has_no_successor(hub, ru
     assert publish("runs/demo", "me/tiny", "--public") == 0
     assert len(hub.sent) == sent
     assert set(hub.commits[-1]["deleted"]) == {"model-00001-of-00002.safetensors", "tiny-Q8_0.gguf"}
-    assert "left in the repository, not written here: notes.md, tiny-Q4_K_M.gguf" in capsys.readouterr().err
+    assert "other files stay in the repository: notes.md, tiny-Q4_K_M.gguf" in capsys.readouterr().err
     assert hub.private == set()
     assert publish("runs/demo", "me/tiny") == 2
     assert "me/tiny exists and is public. Add --public" in capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_an_upload_that_breaks_off_resumes(hub, run, capsys):
     hub.refuse = lambda method, path: 503 if "/commit/" in path else None
     assert publish("runs/demo", "me/tiny") == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "me/tiny: the upload broke off" in error
+    assert "me/tiny: the upload was interrupted" in error
     assert error.endswith("Run the same command to resume")
     assert hub.files["me/tiny"] == {}
     hub.refuse = lambda method, path: None
@@ -204,7 +204,7 @@ def test_an_upload_that_breaks_off_resumes(hub, run, capsys):
         (["runs/none", "me/tiny"], "runs/none: no such folder"),
         (["runs/half", "me/tiny"], "step-3 has no card"),
         (["runs/adapted", "me/tiny"], "is an adapter"),
-        (["someone/else", "me/tiny"], "someone/else is no folder here"),
+        (["someone/else", "me/tiny"], "someone/else is not a folder on this machine"),
         (["stock", "me/tiny"], "stock is a gpt2 model"),
         (["runs/demo", "me/llama"], "me/llama exists and holds a llama model"),
         (["runs/demo", "me/pile"], r"me/pile exists and holds other files \(data.csv\)"),

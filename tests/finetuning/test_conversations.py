@@ -167,7 +167,7 @@ def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
         ),
         (
             {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "3"}]},
-            "turn 2 is a message of a tool",
+            "turn 2 is a tool message",
         ),
         (
             {
@@ -178,7 +178,7 @@ def test_hh_rlhf_texts_are_cut_at_their_speakers() -> None:
                     "z",
                 ]
             },
-            "turn 2 is a call of a tool",
+            "turn 2 is a tool call",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}, "y"]},

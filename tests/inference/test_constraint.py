@@ -258,7 +258,7 @@ def test_whitespace_between_parts_of_json_is_bounded(language_model):
         ({"regex": "a" * 70_000}, "--regex has 70,000 characters, more than 65,536."),
         ({"regex": "a", "choices": ["b"]}, "--regex and --choices are given together"),
         ({"json_schema": "{"}, "--json-schema is not JSON"),
-        ({"json_schema": "[1]"}, "--json-schema '[1]' is no object."),
+        ({"json_schema": "[1]"}, "--json-schema '[1]' is not a JSON object."),
         ({"json_schema": {1: {2}}}, "--json-schema {1: {2}} must be a text"),
         ({"json_schema": {"requried": ["a"]}}, "unknown keyword 'requried'; did you mean 'required'?"),
         (

@@ -65,6 +65,6 @@ def test_no_page_may_by_default_and_all_with_a_star(live, language_model) -> Non
 
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://a.example,https://b.example", ""])
 def test_what_no_browser_sends_is_refused_at_the_start(origin: str) -> None:
-    with pytest.raises(InputError, match="is no origin"):
+    with pytest.raises(InputError, match="is not an origin"):
         ServeOptions(allow_origin=[origin])
     ServeOptions(allow_origin=["http://localhost:3000", "https://[::1]", "app://obsidian.md", "*"])

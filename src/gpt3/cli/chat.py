@@ -29,7 +29,7 @@ HELP = """/reset            forget the conversation, keep the system message
 /system TEXT      start a new conversation with this system message (without TEXT: none)
 /regenerate       another answer to the last message
 /set NAME VALUE   a sampling option, e.g. /set temperature 0.7 (alone: show them)
-/probabilities    show how likely each token of an answer was, or no longer
+/probabilities    show or hide how likely each token of an answer was
 /save FILE        write the conversation as JSON
 /load FILE        continue a saved conversation
 /help             this list

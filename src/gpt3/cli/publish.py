@@ -71,7 +71,7 @@ def run(options: PublishOptions) -> str:
 
     place = locate(options.names[0] if len(options.names) == 2 else None)
     if not isinstance(place, Path):
-        raise InputError(f"{place} is no folder here. Give a run or a model folder")
+        raise InputError(f"{place} is not a folder on this machine. Give a run or a model folder")
     files: dict[str, Path | bytes] = dict(model_files(place))
     check_names(options.repository, options.dtypes)
     results = None
@@ -91,7 +91,7 @@ def run(options: PublishOptions) -> str:
             return ""
         address, others = upload(files, options.repository, options.dtypes, public=options.public)
     if others:
-        say(f"left in the repository, not written here: {', '.join(others)}")
+        say(f"other files stay in the repository: {', '.join(others)}")
     print(f"published: {address}")
     print(f'run it: gpt3 generate --model {options.repository} "The history of"')
     return address

@@ -186,14 +186,14 @@ def _explained(error: Exception, repository: str, token: str) -> Exception:
     if isinstance(error, OfflineModeIsEnabled):
         return InputError("HF_HUB_OFFLINE turns the hub off. Unset it to publish")
     if is_passing(error):
-        return RunError(f"{repository}: the upload broke off ({text}). Run the same command to resume")
+        return RunError(f"{repository}: the upload was interrupted ({text}). Run the same command to resume")
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in (401, 403):
         return InputError(
             f"{repository}: the hub refuses the token ({text}). Log in with hf auth login as one who may write there"
         )
     if status in (409, 412):
-        return RunError(f"{repository}: it changed meanwhile ({text}). Run the same command again")
+        return RunError(f"{repository}: it was changed during the upload ({text}). Run the same command again")
     if status is not None or isinstance(error, ValueError):
         return InputError(f"{repository}: the hub refuses it ({text})")
     return error

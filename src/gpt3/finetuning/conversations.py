@@ -105,8 +105,8 @@ def as_messages(turns: Sequence[Any]) -> tuple[Message, ...]:
         role = turn.get("role") or turn.get("from")
         content = _said(turn.get("value") if turn.get("content") is None else turn["content"])
         if role in TOOLS or any(turn.get(name) for name in CALLS):
-            what = f"a message of a tool (role {role})" if role in TOOLS else "a call of a tool"
-            raise RowError(f"turn {number + 1} is {what}, which the chat templates here do not have")
+            what = f"a tool message (role {role})" if role in TOOLS else "a tool call"
+            raise RowError(f"turn {number + 1} is {what}, which the chat templates here do not support")
         name = ROLES.get(role.strip().lower()) if isinstance(role, str) else None
         if name is None:
             raise RowError(

@@ -163,7 +163,7 @@ def _try_in_time(grammar: str) -> None:
     try:
         subprocess.run([sys.executable, "-c", code], input=grammar.encode(), capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        message = f"--json-schema takes more than {SECONDS:g} s to compile. Let fewer patterns hold together."
+        message = f"--json-schema takes more than {SECONDS:g} s to compile. Combine fewer patterns."
         raise InputError(message) from None
 
 
@@ -190,7 +190,7 @@ def _checked(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"--json-schema is not JSON: {one_line(error)}. Correct it.") from None
     if not isinstance(schema, dict):
-        raise InputError(f'--json-schema {text[:40]!r} is no object. Use one such as {{"type": "object"}}.')
+        raise InputError(f'--json-schema {text[:40]!r} is not a JSON object. Use one such as {{"type": "object"}}.')
     for place, keyword in _keywords(schema, "", 0):
         if keyword not in KEYWORDS and not keyword.startswith("x-"):
             near = difflib.get_close_matches(keyword, KEYWORDS, n=1)

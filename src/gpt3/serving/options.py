@@ -83,6 +83,6 @@ class ServeOptions(Options):
             yield f"--name gives {len(self.name)} names for {count} models. Give one for each, or none"
         for origin in self.allow_origin:
             if not ORIGIN.fullmatch(origin):
-                yield f"--allow-origin {origin} is no origin. Use one such as https://example.org, without a path"
+                yield f"--allow-origin {origin} is not an origin. Use one such as https://example.org, without a path"
         if not self.loopback and self.key is None and not self.unprotected:
             yield f"--host {self.host} is open to other machines, but there is no key. Use --api-key, or --unprotected"

@@ -42,7 +42,7 @@ class Origins:
         """
         origin = request.get("origin", "")
         if not self._allows(origin):
-            message = f"pages of {origin[:80]} may not use this server; --allow-origin {origin[:80]} lets them"
+            message = f"pages of {origin[:80]} may not use this server; --allow-origin {origin[:80]} allows them"
             raise ApiError(403, message, code="origin")
         return Response(
             status_code=204,
