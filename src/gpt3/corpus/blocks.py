@@ -216,9 +216,8 @@ class BlockOrder:
         self.folder, self.context, self.seed = folder, context, seed
         self.ends: list[int] = []
         """Windows in all blocks up to each one that has been seen: (blocks seen,), rising."""
-        self._open: tuple[int, int, TokenSplit, int, Permutation] | None = (
-            None  # epoch, block and its content, last used
-        )
+        # epoch, block and its content, last used
+        self._open: tuple[int, int, TokenSplit, int, Permutation] | None = None
 
     def window(self, index: int) -> np.ndarray:
         """Window number `index` of training, counted from 0 through all epochs: (context + 1,) int64."""

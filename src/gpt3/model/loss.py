@@ -93,11 +93,8 @@ def linear_cross_entropy(
         if reduction == "mean":
             divisor = counted.sum()
         if divisor is not None and len(targets) and _divides_exactly(divisor, dtype):
-            exact = torch.promote_types(dtype, torch.float32)
-            scale, divisor = (
-                counted.to(exact) / divisor,
-                None,
-            )  # into the gradients as they are made: backward need not pass over them
+            # into the gradients as they are made: backward need not pass over them
+            scale, divisor = counted.to(torch.promote_types(dtype, torch.float32)) / divisor, None
         losses = _LinearCrossEntropy.apply(
             hidden, weight, targets.where(counted, 0), scale, reduction == "none", dtype, chunk, real_vocab_size
         )
@@ -216,9 +213,7 @@ def _losses_and_gradients(
             at_target = s[:, :real].gather(1, target)
             largest = s.amax(1, keepdim=True)
             torch.softmax(s, 1, out=s)
-            total = s.amax(
-                1, keepdim=True
-            ).reciprocal_()  # of exp(logits - largest): the largest's probability is 1 / total
+            total = s.amax(1, keepdim=True).reciprocal_()  # of exp(logits - largest)
             losses[first:last, None] = (total.log_() + largest - at_target) * weight_of_row
             if any(needed):
                 s.mul_(weight_of_row)  # the softmax, weighted
@@ -229,9 +224,8 @@ def _losses_and_gradients(
             torch.mm(logits, weight_cast, out=grad_hidden[start:stop])
         if grad_weight is not None:
             if product is None:
-                grad_weight.addmm_(
-                    logits.t(), h, beta=1 if start else 0
-                )  # 0: what the memory held before does not count
+                # 0: what the memory held before does not count
+                grad_weight.addmm_(logits.t(), h, beta=1 if start else 0)
                 continue
             if hidden.device.type == "cuda":  # sums in float32: float16 could overflow
                 part = torch.mm(logits.t(), h, out_dtype=torch.float32)
