@@ -12,7 +12,7 @@ from gpt3.errors import InputError
 def test_errors_have_the_commands_text() -> None:
     with pytest.raises(InputError, match="--steps 0 must be"):
         gpt3.train(steps=0)
-    with pytest.raises(TypeError, match="stepz"):
+    with pytest.raises(TypeError, match="unknown option stepz; did you mean steps"):
         gpt3.train(stepz=3)  # type: ignore[call-arg]
 
 

@@ -238,7 +238,10 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train --config digits.yaml", "--config is not YAML: "),
+        ("train --config digits.yaml", "--config .*digits.yaml is not YAML: "),
+        ("train --config open.yaml", "--config .*open.yaml, line [23] is not YAML: expected"),
+        ("eval --tasks piqa hellaswag", "unexpected argument 'hellaswag'; --tasks takes a single value, see --help"),
+        ("train --plan 125M", "unexpected argument '125M'; every option of this command has a name, see --help"),
         (f"train --steps {'9' * 5000}", "--steps 9+ must be a whole number"),
         (f"train --lr {'9' * 400}", "--lr inf must be a number above 0"),
         ("prepare --data wiki --out .", "--out . has no name of its own; name a new folder"),
@@ -270,6 +273,7 @@ def test_a_wrong_value_is_told_in_the_words_of_the_command_line(
     Path("unknown.yaml").write_text("stepz: 3\n", encoding="utf-8")
     Path("list.yaml").write_text("- a\n", encoding="utf-8")
     Path("digits.yaml").write_text(f"steps: {'9' * 5000}\n", encoding="utf-8")
+    Path("open.yaml").write_text("steps: 3\ndata: [a\n", encoding="utf-8")
     Path("bytes.yaml").write_bytes(b"\xff\xfe")
     assert cli.main(words.split()) == 2
     shown = capsys.readouterr().err

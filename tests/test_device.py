@@ -35,7 +35,9 @@ def test_a_name_that_is_no_device(name: str) -> None:
 
 
 def test_a_device_that_is_not_here() -> None:
-    with pytest.raises(InputError, match=r"^--device cuda:99 is not here; this machine has .*cpu \(or use auto\)$"):
+    with pytest.raises(
+        InputError, match=r"^--device cuda:99 is not available; this machine has .*cpu \(or use auto\)$"
+    ):
         choose_device("cuda:99")
 
 

@@ -53,6 +53,11 @@ def test_list_nothing_or_damaged(runs, capsys):
     assert "unfinished, metrics.jsonl unreadable" in capsys.readouterr().out
 
 
+def test_a_run_given_as_the_folder_is_listed_itself(runs, capsys):
+    assert main(["runs", "--json", "--folder", str(runs / "second")]) == 0
+    assert [row["run"] for row in json.loads(capsys.readouterr().out)] == ["second"]
+
+
 def test_rename(runs, capsys):
     assert main(["runs", "rename", "first", "novels"]) == 0
     assert not (runs / "first").exists()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from gpt3.cli.serve import run
 from gpt3.evaluation.options import EvalOptions
 from gpt3.finetuning.options import FinetuneOptions
+from gpt3.options import check_names
 from gpt3.serving.options import ServeOptions
 from gpt3.training.options import TrainOptions
 
@@ -38,6 +39,7 @@ def _with_options_of(options: Callable[P, OptionsT]) -> Callable[[Callable[[Opti
             if args and isinstance(args[0], options):  # type: ignore[arg-type]  # made before
                 return run(*args, **fields)
             further = {name: fields.pop(name) for name in list(fields) if name in further_names}
+            check_names(options, fields)  # type: ignore[arg-type]
             return run(options(*args, **fields), **further)
 
         further_names = set(inspect.signature(run).parameters) - names - {"options"}

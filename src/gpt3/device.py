@@ -44,7 +44,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(here[0])
     if name not in here:
-        raise InputError(f"--device {name} is not here; this machine has {', '.join(here)} (or use auto)")
+        raise InputError(f"--device {name} is not available; this machine has {', '.join(here)} (or use auto)")
     return torch.device(name)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import importlib
 import inspect
 import itertools
@@ -229,3 +230,17 @@ def _fault(hint: Any, value: Any, declared: Option, ranges: bool) -> str | None:
     if hint in (str, bool) and not isinstance(value, hint):
         return f"{_shown(value)} must be {'a text' if hint is str else 'true or false'}"
     return None
+
+
+def check_names(options: type[Any], names: Iterable[str]) -> None:
+    """Check keyword arguments that become fields of the dataclass `options`.
+
+    Raises:
+        TypeError: a name that is no field, with the nearest one.
+    """
+    known = [field.name for field in dataclasses.fields(options)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(known)}"
+            raise TypeError(f"unknown option {name}; {hint}")

@@ -62,5 +62,5 @@ def test_help_and_errors_know_it(capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main([command, "--help"]) == 0
         assert "hf:OWNER/NAME, sums, a shard folder, files" in " ".join(capsys.readouterr().out.split())
     for reader in (open_sources, lambda name: list(open_rows(name))):
-        with pytest.raises(InputError, match=r"no source is called so; known sources are .*sums\[:COUNT\]"):
+        with pytest.raises(InputError, match=r"no source has this name; known sources are .*sums\[:COUNT\]"):
             reader("sms:300")

@@ -232,7 +232,7 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(tmp_path: Path) 
         assert "\n" not in str(caught.value)
     with pytest.raises(
         InputError,
-        match=r"no such file or folder, and no source is called so; known sources are wiki-qa, helpsteer, .*hh-rlhf",
+        match=r"no such file or folder, and no source has this name; known sources are wiki-qa, helpsteer, .*hh-rlhf",
     ):
         gathered(["helpster"])
     (tmp_path / "latin.jsonl").write_bytes(good.encode() + b'{"prompt": "\xe9", "response": "b"}')

@@ -214,7 +214,7 @@ def test_a_loaded_model_says_what_it_is(saved):
 
 
 def test_a_device_that_is_not_here(saved):
-    with pytest.raises(InputError, match=r"--device cuda:99 is not here; this machine has .*cpu"):
+    with pytest.raises(InputError, match=r"--device cuda:99 is not available; this machine has .*cpu"):
         load(saved, device="cuda:99")
 
 

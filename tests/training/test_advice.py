@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt3.corpus.options import PrepareOptions
+from gpt3.corpus.prepare import prepare
 from gpt3.ladder.presets import PRESETS
 from gpt3.training.advice import warnings
 from gpt3.training.data import open_data
@@ -69,6 +71,22 @@ def test_too_little_held_out_is_told_with_what_would_do(said) -> None:
     assert not said([100] * 400, validation_fraction=0)
     few = said([100] * 20, validation_fraction=1e-9)
     assert "--val NAME=SOURCE" in few[0]
+
+
+def test_a_share_held_out_of_shards_that_were_split_before_is_told(said, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    said([100] * 400)
+    prepare(
+        PrepareOptions(
+            [str(tmp_path / "400-100.jsonl")], str(shards), tokenizer="gpt2", validation_fraction=0.1, workers=1
+        )
+    )
+    [text] = said([100] * 400, data=[str(shards)], validation_fraction=0)
+    assert text.startswith(
+        f"warning: --validation-fraction 0 is ignored: {shards} was split at 0.1 when it was prepared; "
+    )
+    assert not said([100] * 400, data=[str(shards)], validation_fraction=0.1)
+    assert not said([100] * 400, data=[str(shards)], validation_fraction=TrainOptions.validation_fraction)
 
 
 def test_the_demo_of_wiki_hears_nothing(tmp_path: Path, monkeypatch) -> None:

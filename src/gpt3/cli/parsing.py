@@ -112,6 +112,7 @@ class _Given:
         self.lists: set[str] = set()  # list options whose items came as arguments; further ones are added
         self.asked_help: str | None = None
         self.print_config = False
+        self.last: str | None = None  # the option taken last, if it takes one value
 
     def take(self, rest: list[str]) -> None:
         """Take the next argument, and its value where it is a separate one, from `rest`."""
@@ -125,6 +126,9 @@ class _Given:
             return
         written, equals, value = argument.partition("=")
         name = self._name(written, argument)
+        self.last = (
+            name if name in self.hints and not any(is_a(kind, self.hints[name]) for kind in (bool, list)) else None
+        )
         if name in ("help", "help_all"):
             self.asked_help = name
         elif name == "print_config":
@@ -177,7 +181,8 @@ class _Given:
     def _positional(self, argument: str) -> None:
         name = self.positional
         if name is None:
-            raise InputError(f"unexpected argument {argument!r}; every option of this command has a name, see --help")
+            why = f"{flag(self.last)} takes a single value" if self.last else "every option of this command has a name"
+            raise InputError(f"unexpected argument {argument!r}; {why}, see --help")
         if is_a(list, self.hints[name]):  # gpt3 report A B C
             self._add(name, [argument])
         elif name in self.values:
@@ -195,7 +200,9 @@ class _Given:
         except UnicodeDecodeError as error:
             raise InputError(f"--config is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that Python does not have
-            raise InputError(f"--config is not YAML: {one_line(error)}") from None
+            mark = getattr(error, "problem_mark", None)
+            place, reason = (f", line {mark.line + 1}", f"{error.problem}") if mark else ("", one_line(error))  # type: ignore[union-attr]
+            raise InputError(f"--config {name}{place} is not YAML: {reason}") from None
         if content is None:
             return
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

@@ -62,7 +62,7 @@ def run(options: RunsOptions) -> None:
     folder = Path(options.folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of runs. Give one, or make a run with gpt3 train.")
-    found = [describe(path) for path in folder.iterdir() if is_run(path)]
+    found = [describe(path) for path in ([folder] if is_run(folder) else folder.iterdir()) if is_run(path)]
     found.sort(key=lambda row: (row["written"], row["run"]), reverse=True)
     if options.json:
         print(json.dumps(found, indent=2))

@@ -136,6 +136,8 @@ def launch(options: TrainOptions) -> int:
         RunError: a rank was killed or failed while the others had not.
     """
     count = options.nproc or 1
+    if count > usable_cores():
+        say(f"warning: --nproc {count} exceeds this machine's {usable_cores()} cores; the processes will share them")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

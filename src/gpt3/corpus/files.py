@@ -43,7 +43,7 @@ def find_files(pattern: str, sources: Sequence[str] = ()) -> tuple[list[Path], i
         if not matches:
             raise InputError(f"{pattern}: no file matches this pattern")
     else:
-        known = f", and no source is called so; known sources are {', '.join(sources)}" if sources else ""
+        known = f", and no source has this name; known sources are {', '.join(sources)}" if sources else ""
         raise InputError(f"{pattern}: no such file or folder{known}")
     if matches == [path] and not path.is_dir():
         if format_of(path) is None:

@@ -21,6 +21,7 @@ from gpt3.inference.streaming import TokenBytes
 from gpt3.inference.torch_engine import ReferenceEngine, TorchEngine
 from gpt3.model import GPT3ForCausalLM
 from gpt3.model_folder.load import TORCH_DTYPES, choose_dtype, load_transformers
+from gpt3.options import check_names
 from gpt3.progress import say
 from gpt3.tokenizer.loading import prompt_start
 
@@ -240,6 +241,7 @@ class LanguageModel:
         """
         if n is not None:
             changes["num_samples"] = n
+        check_names(SamplingOptions, changes)
         options = dataclasses.replace(options or SamplingOptions(), **changes)
         asked = [prompts] if isinstance(prompts, str) else list(prompts)
         results, count = GenerationRequest(self, asked, options, draft=draft).complete(), options.num_samples
@@ -257,6 +259,7 @@ class LanguageModel:
         Raises:
             InputError: as `complete`; at the call, not at the first piece.
         """
+        check_names(SamplingOptions, changes)
         options = dataclasses.replace(options or SamplingOptions(), **changes)
         if options.num_samples != 1:
             raise InputError(f"num_samples is {options.num_samples}, but a stream is one text. Use 1, or `complete`.")

@@ -34,7 +34,8 @@ def warnings(plan: Plan, options: TrainOptions, shape: Preset, data: TrainingDat
     Args:
         shape: with the data's vocabulary.
     """
-    found = [*of_size(plan, options, shape, data), *of_context(plan, data), *of_held_out(options, data)]
+    found = [*of_size(plan, options, shape, data), *of_context(plan, data)]
+    found += [*of_shards(options, data), *of_held_out(options, data)]
     return [f"warning: {text}" for text in found]
 
 
@@ -76,6 +77,20 @@ def first_lengths(split: TokenSplit) -> np.ndarray:
         return np.zeros(0, np.int64)
     folder, shard = split.shards[0]
     return np.diff(np.fromfile(folder / shard.index, dtype=INDEX_DTYPE).astype(np.int64), prepend=0)
+
+
+def of_shards(options: TrainOptions, data: TrainingData) -> Iterator[str]:
+    """A share to hold out, of shards that were split when they were prepared."""
+    wanted = options.validation_fraction
+    if options.mixture is not None or options.fold is not None or wanted == TrainOptions.validation_fraction:
+        return
+    if len(options.data) == 1 and is_shard_folder(options.data[0]):
+        split = data.shards[0].manifest.validation_fraction
+        if split != wanted:
+            yield (
+                f"--validation-fraction {wanted:g} is ignored: {options.data[0]} was split at {split:g} when it was prepared; "
+                f"gpt3 prepare --validation-fraction {wanted:g} makes shards with that split"
+            )
 
 
 def of_held_out(options: TrainOptions, data: TrainingData) -> Iterator[str]:

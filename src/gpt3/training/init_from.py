@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from gpt3 import __version__
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.prepare import cache_folder
-from gpt3.corpus.shards import open_shards
+from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
 from gpt3.durable import replacing, sha256_of
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset, flops_per_token
@@ -210,7 +210,7 @@ def open_initial(options: TrainOptions, checkpoint: Path | None, agree: Agree) -
     if found.tokenizer is None:
         raise InputError(
             f"{what} has no tokenizer ({locate.TOKENIZER}), so its token ids mean nothing. Put the model's own tokenizer into "
-            f"{folder}"
+            f"{folder}. GPT-2's is in any shards of gpt3 prepare: FOLDER/{TOKENIZER_FOLDER}"
         )
     if found.tokenizer.eos_token_id is None:
         raise InputError(

@@ -225,7 +225,7 @@ def draw_samples(
 
 
 def first_lines(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The first line, at most 12 tokens of it, of a few documents; one empty prompt where there are none."""
+    """The first line, at most 12 tokens of it, of a few documents, each once; one empty prompt where there are none."""
     prompts = []
     start = 0
     for end in split.document_ends()[:SAMPLES]:
@@ -233,7 +233,7 @@ def first_lines(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[s
         line, newline, _ = text.partition("\n\n")
         prompts.append(line + newline)
         start = int(end)
-    return prompts or [""]
+    return list(dict.fromkeys(prompts)) or [""]
 
 
 @dataclass
