@@ -84,6 +84,15 @@ def test_warnings(tmp_path, capsys, texts, warning):
     assert warning in capsys.readouterr().out
 
 
+def test_files_of_other_kinds_are_counted(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("some words")
+    (tmp_path / "b.docx").write_bytes(b"PK")
+    told = look(capsys, str(tmp_path))["warnings"]
+    assert told[0].startswith(f"Skipped: 1 of the files in {tmp_path}, of other kinds than .txt .md")
+    (tmp_path / "b.docx").unlink()
+    assert not any("Skipped" in warning for warning in look(capsys, str(tmp_path))["warnings"])
+
+
 def test_the_embedded_corpus_has_no_warnings(capsys):
     assert main(["data", "wiki"]) == 0
     page = capsys.readouterr().out

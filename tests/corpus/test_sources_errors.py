@@ -139,7 +139,11 @@ def test_not_utf8(tmp_path, suffix, compression, place):
         data[place] = 0xE9  # é in Latin-1
     file = tmp_path / f"a.{suffix}{compression}"
     file.write_bytes(gzip.compress(data, 1) if compression == ".gz" else COMPRESS[compression](bytes(data)))
-    check(file, f"a.{suffix}{compression}: not UTF-8 at byte {place} (0x{data[place]:02x})", "iconv")
+    check(
+        file,
+        f"a.{suffix}{compression}: not UTF-8 at byte {place} (0x{data[place]:02x})",
+        f"iconv -f {'CP1252' if place else 'UTF-16'} -t UTF-8",
+    )
 
 
 def test_not_utf8_in_a_later_part(tmp_path):
@@ -225,7 +229,7 @@ def test_zstd_without_its_package(tmp_path, monkeypatch):
         ("a.jsonl", b'{"text": "one"}\n{"text": "\\ud800"}\n', "line 2: the escape \\ud800 is half a character"),
         ("a.jsonl", b'[{"text": "one"},\n{"text": "two"}]', "line 1: a list, not an object. If the whole file"),
         ("a.jsonl", b'{"a": "one", "b": "x"}\n', "line 1: which field is the text? none is called 'text'; there are a, b"),
-        ("a.jsonl", b'{"a": 1}\n', "line 1: which field is the text?"),
+        ("a.jsonl", b'{"a": 1}\n', "line 1: which field is the text? none is called 'text'; there are a"),
         ("a.json", b'[{"text": "one"},\n\n{"txt": "two"}]', "line 3: no field 'text'; there are txt"),
         ("a.json", b'["one"\n"two"]', "line 2: not JSON: expected a comma, found '\"'"),
         ("a.json", b'["one",\n"two"', "line 2: not JSON: the list is never closed"),
@@ -268,7 +272,11 @@ def test_fields_that_are_not_there(tmp_path):
     check(f"{tmp_path / 'a.parquet'}#body", "a.parquet: no field 'body'; there are id, text")
     check(f"{tmp_path / 'a.parquet'}#id", "a.parquet: field 'id' is int64, not a string")
     pyarrow.parquet.write_table(pyarrow.table({"a": ["one"], "b": ["two"]}), tmp_path / "b.parquet")
-    check(tmp_path / "b.parquet", "b.parquet: which field is the text? none is called 'text'; there are a, b")
+    check(
+        tmp_path / "b.parquet",
+        "b.parquet: which field is the text? none is called 'text'; there are a, b",
+        "as in FILE#b",
+    )
 
 
 def test_many_fields_are_told_in_short(tmp_path):

@@ -249,8 +249,7 @@ def test_a_base_model_is_asked_with_examples(base, monkeypatch, capsys) -> None:
     code = cli.main(["chat", "--model", str(base), "--max-new-tokens", "5"])
     err = capsys.readouterr().err
     assert "This is a base model" in err
-    assert code == 2  # the examples alone are longer than 64 positions
-    assert "Shorten it" in err
+    assert code == 0  # the examples alone are longer than 64 positions: it is asked without them
     chat = Chat(gpt3.load(base))
     chat.model.engine.context = 1000  # the framing itself
     text = chat.model.text_of(chat.prompt([Message("user", "Why?")]))
@@ -280,6 +279,22 @@ def test_an_answer_to_a_few_shot_prompt_ends_at_the_next_question(model, monkeyp
     chat = Chat(model, SamplingOptions(stop=["END"], max_new_tokens=2), few_shot=True)
     list(chat.reply("Why?"))
     assert asked[0].stop == ["END", "\n\n", "\nQ:"]
+
+
+def test_a_short_context_gets_fewer_examples(model, monkeypatch) -> None:
+    """As many as leave space for an answer; the message itself is never cut."""
+    examples = (("one", "1"), ("two", "2"))
+    monkeypatch.setattr(chat_template, "EXAMPLES", examples)
+    monkeypatch.setattr(chat_module, "EXAMPLES", examples)
+    chat = Chat(model, SamplingOptions(max_new_tokens=2), few_shot=True)
+    talk = [Message("user", "Why?")]
+    lengths = [len(chat.prompt(talk, shots)) for shots in range(3)]
+    for shots, length in enumerate(lengths):
+        monkeypatch.setattr(model.engine, "context", length + 2)
+        assert model.text_of(chat._fitting(talk)).count("Q: ") == shots + 1
+    monkeypatch.setattr(model.engine, "context", lengths[0] + 1)
+    with pytest.raises(InputError, match="Shorten it"):
+        chat._fitting(talk)
 
 
 def test_control_tokens_typed_into_a_few_shot_chat_stay_text(model, monkeypatch) -> None:
@@ -318,10 +333,8 @@ def test_the_options_of_the_command(tuned, monkeypatch, capsys, tmp_path) -> Non
     chat._fitting(chat.messages[:-1])
     assert int(dropped[-1]) == chat.dropped
     assert json.loads(saved.read_text(encoding="utf-8"))["messages"] == [{"role": "system", "content": "Be kind."}]
-    pipe(monkeypatch, "Q\n")
-    assert (
-        cli.main(["chat", "--model", str(tuned), "--few-shot"]) == 2
-    )  # the examples alone are longer than 64 positions
+    pipe(monkeypatch, f"{'Why? ' * 100}\n")  # longer than 64 positions, without any example
+    assert cli.main(["chat", "--model", str(tuned), "--few-shot"]) == 2
     assert "Shorten it" in capsys.readouterr().err
 
 

@@ -75,6 +75,12 @@ def test_shapes_of_one_conversation_agree(turns: list[tuple[str, str]], system: 
     assert {to_conversation(row).messages for row in rows} == {expected}
 
 
+def test_capitals_in_column_names_do_not_count() -> None:
+    row = {"Question": "Who?", "ANSWER": "Anna."}
+    assert to_conversation(row) == to_conversation({"question": "Who?", "answer": "Anna."})
+    assert to_conversation({**row, "answer": "Berg."}).messages[-1].content == "Berg."
+
+
 def test_text_parts_and_null_columns_are_read() -> None:
     """As OpenAI's API has contents, and as tables of several data sets have columns."""
     parts = [{"type": "text", "text": "Is the sea "}, {"type": "text", "text": "blue?", "image_url": None}]

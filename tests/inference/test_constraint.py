@@ -257,7 +257,7 @@ def test_whitespace_between_parts_of_json_is_bounded(language_model):
         ({"regex": "\ud800"}, "--regex is not text at character 0"),
         ({"regex": "a" * 70_000}, "--regex has 70,000 characters, more than 65,536."),
         ({"regex": "a", "choices": ["b"]}, "--regex and --choices are given together"),
-        ({"json_schema": "{"}, "--json-schema is not JSON"),
+        ({"json_schema": "{"}, "--json-schema '{' is not JSON"),
         ({"json_schema": "[1]"}, "--json-schema '[1]' is not a JSON object."),
         ({"json_schema": {1: {2}}}, "--json-schema {1: {2}} must be a text"),
         ({"json_schema": {"requried": ["a"]}}, "unknown keyword 'requried'; did you mean 'required'?"),
@@ -276,7 +276,7 @@ def test_whitespace_between_parts_of_json_is_bounded(language_model):
         ({"json_schema": {"type": "string", "pattern": "(?=a)"}}, "look-ahead"),
         ({"json_schema": {"oneOf": [{"type": "number"}, {"type": "integer"}]}}, "Use anyOf."),
         ({"json_schema": '{"items":' * 100 + "{}" + "}" * 100}, "more than 64 levels"),
-        ({"json_schema": '{"items":' * 7000}, "--json-schema is not JSON"),
+        ({"json_schema": '{"items":' * 7000}, "is not JSON: "),
     ],
 )
 def test_what_cannot_be_followed_is_refused_in_one_line(language_model, options, needle):

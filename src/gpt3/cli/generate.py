@@ -71,7 +71,7 @@ def continue_one(options: GenerateOptions) -> None:
     prompt = read_prompt(options)  # before the model, whose loading takes seconds
 
     from gpt3.inference.generation import GenerationRequest
-    from gpt3.inference.speed import told_when_compiling
+    from gpt3.inference.speed import compiling, told_when_compiling
 
     model, draft_model = open_models(options)
     request = GenerationRequest(model, [prompt], options, options.batch, new_draft(options, model, draft_model))
@@ -89,7 +89,13 @@ def continue_one(options: GenerateOptions) -> None:
             printer.take(sample, piece)
     results = request.results()
     if not options.json:
-        parts = [amount(sum(result.token_count for result in results), max(result.seconds for result in results))]
+        parts = [
+            amount(
+                sum(result.token_count for result in results),
+                max(result.seconds for result in results),
+                compiling() and not options.stats,
+            )
+        ]
         if any(result.finish_reason == "length" for result in results):
             parts.append(f"ended by --max-new-tokens {options.max_new_tokens}")
         if any(result.restarts for result in results):
@@ -119,7 +125,7 @@ def continue_many(options: GenerateOptions, source: str) -> None:
         if file.count:
             say(f"Resuming {options.output} after {file.count:,} of {count:,} samples")
 
-    from gpt3.inference.speed import told_when_compiling
+    from gpt3.inference.speed import compiling, told_when_compiling
 
     model, draft_model = open_models(options)
     sink: Any = file if file is not None else nullcontext()
@@ -138,7 +144,7 @@ def continue_many(options: GenerateOptions, source: str) -> None:
         if file is not None:
             say(f"{file.count:,} of {count:,} samples are in {options.output}. Run the same command to resume.")
         raise
-    parts = [f"{tally.samples:,} samples, {amount(tally.tokens, tally.seconds)}"]
+    parts = [f"{tally.samples:,} samples, {amount(tally.tokens, tally.seconds, compiling() and not options.stats)}"]
     if tally.at_limit:
         parts.append(f"{tally.at_limit:,} ended by --max-new-tokens {options.max_new_tokens}")
     if tally.dropped:
@@ -212,9 +218,10 @@ def read_prompt(options: GenerateOptions) -> str:
     return decoded(read_bytes(name), name).removesuffix("\n").removesuffix("\r")
 
 
-def amount(tokens: int, seconds: float) -> str:
-    """Tokens, seconds, and their ratio."""
-    return f"{tokens:,} tokens in {seconds:.1f} s" + (f" ({tokens / seconds:.1f} tokens/s)" if seconds else "")
+def amount(tokens: int, seconds: float, compiled: bool = False) -> str:
+    """Tokens, seconds, and their ratio, which means nothing where kernels were compiled in that time."""
+    speed = f" ({tokens / seconds:.1f} tokens/s)" if seconds else ""
+    return f"{tokens:,} tokens in {seconds:.1f} s" + (", compiling included" if compiled else speed)
 
 
 def tell(parts: list[str], options: GenerateOptions, seed: int) -> None:

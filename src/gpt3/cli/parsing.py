@@ -91,7 +91,8 @@ def parse(options: type[T], arguments: Sequence[str], *, command: str, positiona
         print(config_file(options, {**defaults, **given.values}), end="")
         return None
     if missing:
-        raise InputError(f"{', '.join(flag(name) for name in missing)} must be given")
+        told = [(flag(name), ", ".join(value_choices(given.hints[name], None))) for name in missing]
+        raise InputError(f"{', '.join(f'{n} ({values})' if values else n for n, values in told)} must be given")
     return _make(options, given.values)
 
 
@@ -181,12 +182,15 @@ class _Given:
     def _positional(self, argument: str) -> None:
         name = self.positional
         if name is None:
+            meant = [f"{flag(n)} {argument}" for n in ("data", "model") if n in self.hints and argument[:1] != "-"]
             why = f"{flag(self.last)} takes a single value" if self.last else "every option of this command has a name"
-            raise InputError(f"unexpected argument {argument!r}; {why}, see --help")
+            did = f"did you mean {' or '.join(meant)}?" if meant and not self.last else f"{why}, see --help"
+            raise InputError(f"unexpected argument {argument!r}; {did}")
         if is_a(list, self.hints[name]):  # gpt3 report A B C
             self._add(name, [argument])
         elif name in self.values:
-            raise InputError(f"unexpected second argument {argument!r}; put the {name} in quotes")
+            again = "".join(f", or give {flag(option)} before each of its values" for option in sorted(self.lists))
+            raise InputError(f"unexpected second argument {argument!r}; put the {name} in quotes{again}")
         else:
             self.values[name] = argument
 

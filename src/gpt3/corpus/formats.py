@@ -293,12 +293,13 @@ BY_LINE = (*TEXT, ".jsonl", ".ndjson")
 # ---- the text of a record
 
 
-def pick_field(kinds: Mapping[str, str], field: str | None, line: int = 0) -> str:
+def pick_field(kinds: Mapping[str, str], field: str | None, line: int = 0, spec: str = "FILE#") -> str:
     """The field that holds the text: `field`, else "text", else the only one of strings.
 
     Args:
         kinds: what each field holds, such as ``{"id": "a number", "text": "a string"}``.
         line: of the record, for messages.
+        spec: how a source is written up to its field's name, for messages.
 
     Raises:
         RecordError: no such field, no telling which, or it holds no string; the message lists the fields.
@@ -307,7 +308,8 @@ def pick_field(kinds: Mapping[str, str], field: str | None, line: int = 0) -> st
     if field is None:
         strings = [name for name, kind in kinds.items() if kind == STRING]
         if "text" not in kinds and len(strings) != 1:
-            raise RecordError(line, f"which field is the text? none is called 'text'; there are {shown}")
+            hint = f"; name it, as in {spec}{strings[-1]}" if strings else ""
+            raise RecordError(line, f"which field is the text? none is called 'text'; there are {shown}{hint}")
         field = "text" if "text" in kinds else strings[0]
     if field not in kinds:
         raise RecordError(line, f"no field {field!r}; there are {shown}")

@@ -129,7 +129,11 @@ def _look_up(dataset: Dataset, field: str | None) -> tuple[Dataset, list[tuple[s
         with without_torch():
             features = stream._resolve_features().features or {}
     kinds = {name: str(getattr(kind, "dtype", type(kind).__name__)) for name, kind in features.items()}
-    column = pick_field({n: STRING if k in ("string", "large_string") else k for n, k in kinds.items()}, field)
+    column = pick_field(
+        {n: STRING if k in ("string", "large_string") else k for n, k in kinds.items()},
+        field,
+        spec="hf:OWNER/NAME:CONFIG:SPLIT:",
+    )
     system = HfFileSystem()
     addresses = [str(address) for address in open_builder(dataset).config.data_files[dataset.split]]
     files = [(address, system.info(address).get("size")) for address in addresses]

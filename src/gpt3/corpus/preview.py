@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt3.corpus.documents import Part, Source, total_size
-from gpt3.corpus.files import split_field
+from gpt3.corpus.files import KNOWN, split_field
 from gpt3.corpus.segments import document_key
 from gpt3.corpus.slices import split_slice
 from gpt3.corpus.sources import open_rows, open_sources
@@ -70,7 +70,7 @@ def preview(
         "fields": [fields(source) for source in sources],
         "shown": [shown(text, tokenizer, context) for text in spread(texts, documents)],
     }
-    return found | {"warnings": warnings(found, len(texts))}
+    return found | {"warnings": [*skipped(sources), *warnings(found, len(texts))]}
 
 
 def sample(parts: Sequence[Part]) -> tuple[list[str], bool]:
@@ -127,6 +127,14 @@ def shown(text: str, tokenizer: PreTrainedTokenizerFast, context: int) -> dict[s
         place = offsets[context][0]
         cut = [text[max(0, place - AROUND_CUT) : place], text[place : place + AROUND_CUT]]
     return {"text": text[:PREVIEW_CHARACTERS], "characters": len(text), "tokens": len(offsets) + 1, "cut": cut}
+
+
+def skipped(sources: Sequence[Source]) -> list[str]:
+    """A sentence for each folder that has files which are not read."""
+    counts = [(source.name, source.describe().get("skipped_files", 0)) for source in sources]
+    return [
+        f"Skipped: {count:,} of the files in {name}, of other kinds than {KNOWN}." for name, count in counts if count
+    ]
 
 
 def warnings(found: dict[str, Any], read: int) -> list[str]:

@@ -260,7 +260,7 @@ def explained(path: Path, start: int = 0) -> Iterator[None]:
         number = error.line + (_count_lines(path, start) if start else 0)
         raise InputError(f"{path}: {f'{_unit(path)} {number}: ' if error.line else ''}{error.what}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: {_not_utf8(path, start)}; convert it, e.g. with iconv -t UTF-8") from None
+        raise InputError(f"{path}: {_not_utf8(path, start)}") from None
     except Exception as error:
         suffix = path.suffix.lower()
         if suffix in RATIOS and is_damage(error):
@@ -278,7 +278,7 @@ def _unit(path: Path) -> str:
 
 
 def _not_utf8(path: Path, start: int) -> str:
-    """Where a file (decompressed) stops being UTF-8, looked for from byte `start` on."""
+    """Where a file (decompressed) stops being UTF-8, looked for from byte `start` on, and what to do."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = start
     with open_stream(path, start) as file:
@@ -288,7 +288,9 @@ def _not_utf8(path: Path, start: int) -> str:
             try:
                 decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                return f"not UTF-8 at byte {offset - pending + error.start} (0x{error.object[error.start]:02x})"
+                place, byte = offset - pending + error.start, error.object[error.start]
+                old = "UTF-16" if place == 0 and byte in codecs.BOM_UTF16 else "CP1252"  # what Windows writes
+                return f"not UTF-8 at byte {place} (0x{byte:02x}); save it as UTF-8, e.g. with iconv -f {old} -t UTF-8"
             offset += len(data)
             if not data:  # the text itself was fine: half a character spelled in it
                 return "not UTF-8"

@@ -17,7 +17,7 @@ from gpt3.inference.decoding import Decoder
 from gpt3.inference.generation import Generation, GenerationRequest
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
-from gpt3.tokenizer.chat_template import FEW_SHOT_STOPS, ChatTemplate, Message, few_shot_text, has_template
+from gpt3.tokenizer.chat_template import EXAMPLES, FEW_SHOT_STOPS, ChatTemplate, Message, few_shot_text, has_template
 from gpt3.work_folder import check_file
 
 ANSWER_SHARE = 4
@@ -76,10 +76,10 @@ class Chat:
         self._decoder = Decoder(model.engine, 1, model.engine.context)
         self.set_system(system or "")
 
-    def prompt(self, messages: list[Message]) -> list[int]:
-        """Token ids up to where the next answer begins."""
+    def prompt(self, messages: list[Message], shots: int | None = None) -> list[int]:
+        """Token ids up to where the next answer begins; a base model is asked after `shots` examples (default: all)."""
         if self._template is None:
-            return self.model.encode_prompt(few_shot_text(messages), plain=True)
+            return self.model.encode_prompt(few_shot_text(messages, shots), plain=True)
         return self._template.prompt(messages)
 
     def reply(self, text: str) -> Generator[str]:
@@ -128,16 +128,17 @@ class Chat:
             self.messages.append(Message("assistant", self.last.text.strip()))
 
     def _fitting(self, messages: list[Message]) -> list[int]:
-        """The prompt, without as many of the oldest exchanges as it takes to leave space for an answer."""
+        """The prompt; to leave space for an answer, the oldest exchanges are left out first, then few-shot examples."""
         context = self.model.engine.context
         limit = context - min(self.options.max_new_tokens, max(1, context // ANSWER_SHARE))
         system = [message for message in messages[:1] if message.role == "system"]
         turns = messages[len(system) :]
-        for start in range(0, len(turns), 2):
-            prompt = self.prompt([*system, *turns[start:]])
-            if len(prompt) <= limit:
-                self.dropped = start
-                return prompt
+        for shots in range(len(EXAMPLES), -1, -1) if self.few_shot else [None]:
+            for start in range(0, len(turns), 2):
+                prompt = self.prompt([*system, *turns[start:]], shots)
+                if len(prompt) <= limit:
+                    self.dropped = start
+                    return prompt
         raise InputError(
             f"the message is {len(prompt):,} tokens long with what precedes it, and the context leaves {limit:,}. Shorten it."
         )

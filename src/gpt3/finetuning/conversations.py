@@ -36,8 +36,8 @@ QUESTIONS = ("prompt", "question", "query")
 EXTRAS = ("input", "context")
 ANSWERS = ("output", "response", "completion", "answer")
 KNOWN = (
-    "messages; conversations (from, value); instruction, input, output; prompt, response; prompt, completion; "
-    "[prompt,] chosen, rejected"
+    "prompt or question, and response, completion, answer or output; messages; conversations (from, value); "
+    "instruction, input, output; [prompt,] chosen, rejected"
 )
 SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
@@ -169,8 +169,12 @@ def to_preference(row: Mapping[str, Any]) -> Conversation:
 
 
 def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a row that hold something: tables of several sources have all columns of each."""
-    return {name: value for name, value in row.items() if value is not None}
+    """The columns of a row that hold something: tables of several sources have all columns of each.
+
+    A name's capitals do not count ("Question", as spreadsheets have it), unless another column is the same but for them.
+    """
+    held = {name: value for name, value in row.items() if value is not None}
+    return {name.lower(): value for name, value in held.items()} | held
 
 
 def _all_messages(row: Mapping[str, Any]) -> Sequence[Message]:

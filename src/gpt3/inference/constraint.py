@@ -188,7 +188,7 @@ def _checked(text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--json-schema is not JSON: {one_line(error)}. Correct it.") from None
+        raise InputError(f"--json-schema {text[:40]!r} is not JSON: {one_line(error)}. Correct it.") from None
     if not isinstance(schema, dict):
         raise InputError(f'--json-schema {text[:40]!r} is not a JSON object. Use one such as {{"type": "object"}}.')
     for place, keyword in _keywords(schema, "", 0):

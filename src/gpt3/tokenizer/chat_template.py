@@ -64,10 +64,10 @@ def plain_jinja(template: Any) -> Any:
     return template and MARK.sub(lambda mark: mark[1] + ("endif" if mark[2] else "if true") + mark[3], template)
 
 
-def few_shot_text(messages: Sequence[Message]) -> str:
-    """A conversation as a base model is asked: `EXAMPLES` in plain text, then the turns; it ends where the answer begins."""
+def few_shot_text(messages: Sequence[Message], shots: int | None = None) -> str:
+    """A conversation as a base model is asked: `shots` of `EXAMPLES` (default: all), then the turns, up to the next answer."""
     lines = [message.content for message in messages if message.role == "system"]
-    lines += [f"Q: {question}\nA: {answer}" for question, answer in EXAMPLES]
+    lines += [f"Q: {question}\nA: {answer}" for question, answer in EXAMPLES[:shots]]
     turns = [message.content for message in messages if message.role != "system"]
     lines += [f"Q: {question}\nA: {answer}" for question, answer in zip(turns[:-1:2], turns[1::2], strict=True)]
     return "\n\n".join([*lines, f"Q: {turns[-1]}\nA:"])
