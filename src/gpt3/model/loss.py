@@ -213,7 +213,7 @@ def _losses_and_gradients(
             at_target = s[:, :real].gather(1, target)
             largest = s.amax(1, keepdim=True)
             torch.softmax(s, 1, out=s)
-            total = s.amax(1, keepdim=True).reciprocal_()  # of exp(logits - largest)
+            total = s.amax(1, keepdim=True).reciprocal_()  # of exp(logits - largest): the largest has 1 / total
             losses[first:last, None] = (total.log_() + largest - at_target) * weight_of_row
             if any(needed):
                 s.mul_(weight_of_row)  # the softmax, weighted
