@@ -73,7 +73,11 @@ def test_rename(runs, capsys):
         (["rename", "first", "a/b"], "'a/b' is not a name"),
         (["rename", "first", ".."], "'..' is not a name"),
         (["rename", "first"], "give the run and its new name"),
-        (["rename", "nothing", "new"], "no such run folder"),
+        (
+            ["rename", "nothing", "new"],
+            "no such run folder, nor a run of that name in ./runs; runs are made by gpt3 train",
+        ),
+        (["rename", "secnod", "new"], "did you mean second?"),
         (["rename", "notes", "new"], "is not a run folder"),
         (["remove"], "name the runs to remove"),
         (["remove", "notes", "--yes"], "is not a run folder"),

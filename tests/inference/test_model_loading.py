@@ -43,6 +43,7 @@ def runs(saved, tmp_path, monkeypatch):
     (tmp_path / "runs" / "new" / "checkpoints" / "step-2000.17.partial").mkdir()
     (tmp_path / "runs" / "begun" / "checkpoints").mkdir(parents=True)
     (tmp_path / "runs" / "notes.txt").write_text("not a run")
+    (tmp_path / "runs" / "model.gguf").write_text("not a run")
     return Path("runs")
 
 
@@ -90,6 +91,7 @@ def test_a_hub_id_is_left_to_the_hub(runs):
         ("./typo/model", "no such folder"),
         ("/no/such/folder", "no such folder"),
         ("125M", "is a model size, not a trained model. Train one first: gpt3 train --model 125M"),
+        ("runs/model.gguf", "is a GGUF file, for llama.cpp. Give the model folder"),
         ("runs/notes.txt", "is a file. Give the folder that holds it: runs"),
         ("runs/begun", r"it is no model \(it holds checkpoints\)"),
         ("runs/begun/checkpoints", "it is empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,4 +83,6 @@ def find_run(name: str | None) -> Path:
     places = [place for place in (Path(name).expanduser(), RUNS / name) if place.is_dir()]
     if places:  # a folder of texts may have the name of the run that was trained on them
         return next((place for place in places if (place / METRICS).is_file()), places[0])
-    raise InputError(f"{name}: no such run folder, nor a run of that name in ./{RUNS}; runs are made by gpt3 train")
+    near = difflib.get_close_matches(name, sorted(path.parent.name for path in RUNS.glob(f"*/{METRICS}")), n=1)
+    hint = f"did you mean {near[0]}?" if near else "runs are made by gpt3 train"
+    raise InputError(f"{name}: no such run folder, nor a run of that name in ./{RUNS}; {hint}")

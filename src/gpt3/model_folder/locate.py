@@ -69,6 +69,8 @@ def find(model: str | Path | None, runs: Path = RUNS) -> Path | str:
         return folder
     path = Path(model).expanduser()
     if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            raise InputError(f"{model} is a GGUF file, for llama.cpp. Give the model folder that it was made from")
         raise InputError(f"{model} is a file. Give the folder that holds it: {path.parent}")
     places = [place for place in (path, runs / path) if place.is_dir()]
     for place in places:  # a folder of texts may have the name of the run that was trained on them
