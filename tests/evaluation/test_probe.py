@@ -30,5 +30,5 @@ def test_it_is_the_tasks_own_accuracy_and_leaves_no_trace(network, tokenizer, mo
 def test_tasks_that_need_files_are_refused():
     with pytest.raises(InputError, match="--probe piqa needs files"):
         check_probes(["piqa"])
-    with pytest.raises(InputError, match="no task aritmetic"):  # before any data is read
+    with pytest.raises(InputError, match="--probe: no task aritmetic"):  # before any data is read
         train(probe=["aritmetic"], data=["nowhere"])

@@ -6,6 +6,7 @@ import pytest
 
 from gpt3.errors import InputError
 from gpt3.inference.options import GenerateOptions, SamplingOptions
+from gpt3.options import check_names
 
 BAD = {
     "max_new_tokens": [0, -1, 2.5, True],
@@ -158,3 +159,9 @@ def test_the_command_line_knows_every_option_and_its_help():
         assert f"--{field.name.replace('_', '-')}" in help_text
     for words in ("0 is greedy", "sample i depends on the seed", "the newest run", "one JSON object"):
         assert words in " ".join(help_text.split())
+
+
+def test_an_unknown_name_is_told_with_the_nearest():
+    with pytest.raises(TypeError, match=r"^unknown option max_tokens; did you mean max_new_tokens\?$"):
+        check_names(SamplingOptions, {"top_k": 1, "max_tokens": 4})
+    check_names(SamplingOptions, ["top_k"])

@@ -336,7 +336,9 @@ def test_weights_that_cannot_be_used(bad, weights: Path, tokenizer, tmp_path: Pa
     error = refused(capsys, {"init_from": str(save(llama, tokenizer, tmp_path / "llama"))})
     assert "config.json has model_type 'llama'; known families: gpt2" in error
     bare = save(gpt2_model(tokenizer), None, tmp_path / "bare")
-    assert "has no tokenizer" in refused(capsys, {"init_from": str(bare)})
+    error = refused(capsys, {"init_from": str(bare)})
+    assert "has no tokenizer" in error
+    assert "GPT-2's is in any shards of gpt3 prepare: FOLDER/tokenizer" in error
     small = save(gpt2_model(tokenizer, vocab_size=250, bos_token_id=0, eos_token_id=0), tokenizer, tmp_path / "small")
     assert f"its tokenizer has {len(tokenizer)} ids, its model 250" in refused(capsys, {"init_from": str(small)})
     torn = shutil.copytree(weights, tmp_path / "torn")

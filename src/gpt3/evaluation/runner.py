@@ -317,7 +317,7 @@ def check_probes(names: Sequence[str]) -> None:
     Raises:
         InputError: unknown tasks, or tasks that need files.
     """
-    files = [task.name for task in select(names) if task.name not in GROUPS["generated"]]
+    files = [task.name for task in select(names, "--probe") if task.name not in GROUPS["generated"]]
     if files:
         raise InputError(
             f"--probe {files[0]} needs files. Use arithmetic, scrambling, wiki-topic or one of their tasks."

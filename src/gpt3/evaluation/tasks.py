@@ -212,8 +212,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 
-def select(names: Sequence[str]) -> list[Task]:
-    """Tasks of these names and groups, each once, in the order given.
+def select(names: Sequence[str], option: str = "--tasks") -> list[Task]:
+    """Tasks of these names and groups of `option`, each once, in the order given.
 
     Raises:
         InputError: unknown names, with similar ones.
@@ -226,7 +226,7 @@ def select(names: Sequence[str]) -> list[Task]:
         if not members:
             near = difflib.get_close_matches(name, [*TASKS, *GROUPS], n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "`gpt3 eval --list-tasks` shows them all."
-            faults.append(f"--tasks: no task {name}; {hint}")
+            faults.append(f"{option}: no task {name}; {hint}")
     if faults:
         raise InputError("; ".join(faults))
     return list(found.values())
