@@ -98,6 +98,13 @@ def test_token_ids(new_model, tokenizer, tmp_path, kind):
         assert llama.tokenize("a<|endoftext|>", special=True) == [*tokenizer("a")["input_ids"], end]
 
 
+def test_a_server_that_is_closed_at_once_ends(new_model, tokenizer, tmp_path):
+    write_gguf(new_model(**SHAPES["dense"]), tokenizer, tmp_path / "m.gguf")
+    for _ in range(5):
+        with LlamaCpp(tmp_path / "m.gguf", context=16):
+            pass
+
+
 @pytest.mark.parametrize("name", ["harmony", "chatml"])
 def test_chat_templates(new_model, tokenizer, tmp_path, name):
     """Its own Jinja renders the prompt that transformers does."""

@@ -48,11 +48,15 @@ class LlamaCpp:
         parameters.cpuparams_batch.n_threads = threads
         with silent():
             self.server = llama.Server(parameters)
+        self._serves = False
+        """Whether its loop is known to run: a server that is closed before that never ends."""
 
     def __enter__(self) -> LlamaCpp:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if not self._serves:
+            self.complete([0], n_predict=1)
         with silent():
             del self.server  # it closes the file, which some systems do not rename before
 
@@ -75,7 +79,9 @@ class LlamaCpp:
     def complete(self, prompt: Sequence[int], **options: Any) -> dict[str, Any]:
         """The answer of llama.cpp's server to a completion request with these options; greedy unless they say otherwise."""
         defaults = {"temperature": -1.0, "repeat_penalty": 1.0, "cache_prompt": True}  # below 0: greedy
-        return self._post("/completion", {"prompt": list(prompt), **defaults, **options})
+        answer: dict[str, Any] = self._post("/completion", {"prompt": list(prompt), **defaults, **options})
+        self._serves = True
+        return answer
 
     def _post(self, place: str, content: dict[str, Any]) -> Any:
         request = urllib.request.Request(
