@@ -39,7 +39,7 @@ PATHS = (
 )  # fmt: skip
 """Options that name a file or a folder, wherever they occur; ``~`` in them is the home directory."""
 MOST_WHOLE = 2**63
-"""Whole numbers are below this."""
+"""Whole numbers are at most this."""
 
 T = TypeVar("T")
 _KEY = "gpt3"
@@ -69,7 +69,7 @@ class Option:
     def holds(self, value: float) -> bool:
         """Whether a number lies in the range."""
         return (
-            (math.isfinite(value) if isinstance(value, float) else abs(value) < MOST_WHOLE)
+            (math.isfinite(value) if isinstance(value, float) else abs(value) <= MOST_WHOLE)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)

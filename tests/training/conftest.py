@@ -14,7 +14,7 @@ from gpt3.corpus.wiki import articles, document
 from gpt3.training.options import TrainOptions
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _known_peak() -> Iterator[None]:
     """A run does not measure the machine's speed, which takes half a second. tests/bench does."""
     with pytest.MonkeyPatch.context() as patch:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "init_from.py"
 
 
+@pytest.mark.slow
 def test_it_trains_each_case_and_draws_a_table(tmp_path: Path, text_file: Path, shared_cache: Path) -> None:
     lines = text_file.read_text(encoding="utf-8").splitlines(keepends=True)
     for name, part in (("old", lines[:40]), ("new", lines[40:])):

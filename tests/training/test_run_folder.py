@@ -214,8 +214,10 @@ def test_a_run_goes_on_only_with_its_own_data(tiny, tmp_path: Path, text_file: P
 
 
 def test_minutes_size_the_batch_by_the_run_they_allow(tiny, tmp_path: Path) -> None:
-    """Two seconds of a model whose preset has a batch of 524,288 tokens: small steps, not a part of one."""
-    result = train(tiny(model="125M", steps=None, batch_tokens=None, micro_batch=None, minutes=0.03))
+    """Two seconds of a model whose preset has a batch of 32,768 tokens, ten seconds' work: small steps, not a part of one."""
+    result = train(
+        tiny(model="17M", steps=None, batch_tokens=None, micro_batch=None, minutes=0.03, validation_tokens=256)
+    )
     assert result.finished
     steps = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "lr" in r]
     assert len(steps) >= 2
