@@ -168,10 +168,10 @@ def test_a_notebook_shows_a_table_and_the_curve(monkeypatch: pytest.MonkeyPatch,
     ipython = pytest.importorskip("IPython.display", reason="needs .[notebook]")
     drawn: list[str] = []
 
-    def display(html: object, display_id: bool) -> SimpleNamespace:
+    def display(view: object, display_id: bool) -> SimpleNamespace:
         assert display_id
-        update = lambda html: drawn.append(html.data)  # noqa: E731
-        update(html)
+        update = lambda view: drawn.append(view._repr_html_())  # noqa: E731
+        update(view)
         return SimpleNamespace(update=update)
 
     monkeypatch.setattr(ipython, "display", display)

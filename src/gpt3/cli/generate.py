@@ -166,7 +166,7 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
         InputError: what `gpt3.load` raises.
     """
     from gpt3.inference.language_model import load
-    from gpt3.inference.speed import told_when_compiling
+    from gpt3.inference.speed import Meter, told_when_compiling, warm_up
 
     places = [locate(options.model)]
     if options.model is None:
@@ -179,8 +179,6 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     except InputError as error:
         raise InputError(str(error).replace(f"--model {options.draft}", f"--draft {options.draft}")) from None
     if options.stats:
-        from gpt3.inference.speed import Meter, warm_up
-
         with told_when_compiling(say):
             for one in (model, *drafts):
                 warm_up(one.engine)

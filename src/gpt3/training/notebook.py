@@ -24,20 +24,18 @@ class NotebookView:
 
     def start(self) -> None:
         """Put it below the cell."""
-        from IPython.display import HTML, display
+        from IPython.display import display
 
-        self._display = display(HTML(self.html()), display_id=True)
+        self._display = display(self, display_id=True)
 
     def refresh(self) -> None:
         """Draw it again in its place."""
-        from IPython.display import HTML
-
-        self._display.update(HTML(self.html()))
+        self._display.update(self)
 
     stop = refresh
 
-    def html(self) -> str:
-        """A table, and an SVG once there are losses."""
+    def _repr_html_(self) -> str:
+        """For IPython: a table, and an SVG once there are losses."""
         cells = "".join(
             f'<tr><th style="text-align:left">{html.escape(name)}</th><td style="text-align:left">{html.escape(text)}</td></tr>'
             for name, text in self.shown.rows()
