@@ -185,3 +185,16 @@ def test_figures_of_all_kinds_of_answers_reach_the_table(folder, tmp_path, capsy
     assert found["squad2"]["paper"]["acc"]["175B"] == 60.1
     assert found["multirc"]["paper"]["f1a"]["175B"] == 72.9
     assert found["cb"]["data"]["file"].endswith("cb.jsonl")
+
+
+@pytest.mark.parametrize("name", ["results.json", "report.html"])
+def test_files_of_others_are_not_replaced(folder, tmp_path, capsys, name):
+    other = tmp_path / "out" / name
+    other.parent.mkdir()
+    other.write_text('{"mine": 1}', encoding="utf-8")
+    command = ["eval", "--model", str(folder), *TASKS, "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 2
+    assert f"--out {other} exists, and gpt3 did not write it" in capsys.readouterr().err
+    assert [path.name for path in other.parent.iterdir()] == [name]
+    other.unlink()
+    assert cli.main(command) == cli.main(command) == 0  # our own are

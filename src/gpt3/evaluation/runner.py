@@ -32,7 +32,7 @@ from gpt3.inference.continuations import continuation_logprobs
 from gpt3.inference.language_model import LanguageModel, load
 from gpt3.model_folder.locate import locate, name_of
 from gpt3.progress import Progress, say
-from gpt3.work_folder import differences, locked_folder
+from gpt3.work_folder import check_file, differences, locked_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 DECISIVE = ("seed", "format", "style", "dtype", "quantize")
 """Options that the answers depend on."""
+MARKS = {"results.json": b'"model_hash"', "report.html": b"<title>gpt3 eval</title>"}
+"""What the first bytes of our files hold; others are not replaced."""
 TOLD_FAULTS = 3
 """Tasks whose errors are shown in full; of more, the names."""
 
@@ -69,14 +71,17 @@ def evaluate(
     """
     prepared = prepare(options)  # before the model, whose loading takes seconds
     places = [locate(name) for name in (options.model or (None,))]
+    outs = [folder_of(options, str(place), several=len(places) > 1) for place in places]
+    for folder in (*outs, Path(options.out or "eval")):
+        for name, mark in MARKS.items():
+            check_file("--out", folder / name, mark)
     found = []
-    for place in places:
+    for place, out in zip(places, outs, strict=True):
         if not options.model or len(places) > 1:
             say(f"model: {place}")
         model = load(
             place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads
         )
-        out = folder_of(options, str(place), several=len(places) > 1)
         parts = fit(model, prepared)
         with locked_folder(out):
             splits = {asked.task.name: asked.split for asked in parts}
