@@ -242,12 +242,12 @@ def draw(found: Sequence[Curve]) -> str:
     panels = []
     for task in SCORED:
         drawn = [curve for curve in found if curve.task == task and curve.stage.colour]
-        curves = [svg.Curve("", curve.points, curve.stage.colour, not curve.instructed) for curve in drawn]
-        panels.append(svg.Panel(task, curves, "examples K", y_text="{:g}%".format, top=100.0))
-    legend = [svg.Curve(f"{stage.size} parameters", [], stage.colour) for stage in STAGES if stage.colour]
+        curves = [svg.Line("", curve.points, curve.stage.colour, not curve.instructed) for curve in drawn]
+        panels.append(svg.Axes(task, curves, "examples K", y_text="{:g}%".format, top=100.0))
+    legend = [svg.Line(f"{stage.size} parameters", [], stage.colour) for stage in STAGES if stage.colour]
     legend += [
-        svg.Curve("instruction", [], "currentColor"),
-        svg.Curve("no instruction", [], "currentColor", dashed=True),
+        svg.Line("instruction", [], "currentColor"),
+        svg.Line("no instruction", [], "currentColor", dashed=True),
     ]
     title = "Words restored from their letters: accuracy over the number of examples in the context"
     return svg.svg(panels, title, legend, width=287, height=270)

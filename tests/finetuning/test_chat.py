@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -14,7 +13,6 @@ import pytest
 import torch
 
 import gpt3
-from gpt3.cli import chat as chat_command
 from gpt3.cli import main as cli
 from gpt3.cli.chat import speak
 from gpt3.errors import InputError
@@ -365,38 +363,6 @@ def test_in_a_terminal_ctrl_c_ends_an_answer_and_what_was_cut_is_said(model, cap
     capsys.readouterr()
     speak(chat, iter(["  ", " It", " is "]), terminal=False)
     assert capsys.readouterr().out == "It is \n"
-
-
-def test_the_history_is_state_and_its_loss_is_no_error(monkeypatch, tmp_path) -> None:
-    readline = pytest.importorskip("readline")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with chat_command.line_editing():
-        readline.add_history("Why is the sea salt?")
-    kept = tmp_path / "state" / "gpt3" / "chat_history"
-    assert "sea" in kept.read_text()
-    monkeypatch.setenv(
-        "XDG_STATE_HOME", str(kept)
-    )  # a file: no folder can be made there, as in a home that is read-only
-    with chat_command.line_editing():
-        pass
-    monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert chat_command.history_file() == tmp_path / ".local" / "state" / "gpt3" / "chat_history"
-
-
-def test_ctrl_c_at_the_prompt_drops_the_line_and_not_the_conversation(monkeypatch, capsys, tmp_path) -> None:
-    monkeypatch.setattr(chat_command, "line_editing", contextlib.nullcontext)
-    typed = iter(["Why?", KeyboardInterrupt, " ", "/quit", EOFError])
-
-    def answer(prompt: str) -> str:
-        word = next(typed)
-        if isinstance(word, str):
-            return word
-        raise word
-
-    monkeypatch.setattr("builtins.input", answer)
-    assert list(chat_command.lines(terminal=True)) == ["Why?", "/quit"]
-    assert "Ctrl-D or /quit ends the conversation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

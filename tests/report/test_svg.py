@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt3.report.svg import BOTTOM, HEAD, LEFT, TOP, Curve, Panel, svg, ticks
+from gpt3.report.svg import BOTTOM, HEAD, LEFT, TOP, Axes, Line, svg, ticks
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 numbers = st.floats(1e-3, 1e9)
@@ -23,7 +23,7 @@ def circles(drawing: str) -> list[tuple[float, float]]:
 
 @given(points, st.sampled_from([float, math.log2]))
 def test_no_point_lies_outside_its_panel(drawn, scale) -> None:
-    panel = Panel("a < b", [Curve("one & two", sorted(drawn), "#0072b2")], "x", scale=scale, labelled=True)
+    panel = Axes("a < b", [Line("one & two", sorted(drawn), "#0072b2")], "x", scale=scale, labelled=True)
     found = circles(svg([panel], width=300, height=200))
     assert len(found) == len(drawn)
     assert all(LEFT - 0.1 <= x <= 300 and TOP - 0.1 <= y <= 200 - BOTTOM + 0.1 for x, y in found)
@@ -31,13 +31,13 @@ def test_no_point_lies_outside_its_panel(drawn, scale) -> None:
 
 
 def test_heights_are_proportional_and_the_axis_begins_at_zero() -> None:
-    curve = Curve("", [(1, 0.0, 0.0), (2, 50.0, 0.0), (3, 100.0, 0.0)], "red")
-    (_, low), (_, middle), (_, high) = circles(svg([Panel("t", [curve], "x")], height=200))
+    curve = Line("", [(1, 0.0, 0.0), (2, 50.0, 0.0), (3, 100.0, 0.0)], "red")
+    (_, low), (_, middle), (_, high) = circles(svg([Axes("t", [curve], "x")], height=200))
     assert (low, middle, high) == (200 - BOTTOM, (200 - BOTTOM + TOP) / 2, TOP)
 
 
 def test_a_file_has_title_ground_legend_and_panels_beside_one_another() -> None:
-    panel = Panel("p", [Curve("c", [(1.0, 2.0, 0.5)], "red")], "x", level=3.0)
+    panel = Axes("p", [Line("c", [(1.0, 2.0, 0.5)], "red")], "x", level=3.0)
     drawing = svg([panel, panel], "of all", [panel.curves[0]], width=100, height=90)
     root = ElementTree.fromstring(drawing)
     assert root.get("viewBox") == f"0 0 200 {90 + 2 * HEAD}"

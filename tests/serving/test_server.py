@@ -12,15 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 from live_server import fixtures, serving, slowed
 
 from gpt3.cli.serve import run
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import name_of
-from gpt3.serving.host import listen, load_models
+from gpt3.serving.host import listen
 from gpt3.serving.options import ServeOptions
 
 
@@ -314,24 +312,6 @@ def metric(live, name: str) -> float:
     return next(float(line.split()[1]) for line in live.ask("/metrics")[1].splitlines() if line.startswith(name + " "))
 
 
-def test_a_models_id_is_its_runs_name_or_its_hub_id(tmp_path, monkeypatch) -> None:
-    folder = tmp_path / "runs" / "demo" / "model"
-    folder.mkdir(parents=True)
-    monkeypatch.chdir(folder)
-    assert [name_of(place) for place in (folder, ".", "checkpoints/step-2", "o/gpt2")] == [
-        "demo",
-        "demo",
-        "step-2",
-        "gpt2",
-    ]
-    monkeypatch.setattr("gpt3.serving.host.locate", lambda place: Path(place) if Path(place).exists() else place)
-    monkeypatch.setattr("gpt3.inference.language_model.load", lambda place, **options: Mock())
-    assert [*load_models(ServeOptions(model=[str(folder), "openai-community/gpt2"]))] == [
-        "demo",
-        "openai-community/gpt2",
-    ]
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_command_serves_and_ends_in_order(language_model, tokenizer, tmp_path, kind: int) -> None:
@@ -376,17 +356,6 @@ def test_several_models_take_turns(language_model, tokenizer) -> None:
         assert live.complete(**body)["choices"][0]["text"] == expected["tiny"] != expected["other"]
         assert live.ask("/v1/engines/other/completions", body)[1]["choices"][0]["text"] == expected["other"]
         assert "'tiny', 'other'" in live.ask("/v1/completions", {"model": "third"})[1]["error"]["message"]
-
-
-def test_names_are_as_many_as_models_and_differ(tokenizer, tmp_path) -> None:
-    fixtures.make_model(tokenizer).save_pretrained(tmp_path / "same")
-    tokenizer.save_pretrained(tmp_path / "same")
-    with pytest.raises(InputError, match=r"two models have the name same\. Give each its own"):
-        run(ServeOptions(model=[str(tmp_path / "same")] * 2, port=0))
-    assert ServeOptions(model=["a", "b"], name=["one", "two"])
-    assert ServeOptions(name=["one"])
-    with pytest.raises(InputError, match="--name gives 1 names for 2 models"):
-        ServeOptions(model=["a", "b"], name=["one"])
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from gpt3.inference.options import SamplingOptions
 from gpt3.ladder.presets import preset
 from gpt3.options import Options, option
 from gpt3.progress import say
-from gpt3.report.svg import Curve, Panel, svg
+from gpt3.report.svg import Axes, Line, svg
 from gpt3.tables import markdown
 from gpt3.work_folder import check_file
 
@@ -153,12 +153,12 @@ def draw(points: Sequence[Result], subtitle: str) -> str:
         subtitle: what was measured, in the title.
     """
 
-    def panel(title: str, value: Callable[[Result], float]) -> Panel:
+    def panel(title: str, value: Callable[[Result], float]) -> Axes:
         curves = [
-            Curve(kind, [(float(p["context"]), value(p), 0.0) for p in points if p["kind"] == kind], colour)
+            Line(kind, [(float(p["context"]), value(p), 0.0) for p in points if p["kind"] == kind], colour)
             for kind, colour in COLOURS.items()
         ]
-        return Panel(title, curves, "tokens of context", "{:,.0f}".format, scale=math.log2, labelled=True)
+        return Axes(title, curves, "tokens of context", "{:,.0f}".format, scale=math.log2, labelled=True)
 
     panels = [
         panel("Time per token, ms", lambda point: float(point["milliseconds"])),

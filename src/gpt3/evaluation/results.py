@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt3.evaluation import Result, Task
 from gpt3.report.page import compact
-from gpt3.report.svg import COLOURS, Curve, Panel, svg
+from gpt3.report.svg import COLOURS, Axes, Line, svg
 from gpt3.tables import aligned
 
 TABLE_H1 = json.loads((Path(__file__).parent / "data" / "table_h1.json").read_text(encoding="utf-8"))
@@ -274,14 +274,14 @@ def page(models: Sequence[Evaluation]) -> str:
 
 
 def _chart(title: str, points: Iterable[tuple[int, float, TaskScore]], label: str, **axis: Any) -> str:
-    """A figure of the points (number of the curve, x, score): scores in percent; guessing dashed; `axis` is of `Panel`."""
+    """A figure of the points (number of the curve, x, score): scores in percent; guessing dashed; `axis` is of `Axes`."""
     curves: dict[int, list[tuple[float, float, float]]] = {}
     chance = 0.0
     for number, x, score in points:
         figure, chance = score.metrics[score.main], 100 * score.chance
         curves.setdefault(number, []).append((x, 100 * figure.value, 100 * figure.error))
-    drawn = [Curve(str(number), sorted(curves[number]), _colour(number)) for number in sorted(curves)]
-    panel = Panel(title, drawn, label, y_text="{:g}%".format, level=chance, **axis)
+    drawn = [Line(str(number), sorted(curves[number]), _colour(number)) for number in sorted(curves)]
+    panel = Axes(title, drawn, label, y_text="{:g}%".format, level=chance, **axis)
     return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg([panel])}</figure>"
 
 

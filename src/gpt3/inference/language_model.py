@@ -169,7 +169,7 @@ class LanguageModel:
         return [first_token(self.tokenizer)]
 
     def encode_word(self, word: str, plain: bool = False) -> list[int]:
-        """Token ids of a text by itself, with nothing put before it; `plain` as in `encode_prompt`."""
+        """Token ids of a text without BOS or EOS; `plain` as in `encode_prompt`."""
         split = True if plain else None  # None: as the tokenizer was saved
         options = {"add_special_tokens": False, "verbose": False, "split_special_tokens": split}
         return list(self.tokenizer(word, **options)["input_ids"])

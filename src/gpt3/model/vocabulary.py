@@ -9,8 +9,8 @@ from typing import Any
 def resize_vocabulary(model: Any, size: int, new: Sequence[int]) -> None:
     """Give embedding and head `size` rows; those of the ids `new` are the mean of all rows before the first of them.
 
-    Where the head is not tied, each matrix has its own mean. It gives a token no one has seen the probability of an average
-    one (Hewitt 2021), where a random row may have any. Padding rows of the vocabulary are none afterwards.
+    Where the head is not tied, each matrix has its own mean. A new token then has about the probability of an average one
+    (Hewitt 2021); with a random row it may have any. Padding rows of the vocabulary are none afterwards.
     """
     import torch
 

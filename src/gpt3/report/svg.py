@@ -19,7 +19,7 @@ LEAST_GAP = 24
 
 
 @dataclass(frozen=True)
-class Curve:
+class Line:
     """Points from left to right, joined by a line."""
 
     label: str
@@ -30,11 +30,11 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Axes:
     """Axes and the curves between them. The vertical axis begins at 0."""
 
     title: str
-    curves: Sequence[Curve]
+    curves: Sequence[Line]
     x_label: str
     x_text: Callable[[float], str] = "{:g}".format
     """The number below a point's x."""
@@ -50,7 +50,7 @@ class Panel:
 
 
 def svg(
-    panels: Sequence[Panel], title: str = "", legend: Sequence[Curve] = (), width: int = 320, height: int = 220
+    panels: Sequence[Axes], title: str = "", legend: Sequence[Line] = (), width: int = 320, height: int = 220
 ) -> str:
     """The panels in a row.
 
@@ -89,7 +89,7 @@ def ticks(highest: float) -> list[float]:
     return [i * step for i in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
-def _panel(panel: Panel, width: int, height: int, titled: bool) -> str:
+def _panel(panel: Axes, width: int, height: int, titled: bool) -> str:
     points = [point for curve in panel.curves for point in curve.points]
     places = sorted({x for x, _, _ in points})
     low, high = panel.scale(places[0]), panel.scale(places[-1])
