@@ -19,7 +19,7 @@ from gpt3.device import follow_torch
 from gpt3.inference import kernels
 from gpt3.inference.arrays import Buffers, Keys, Shape
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run, attend_and_store
-from gpt3.inference.packing import huge, pack
+from gpt3.inference.packing import huge, pack, weights_of
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
@@ -44,8 +44,9 @@ class CpuCache(Cache):
         self.ring = min(capacity, config.sliding_window + ROLLBACK)
         dense_shape = (int((~banded).sum()), slots, config.num_attention_heads, capacity, config.head_dim)
         ring_shape = (int(banded.sum()), slots, config.num_attention_heads, self.ring, config.head_dim)
-        self.dense = (huge(dense_shape, torch.float32), huge(dense_shape, torch.float32))  # read only where written
-        self.rings = (huge(ring_shape, torch.float32), huge(ring_shape, torch.float32))
+        self.dense, self.rings = (  # read only where written
+            tuple(torch.from_numpy(huge(shape, np.float32)) for _ in range(2)) for shape in (dense_shape, ring_shape)
+        )
         self.keys = Keys(banded, index, *(x.numpy() for x in (*self.dense, *self.rings)))
         self._engine = engine
         self._tensors: dict[str, Tensor] = {}
@@ -97,11 +98,10 @@ class CpuEngine(Engine):
     gathers = True
 
     def __init__(self, model: GPT3ForCausalLM, weight_format: str = "fp32", take: bool = False) -> None:
-        super().__init__(model)
         self.config = config = model.config
-        self.device = torch.device("cpu")
-        self.weights = pack(model, weight_format, take=take)
-        self.nbytes = sum({array.ctypes.data: array.nbytes for array in self.weights}.values())  # tied ones once
+        self.weights = pack(config, weights_of(model, take), weight_format)
+        nbytes = sum({array.ctypes.data: array.nbytes for array in self.weights}.values())  # tied ones once
+        super().__init__(config, torch.device("cpu"), nbytes)
         self.shape = Shape(
             config.num_attention_heads,
             config.sliding_window,

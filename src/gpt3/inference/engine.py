@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,9 +26,6 @@ from torch.nn import functional as F
 from gpt3.adaptive_threads import AdaptiveThreads
 from gpt3.errors import InputError, RunError
 from gpt3.model.banded_attention import banded_attention
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 ROLLBACK = 64
 """Tokens a slot can give back at least (`Cache.truncate`): rings of banded layers are this much longer than the window."""
@@ -103,10 +100,11 @@ class Engine(ABC):
         nbytes: of the weights, those read for every token and the embeddings.
 
     Args:
-        model: a causal language model of transformers.
+        config: a model's configuration.
+        device, nbytes: see above.
 
     Raises:
-        InputError: its configuration does not say how many positions it has.
+        InputError: the configuration does not say how many positions it has.
     """
 
     gathers: bool = False
@@ -114,16 +112,14 @@ class Engine(ABC):
     adaptive: ClassVar[AdaptiveThreads | None] = None
     """What changes this process's number of threads as the machine is used for other things; None: it stays."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        config = model.config
+    def __init__(self, config: Any, device: torch.device, nbytes: int) -> None:
         if getattr(config, "max_position_embeddings", None) is None:
             raise InputError(
                 f"model type {config.model_type!r} names no max_position_embeddings; use a gpt3 or gpt2 model"
             )
         self.context = config.max_position_embeddings
         self.vocabulary = min(getattr(config, "real_vocab_size", None) or config.vocab_size, config.vocab_size)
-        self.device = model.device
-        self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
+        self.device, self.nbytes = device, nbytes
 
     @cached_property
     def logit_rows(self) -> int:

@@ -2,16 +2,17 @@
 
 int8 is symmetric, one scale per output channel: q = round(w / s), s = max |w| of the row / 127. Embedding and output head, tied,
 are stored once. Biases, norms and position embeddings, 1% of the whole, stay float32.
+
+Each tensor is read, checked and packed before the next one is read, so that the weights are held once, in their format.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gpt3.errors import InputError
 from gpt3.inference.arrays import Array, Weights
@@ -21,8 +22,16 @@ if TYPE_CHECKING:
 
 WeightFormat = Literal["fp32", "fp16", "bf16", "int8"]
 WEIGHT_FORMATS: tuple[str, ...] = get_args(WeightFormat)
-STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
+STORED: dict[str, Any] = {"fp32": np.float32, "fp16": np.uint16, "bf16": np.int16, "int8": np.int8}
+"""The dtypes by which the kernels know the formats: fp16 and bf16 as their bits."""
+LARGEST = float(np.finfo(np.float32).max)
 LARGEST_FP16 = 65504.0
+BLOCK = 1 << 16
+"""Numbers that are rounded at a time: they stay in a core's cache."""
+MODULES = {"qkv": "attn.c_attn", "proj": "attn.c_proj", "fc": "mlp.c_fc", "out": "mlp.c_proj"}
+"""Stacks of matrices, and the modules of a layer that they come from."""
+Read = Callable[[], Array]
+"""Gives a tensor as float32 or float64, mapped or in memory; asked once."""
 
 
 class Matrix:
@@ -31,37 +40,42 @@ class Matrix:
     Args:
         shape: (..., O, I).
         weight_format: one of WEIGHT_FORMATS.
+
+    Attributes:
+        weight: as the kernels know the format (STORED).
+        scale: (..., O) float32.
     """
 
     def __init__(self, shape: tuple[int, ...], weight_format: str) -> None:
+        self.weight_format = weight_format
         self.weight = huge(shape, STORED[weight_format])
-        self.scale = torch.ones(shape[:-1])
+        self.scale = np.ones(shape[:-1], np.float32)
 
-    def put(self, matrix: Tensor, *where: int) -> None:
+    def put(self, matrix: Array, *where: int) -> None:
         """Store a float matrix (O, I) at `where` in the stack."""
         target, scale = self.weight[where], self.scale[where]
-        if self.weight.dtype == torch.int8:
-            scale.copy_(matrix.float().abs().amax(-1) / 127)
-            scale.masked_fill_(scale == 0, 1.0)
-            torch.round(matrix.float() / scale[:, None], out=(rounded := torch.empty(matrix.shape)))
-            target.copy_(rounded)
-        else:
-            target.copy_(matrix)
+        for rows in _blocks(matrix):
+            block = np.asarray(matrix[rows], dtype=np.float32, order="C")
+            if self.weight_format == "int8":
+                scale[rows] = np.abs(block).max(-1, initial=0.0) / np.float32(127)
+                scale[rows][scale[rows] == 0] = 1.0
+                target[rows] = np.rint(block / scale[rows, None])
+            elif self.weight_format == "fp16":
+                target[rows] = block.astype(np.float16).view(np.uint16)
+            elif self.weight_format == "bf16":
+                bits = block.view(np.uint32)  # rounded to the nearest, halves to the even one
+                target[rows] = ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16).view(np.int16)
+            else:
+                target[rows] = block
 
-    def stored(self) -> Array:
-        """The weights as the kernels know their formats: fp16 as uint16, bf16 as int16."""
-        bits = {torch.float16: torch.uint16, torch.bfloat16: torch.int16}.get(self.weight.dtype, self.weight.dtype)
-        array: Array = self.weight.view(bits).numpy()
-        return array
 
-
-def pack(model: GPT3ForCausalLM, weight_format: str, take: bool = False) -> Weights:
-    """Copy a model's weights into the engine's arrays.
+def pack(config: Any, weights: Mapping[str, Read], weight_format: str) -> Weights:
+    """Put a model's weights into the engine's arrays.
 
     Args:
-        model: on any device, in any float format; not changed, unless:
+        config: its GPT3Config, or what has the same fields.
+        weights: how each of its tensors is read, by the names of `GPT3ForCausalLM`; lm_head.weight only where it is not tied.
         weight_format: one of WEIGHT_FORMATS.
-        take: leave each matrix empty once it is copied, so that the whole is not held twice; the model is of no more use.
 
     Raises:
         InputError: a weight that is not finite, or (fp16) too large for the format; the tensor is named.
@@ -70,73 +84,82 @@ def pack(model: GPT3ForCausalLM, weight_format: str, take: bool = False) -> Weig
 
     if weight_format == "fp16" and not HALVES:
         raise InputError("this CPU has no instruction that widens fp16; give --dtype bf16 or fp32")
-    config = model.config
     L, C, F = config.num_hidden_layers, config.hidden_size, config.intermediate_size
     A = config.num_attention_heads * config.head_dim
     V = min(config.real_vocab_size or config.vocab_size, config.vocab_size)
-    largest = LARGEST_FP16 if weight_format == "fp16" else torch.finfo(torch.float32).max
+    largest = LARGEST_FP16 if weight_format == "fp16" else LARGEST
 
-    with torch.no_grad():
-        tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
-        for name, tensor in tensors.items():
-            stored = tensor.ndim == 2 and name != "transformer.wpe.weight"  # in the format; the rest stays float32
-            check(name, tensor, largest if stored else torch.finfo(torch.float32).max)
-        stacks = {
-            "qkv": Matrix((L, 3 * A, C), weight_format),
-            "proj": Matrix((L, C, A), weight_format),
-            "fc": Matrix((L, F, C), weight_format),
-            "out": Matrix((L, C, F), weight_format),
-        }
-        names = {"qkv": "attn.c_attn", "proj": "attn.c_proj", "fc": "mlp.c_fc", "out": "mlp.c_proj"}
-        fields: dict[str, Any] = {}
-        for key, stack in stacks.items():
-            bias = torch.empty(stack.scale.shape)
-            for layer in range(L):
-                module = f"transformer.h.{layer}.{names[key]}"
-                matrix = tensors.pop(f"{module}.weight")
-                stack.put(matrix, layer)
-                if take:
-                    model.get_parameter(f"{module}.weight").data = matrix.new_empty(0)
-                bias[layer].copy_(tensors[f"{module}.bias"])
-            fields |= {key: stack.stored(), f"{key}_scale": stack.scale.numpy(), f"{key}_bias": bias.numpy()}
-        for norm in ("ln_1", "ln_2"):
-            lines = [
-                tensors[f"transformer.h.{layer}.{norm}.{part}"] for layer in range(L) for part in ("weight", "bias")
-            ]
-            fields[norm] = torch.stack([line.float().cpu() for line in lines]).view(L, 2, C).numpy()
-        fields["ln_f"] = torch.stack(
-            [tensors[f"transformer.ln_f.{part}"].float().cpu() for part in ("weight", "bias")]
-        ).numpy()
-        fields["wpe"] = tensors["transformer.wpe.weight"].to("cpu", torch.float32, copy=True).numpy()
+    def read(name: str, most: float = LARGEST) -> Array:
+        array = weights[name]()
+        check(name, array, most)
+        return array
 
-        wte = Matrix((V, C), weight_format)
-        wte.put(tensors["transformer.wte.weight"][:V])
-        head = wte
-        if "lm_head.weight" in tensors:  # a head of its own: tied ones are listed under wte's name only
-            head = Matrix((V, C), weight_format)
-            head.put(tensors["lm_head.weight"][:V])
-        fields |= {"wte": wte.stored(), "wte_scale": wte.scale.numpy()}
-        fields |= {"head": head.stored(), "head_scale": head.scale.numpy(), "head_bias": np.zeros(V, np.float32)}
+    def pair(module: str) -> Array:
+        return np.stack([read(f"transformer.{module}.{part}") for part in ("weight", "bias")]).astype(np.float32)
+
+    fields: dict[str, Any] = {}
+    shapes = {"qkv": (L, 3 * A, C), "proj": (L, C, A), "fc": (L, F, C), "out": (L, C, F)}
+    for key, shape in shapes.items():
+        stack, bias = Matrix(shape, weight_format), np.empty(shape[:-1], np.float32)
+        for layer in range(L):
+            module = f"transformer.h.{layer}.{MODULES[key]}"
+            stack.put(read(f"{module}.weight", largest), layer)
+            bias[layer] = read(f"{module}.bias")
+        fields |= {key: stack.weight, f"{key}_scale": stack.scale, f"{key}_bias": bias}
+    for norm in ("ln_1", "ln_2"):
+        fields[norm] = np.stack([pair(f"h.{layer}.{norm}") for layer in range(L)])
+    fields |= {"ln_f": pair("ln_f"), "wpe": np.array(read("transformer.wpe.weight"), dtype=np.float32, order="C")}
+
+    wte = Matrix((V, C), weight_format)
+    wte.put(read("transformer.wte.weight", largest)[:V])
+    head = wte
+    if "lm_head.weight" in weights:
+        head = Matrix((V, C), weight_format)
+        head.put(read("lm_head.weight", largest)[:V])
+    fields |= {"wte": wte.weight, "wte_scale": wte.scale}
+    fields |= {"head": head.weight, "head_scale": head.scale, "head_bias": np.zeros(V, np.float32)}
     return Weights(**fields)
 
 
-def huge(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An empty tensor in memory of numpy's, which asks Linux for large pages: decoding streams through all of it every token."""
-    count = math.prod(shape) * dtype.itemsize
-    if not count:
-        return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(np.empty(count, dtype=np.uint8)).view(dtype).view(shape)
+def weights_of(model: GPT3ForCausalLM, take: bool = False) -> dict[str, Read]:
+    """How the weights of a model in memory are read, on any device and in any float format.
+
+    Args:
+        take: leave each parameter empty once it is read, so that the whole is not held twice; the model is of no more use.
+    """
+
+    def reader(parameter: Any) -> Read:
+        def read() -> Array:
+            array: Array = parameter.detach().float().cpu().numpy()
+            if take:
+                parameter.data = parameter.data.new_empty(0)
+            return array
+
+        return read
+
+    return {name: reader(parameter) for name, parameter in model.named_parameters()}
 
 
-def check(name: str, tensor: Tensor, largest: float = torch.finfo(torch.float32).max) -> None:
-    """Raise InputError unless all of a tensor is finite and at most `largest` in size."""
-    low, high = torch.aminmax(tensor.detach())  # nan where there is one
-    if not (-largest <= float(low) and float(high) <= largest):
-        if bool(torch.isfinite(tensor).all()):
+def huge(shape: tuple[int, ...], dtype: Any) -> Array:
+    """An empty array of numpy's, which asks Linux for large pages: decoding streams through all of it every token."""
+    return np.empty(math.prod(shape), dtype).reshape(shape)
+
+
+def check(name: str, tensor: Any, largest: float = LARGEST) -> None:
+    """Raise InputError unless all of a tensor, torch's or NumPy's, is finite and at most `largest` in size."""
+    low, high = float(tensor.min()), float(tensor.max())  # nan where there is one
+    if not (-largest <= low and high <= largest):
+        if math.isfinite(low) and math.isfinite(high):
             raise InputError(
-                f"the model's tensor {name} reaches {max(-float(low), float(high)):.0f}, beyond fp16; use --dtype bf16 or fp32"
+                f"the model's tensor {name} reaches {max(-low, high):.0f}, beyond fp16; use --dtype bf16 or fp32"
             )
         raise InputError(
             f"the model's tensor {name} holds values that are no finite numbers (its training diverged); "
             "take an earlier checkpoint with --model RUN/checkpoints/step-N"
         )
+
+
+def _blocks(matrix: Array) -> Iterator[slice]:
+    """Rows of a matrix, some BLOCK numbers at a time."""
+    rows = max(1, BLOCK // max(1, matrix.shape[1]))
+    return (slice(begin, begin + rows) for begin in range(0, len(matrix), rows))

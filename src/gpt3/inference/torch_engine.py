@@ -66,7 +66,7 @@ class ReferenceEngine(Engine):
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__(model)
+        super().__init__(model.config, model.device, sum(parameter.nbytes for parameter in model.parameters()))
         self.model = model
         self.packs = model.config.model_type in PACKED
 
@@ -201,7 +201,7 @@ class TorchEngine(Engine):
     """
 
     def __init__(self, model: GPT3ForCausalLM) -> None:
-        super().__init__(model)
+        super().__init__(model.config, model.device, sum(parameter.nbytes for parameter in model.parameters()))
         self.model, self.config = model.eval(), model.config
         self.windows = {"full_attention": None, "sliding_attention": self.config.sliding_window}
         self._lock = threading.Lock()
