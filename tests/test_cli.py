@@ -20,12 +20,12 @@ from gpt3.training.options import TrainOptions
 
 SURFACE = {
     "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype early_stop
-        early_stop_on ema eps fold folds gradient_checkpointing heads init_from keep_checkpoints keep_every layers
+        early_stop_on ema eps filter fold folds gradient_checkpointing heads init_from keep_checkpoints keep_every layers
         lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes mixture model
-        muon_lr muon_momentum nproc optimizer out parallel plan positions pre_layernorm probe profile ramp_tokens replay resume
-        sample_every sample_prompt seed spike_patience spike_sigmas spike_window steps stream threads tokenizer tokens
-        track val
-        validate_every validation_fraction validation_share validation_tokens warmup_tokens weight_decay width window workers""",
+        muon_lr muon_momentum near_duplicates nproc optimizer out parallel plan positions pre_layernorm probe profile
+        ramp_tokens replay resume sample_every sample_prompt seed spike_patience spike_sigmas spike_window steps stream threads
+        tokenizer tokens track val validate_every validation_fraction validation_share validation_tokens warmup_tokens
+        weight_decay width window workers""",
     "generate": """bad_words batch choices device draft dtype frequency_penalty input json json_schema logit_bias logprobs
         lookup max_new_tokens min_new_tokens min_p model no_repeat_ngram num_samples output overwrite
         presence_penalty prompt prompt_file quantize regex repetition_penalty seed stats stop temperature threads
@@ -37,7 +37,7 @@ SURFACE = {
         prompt_tokens quantize queue slots threads timeout unprotected""",
     "export": "context dtype format model out verify",
     "data": "context data json show tokenizer",
-    "prepare": "data decontaminate fold out resume shard_tokens tokenizer validation_fraction workers",
+    "prepare": "data decontaminate filter fold near_duplicates out resume shard_tokens tokenizer validation_fraction workers",
     "contamination": "data data_dir json model out scores tasks workers",
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every
         filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing

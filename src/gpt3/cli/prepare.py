@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gpt3.corpus.options import PrepareOptions
+from gpt3.curation.options import CuratedOptions
 
 
-def run(options: PrepareOptions) -> None:
+def run(options: CuratedOptions) -> None:
     """Prepare, then print the counts.
 
     Raises:
@@ -13,8 +13,12 @@ def run(options: PrepareOptions) -> None:
     """
     from gpt3.corpus.prepare import prepare
     from gpt3.corpus.shards import open_shards
+    from gpt3.corpus.sources import open_sources
+    from gpt3.curation.options import curated
 
-    folder = open_shards(prepare(options))
+    sources = open_sources(options.data, tokenizer=options.tokenizer)
+    sources = curated(sources, options.filter, options.near_duplicates, options.worker_count())
+    folder = open_shards(prepare(options, sources))
     for name, split in folder.manifest.splits.items():
         print(f"{name}: {split.documents:,} documents, {split.text_bytes:,} bytes of text, {split.tokens:,} tokens")
     print(f"shards: {folder.path}\nnext: gpt3 train --data {folder.path}")

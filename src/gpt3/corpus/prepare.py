@@ -45,8 +45,11 @@ BENCHMARKS = "benchmarks"
 CACHE_VARIABLE = "GPT3_CACHE"
 
 
-def prepare(options: PrepareOptions) -> Path:
+def prepare(options: PrepareOptions, sources: Sequence[Source] | None = None) -> Path:
     """Make the shard folder `options.out` and return its path.
+
+    Args:
+        sources: of the data, where they are open already.
 
     A killed preparation continues where it stopped when the same options are given again, and ends in the same bytes. A
     finished one is not repeated. When two processes prepare the same folder, the second waits for the first. Processes are
@@ -55,7 +58,7 @@ def prepare(options: PrepareOptions) -> Path:
     Raises:
         InputError: no such data, unreadable or empty data, a folder that holds something else, no space on the disk.
     """
-    return Preparation(options).run(Path(options.out))
+    return Preparation(options, sources=sources).run(Path(options.out))
 
 
 def prepare_cached(

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt3.corpus.formats import fault_of
+from gpt3.curation.near_duplicates import NearDuplicateOptions, NearDuplicates
 from gpt3.tokenizer.chat_template import Message
 
 ROLES = {
@@ -268,10 +269,6 @@ REFUSAL = re.compile(
     r"unable to|am not able to) (assist|help|fulfil|fulfill|comply|provide|answer|browse|access))",
     re.IGNORECASE,
 )
-SHINGLE, HASHES, BANDS = 3, 64, 16
-NEAR = 0.8
-"""Texts with at least this share of equal minimum hashes are near duplicates; it estimates the Jaccard similarity of their
-three-word shingles."""
 
 
 def english(item: Conversation) -> bool:
@@ -313,42 +310,18 @@ class FirstSeen:
 
 
 class FirstOfItsKind:
-    """Whether no conversation before it was nearly the same: MinHash over three-word shingles (Broder 1997), banded.
+    """Whether no conversation before it was nearly the same, by the rule of `gpt3.curation.near_duplicates`.
 
     Only conversations with the same system message are compared, by the rest of their text: a long one is in all of a data set.
-    At similarity s the four rows of a band agree with probability s**4, one of 16 bands with 1 - (1 - s**4)**16: 0.9998 at 0.8.
     """
 
     def __init__(self) -> None:
-        import numpy as np
-
-        generator = np.random.Generator(np.random.PCG64(0))
-        self._factors = generator.integers(1, 2**63, HASHES, dtype=np.uint64) | np.uint64(1)
-        self._offsets = generator.integers(0, 2**63, HASHES, dtype=np.uint64)
-        self._bands: dict[bytes, list[int]] = {}
-        self._signatures: list[Any] = []
+        self._witness = NearDuplicates(NearDuplicateOptions())
 
     def __call__(self, item: Conversation) -> bool:
         """Remember it and say whether it is new."""
-        import numpy as np
-
-        words = WORD.findall("\n".join(item.texts).lower())
-        system = hashlib.sha256(item.system.encode("utf-8", "replace")).digest()
-        count = max(1, len(words) - SHINGLE + 1)
-        shingles = {" ".join(words[start : start + SHINGLE]) for start in range(count)}
-        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in sorted(shingles))
-        values = np.frombuffer(digests, np.uint64)
-        with np.errstate(over="ignore"):
-            mixed = values[:, None] * self._factors + self._offsets  # (shingles, HASHES), modulo 2**64
-        signature = (mixed ^ (mixed >> np.uint64(29))).min(axis=0)
-        keys = [system + bytes([band]) + part.tobytes() for band, part in enumerate(np.split(signature, BANDS))]
-        candidates = {number for key in keys for number in self._bands.get(key, ())}
-        if any((self._signatures[number] == signature).mean() >= NEAR for number in candidates):
-            return False
-        for key in keys:
-            self._bands.setdefault(key, []).append(len(self._signatures))
-        self._signatures.append(signature)
-        return True
+        system = hashlib.blake2b(item.system.encode("utf-8", "replace"), digest_size=8).digest()
+        return self._witness("\n".join(item.texts), int.from_bytes(system, "little")) is None
 
 
 FILTERS: dict[str, Callable[[], Filter]] = {

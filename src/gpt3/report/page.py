@@ -21,7 +21,7 @@ from gpt3.report.run_folder import Run, number, read_run, unique_names
 
 PAGE_MARK = b'<meta name="generator" content="gpt3">'
 """What tells a page of ours (`fill_page`) from other files."""
-TEXT = ("data", "mixture", "validation_fraction", "fold", "method", "filter")
+TEXT = ("data", "mixture", "validation_fraction", "fold", "method", "filter", "near_duplicates")
 SHAPE = ("model", "init_from", "layers", "width", "heads", "context", "device", "cores")
 BASES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
     (("bits per byte",), TEXT, ("name", "documents")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from gpt3.corpus.mixture import NAME, Mixture, SourceSpec
 from gpt3.corpus.prepare import cache_folder, prepare_cached
 from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, TokenSplit, documents, open_shards
 from gpt3.corpus.sources import open_sources
+from gpt3.curation.options import curated
 from gpt3.device import usable_cores
 from gpt3.durable import replacing
 from gpt3.errors import InputError
@@ -186,8 +188,13 @@ def open_shard_folders(
     opened: list[list[Source]] = []
     """Of each source where its size decides."""
     for spec in specs:
-        decides = may_stream(options, spec.data) is None
+        decides = is_filtered(options) or may_stream(options, spec.data) is None
         opened.append(open_sources(spec.data, tokenizer=None if own else tokenizer) if decides else [])
+    if is_filtered(options):
+        every = [source for sources in opened for source in sources]
+        workers = options.workers or usable_cores()
+        rest = iter(curated(every, options.filter, options.near_duplicates, workers))
+        opened = [list(itertools.islice(rest, len(sources))) for sources in opened]
     if own:
         every = [source for sources in opened for source in sources]
         most = TOKENIZER_BYTES if is_streamed(options, data, every) else None
@@ -212,6 +219,11 @@ def open_or_prepare(data: Sequence[str], tokenizer: str | Path, **options: Any) 
     return open_shards(prepare_cached(data, tokenizer, **options))
 
 
+def is_filtered(options: TrainOptions) -> bool:
+    """Whether documents are left out."""
+    return options.filter != "none" or options.near_duplicates
+
+
 def may_stream(options: TrainOptions, data: Sequence[str]) -> bool | None:
     """Whether training begins before `data` is prepared, as the options alone say; None: the data's size decides.
 
@@ -219,9 +231,10 @@ def may_stream(options: TrainOptions, data: Sequence[str]) -> bool | None:
         InputError: ``--stream on`` for what cannot be streamed.
     """
     length = options.tokens or options.steps or options.minutes
-    fixed = options.fold is not None or any(map(is_shard_folder, data))
+    fixed = options.fold is not None or is_filtered(options) or any(map(is_shard_folder, data))
     if options.stream == "on" and fixed:
-        raise InputError("--stream on does not go with --fold or with shard folders; leave it out")
+        what = "--fold, --filter, --near-duplicates or shard folders"
+        raise InputError(f"--stream on does not go with {what}; leave it out")
     if options.stream == "on" and length is None:
         raise InputError("--stream on needs the run's length: give --tokens, --steps or --minutes")
     return True if options.stream == "on" else False if options.stream == "off" or length is None or fixed else None

@@ -9,6 +9,7 @@ from typing import Literal
 
 from gpt3.adaptive_threads import threads_error
 from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
+from gpt3.curation.options import FILTERS
 from gpt3.options import DType, Options, flag, option
 from gpt3.training.continuing import conflicts
 from gpt3.training.optimizers import OPTIMIZERS
@@ -51,6 +52,10 @@ class TrainOptions(Options):
     """Old text to mix in, as a share of all tokens: wiki=5% (docs/init-from.md). Default: none."""
     tokenizer: str | None = option(None)
     """gpt2, a tokenizer folder, or own:N to train a BPE of N entries. Default: the preset's."""
+    filter: str = option("none", choices=FILTERS)
+    """Leave out documents that break the rules of these filters for web pages (docs/corpus.md)."""
+    near_duplicates: bool = option(False)
+    """Leave out near-duplicates of earlier documents, in all of the data (docs/corpus.md)."""
     mask_documents: bool = option(False)
     """Prevent attention between documents packed into one sequence (the paper does not)."""
     workers: int | None = option(None, least=1)

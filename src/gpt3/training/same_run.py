@@ -26,8 +26,8 @@ from gpt3.work_folder import Settings, differences
 AUTOMATIC = ("auto", "never")
 """What --resume may be besides a path."""
 SAME = (
-    "data", "mixture", "replay", "stream", "validation_fraction", "fold", "seed", "mask_documents", "tokenizer", "model",
-    "init_from", "layers", "width", "heads", "window", "context", "positions", "pre_layernorm",
+    "data", "mixture", "replay", "filter", "near_duplicates", "stream", "validation_fraction", "fold", "seed", "mask_documents",
+    "tokenizer", "model", "init_from", "layers", "width", "heads", "window", "context", "positions", "pre_layernorm",
 )  # fmt: skip
 """Options that make a run what it is: what it reads in which order, as which tokens, in a model of which shape."""
 ASIDE = "aside-"

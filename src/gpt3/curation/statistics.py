@@ -1,0 +1,274 @@
+"""What a document's text looks like, in counts, compiled by numba: the figures that the filters of web corpora compare.
+
+A *line* is a longest run of characters without a line feed that is not blank; a *paragraph* what blank lines part. A *word* is
+cut at white space, and each character of punctuation at its ends is a word by itself, as tokenizers of treebanks have it; a
+*symbol* is such a word. An n-gram's characters count without the spaces between its words.
+"""
+
+# numba compiles these functions: types are in the docstrings, and loops are plain loops.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from gpt3.corpus.ngram_kernels import BASE, FACTOR, ONE, START, mix
+from gpt3.corpus.ngrams import TABLE_SIZE
+
+Array = np.ndarray[Any, Any]
+
+VERSION = 1
+"""Counts changes in what the figures are."""
+FIELDS = (
+    "characters", "words", "symbols", "word_characters", "letter_words", "stop_words", "hashes", "ellipses",
+    "lines", "line_characters", "line_feeds", "bullet_lines", "ellipsis_lines", "ended_lines", "short_lines",
+    "repeated_lines", "repeated_line_characters",
+    "paragraphs", "repeated_paragraphs", "repeated_paragraph_characters",
+    "top_2_gram_characters", "top_3_gram_characters", "top_4_gram_characters",
+    "repeated_5_gram_characters", "repeated_6_gram_characters", "repeated_7_gram_characters",
+    "repeated_8_gram_characters", "repeated_9_gram_characters", "repeated_10_gram_characters",
+    "sentences", "braces", "lorem_ipsum",
+)  # fmt: skip
+"""In the order of a document's row. Repeated: those that came before in the document. Top: the most frequent one, each time it
+occurs. symbols: words of punctuation alone. word_characters: of all others. stop_words: how many of `STOP_WORDS` occur.
+short_lines: of at most 30 characters. ended_lines: that end with one of `TERMINAL`. sentences: ends of sentences in lines of
+three words or more that end with one, as C4 keeps them."""
+(
+    CHARACTERS, WORDS, SYMBOLS, WORD_CHARACTERS, LETTER_WORDS, STOPS, HASHES, ELLIPSES, LINES, LINE_CHARACTERS, LINE_FEEDS,
+    BULLETS, ELLIPSIS_LINES, ENDED, SHORT, REPEATED_LINES, REPEATED_LINE_CHARACTERS, PARAGRAPHS, REPEATED_PARAGRAPHS,
+    REPEATED_PARAGRAPH_CHARACTERS, TOP, _, _, REPEATED_GRAMS, _, _, _, _, _, SENTENCES, BRACES, LOREM,
+) = range(len(FIELDS))  # fmt: skip
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+"""Rae et al. 2021, App. A.1.1."""
+TERMINAL = '.!?"”…。！？؟۔।'
+"""Characters that end a line as prose ends it."""
+SENTENCE_ENDS = ".!?"
+SHORT_LINE = 30
+SPACE, PUNCTUATION, LETTER, ENDS, FULL_STOP = (np.uint8(1 << bit) for bit in range(5))
+BULLETS_AT = (ord("•"), ord("-"))
+ELLIPSIS, DOT, HASH, FEED, BRACE = ord("…"), ord("."), ord("#"), ord("\n"), ord("{")
+IPSUM = np.frombuffer("lorem ipsum".encode("utf-32-le"), dtype=np.uint32)
+
+
+@functools.lru_cache(maxsize=1)
+def kinds() -> Array:
+    """(TABLE_SIZE,) uint8: what each character is, bits of SPACE, PUNCTUATION, LETTER, ENDS and FULL_STOP."""
+    table = np.zeros(TABLE_SIZE, dtype=np.uint8)
+    for number, c in enumerate(map(chr, range(TABLE_SIZE))):
+        table[number] |= SPACE * c.isspace() | PUNCTUATION * (unicodedata.category(c)[0] in "PS") | LETTER * c.isalpha()
+    table[[ord(c) for c in TERMINAL]] |= ENDS
+    table[[ord(c) for c in SENTENCE_ENDS]] |= FULL_STOP
+    return table
+
+
+@functools.lru_cache(maxsize=1)
+def _stop_hashes() -> Array:
+    return np.array([_hash(np.frombuffer(word.encode("utf-32-le"), np.uint32)) for word in STOP_WORDS], dtype=np.uint64)
+
+
+@njit(cache=True, nogil=True)
+def _hash(points):
+    h = START
+    for c in points:
+        h = (h ^ np.uint64(c)) * FACTOR
+    return mix(h)
+
+
+@njit(cache=True, nogil=True)
+def _kind(table, point):
+    return table[point] if point < len(table) else LETTER
+
+
+@njit(cache=True, nogil=True)
+def _slot(table, h):
+    mask = np.uint64(len(table) - 1)
+    slot = h & mask
+    while table[slot] != 0 and table[slot] != h:
+        slot = (slot + ONE) & mask
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _words(points, table, stops, hashes, lengths, row):
+    """Cut words; their hashes and lengths. Counts of words are added to `row`."""
+    count, i, seen = 0, 0, 0
+    while i < len(points):
+        if _kind(table, points[i]) & SPACE:
+            i += 1
+            continue
+        stop = i
+        while stop < len(points) and not _kind(table, points[stop]) & SPACE:
+            stop += 1
+        first = i
+        while first < stop and _kind(table, points[first]) & PUNCTUATION:
+            first += 1
+        last = stop
+        while last > first and _kind(table, points[last - 1]) & PUNCTUATION:
+            last -= 1
+        for k in range(i, stop):
+            if first <= k < last:
+                if k > first:
+                    continue
+                h, length, letters = START, last - first, False
+                for j in range(first, last):
+                    h = (h ^ np.uint64(points[j])) * FACTOR
+                    letters |= (_kind(table, points[j]) & LETTER) != 0
+                h = mix(h)
+                row[WORD_CHARACTERS] += length
+                row[LETTER_WORDS] += letters
+                for s in range(len(stops)):
+                    if h == stops[s]:
+                        seen |= 1 << s
+            else:
+                h, length = mix((START ^ np.uint64(points[k])) * FACTOR), 1
+                row[SYMBOLS] += 1
+            hashes[count], lengths[count] = h, length
+            count += 1
+        i = stop
+    for s in range(len(stops)):
+        row[STOPS] += (seen >> s) & 1
+    row[WORDS] = count
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _pieces(points, table, feeds, seen, row, lines):
+    """Lines, or paragraphs, which `feeds` line feeds or more part: how many there are, and which came before."""
+    seen[:] = 0
+    i = 0
+    while i < len(points):
+        while i < len(points) and points[i] == FEED:
+            i += 1
+        stop, end = i, i
+        while stop < len(points):
+            if points[stop] == FEED:
+                run = stop
+                while run < len(points) and points[run] == FEED:
+                    run += 1
+                if run - stop >= feeds:
+                    break
+                stop = run
+            else:
+                stop += 1
+        end = stop
+        while end > i and points[end - 1] == FEED:
+            end -= 1
+        blank = True
+        for k in range(i, end):
+            if not _kind(table, points[k]) & SPACE:
+                blank = False
+                break
+        if not blank:
+            row[LINES if lines else PARAGRAPHS] += 1
+            h = _hash(points[i:end]) | ONE
+            slot = _slot(seen, h)
+            if seen[slot]:
+                row[REPEATED_LINES if lines else REPEATED_PARAGRAPHS] += 1
+                row[REPEATED_LINE_CHARACTERS if lines else REPEATED_PARAGRAPH_CHARACTERS] += end - i
+            seen[slot] = h
+            if lines:
+                _line(points[i:end], table, row)
+        i = stop
+
+
+@njit(cache=True, nogil=True)
+def _line(points, table, row):
+    """Count what a line is like."""
+    row[LINE_CHARACTERS] += len(points)
+    row[SHORT] += len(points) <= SHORT_LINE
+    row[ENDED] += (_kind(table, points[-1]) & ENDS) != 0
+    start, stop = 0, len(points)
+    while _kind(table, points[start]) & SPACE:
+        start += 1
+    while _kind(table, points[stop - 1]) & SPACE:
+        stop -= 1
+    row[BULLETS] += points[start] == BULLETS_AT[0] or points[start] == BULLETS_AT[1]
+    last = points[stop - 1]
+    dots = stop - start >= 3 and last == DOT and points[stop - 2] == DOT and points[stop - 3] == DOT
+    row[ELLIPSIS_LINES] += dots or last == ELLIPSIS
+    if dots or not (_kind(table, last) & FULL_STOP or last == ord('"') or last == ord("'")):
+        return
+    words, ends = 0, 0
+    for k in range(start, stop):
+        kind = _kind(table, points[k])
+        after = k + 1 == stop or _kind(table, points[k + 1]) & SPACE
+        words += after and not kind & SPACE
+        ends += (kind & FULL_STOP) != 0 and (k + 1 == stop or not _kind(table, points[k + 1]) & (LETTER | FULL_STOP))
+    if words >= 3:
+        row[SENTENCES] += max(1, ends)
+
+
+@njit(cache=True, nogil=True)
+def _grams(hashes, lengths, seen, counts, row):
+    """Characters in the most frequent n-grams, and in those that came before."""
+    for n in range(2, 11):
+        seen[:] = 0
+        most = i = 0
+        while i + n <= len(hashes):
+            h, size = START, 0
+            for k in range(i, i + n):
+                h = h * BASE + hashes[k]
+                size += lengths[k]
+            h = mix(h) | ONE
+            slot = _slot(seen, h)
+            repeated = seen[slot] == h
+            seen[slot] = h
+            if n < 5:
+                counts[slot] = counts[slot] + 1 if repeated else 1
+                most = max(most, counts[slot] * size)
+                i += 1
+            elif repeated:
+                row[REPEATED_GRAMS + n - 5] += size
+                i += n
+            else:
+                i += 1
+        if n < 5:
+            row[TOP + n - 2] = most
+
+
+@njit(cache=True, nogil=True)
+def _measure(points, places, table, stops, ipsum, out):
+    for d in range(len(places) - 1):
+        text, row = points[places[d] : places[d + 1]], out[d]
+        row[CHARACTERS] = len(text)
+        k = 0
+        while k < len(text):
+            c = text[k]
+            row[LINE_FEEDS] += c == FEED
+            row[HASHES] += c == HASH
+            row[BRACES] += c == BRACE
+            row[ELLIPSES] += c == ELLIPSIS
+            if c == DOT and k + 2 < len(text) and text[k + 1] == DOT and text[k + 2] == DOT:
+                row[ELLIPSES] += 1
+                k += 2
+            elif (c | 32) == ipsum[0] and k + len(ipsum) <= len(text):
+                same = True
+                for j in range(len(ipsum)):
+                    lower = text[k + j] | 32 if j != 5 else text[k + j]
+                    same &= lower == ipsum[j]
+                row[LOREM] += same
+            k += 1
+        hashes, lengths = np.empty(len(text), dtype=np.uint64), np.empty(len(text), dtype=np.int64)
+        count = _words(text, table, stops, hashes, lengths, row)
+        size = 16
+        while size < 2 * count:
+            size *= 2
+        seen, counts = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.int64)
+        _pieces(text, table, 1, seen, row, True)
+        _pieces(text, table, 2, seen, row, False)
+        _grams(hashes[:count], lengths[:count], seen, counts, row)
+
+
+def measure(texts: Sequence[str]) -> Array:
+    """The figures of each text: (texts, FIELDS) int32."""
+    data = [text.encode("utf-32-le", "surrogatepass") for text in texts]
+    places = np.zeros(len(data) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter((len(each) // 4 for each in data), dtype=np.int64, count=len(data)), out=places[1:])
+    out = np.zeros((len(texts), len(FIELDS)), dtype=np.int32)
+    _measure(np.frombuffer(b"".join(data), dtype=np.uint32), places, kinds(), _stop_hashes(), IPSUM, out)
+    return out
