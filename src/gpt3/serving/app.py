@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -21,11 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gpt3 import __version__
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving import openapi
-from gpt3.serving.completions import Chat, Completion, Delta, TextRequest
+from gpt3.serving.completions import Chat, Completion, TextRequest
 from gpt3.serving.host import is_local
 from gpt3.serving.options import ServeOptions
 from gpt3.serving.origins import Origins
-from gpt3.serving.schema import SAMPLER, ApiError, ChatBody, CompletionBody, parse, validation_error
+from gpt3.serving.responses import EventStream, finished
+from gpt3.serving.schema import SAMPLER, ApiError, Body, ChatBody, CompletionBody, parse, validation_error
 from gpt3.serving.worker import ComputeThread, Metrics, Worker
 
 ACCESS = (401, 403)
@@ -34,6 +35,8 @@ ASSETS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg"
 """Media types by file extension."""
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")
 """Paths that need no key: the page itself (it asks for the key), and whether the server is up."""
+SHORT_BODY = 4096
+"""Bytes; a body that is shorter is tokenized on the event loop."""
 MOST_DISCARDED = 16 * 1024 * 1024
 """Bytes of a refused body that are read before the response; a client that sends more finds the connection closed."""
 HEADERS = {
@@ -84,16 +87,18 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
         return workers[name]
 
     async def respond(kind: type[TextRequest], worker: Worker, body: Any, request: Request) -> Response:
-        work = await asyncio.to_thread(kind, worker.served, body)
+        if is_quick(body, request, worker):
+            work = kind(worker.served, body)
+        else:
+            work = await asyncio.to_thread(kind, worker.served, body)
         if not (work.stream or any(choice.needs_engine for choice in work.choices)):  # it only counts tokens: no wait
             for choice in work.choices:
                 choice.advance([])
             return JSONResponse(work.answer())
         worker.submit(work)
         if work.stream:
-            headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-            return StreamingResponse(events(work, worker), media_type="text/event-stream", headers=headers)
-        await finished(work, worker, request)
+            return EventStream(work, worker)
+        await finished(work, worker, request.receive)
         return JSONResponse(work.answer())
 
     streamed = "with stream events, closed by data: [DONE]"
@@ -168,47 +173,10 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
     return app, compute
 
 
-async def finished(work: TextRequest, worker: Worker, request: Request) -> None:
-    """Wait until a request is complete, or its client goes away.
-
-    Raises:
-        ApiError: it was not completed.
-    """
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            continue
-        work.events.put_nowait(ApiError(499, "the client went away"))
-
-    watching = asyncio.ensure_future(watch())
-    try:
-        event = await work.events.get()
-        if isinstance(event, ApiError):
-            raise event
-    finally:
-        watching.cancel()
-        worker.cancel(work)
-
-
-async def events(work: TextRequest, worker: Worker) -> AsyncIterator[bytes]:
-    """The server-sent events of a streamed answer. When the client goes away this is cancelled, and the request with it."""
-    try:
-        chunks, ended = work.opening(), False
-        while not ended:
-            arrived = [await work.events.get()]
-            while not work.events.empty():
-                arrived.append(work.events.get_nowait())  # what came in the meantime is sent with it
-            for event in arrived:
-                if isinstance(event, Delta):
-                    chunks += work.chunks(event)
-                else:
-                    chunks += work.closing() if event is None else [event.body]
-                    ended = True
-            lines = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks]
-            yield b"".join(lines) + (b"data: [DONE]\n\n" if ended else b"")
-            chunks = []
-    finally:
-        worker.cancel(work)
+def is_quick(body: Body, request: Request, worker: Worker) -> bool:
+    """Whether a request is prepared on the event loop: another thread takes longer to wake than its few tokens take."""
+    short = int(request.headers.get("content-length", SHORT_BODY)) < SHORT_BODY
+    return short and body.response_format is None and not worker.served.tokenizing
 
 
 async def _error(request: Request, error: Exception) -> Response:

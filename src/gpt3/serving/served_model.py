@@ -48,6 +48,11 @@ class ServedModel:
             "chat": self.template is not None,
         }
 
+    @property
+    def tokenizing(self) -> bool:
+        """Whether a thread has the tokenizer, and another one would wait for it."""
+        return self._tokenizer_lock.locked()
+
     def bytes_of(self, token: int) -> bytes:
         """The token's bytes; for a special token, those of its name."""
         return self._special[token].encode() if token in self._special else self.model.token_bytes[token]
