@@ -219,6 +219,9 @@ class GPT3Model(GPT3PreTrainedModel):
         T, device = inputs_embeds.shape[1], inputs_embeds.device
         seen = past_key_values.get_seq_length() if past_key_values is not None else 0
 
+        # The masks look at the caller's own positions alone: they would look for packed documents in counted ones, too, which
+        # stalls a GPU, and while torch.compile traces, every layer would get a mask, and flash attention none.
+        packed = position_ids
         if position_ids is None:
             if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
                 position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -T:].to(device)  # (B, T)
@@ -236,7 +239,7 @@ class GPT3Model(GPT3PreTrainedModel):
         masks: Any = attention_mask
         if not isinstance(masks, dict):
             mask_kwargs = {"config": self.config, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
-            mask_kwargs |= {"past_key_values": past_key_values, "position_ids": position_ids}
+            mask_kwargs |= {"past_key_values": past_key_values, "position_ids": packed}
             masks = {layer_type: MASKS[layer_type](**mask_kwargs) for layer_type in set(self.config.layer_types)}
         # Not before the masks, which look for packed documents where there is no cache.
         if use_cache and past_key_values is None:
