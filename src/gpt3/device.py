@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 NAME = re.compile(r"cpu|mps|cuda(:\d+)?")
-FULL_MEMORY = ("MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
+FULL_MEMORY = (
+    "MPS backend out of memory", "Invalid buffer size: ", "kIOGPUCommandBufferCallbackErrorOutOfMemory",
+    "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ",
+)  # fmt: skip
 """What torch's errors say, besides torch.OutOfMemoryError, where memory could not be allocated."""
 
 

@@ -31,6 +31,7 @@ ERRORS = [
     RuntimeError(
         "MPS backend out of memory (MPS allocated: 7.01 GB, other allocations: 1.20 GB, max allowed: 9.07 GB)."
     ),
+    RuntimeError("Invalid buffer size: 19.38 GiB"),
 ]
 
 

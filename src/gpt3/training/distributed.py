@@ -31,6 +31,7 @@ from gpt3.errors import InputError, RunError
 from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.options import DType
+from gpt3.training.compilation import chooses_compile
 from gpt3.training.options import TrainOptions
 
 DTYPES: dict[DType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -256,8 +257,8 @@ def build_model(
     """A model of this shape with its fresh weights, or `weights`, on the device, and what forward passes go through.
 
     One rank: the model itself. `ddp`: its wrapper. `fsdp`: the model sharded in place, block by block, so that no rank ever
-    holds more than one block's weights whole, nor the token embedding beside one. On CUDA it is compiled, unless
-    ``--no-compile``.
+    holds more than one block's weights whole, nor the token embedding beside one. Where it is compiled,
+    it is so for each shape that it meets (gpt3.training.compilation keeps them few).
     """
     rate, device = options.dropout, compute.device
     config = shape.config(
@@ -284,9 +285,7 @@ def build_model(
             if world.size > 1:
                 ids = [device.index] if device.type == "cuda" else None
                 forward = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-    if options.compile if options.compile is not None else device.type == "cuda":
-        forward = torch.compile(forward)
-    return model, forward
+    return model, torch.compile(forward, dynamic=False) if chooses_compile(options, device, world) else forward
 
 
 def fill(

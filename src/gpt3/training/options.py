@@ -169,7 +169,7 @@ class TrainOptions(Options):
     threads: str = option("auto", common=True)
     """CPU threads: auto adapts to what else the machine does; a number is fixed, for bit-equal results."""
     compile: bool | None = option(None)
-    """Compile the model with torch.compile. Default: on CUDA."""
+    """Compile the model with torch.compile. Default: on CUDA, where it works."""
     gradient_checkpointing: bool = option(False)
     """Recompute activations in the backward pass: a third more time for much less memory."""
     nproc: int | None = option(None, least=1)

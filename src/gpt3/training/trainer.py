@@ -19,6 +19,7 @@ from gpt3.device import ran_out_of_memory
 from gpt3.errors import RunError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training import random_state
+from gpt3.training.compilation import sizes
 from gpt3.training.distributed import Compute, World, gradients_stay, peers_lost
 from gpt3.training.fitting import halved
 from gpt3.training.optimizers import make_optimizer
@@ -69,40 +70,49 @@ class Trainer:
         self.spikes = SpikeWindow(options.spike_window, options.spike_sigmas, options.spike_patience)
         self.average = None if options.ema is None else WeightAverage(model, options.ema)
         self.scaler = torch.amp.GradScaler(compute.device.type) if compute.dtype == torch.float16 else None
+        self.compiled = hasattr(forward, "_orig_mod")
         self.step = 0
 
     def batches(self, step: int) -> Iterator[dict[str, torch.Tensor]]:
         """This rank's micro-batches of step `step` (0-based): a pure function of the step, so any resume sees the same.
 
         The sequences are shared out in order. Every rank gets as many micro-batches as the others, so that they meet in
-        each exchange: where sequences run out, one that counts nothing.
+        each exchange: where sequences run out, rows that count nothing.
         """
         numbers = self.plan.sequences(step)
-        rank, size, micro = self.world.rank, self.world.size, self.plan.micro_batch
+        rank, size, first = self.world.rank, self.world.size, 0
         mine = numbers[len(numbers) * rank // size : len(numbers) * (rank + 1) // size]
         cuda = self.compute.device.type == "cuda"
-        for first in range(0, -(-len(numbers) // size), micro):
-            part = mine[first : first + micro]
-            windows = torch.from_numpy(self.mixture.batch(part or numbers[:1]))  # (B, T + 1) int64
+        for rows in sizes(-(-len(numbers) // size), self.plan.micro_batch, self.compiled):
+            part = mine[first : first + rows]
+            filled = [*part, *itertools.repeat(numbers[0], rows - len(part))]
+            windows = torch.from_numpy(self.mixture.batch(filled))  # (rows, T + 1) int64
             windows = (windows.pin_memory() if cuda else windows).to(self.compute.device, non_blocking=cuda)
             inputs, targets = windows[:, :-1], windows[:, 1:]
-            batch = {"input_ids": inputs, "shift_labels": targets if part else torch.full_like(targets, IGNORED)}
+            if len(part) < rows:
+                targets = targets.clone()
+                targets[len(part) :] = IGNORED
+            batch = {"input_ids": inputs, "shift_labels": targets}
             if self.options.mask_documents:
                 batch["position_ids"] = document_positions(inputs, self.end_of_text)
             yield batch
+            first += rows
 
     def accumulate(self, step: int) -> torch.Tensor:
         """Gradients of one step's mean loss per token over all ranks; returns this rank's share of that loss, a scalar."""
         total = torch.zeros((), device=self.compute.device)
         tokens = len(self.plan.sequences(step)) * self.plan.context
+        # A compiled model is compiled for each number that it is given, and during a ramp this one changes: divided outside.
+        options: dict[str, Any] = {"loss_reduction": "sum"} if self.compiled else {"num_items_in_batch": tokens}
         batches = list(self.batches(step))
         for index, batch in enumerate(batches):
             with peers_lost(), gradients_stay(self.forward, index + 1 < len(batches)):
                 with self.compute.autocast():
-                    output = self.forward(**batch, num_items_in_batch=tokens, skip_logits=True, use_cache=False)
-                loss = output.loss * self.world.size  # exchanged gradients are means over ranks, wanted is their sum
+                    output = self.forward(**batch, **options, skip_logits=True, use_cache=False)
+                mean = output.loss / tokens if self.compiled else output.loss
+                loss = mean * self.world.size  # exchanged gradients are means over ranks, wanted is their sum
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            total += output.loss.detach()
+            total += mean.detach()
         return total
 
     def accumulate_fitting(self, step: int) -> torch.Tensor:
@@ -207,7 +217,7 @@ class Trainer:
             "parallel": self.options.parallel if self.world.size > 1 else "none",
             "micro_batch": self.plan.micro_batch,
             "device": self.compute.device.type,
-            "compile": bool(self.options.compile),
+            "compile": self.compiled,
             "gradient_checkpointing": self.options.gradient_checkpointing,
             "threads": torch.get_num_threads() if self.compute.adaptive is None else "auto",
             "torch": torch.__version__,

@@ -1,0 +1,72 @@
+"""torch.compile for training: whether it works on this machine, and the few batch sizes that a compiled model meets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from gpt3.errors import InputError
+from gpt3.progress import say
+from gpt3.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from gpt3.training.distributed import World
+
+SIZES = 4
+"""Sizes of a compiled micro-batch at most: whole, half, a quarter, an eighth. torch gives up on a function that it has compiled
+for 8 sizes; each takes about a minute on a GPU."""
+
+
+def chooses_compile(options: TrainOptions, device: torch.device, world: World) -> bool:
+    """Whether the model is compiled: where ``--compile`` says so, and by default on CUDA if torch.compile works there.
+
+    Raises:
+        InputError: ``--compile`` was given, and does not work here.
+    """
+    if not (device.type == "cuda" if options.compile is None else options.compile):
+        return False
+    reason = failure(device)
+    failures = int(world.all_reduce(torch.tensor(0 if reason is None else 1)))  # ranks that differ would not meet
+    if not failures:
+        return True
+    reason = reason or "another process cannot"
+    if options.compile:
+        raise InputError(
+            f"--compile: torch.compile does not work here ({reason}); install what is missing, or leave it out"
+        )
+    if world.first:
+        say(
+            f"torch.compile does not work here ({reason}): training without it, which is slower. Triton and a C compiler help."
+        )
+    return False
+
+
+@functools.cache
+def failure(device: torch.device) -> str | None:
+    """Why torch.compile does not work on `device`, in a few words; None where it does. It compiles one addition to find out."""
+    try:
+        torch.compile(_plus_one, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # no Triton, no compiler, a compiler that fails: each has exceptions of its own
+        cause = getattr(error, "inner_exception", error)
+        text = next(filter(None, map(str.strip, str(cause).splitlines())), type(cause).__name__)
+        return text.removesuffix(".")[:160]
+    return None
+
+
+def _plus_one(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+def sizes(share: int, micro_batch: int, compiled: bool) -> Iterator[int]:
+    """Rows of each micro-batch that takes `share` sequences, some of the last one's perhaps empty where the model is compiled.
+
+    During a batch ramp the share grows step by step. A compiled model is compiled for each size that it meets, so it meets
+    `SIZES` of them at most.
+    """
+    for first in range(0, share, micro_batch):
+        left = min(micro_batch, share - first)
+        halves = [-(-micro_batch >> n) for n in range(SIZES)]
+        yield min(size for size in halves if size >= left) if compiled else left
