@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,11 @@ print(failure(torch.device("cpu")))
 
 @pytest.mark.slow
 def test_a_machine_without_a_compiler_is_recognised(tmp_path: Path) -> None:
-    environment = {"PATH": str(tmp_path), "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    environment = os.environ | {
+        "PATH": str(tmp_path),
+        "CXX": "/no/such/compiler",
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path),
+    }
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=environment)
     assert done.stdout.strip() not in ("", "None"), done.stderr
 

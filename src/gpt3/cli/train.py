@@ -143,6 +143,8 @@ def launch(options: TrainOptions) -> int:
         port = probe.getsockname()[1]
     common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), LAUNCHED: "1"}
     common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    if os.name == "nt":
+        common.setdefault("USE_LIBUV", "0")  # torch is built without it there
     common.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     ranks: list[subprocess.Popen[bytes]] = []
 

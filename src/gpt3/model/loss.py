@@ -17,6 +17,8 @@ place over a few rows at a time, which stay in the CPU's cache.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,6 +43,7 @@ def linear_cross_entropy(
     chunk: int | None = None,
     real_vocab_size: int | None = None,
     divisor: int | Tensor | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """`F.cross_entropy(F.linear(hidden, weight), targets)` without the logits; loss and gradients are equal.
 
@@ -57,6 +60,7 @@ def linear_cross_entropy(
         chunk: rows of logits held at a time. None: 512 in float32, 1,024 in 16 bit; eight times that off the CPU.
         real_vocab_size: rows of `weight` from here on are padding: they are left out of the softmax, and get gradient 0.
         divisor: with `sum`: divide the sum by it, as token-weighted accumulation does; cheaper here than outside.
+        compiled: the model is: off the CPU, softmax and gradient of a chunk are compiled into one kernel or two, too.
 
     Returns:
         float32, a scalar or (N,).
@@ -96,9 +100,39 @@ def linear_cross_entropy(
             # into the gradients as they are made: backward need not pass over them
             scale, divisor = counted.to(torch.promote_types(dtype, torch.float32)) / divisor, None
         losses = _LinearCrossEntropy.apply(
-            hidden, weight, targets.where(counted, 0), scale, reduction == "none", dtype, chunk, real_vocab_size
-        )
+            hidden, weight, targets.where(counted, 0), scale, reduction == "none", dtype, chunk, real_vocab_size,
+            compiled and device != "cpu",
+        )  # fmt: skip
         return losses if divisor is None else losses / divisor
+
+
+def softmax_step(logits: Tensor, targets: Tensor, scale: Tensor, real: int, gradients: bool) -> Tensor:
+    """The loop over rows below, written for torch.compile: of a chunk the losses, and in place of its logits their gradient.
+
+    Args:
+        logits: (n, columns), of which the first `real` are of real ids.
+        targets: (n,).
+        scale: (n, 1) float32, weight of each row's loss.
+        gradients: whether they are wanted.
+
+    Returns:
+        (n,) losses times `scale`, in its dtype.
+    """
+    column = torch.arange(logits.shape[1], device=logits.device)
+    s = logits.to(scale.dtype).where(column < real, -torch.inf)
+    largest = s.amax(1, keepdim=True)
+    exponential = (s - largest).exp()
+    total = exponential.sum(1, keepdim=True)
+    losses = (total.log() + largest - s.gather(1, targets[:, None])) * scale
+    if gradients:
+        logits.copy_((exponential / total - (column == targets[:, None]).to(s.dtype)) * scale)
+    return losses[:, 0]
+
+
+@functools.cache
+def compiled_softmax_step() -> Callable[..., Tensor]:
+    """`softmax_step` compiled, once in a process."""
+    return torch.compile(softmax_step)
 
 
 def _divides_exactly(divisor: int | Tensor, dtype: torch.dtype) -> bool:
@@ -123,8 +157,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
         chunk: int,
         real_vocab_size: int | None,
+        compiled: bool,
     ) -> Tensor:
-        ctx.each, ctx.options = each, (dtype, chunk, real_vocab_size)
+        ctx.each, ctx.options = each, (dtype, chunk, real_vocab_size, compiled)
         needed = ctx.needs_input_grad[:2]
         if each:
             losses, _, _ = _losses_and_gradients(hidden, weight, targets, scale, (False, False), *ctx.options)
@@ -149,7 +184,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_hidden, grad_weight = (
                 None if gradient is None else gradient * grad_output for gradient in ctx.saved_tensors
             )
-        return grad_hidden, grad_weight, None, None, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None, None, None, None
 
 
 def _losses_and_gradients(
@@ -161,6 +196,7 @@ def _losses_and_gradients(
     dtype: torch.dtype,
     chunk: int,
     real_vocab_size: int | None,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Each row's loss, and where `needed` the gradients of the losses' weighted sum by hidden and by weight.
 
@@ -176,7 +212,11 @@ def _losses_and_gradients(
     real = V if real_vocab_size is None else real_vocab_size
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     narrow = dtype.itemsize < 4
-    stride = -(-V // 64) * 64  # numbers per row of the buffer: whole cache lines in any dtype
+    # MPS before macOS 15 loses what a product writes into a view whose rows are apart
+    into_views = hidden.device.type in ("cpu", "cuda")
+    stride = (
+        -(-V // 64) * 64 if into_views or narrow else V
+    )  # numbers per row of the buffer: whole cache lines in any dtype
     hidden_cast = hidden.to(dtype)
     if narrow:  # 16-bit products run faster on a rounder matrix, and the weight is copied anyway
         columns = stride
@@ -204,7 +244,11 @@ def _losses_and_gradients(
         h = hidden_cast[start:stop]
         logits = buffer[: stop - start, :columns]
         torch.mm(h, weight_cast.t(), out=logits)  # (rows, V)
-        for first in range(start, stop, rows_at_hand):
+        if compiled:
+            losses[start:stop] = compiled_softmax_step()(
+                buffer[: stop - start], targets[start:stop], scale[start:stop], real, any(needed)
+            )
+        for first in range(start, stop, rows_at_hand) if not compiled else ():
             last = min(first + rows_at_hand, stop)
             x = buffer[first - start : last - start]  # (rows at hand, stride)
             x[:, real:] = -torch.inf  # padding: no probability, no gradient
@@ -220,8 +264,10 @@ def _losses_and_gradients(
                 if scratch is not None:
                     x.copy_(s)
                 x[:, :real].scatter_add_(1, target, -weight_of_row.to(dtype))
-        if grad_hidden is not None:
+        if grad_hidden is not None and into_views:
             torch.mm(logits, weight_cast, out=grad_hidden[start:stop])
+        elif grad_hidden is not None:
+            grad_hidden[start:stop] = torch.mm(logits, weight_cast)
         if grad_weight is not None:
             if product is None:
                 # 0: what the memory held before does not count

@@ -335,6 +335,7 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
                 loss = loss if num_items_in_batch is None else loss / num_items_in_batch
             else:
                 options = {"reduction": reduction, "divisor": num_items_in_batch, "real_vocab_size": real}
+                options["compiled"] = torch.compiler.is_compiling()
                 loss = linear_cross_entropy(hidden_states.flatten(0, 1), self.lm_head.weight, targets, **options)
 
         return CausalLMOutputWithPast(

@@ -47,8 +47,8 @@ from gpt3.training.checkpoint import (
     retained,
     step_of,
 )
-from gpt3.training.distributed import ALONE, World
-from gpt3.training.meeting import Meeting, polls
+from gpt3.training.distributed import ALONE, PeersLostError, World
+from gpt3.training.meeting import Meeting, check_shared, polls
 from gpt3.training.tensor_files import SHARD_BYTES, Layout, Piece, piece_of, plan_layout
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -92,7 +92,8 @@ class CheckpointWriter:
         tokenizer: saved with each checkpoint, so that it can be generated from.
         keep: how many of the newest stay.
         keep_every: checkpoints of steps that it divides are kept forever; None: none are.
-        world: the processes of the run; by default this one alone.
+        world: the processes of the run; by default this one alone. Those with a control group find out together whether
+            `folder` is the same to all, and whether a checkpoint failed.
         timeout: seconds to wait for another rank's part of a checkpoint.
         shard_bytes: a set of tensors larger than this is split over several files.
     """
@@ -121,6 +122,8 @@ class CheckpointWriter:
         self._pending: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._files: dict[str, bytes] = {}
+        if world.control is not None:
+            check_shared(folder, world)
         if self.world.rank == 0:
             self._files = model_folder_files(model, tokenizer)
             discard_partial(folder)
@@ -144,7 +147,7 @@ class CheckpointWriter:
         Raises:
             RunError: the checkpoint before this one could not be written (a full disk, a rank that failed).
         """
-        self.wait()
+        self._wait_together()
         path = self.folder / f"step-{state['step']}"
         tensors, numbers = optimizer_state(self.model, optimizer)
         described = {
@@ -176,6 +179,21 @@ class CheckpointWriter:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
+
+    def _wait_together(self) -> None:
+        """`wait`, on all ranks: none waits for a slow disk of another's in a collective of training, which loses patience."""
+        failure: RunError | None = None
+        try:
+            self.wait()
+        except RunError as error:
+            failure = error
+        failures = 0
+        if self.world.control is not None:
+            failures = int(self.world.all_reduce(torch.tensor(0 if failure is None else 1)))
+        if failure is not None:
+            raise failure
+        if failures:
+            raise PeersLostError("another process could not write its part of the last checkpoint")
 
     def close(self) -> None:
         """As `wait`, and end the thread."""
@@ -215,7 +233,7 @@ class CheckpointWriter:
                 copies[stem][name] = piece, buffer
                 gpu |= on_gpu
         if gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize()  # of the current device, which the run's is (`choose_compute`)
         return copies
 
     def _write(self, snapshot: Snapshot) -> None:

@@ -31,6 +31,7 @@ from gpt3.errors import InputError, RunError
 from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.options import DType
+from gpt3.progress import say
 from gpt3.training.compilation import chooses_compile
 from gpt3.training.options import TrainOptions
 
@@ -88,19 +89,37 @@ class Compute:
 
 def agree_on_compute(options: TrainOptions, world: World) -> Compute:
     """`choose_compute` with the dtype of rank 0: it is measured, and ranks might differ. Sets the number of threads."""
-    alone = world.size == 1 and choose_device(options.device).type == "cpu"
+    name = options.device if world.size == 1 else device_of_ranks(options.device)
+    if name != options.device and world.first and torch.backends.mps.is_available():
+        say("Several processes train on the CPU: Apple's GPU takes one process.")
+    alone = world.size == 1 and choose_device(name).type == "cpu"
     adaptive = set_threads(options.threads, adapt=alone)
-    compute = choose_compute(options.device, options.dtype)
+    compute = choose_compute(name, options.dtype)
     agreed = world.agree(lambda: compute.dtype_name)
     if agreed != compute.dtype_name:
-        compute = choose_compute(options.device, agreed)
+        compute = choose_compute(name, agreed)
     return replace(compute, adaptive=adaptive)
+
+
+def device_of_ranks(name: str) -> str:
+    """What ``--device NAME`` means to one of several processes: each has a GPU of its own (`open_world`), or the CPU.
+
+    Raises:
+        InputError: one GPU is named, or Apple's, which processes cannot exchange gradients on.
+    """
+    if ":" in name:
+        raise InputError(f"--device {name} names one GPU, of several processes each has its own; give --device cuda")
+    if name == "mps":
+        raise InputError("--device mps takes one process; leave out --nproc, or give --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def choose_compute(device_name: str, dtype_name: DType) -> Compute:
     """Choose device and dtype, and measure the peak of that dtype's matrix products (about 0.2 s)."""
     device = choose_device(device_name)
     if device.type == "cuda":
+        if device.index is not None:  # streams, synchronisation and the random generator are the current device's
+            torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 where fp32 is asked for
     dtype = torch.float32
     if dtype_name != "auto":
@@ -223,22 +242,30 @@ def open_world(device: str) -> Iterator[World]:
     if size == 1:
         yield ALONE
         return
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    cuda = device_of_ranks(device) == "cuda"
     if cuda:
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
         if here > gpus:
             raise InputError(f"{here} ranks on a machine of {gpus} GPUs: start one a GPU, or give --device cpu")
-        if ":" in device:
-            raise InputError(f"--device {device} names one GPU, of several ranks each has its own; give --device cuda")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    nccl = cuda and dist.is_nccl_available()  # not on Windows, where gloo exchanges what DDP needs
     with peers_lost():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=PATIENCE)
         control = dist.new_group(backend="gloo", timeout=LONG_PATIENCE)
     try:
         yield World(int(os.environ["RANK"]), size, control)
-    finally:
-        with contextlib.suppress(Exception):  # a lost peer must not hide the error that is on its way
-            dist.destroy_process_group()
+    except BaseException:
+        if not nccl:  # NCCL would wait for the others, who wait for this process: its end tells them
+            leave()
+        raise
+    else:
+        leave()
+
+
+def leave() -> None:
+    """Leave the process group; a lost peer must not hide the error that is on its way."""
+    with contextlib.suppress(Exception):
+        dist.destroy_process_group()
 
 
 def is_sharded(options: TrainOptions, world: World) -> bool:
@@ -272,6 +299,10 @@ def build_model(
     forward: Any = model
     with peers_lost():
         if is_sharded(options, world):
+            if device.type == "cuda" and not dist.is_nccl_available():
+                raise InputError(
+                    "--parallel fsdp needs NCCL, which torch does not have on this system; use --parallel ddp"
+                )
             mesh = init_device_mesh(device.type, (world.size,))
             narrow = device.type == "cuda" and compute.dtype != torch.float32
             policy = MixedPrecisionPolicy(param_dtype=compute.dtype if narrow else None, reduce_dtype=torch.float32)
@@ -285,7 +316,9 @@ def build_model(
             if world.size > 1:
                 ids = [device.index] if device.type == "cuda" else None
                 forward = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-    return model, torch.compile(forward, dynamic=False) if chooses_compile(options, device, world) else forward
+    if chooses_compile(options, device, world):
+        forward = torch.compile(forward, dynamic=False)
+    return model, forward
 
 
 def fill(
@@ -345,6 +378,7 @@ def full_machine() -> Iterator[None]:
         if isinstance(error, RunError) or not ran_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0].split(". ")[0]
+        reason = reason if "out of memory" in reason else f"out of memory ({reason})"
         raise RunError(f"{reason}; use a smaller --micro-batch, --gradient-checkpointing or --parallel fsdp") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

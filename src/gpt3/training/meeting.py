@@ -1,14 +1,28 @@
-"""Where the threads that write one checkpoint wait for one another: in a folder that all ranks see, not in a collective."""
+"""Where the threads that write one checkpoint wait for one another: in a folder that all ranks see, not in a collective.
+
+And whether all ranks see it.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gpt3.errors import RunError
+import torch
+
+from gpt3.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from gpt3.training.distributed import World
+
+SEEN_WITHIN = 90.0
+"""Seconds in which what one machine writes must be seen by the others; NFS may remember for 60 that a file was not there."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +79,28 @@ def polls(timeout: float) -> Iterator[None]:
             return
         time.sleep(pause)
         pause = min(0.5, pause * 1.5)
+
+
+def check_shared(folder: Path, world: World, timeout: float = SEEN_WITHIN) -> None:
+    """Refuse a folder that is not the same one to all ranks, such as one on each machine's own disk: each looks for a file.
+
+    Raises:
+        InputError: a rank does not find what rank 0 wrote there, or not within `timeout` seconds.
+    """
+
+    def write() -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"shared-{uuid.uuid4().hex}"
+        (folder / name).touch()
+        return name
+
+    name: str = world.agree(write)
+    seen = any((folder / name).exists() for _ in polls(timeout))
+    missing = int(world.all_reduce(torch.tensor(0 if seen else 1)))
+    if world.first:
+        (folder / name).unlink(missing_ok=True)
+    if missing:
+        where = "another process" if seen else f"process {world.rank} on {socket.gethostname()}"
+        raise InputError(
+            f"--out: {where} does not find what process 0 wrote into {folder}; put --out on storage that every machine sees"
+        )

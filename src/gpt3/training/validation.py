@@ -117,7 +117,7 @@ def validate(
     finally:
         model.train(was_training)
     if world.size > 1:
-        sums = world.all_reduce(torch.from_numpy(sums).to(compute.device)).cpu().numpy()
+        sums = world.all_reduce(torch.from_numpy(sums)).numpy()
     return score_of(sums[0], sums[1], split.text_bytes, len(split) - 1)
 
 
