@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.inference import kernels
+from gpt3.inference import kernels, torch_engine
 from gpt3.inference.cpu_engine import SHORT, CpuEngine
 from gpt3.inference.engine import ROLLBACK, Run
 from gpt3.inference.language_model import make_engine
@@ -347,3 +347,21 @@ def test_taking_a_models_weights_empties_it_and_changes_nothing(model):
     assert sum(parameter.numel() for parameter in source.transformer.h.parameters() if parameter.ndim > 1) == 0
     logits = [engine.forward(engine.new_cache(1, 9), [Run(0, ids(9))]).clone() for engine in (kept, taken)]
     assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_prompts_read_together_are_those_read_one_by_one(shape, monkeypatch):
+    """Of lengths below the window, and beyond what a ring holds; with and without logits; then a token of each."""
+    monkeypatch.setattr(torch_engine, "TOGETHER", 3 * CONTEXT)
+    model = make_model(**SHAPES[shape])
+    engine, slow = TorchEngine(model), ReferenceEngine(model)
+    caches = engine.new_cache(7, CONTEXT), slow.new_cache(7, CONTEXT)
+    lengths = [CONTEXT - 2, WINDOW - 1, WINDOW // 2, 2 * WINDOW, CONTEXT - 9, CONTEXT // 2, 1]
+    groups: list[int] = []
+    together = TorchEngine._read_together
+    monkeypatch.setattr(TorchEngine, "_read_together", lambda *args: groups.append(len(args[2])) or together(*args))
+    first = [Run(slot, ids(length, slot), slot % 2 or int(length == 1)) for slot, length in enumerate(lengths)]
+    for runs in (first, [Run(slot, [slot + 1]) for slot in range(7)], [Run(slot, [slot + 2]) for slot in (6, 2, 0)]):
+        ours, theirs = (each.forward(cache, runs) for each, cache in zip((engine, slow), caches, strict=True))
+        assert relative(ours, theirs) < 1e-5
+    assert sum(groups) >= 5

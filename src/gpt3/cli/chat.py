@@ -57,7 +57,7 @@ class ChatOptions(SamplingOptions):
     device: str = option("auto", group="Hardware", common=True)
     """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
     dtype: DType = option("auto")
-    """Number format of the weights; auto is bf16 on CUDA that supports it, else fp32. A CPU computes in fp32."""
+    """Number format of the weights; auto: on CUDA bf16, or fp16 where it lacks that; else fp32. A CPU computes in fp32."""
     quantize: Quantize = option("none")
     """none, or int8: 8-bit weights with one scale per output channel, made at load; for CPUs."""
     threads: str = option("auto")

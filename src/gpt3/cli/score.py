@@ -51,7 +51,7 @@ class ScoreOptions(Options):
     device: str = option("auto", group="Hardware")
     """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
     dtype: DType = "auto"
-    """Number format of weights and arithmetic. auto: bf16 on CUDA that has it, fp32 elsewhere."""
+    """Number format of weights and arithmetic. auto: on CUDA bf16, or fp16 where it lacks that; else fp32."""
     quantize: Quantize = "none"
     """int8: 8-bit weights with one scale per output channel, on a CPU."""
     threads: str = option("auto")

@@ -43,7 +43,7 @@ class EvalOptions(Options):
     device: str = "auto"
     """auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
     dtype: DType = "auto"
-    """Number format of weights and arithmetic. auto: bf16 on CUDA that has it, fp32 elsewhere."""
+    """Number format of weights and arithmetic. auto: on CUDA bf16, or fp16 where it lacks that; else fp32."""
     quantize: Quantize = "none"
     """int8: 8-bit weights with one scale per output channel, on a CPU."""
     threads: str = option("auto")

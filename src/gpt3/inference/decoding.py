@@ -24,7 +24,7 @@ from torch import Tensor
 from gpt3.errors import InputError
 from gpt3.inference.engine import Engine, Run
 from gpt3.inference.row import NO_SLOT, Row
-from gpt3.inference.sampling import NOTHING_LEFT, NotNumbersError, Rows, Token, choose, sample, to_numpy
+from gpt3.inference.sampling import NOTHING_LEFT, NotNumbersError, Rows, Token, choose, rows_at, sample, to_numpy
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
@@ -131,7 +131,7 @@ class Decoder:
             places = [starts[row] + len(chosen[row]) for row in going]
             whole = places == list(range(len(logits)))
             try:
-                tokens = sample(logits if whole else logits[places], going)
+                tokens = sample(logits if whole else rows_at(logits, places), going)
             except NotNumbersError:
                 raise self.engine.non_finite_error() from None
             for row, token in zip(going, tokens, strict=True):

@@ -86,6 +86,12 @@ class Rows:
         return (tensor.pin_memory() if cuda else tensor).to(self.device, non_blocking=cuda)
 
 
+def rows_at(logits: Tensor, places: Sequence[int]) -> Tensor:
+    """Some rows of the logits, (B, V), without waiting for their device."""
+    index: Tensor = Rows((), logits.device).array(np.array(places))
+    return logits[index]
+
+
 def follow_constraint(logits: Any, *constraint: Any) -> None:
     """Rule out tokens with which the text could no longer follow its row's constraint."""
     rows: Rows = constraint[-1]

@@ -6,8 +6,9 @@ training. Each slot has a DynamicCache of its own, and runs go one after another
 
 The engine for GPUs (and any other device of torch) has static caches, so that a decode step can be one captured CUDA graph. A
 step that gives each text one token computes every slot of the cache, whether it has a token or not: shapes never change, and on
-CUDA the step is captured the first time and replayed. Prompts, and several tokens of a text, go run by run. Each layer's cache
-has one place more than it needs: there go the keys of slots that have no token in a step.
+CUDA the step is captured the first time and replayed. Prompts of about one length are read together, without a mask; several
+tokens of a text go run by run. Each layer's cache has one place more than it needs: there go the keys of slots that have no
+token in a step. What the host sends goes from pinned memory, so that nothing waits for a GPU but who reads the logits.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch.nn import functional as F
 from gpt3.errors import InputError
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run, attend_and_store
 from gpt3.inference.packing import check
+from gpt3.model.banded_attention import banded_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 CHUNK = 2048
 """Tokens of a prompt that a `TorchEngine` reads at a time, which bounds the activations held."""
+TOGETHER = 16_384
+"""Tokens of prompts that a `TorchEngine` reads together, what fills up shorter ones included."""
 PACKED = ("llama", "gpt2")
 """Model types whose forward takes a mask of its own, (1, 1, T, T), and positions; tests compare each with single texts."""
 
@@ -172,6 +176,22 @@ class ReferenceEngine(Engine):
         return logits.float()
 
 
+def alike(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """Groups of several runs, none more than twice as long as another of its group, of at most TOGETHER tokens filled up."""
+    group: list[Run] = []
+    for run in (*sorted(runs, key=lambda run: len(run.tokens)), None):
+        fits = run is not None and (
+            not group
+            or (len(run.tokens) <= 2 * len(group[0].tokens) and len(run.tokens) * (len(group) + 1) <= TOGETHER)
+        )
+        if not fits:
+            if len(group) > 1:
+                yield group
+            group = []
+        if run is not None:
+            group.append(run)
+
+
 class TorchCache(Cache):
     """Keys and values (slots, H, places + 1, D) a layer, in the model's format; rings for banded layers."""
 
@@ -184,8 +204,8 @@ class TorchCache(Cache):
         shapes = [(slots, c.num_attention_heads, -(-(places + 1) // 8) * 8, c.head_dim) for places in self.places]
         self.keys = [torch.zeros(shape, dtype=model.dtype, device=model.device) for shape in shapes]
         self.values = [torch.zeros(shape, dtype=model.dtype, device=model.device) for shape in shapes]
-        self.tokens = torch.zeros(slots, dtype=torch.long, device=model.device)
-        self.positions = torch.zeros(slots, dtype=torch.long, device=model.device)  # -1: no token in this step
+        self.step_inputs = torch.zeros(2, slots, dtype=torch.long, device=model.device)
+        self.tokens, self.positions = self.step_inputs  # position -1: no token in this step
         self.replay: Callable[[], Tensor] | None = None
 
     def _copy(self, source: int, target: int) -> None:
@@ -214,21 +234,31 @@ class TorchEngine(Engine):
         assert isinstance(cache, TorchCache)
         with self._lock:
             single = [run for run in runs if len(run.tokens) == run.logits == 1]
-            rows = {run.slot: self._read(cache, run) for run in runs if not len(run.tokens) == run.logits == 1}
+            longer = [run for run in runs if not len(run.tokens) == run.logits == 1]
+            begin = [run for run in longer if not cache.ids[run.slot] and run.logits <= 1 and len(run.tokens) <= CHUNK]
+            rows: dict[int, Tensor] = {}
+            for group in alike(begin):
+                rows |= self._read_together(cache, group)
+            rows |= {run.slot: self._read(cache, run) for run in longer if run.slot not in rows}
             if single:
                 logits = self._step(cache, single)
+                slots = [run.slot for run in single]
                 if len(single) == len(runs):
-                    return logits[[run.slot for run in runs]]
-                rows |= {run.slot: logits[run.slot : run.slot + 1] for run in single}
+                    return logits if slots == list(range(cache.slots)) else logits[self._sent(slots)]
+                rows |= {slot: logits[slot : slot + 1] for slot in slots}
             return torch.cat([rows[run.slot] for run in runs])
+
+    def _sent(self, numbers: Any) -> Tensor:
+        """Numbers as int64 on the device, without waiting for it."""
+        tensor, cuda = torch.tensor(numbers), self.device.type == "cuda"
+        return (tensor.pin_memory() if cuda else tensor).to(self.device, non_blocking=cuda)
 
     def _step(self, cache: TorchCache, runs: Sequence[Run]) -> Tensor:
         """One token for some slots: (slots, V) float32; what the other rows hold has no meaning."""
         tokens, positions = [0] * cache.slots, [-1] * cache.slots
         for run in runs:
             tokens[run.slot], positions[run.slot] = run.tokens[0], len(cache.ids[run.slot])
-        cache.tokens.copy_(torch.tensor(tokens))
-        cache.positions.copy_(torch.tensor(positions))
+        cache.step_inputs.copy_(self._sent([tokens, positions]))
         if self.device.type != "cuda":
             return self._decode(cache)
         if cache.replay is None:
@@ -278,12 +308,43 @@ class TorchEngine(Engine):
 
         return self._head(self._blocks(x, attend))
 
+    def _read_together(self, cache: TorchCache, runs: Sequence[Run]) -> dict[int, Tensor]:
+        """Prompts of empty slots as one batch: each slot's (run.logits, V) float32.
+
+        What fills up a shorter one comes after it, where nothing of it looks, and the places that it gets are not seen later on.
+        """
+        transformer, B = self.model.transformer, len(runs)
+        longest = max(len(run.tokens) for run in runs)
+        ids = self._sent([[*run.tokens, *[0] * (longest - len(run.tokens))] for run in runs])  # (B, n)
+        slots, last = self._sent([[run.slot for run in runs], [len(run.tokens) - 1 for run in runs]])
+        x = transformer.wte(ids) + transformer.wpe(torch.arange(longest, device=self.device))  # (B, n, C)
+        newest: dict[int, Tensor] = {}  # by places of a ring: the token that each place holds at the end, (B, places)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            window, places = self.windows[self.config.layer_types[layer]], cache.places[layer]
+            q, k, v = (new.unflatten(0, (B, longest)).transpose(1, 2) for new in (query, key, value))  # (B, H, n, D)
+            if longest <= places:
+                cache.keys[layer][slots, :, :longest], cache.values[layer][slots, :, :longest] = k, v
+            else:
+                if places not in newest:
+                    column = torch.arange(places, device=self.device)
+                    newest[places] = (last[:, None] - (last[:, None] - column) % places).clamp(min=0)
+                index = newest[places][:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
+                cache.keys[layer][slots, :, :places] = k.gather(2, index)
+                cache.values[layer][slots, :, :places] = v.gather(2, index)
+            attended = banded_attention(q, k, v, longest if window is None else window)
+            return attended.transpose(1, 2).flatten(0, 1)
+
+        x = self._blocks(x.flatten(0, 1), attend).unflatten(0, (B, longest))
+        logits = self._head(x[torch.arange(B, device=self.device), last])
+        return {run.slot: logits[row : row + run.logits] for row, run in enumerate(runs)}
+
     def _read(self, cache: TorchCache, run: Run) -> Tensor:
         """A run by itself: (run.logits, V) float32."""
         transformer, total = self.model.transformer, len(run.tokens)
         wanted = []
         for begin in range(0, total, CHUNK):
-            tokens = torch.tensor(run.tokens[begin : begin + CHUNK], device=self.device)
+            tokens = self._sent(run.tokens[begin : begin + CHUNK])
             start = len(cache.ids[run.slot]) + begin
             x = transformer.wte(tokens) + transformer.wpe(torch.arange(start, start + len(tokens), device=self.device))
 

@@ -89,10 +89,11 @@ def load_transformers(
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format called `name`; "auto" is bf16 on CUDA devices that compute in it, fp32 elsewhere."""
+    """The number format called `name`; "auto" is bf16 on CUDA devices that compute in it, fp16 on older ones, fp32 elsewhere."""
     if name == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if bf16 else torch.float32
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if name not in TORCH_DTYPES:
         raise InputError(f"--dtype {name!r} must be one of {', '.join(get_args(DType))}")
     return TORCH_DTYPES[name]

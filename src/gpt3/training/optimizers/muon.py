@@ -16,6 +16,7 @@ from torch import nn
 
 from gpt3.training.optimizers import decay_groups, trainable
 from gpt3.training.optimizers.adamw import adamw
+from gpt3.training.optimizers.sharded_muon import ShardedMuon
 from gpt3.training.options import TrainOptions
 
 
@@ -49,7 +50,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         hidden = hidden_matrices(model)
         taken = {id(weight) for weight in hidden}
         rest = [weight for weight in trainable(model) if id(weight) not in taken]
-        self._muon = torch.optim.Muon(
+        self._muon = ShardedMuon(
             decay_groups(hidden, options.weight_decay, scale),
             lr=lr,
             momentum=options.muon_momentum,
