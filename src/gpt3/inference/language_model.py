@@ -42,8 +42,8 @@ def load(
     Args:
         path: a model folder, a run folder, a run's name under ./runs, or a hub id; None: the newest run under ./runs.
         device: cpu, cuda, cuda:N, mps, or auto (cuda, then mps, then cpu).
-        dtype: format of the weights: fp32, bf16, fp16, or auto (on cuda bf16, or fp16 where it lacks that; else fp32). On a CPU sums and
-            activations are float32 whatever it is.
+        dtype: format of the weights: fp32, bf16, fp16, or auto (on cuda bf16, or fp16 where it lacks that; else fp32). On a CPU
+            sums and activations are float32 whatever it is.
         quantize: none, or int8: 8-bit weights with one scale per output channel (on a CPU).
         threads: of the CPU, for every model of this process: a number, or auto, which adapts to what else the machine does
             (`gpt3.adaptive_threads`); None leaves them as they are.
