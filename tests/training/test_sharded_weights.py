@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
+from gpt3.training.distributed import mixed_precision
 from gpt3.training.optimizers import OPTIMIZERS, make_optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.trainer import WeightAverage
@@ -114,6 +115,35 @@ def test_an_optimizer_on_sharded_weights(one_process, name: str) -> None:
 
 def test_the_average_of_sharded_weights(one_process) -> None:
     check_average()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_residual_stream_of_sharded_weights_is_float32(one_process, dtype: torch.dtype, monkeypatch) -> None:
+    """Also beyond what fp16 holds: each of two layers adds 60,000."""
+    original = torch.nn.functional.layer_norm
+
+    def layer_norm(x, shape, weight, bias, eps):  # as autocast on CUDA computes it; on a CPU it wants one format
+        return original(x.float(), shape, weight.float(), bias.float(), eps)
+
+    monkeypatch.setattr(torch.nn.functional, "layer_norm", layer_norm)
+    model = tiny_model(False)
+    for block in model.transformer.h:
+        torch.nn.init.constant_(block.mlp.c_proj.bias, 6e4)
+    policy = mixed_precision(model, dtype)
+    mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+    streams: list[torch.Tensor] = []
+    for block in model.transformer.h:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+        block.register_forward_hook(lambda module, inputs, output: streams.append(output))
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    tokens = torch.arange(16)[None]
+    with torch.autocast("cpu", dtype=dtype):
+        loss = model(tokens, shift_labels=tokens, skip_logits=True, use_cache=False).loss
+    loss.backward()
+    assert [stream.dtype for stream in streams] == [torch.float32] * 2
+    assert float(streams[1].detach().mean()) == pytest.approx(1.2e5, rel=0.01)
+    assert torch.isfinite(loss)
+    assert all(bool(torch.isfinite(weight.grad.full_tensor()).all()) for weight in model.parameters())
 
 
 def _two(rank: int, folder: str) -> None:

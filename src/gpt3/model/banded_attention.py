@@ -8,6 +8,8 @@ blocks of W; each attends to 2 W keys through torch's fused attention, the first
              1      ◥        ◣                   one (W, 2 W) mask, the same for all further blocks
              2               ◥        ◣
 
+On a GPU with flash attention that takes a window (torch 2.11 or later) it is that: blocks have a mask, which excludes flash.
+
 Registered with transformers as the attention implementation `banded`, with its mask function. It is the models' default;
 `sdpa` and `eager` compute the same with a (T, T) mask. Where blocks do not apply or do not pay (decoding with a cache, padding,
 packed documents, short contexts) it is `sdpa`.
@@ -15,6 +17,8 @@ packed documents, short contexts) it is `sdpa`.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any
 
 import torch
@@ -79,6 +83,52 @@ def _with_previous_block(x: Tensor, blocks: int) -> Tensor:
     return torch.cat([x[:, :, :-1], x[:, :, 1:]], dim=3).flatten(0, 1)
 
 
+def has_windowed_flash(query: Tensor) -> bool:
+    """Whether torch's flash attention takes these queries with a window: 16 bit, heads of up to 256, Ampere or later."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= 256
+        and _varlen_takes_windows()
+        and _capability(query.device) >= (8, 0)
+    )
+
+
+@functools.cache
+def _varlen_takes_windows() -> bool:
+    """Whether this torch has `varlen_attn` with a window; 2.10 and before have none."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return "window_size" in inspect.signature(varlen_attn).parameters
+
+
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def windowed_flash(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float | None) -> Tensor:
+    """Banded attention by torch's flash attention for sequences of any lengths, which skips what is outside the window.
+
+    Args:
+        query, key, value: (B, H, T, D).
+
+    Returns:
+        (B, T, H, D).
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    B, _, T, _ = query.shape
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))  # (B T, H, D)
+    starts = torch.arange(0, (B + 1) * T, T, dtype=torch.int32, device=query.device)
+    output = varlen_attn(q, k, v, starts, starts, T, T, scale=scale, window_size=(window - 1, 0))
+    assert isinstance(output, Tensor)  # for the type checker
+    return output.unflatten(0, (B, T))
+
+
 def banded_attention_forward(
     module: nn.Module,
     query: Tensor,
@@ -123,6 +173,8 @@ def banded_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert sliding_window is not None  # for the type checker
+    if dropout == 0 and has_windowed_flash(query):
+        return windowed_flash(query, key, value, sliding_window, scaling), None
     output = banded_attention(query, key, value, sliding_window, scale=scaling, dropout=dropout)
     return output.transpose(1, 2).contiguous(), None
 

@@ -149,7 +149,7 @@ class GPT3PreTrainedModel(PreTrainedModel):
         return super().get_correct_attn_implementation(requested_attention or BANDED, *args, **kwargs)
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: nn.Module, generator: torch.Generator | None = None) -> None:
         """Initial values, each tensor once. s = `initializer_range` (0.02), L = `num_hidden_layers`.
 
         | tensor                                                   | value              | source                      |
@@ -164,11 +164,11 @@ class GPT3PreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Linear):
             if getattr(module, "is_residual_projection", False):
                 std = std / math.sqrt(2 * self.config.num_hidden_layers)
-            init.normal_(module.weight, mean=0.0, std=std)
+            init.normal_(module.weight, mean=0.0, std=std, generator=generator)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, mean=0.0, std=std)
+            init.normal_(module.weight, mean=0.0, std=std, generator=generator)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)

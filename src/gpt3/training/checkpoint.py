@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gpt3.device import usable_cores
 from gpt3.durable import TEMPORARY_SUFFIX, discard, sha256_of
 from gpt3.errors import InputError
 from gpt3.training import random_state
@@ -105,13 +107,18 @@ def damage(path: Path) -> str | None:
             return f"{name} is missing"
         if found != size:
             return f"{name} has {found:,} bytes, {MANIFEST} says {size:,}"
-    for name, (_, digest) in files.items():
+
+    def differs(entry: tuple[str, tuple[int, str]]) -> str | None:
+        name, (_, digest) = entry
         try:
             if sha256_of(path / name) != digest:
                 return f"{name} is damaged: its sha256 is not the one in {MANIFEST}"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-    return None
+        return None
+
+    with ThreadPoolExecutor(usable_cores()) as threads:  # hashing lets other threads run
+        return next(filter(None, threads.map(differs, files.items())), None)
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:

@@ -16,6 +16,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -305,7 +306,7 @@ def build_model(
                 )
             mesh = init_device_mesh(device.type, (world.size,))
             narrow = device.type == "cuda" and compute.dtype != torch.float32
-            policy = MixedPrecisionPolicy(param_dtype=compute.dtype if narrow else None, reduce_dtype=torch.float32)
+            policy = mixed_precision(model, compute.dtype if narrow else None)
             for block in model.transformer.h:
                 fill(model, block, options.seed, device, weights)
                 fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -321,12 +322,24 @@ def build_model(
     return model, forward
 
 
+def mixed_precision(model: GPT3ForCausalLM, dtype: torch.dtype | None) -> MixedPrecisionPolicy:
+    """FSDP2's policy: weights are gathered in `dtype` (None: as they are), gradients summed in float32.
+
+    The residual stream stays float32, as it does under autocast on one GPU or DDP: sums over many layers keep their small parts,
+    and float16's range, which ends at 65,504, is no limit. FSDP2's default would round it at each block.
+    """
+    if dtype is not None:
+        model.transformer.drop.register_forward_hook(lambda module, inputs, output: output.float())
+    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
+
 def fill(
     model: GPT3ForCausalLM, part: nn.Module, seed: int, device: torch.device, weights: Weights | None = None
 ) -> None:
     """Give every tensor of `part` that is on the meta device its memory on `device` and its initial value.
 
-    The values are those of the model's own table (`GPT3PreTrainedModel._init_weights`), drawn on the CPU, one module at a time.
+    The values are those of the model's own table (`GPT3PreTrainedModel._init_weights`), drawn on the CPU: as many modules at a
+    time as there are threads, each from a generator of its own.
 
     Args:
         model: what `part` belongs to; its tied head follows the token embedding.
@@ -335,21 +348,27 @@ def fill(
     names = {id(module): name for name, module in model.named_modules()}
     head, table = model.lm_head, model.transformer.wte
     tied = model.config.tie_word_embeddings
-    for module in part.modules():
-        own = list(module.parameters(recurse=False))
-        if not own or not own[0].is_meta or (module is head and tied):
-            continue
+
+    def draw(module: nn.Module) -> None:
         module.to_empty(device="cpu", recurse=False)
         name = names[id(module)]
         if weights is None:
             digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8, person=b"gpt3 init").digest()
-            torch.manual_seed(int.from_bytes(digest, "little") >> 1)
-            model._init_weights(module)
+            model._init_weights(module, torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1))
         else:
             with torch.no_grad():
                 for own_name, parameter in module.named_parameters(recurse=False):
                     parameter.copy_(weights(f"{name}.{own_name}"))
-        module.to(device)
+
+    own = {module: next(iter(module.parameters(recurse=False)), None) for module in part.modules()}
+    empty = [module for module, first in own.items() if first is not None and first.is_meta]
+    empty = [module for module in empty if not (module is head and tied)]
+    at_once = torch.get_num_threads() if weights is None else 1
+    with ThreadPoolExecutor(at_once) as threads:
+        for begin in range(0, len(empty), at_once):
+            list(threads.map(draw, empty[begin : begin + at_once]))
+            for module in empty[begin : begin + at_once]:
+                module.to(device)
     if tied and head.weight is not table.weight:
         head.weight = table.weight
 

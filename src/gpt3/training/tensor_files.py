@@ -105,7 +105,10 @@ class Layout:
         for name in pieces:
             by_file.setdefault(self.places[name][0], []).append(name)
         for file_name, names in by_file.items():
-            with open(folder / file_name, "rb+") as file:
+            # For writing alone: of a file that is open for reading, too, NFS reads whole pages, and writes back with its own
+            # rows what the neighbours' were before they wrote them.
+            descriptor = os.open(folder / file_name, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+            with open(descriptor, "wb") as file:
                 for name in names:
                     piece, data = pieces[name]
                     for offset, content in piece.runs(data):
