@@ -40,8 +40,9 @@ from gpt3.tokenizer.train import train_tokenizer
 from gpt3.training import continuing
 from gpt3.training.checkpoint import checkpoints
 from gpt3.training.data import open_data
-from gpt3.training.distributed import ALONE, Compute, build_model
+from gpt3.training.distributed import ALONE, Compute
 from gpt3.training.init_from import open_initial
+from gpt3.training.model_building import build_model
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import make_plan
 from gpt3.training.run import train

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
-from gpt3.training.distributed import mixed_precision
+from gpt3.training.model_building import mixed_precision
 from gpt3.training.optimizers import OPTIMIZERS, make_optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.trainer import WeightAverage

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from gpt3.errors import InputError
 from gpt3.progress import say
+from gpt3.training.distributed import World
 from gpt3.training.options import TrainOptions
-
-if TYPE_CHECKING:
-    from gpt3.training.distributed import World
 
 SIZES = 4
 """Sizes of a compiled micro-batch at most: whole, half, a quarter, an eighth. torch gives up on a function that it has compiled

@@ -1,8 +1,8 @@
-"""What a run computes on: its device and number format, its processes, and the model spread over them.
+"""What a run computes on: its device and number format, and its processes.
 
-Every process (rank) runs the same program. Data-parallel (`ddp`): each holds the whole model. Fully sharded (`fsdp`, FSDP2): each
-holds a part of every tensor. A step's loss is a mean over its tokens on all ranks, so that the result does not depend on their
-number but for the order of floating-point sums. Without torchrun's variables there is one rank, and nothing here costs anything.
+Every process (rank) runs the same program; model_building.py spreads the model over them. A step's loss is a mean over its tokens
+on all ranks, so that the result does not depend on their number but for the order of floating-point sums. Without torchrun's
+variables there is one rank, and nothing here costs anything.
 """
 
 from __future__ import annotations
@@ -10,37 +10,27 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import hashlib
 import os
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from gpt3.adaptive_threads import AdaptiveThreads, set_threads
 from gpt3.device import choose_device, memory_limit, ran_out_of_memory
 from gpt3.errors import InputError, RunError
-from gpt3.ladder.presets import Preset
-from gpt3.model import GPT3ForCausalLM
 from gpt3.options import DType
 from gpt3.progress import say
-from gpt3.training.compilation import chooses_compile
 from gpt3.training.options import TrainOptions
 
 DTYPES: dict[DType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BF16_WORTH = 1.5
 """bf16 is used on a CPU whose bf16 products measure this many times faster than fp32's (AVX512-BF16 or AMX: 4; AVX2: 0.5)."""
-Weights = Callable[[str], torch.Tensor]
-"""A tensor by its parameter's name, such as ``transformer.h.0.ln_1.weight``."""
 GEMM_SHAPE = (2048, 768, 3072)
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a rank waits for others in a collective of training."""
@@ -272,116 +262,6 @@ def leave() -> None:
 def is_sharded(options: TrainOptions, world: World) -> bool:
     """Whether the ranks hold parts of the model: then all of them compute each forward pass together."""
     return options.parallel == "fsdp" and world.size > 1
-
-
-def build_model(
-    options: TrainOptions,
-    shape: Preset,
-    end_of_text: int,
-    compute: Compute,
-    world: World,
-    weights: Weights | None = None,
-) -> tuple[GPT3ForCausalLM, torch.nn.Module]:
-    """A model of this shape with its fresh weights, or `weights`, on the device, and what forward passes go through.
-
-    One rank: the model itself. `ddp`: its wrapper. `fsdp`: the model sharded in place, block by block, so that no rank ever
-    holds more than one block's weights whole, nor the token embedding beside one. Where it is compiled,
-    it is so for each shape that it meets (gpt3.training.compilation keeps them few).
-    """
-    rate, device = options.dropout, compute.device
-    config = shape.config(
-        bos_token_id=end_of_text, eos_token_id=end_of_text, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate,
-        use_pre_layernorm=options.pre_layernorm,
-    )  # fmt: skip
-    with torch.device("meta"):
-        model = GPT3ForCausalLM(config)
-    if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    forward: Any = model
-    with peers_lost():
-        if is_sharded(options, world):
-            if device.type == "cuda" and not dist.is_nccl_available():
-                raise InputError(
-                    "--parallel fsdp needs NCCL, which torch does not have on this system; use --parallel ddp"
-                )
-            mesh = init_device_mesh(device.type, (world.size,))
-            narrow = device.type == "cuda" and compute.dtype != torch.float32
-            policy = mixed_precision(model, compute.dtype if narrow else None)
-            for block in model.transformer.h:
-                fill(model, block, options.seed, device, weights)
-                fully_shard(block, mesh=mesh, mp_policy=policy)
-            fill(model, model, options.seed, device, weights)  # what is left
-            fully_shard(model, mesh=mesh, mp_policy=policy)
-        else:
-            fill(model, model, options.seed, device, weights)
-            if world.size > 1:
-                ids = [device.index] if device.type == "cuda" else None
-                forward = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-    if chooses_compile(options, device, world):
-        forward = torch.compile(forward, dynamic=False)
-    return model, forward
-
-
-def mixed_precision(model: GPT3ForCausalLM, dtype: torch.dtype | None) -> MixedPrecisionPolicy:
-    """FSDP2's policy: weights are gathered in `dtype` (None: as they are), gradients summed in float32.
-
-    The residual stream stays float32, as it does under autocast on one GPU or DDP: sums over many layers keep their small parts,
-    and float16's range, which ends at 65,504, is no limit. FSDP2's default would round it at each block.
-    """
-    if dtype is not None:
-        model.transformer.drop.register_forward_hook(lambda module, inputs, output: output.float())
-    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-
-
-def fill(
-    model: GPT3ForCausalLM, part: nn.Module, seed: int, device: torch.device, weights: Weights | None = None
-) -> None:
-    """Give every tensor of `part` that is on the meta device its memory on `device` and its initial value.
-
-    The values are those of the model's own table (`GPT3PreTrainedModel._init_weights`), drawn on the CPU: as many modules at a
-    time as there are threads, each from a generator of its own.
-
-    Args:
-        model: what `part` belongs to; its tied head follows the token embedding.
-        weights: values by the parameters' names, in place of the initial ones.
-    """
-    names = {id(module): name for name, module in model.named_modules()}
-    head, table = model.lm_head, model.transformer.wte
-    tied = model.config.tie_word_embeddings
-
-    def draw(module: nn.Module) -> None:
-        module.to_empty(device="cpu", recurse=False)
-        name = names[id(module)]
-        if weights is None:
-            digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8, person=b"gpt3 init").digest()
-            model._init_weights(module, torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1))
-        else:
-            with torch.no_grad():
-                for own_name, parameter in module.named_parameters(recurse=False):
-                    parameter.copy_(weights(f"{name}.{own_name}"))
-
-    own = {module: next(iter(module.parameters(recurse=False)), None) for module in part.modules()}
-    empty = [module for module, first in own.items() if first is not None and first.is_meta]
-    empty = [module for module in empty if not (module is head and tied)]
-    at_once = torch.get_num_threads() if weights is None else 1
-    with ThreadPoolExecutor(at_once) as threads:
-        for begin in range(0, len(empty), at_once):
-            list(threads.map(draw, empty[begin : begin + at_once]))
-            for module in empty[begin : begin + at_once]:
-                module.to(device)
-    if tied and head.weight is not table.weight:
-        head.weight = table.weight
-
-
-def gradients_stay(forward: torch.nn.Module, stay: bool) -> contextlib.AbstractContextManager[None]:
-    """With `stay`, DDP's backward passes inside keep their gradients on each rank: only the last micro-batch's are exchanged.
-
-    FSDP exchanges after each one: to keep whole gradients on every rank would undo what sharding saves.
-    """
-    inner = getattr(forward, "_orig_mod", forward)  # of a compiled module
-    if stay and isinstance(inner, torch.nn.parallel.DistributedDataParallel):
-        return inner.no_sync()
-    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

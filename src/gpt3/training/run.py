@@ -31,9 +31,10 @@ from gpt3.training.advice import warnings
 from gpt3.training.checkpoint import load_checkpoint
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank
-from gpt3.training.distributed import World, agree_on_compute, build_model, full_machine, is_sharded, open_world
+from gpt3.training.distributed import World, agree_on_compute, full_machine, is_sharded, open_world
 from gpt3.training.fitting import fitted, memory_of, shortage
 from gpt3.training.init_from import open_initial
+from gpt3.training.model_building import build_model
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import copy_origin, write_origin
@@ -189,8 +190,7 @@ def train_in(
 
     # All that moves: fresh, or as the checkpoint has it.
     plan = recorded_layouts(folder, plan)
-    trainer = Trainer(options, plan, *parts)
-    seconds = 0.0
+    trainer, seconds = Trainer(options, plan, *parts), 0.0
     if checkpoint is not None:
         state = load_checkpoint(checkpoint, model, trainer.optimizer, extra=trainer.averages(), rank=world.rank)
         trainer.load(state)

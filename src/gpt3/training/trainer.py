@@ -20,8 +20,9 @@ from gpt3.errors import RunError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training import random_state
 from gpt3.training.compilation import sizes
-from gpt3.training.distributed import Compute, World, gradients_stay, peers_lost
+from gpt3.training.distributed import Compute, World, peers_lost
 from gpt3.training.fitting import halved
+from gpt3.training.model_building import gradients_stay
 from gpt3.training.optimizers import make_optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import Plan

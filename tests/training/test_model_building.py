@@ -7,7 +7,7 @@ import torch
 
 from gpt3.ladder.presets import preset
 from gpt3.model import GPT3ForCausalLM
-from gpt3.training.distributed import fill
+from gpt3.training.model_building import fill
 
 CPU = torch.device("cpu")
 
