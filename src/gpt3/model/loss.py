@@ -157,7 +157,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
         chunk: int,
         real_vocab_size: int | None,
-        compiled: bool,
+        compiled: bool = False,
     ) -> Tensor:
         ctx.each, ctx.options = each, (dtype, chunk, real_vocab_size, compiled)
         needed = ctx.needs_input_grad[:2]

@@ -152,7 +152,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         share = self.accumulate_fitting(self.step)
-        loss, stops = self.world.all_reduce(torch.stack([share, share.new_tensor(float(stop()))])).tolist()
+        loss, stops = self.world.all_reduce(torch.stack([share, torch.full_like(share, float(stop()))])).tolist()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         grad_norm = self.clip()

@@ -1,0 +1,42 @@
+"""Real code on a device without kernels: how often it waits for it, and nothing that Apple's GPUs lack."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="module")
+def audits() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(HERE / "stub_accelerator.py")], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_a_training_step_reads_back_its_loss_and_its_norm_alone(audits: dict[str, Any]) -> None:
+    steps = {name: audit for name, audit in audits.items() if "torch." in name}
+    assert len(steps) == 6
+    for name, audit in steps.items():
+        assert audit["operators"] > 100
+        assert all("tolist()" in line or "float(norm" in line for line in audit["reads"]), (name, audit["reads"])
+        assert sum(audit["reads"].values()) <= 3, (name, audit["reads"])
+
+
+def test_a_training_step_takes_nothing_that_mps_lacks(audits: dict[str, Any]) -> None:
+    for name, audit in audits.items():
+        assert audit["no_mps_kernel"] == [], name
+        if name != "token":  # tokens are chosen in NumPy there
+            assert audit["float64"] == [], name
+
+
+def test_generation_reads_nothing_back_before_the_tokens(audits: dict[str, Any]) -> None:
+    assert audits["prompts"]["reads"] == audits["token"]["reads"] == {}
