@@ -265,8 +265,8 @@ class Kernels(TorchDispatchMode):
     """Counts the operators that compute, other than matrix products, and the bytes that they read and write."""
 
     FREE = (
-        "mm", "device", "alias", "scalar", "empty", "new_empty", "slice", "t.", "transpose", "unsqueeze", "expand", "view", "select",
-        "detach", "split", "as_",
+        "mm", "device", "alias", "scalar", "empty", "new_empty", "slice", "t.", "transpose", "unsqueeze", "expand", "view",
+        "select", "detach", "split", "as_",
     )  # fmt: skip
 
     def __init__(self) -> None:
