@@ -1,7 +1,7 @@
 """Muon on sharded matrices: each is put together on one rank, which alone orthogonalizes it.
 
 torch's Muon computes on DTensors operator by operator, and each of its some fifteen products communicates. Here the ranks take
-turns as owners: of as many matrices as there are ranks, each rank gets one whole and gives back its rows, in two exchanges for
+turns as owners: of as many matrices as there are ranks, each rank gets one whole and returns its rows, in two exchanges for
 all of them. Momentum stays sharded as the weights are, and so does the state that a checkpoint holds. (Liu et al. 2025, arXiv
 2502.16982, algorithm 1, gathers every matrix on every rank; here the work is shared out, too.)
 """
