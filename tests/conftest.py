@@ -8,6 +8,7 @@ import os
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["GPT3_COMPILE"] = "wait"  # no processes that go on after a test
 LONGEST = (
     "test_ranks.py", "test_engines.py", "test_kills.py", "test_prepare_resume.py", "test_checkpoint_ranks.py",
     "test_run_folder.py", "test_encoder.py", "test_init_from.py", "test_server.py", "test_serve.py", "test_generation.py",

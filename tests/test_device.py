@@ -13,11 +13,11 @@ CODE = """
 import torch
 torch.set_num_threads({threads})
 import numba
-from gpt3.device import follow_torch
-follow_torch()
+from gpt3.device import follow_threads
+follow_threads()
 print(torch.get_num_threads(), numba.get_num_threads() == min({threads}, numba.config.NUMBA_NUM_THREADS))
 torch.set_num_threads(1)
-follow_torch()
+follow_threads()
 print(torch.get_num_threads(), numba.get_num_threads())
 """
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from gpt3.device import usable_cores
+from gpt3.device import compute_threads, set_compute_threads, usable_cores
 from gpt3.errors import InputError
 
 AUTO = "auto"
@@ -174,7 +174,7 @@ def threads_error(threads: str) -> str | None:
 
 
 def set_threads(threads: str, *, adapt: bool = True) -> AdaptiveThreads | None:
-    """Set torch's number of threads for this thread of the program, and return what adapts it; None where it stays.
+    """Set the number of threads that compute, and return what adapts it; None where it stays. torch has it per thread.
 
     A number is fixed, and so is the environment's OMP_NUM_THREADS. ``auto`` begins with every core that this process may use.
 
@@ -185,21 +185,19 @@ def set_threads(threads: str, *, adapt: bool = True) -> AdaptiveThreads | None:
     Raises:
         InputError: neither auto nor a whole number of at least 1.
     """
-    import torch
-
     if error := threads_error(threads):
         raise InputError(error)
     if threads != AUTO:
-        torch.set_num_threads(int(threads))
+        set_compute_threads(int(threads))
         return None
     if os.environ.get("OMP_NUM_THREADS"):
         return None
-    most = min(usable_cores(), torch.get_num_threads())
-    torch.set_num_threads(most)
+    most = min(usable_cores(), compute_threads())
+    set_compute_threads(most)
     if not adapt or most == 1:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else most
-    return AdaptiveThreads(most, torch.set_num_threads, others=others_seconds, cores=cores)
+    return AdaptiveThreads(most, set_compute_threads, others=others_seconds, cores=cores)
 
 
 def others_seconds() -> float | None:

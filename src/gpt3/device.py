@@ -1,7 +1,7 @@
 """What computes: the device that a name means (`auto`, `cpu`, `cuda`, `cuda:N` or `mps`), and threads of the CPU.
 
-numba's loops take as many threads as torch does, and no thread is left behind that has computed. torch is imported when it is
-needed.
+numba's loops take as many threads as torch does, and no thread is left behind that has computed. torch is imported where it is
+needed: to learn that there is only a CPU, and to set its threads, it is not.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from gpt3.errors import InputError
 
@@ -27,6 +29,46 @@ FULL_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ",
 )  # fmt: skip
 """What torch's errors say, besides torch.OutOfMemoryError, where memory could not be allocated."""
+
+
+class Device(Protocol):
+    """What computes: torch's device, or the CPU without torch. As text, its name."""
+
+    @property
+    def type(self) -> str:
+        """cpu, cuda or mps."""
+
+
+class _Cpu(NamedTuple):
+    type: str = "cpu"
+
+    def __str__(self) -> str:
+        return self.type
+
+
+CPU: Device = _Cpu()
+"""The CPU, for what computes without torch."""
+ACCELERATORS = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "dxg", "kfd")
+"""In /dev: NVIDIA's drivers, also Tegra's, and Windows' GPU under WSL; AMD's."""
+
+
+def is_cpu(name: str) -> bool:
+    """Whether `choose_device` of this name gives the CPU, as far as that is known without torch; False: ask it.
+
+    ``auto`` is the CPU where torch was built for nothing else, or where the system shows no driver of a GPU.
+    """
+    if name != "auto" or sys.platform == "darwin":  # MPS may be there
+        return name == "cpu"
+    if "torch" in sys.modules:
+        return str(choose_device(name)) == "cpu"
+    try:
+        if metadata.version("torch").endswith("+cpu"):
+            return True
+    except metadata.PackageNotFoundError:
+        return True
+    if sys.platform == "win32":
+        return not Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll").exists()
+    return sys.platform == "linux" and not any(any(Path("/dev").glob(pattern)) for pattern in ACCELERATORS)
 
 
 def choose_device(name: str) -> torch.device:
@@ -129,17 +171,61 @@ def in_passing_thread(work: Callable[[], Result]) -> Result:
     return future.result()
 
 
-def follow_torch() -> None:
+_threads: int | None = None  # that `set_threads` chose before torch was there
+
+
+def compute_threads() -> int:
+    """Threads that compute: torch's, and until torch is imported what it would take: a thread a core, or OMP_NUM_THREADS."""
+    global _threads
+    if "torch" in sys.modules:
+        import torch
+
+        if _threads is not None:
+            torch.set_num_threads(_threads)
+            _threads = None
+        return torch.get_num_threads()
+    if _threads is not None:
+        return _threads
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else physical_cores()
+
+
+def set_compute_threads(threads: int) -> None:
+    """Compute with this many threads from now on: torch's operators, also if it is imported later, and numba's loops."""
+    global _threads
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
+        _threads = None
+    else:
+        _threads = threads
+
+
+def physical_cores() -> int:
+    """Cores among the CPUs of this process's affinity: of CPUs that share one (hyperthreads), one counts; at least 1."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        place = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(place.read_text(encoding="ascii"))
+        except OSError:
+            cores.add(str(cpu))
+    return max(1, len(cores))
+
+
+def follow_threads() -> None:
     """Let numba's next parallel function run on as many threads as torch's operators do.
 
     numba's pool, when it starts, sets the OpenMP library's number of threads. torch may use the same library: its own number is
     put back.
     """
     import numba
-    import torch
 
-    threads = torch.get_num_threads()
+    threads = compute_threads()
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     numba.set_num_threads(min(threads, most))
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
+    if "torch" in sys.modules and compute_threads() != threads:
+        set_compute_threads(threads)

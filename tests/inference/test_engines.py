@@ -58,6 +58,11 @@ def ids(count, seed=0):
     return np.random.default_rng(seed).integers(0, V, count).tolist()
 
 
+def forward(engine, cache, runs):
+    """Any engine's logits as a tensor of their own."""
+    return torch.as_tensor(engine.forward(cache, runs)).clone()
+
+
 def relative(ours, theirs):
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
@@ -77,9 +82,9 @@ def test_logits_are_the_models_own(new_engine, shape, length):
     with torch.no_grad():
         expected = model(torch.tensor([text]), use_cache=False).logits[0, :, :V]
     cache = engine.new_cache(1, CONTEXT)
-    assert relative(engine.forward(cache, [Run(0, text[:length], length)]), expected[:length]) < 1e-5
+    assert relative(forward(engine, cache, [Run(0, text[:length], length)]), expected[:length]) < 1e-5
     for place in range(length, length + 20):
-        assert relative(engine.forward(cache, [Run(0, [text[place]])]), expected[place : place + 1]) < 1e-5
+        assert relative(forward(engine, cache, [Run(0, [text[place]])]), expected[place : place + 1]) < 1e-5
 
 
 @st.composite
@@ -124,7 +129,7 @@ def test_any_schedule_is_the_reference(schedule, seed, new_engine):
     for number, (kind, what) in enumerate(schedule):
         if kind == "run":
             runs = [Run(slot, ids(count, seed + 7 * number + slot), logits) for slot, count, logits in what]
-            ours, theirs = (engine.forward(cache, runs) for engine, cache in zip((fast, slow), caches, strict=True))
+            ours, theirs = (forward(engine, cache, runs) for engine, cache in zip((fast, slow), caches, strict=True))
             assert ours.shape == theirs.shape == (sum(run.logits for run in runs), V)
             if len(theirs):
                 assert relative(ours, theirs) < 1e-5
@@ -145,8 +150,8 @@ def test_a_texts_numbers_do_not_depend_on_its_neighbours(model, weight_format):
 
     def last_logits(count):
         cache = engine.new_cache(count, 100)
-        engine.forward(cache, [Run(slot, prompt) for slot, prompt in enumerate(prompts[:count])])
-        return engine.forward(cache, [Run(slot, [slot]) for slot in range(count)]).clone()
+        forward(engine, cache, [Run(slot, prompt) for slot, prompt in enumerate(prompts[:count])])
+        return forward(engine, cache, [Run(slot, [slot]) for slot in range(count)])
 
     alone = last_logits(1)
     for count in range(2, 11):
@@ -166,8 +171,8 @@ def test_nor_at_widths_that_no_vector_divides(width, heads):
             own = text[at : at + length]
             at += length
             runs = [Run(0, own, length), *(Run(slot, other, 1) for slot, other in enumerate(more, 1))]
-            expected = engine.forward(alone, [Run(0, own, length)]).clone()
-            assert torch.equal(engine.forward(beside, runs)[:length], expected)
+            expected = forward(engine, alone, [Run(0, own, length)])
+            assert torch.equal(forward(engine, beside, runs)[:length], expected)
 
 
 def test_threads_do_not_change_a_bit(model):
@@ -175,8 +180,8 @@ def test_threads_do_not_change_a_bit(model):
     for threads in (1, 2):
         torch.set_num_threads(threads)
         cache = engine.new_cache(2, 100)
-        engine.forward(cache, [Run(0, ids(7)), Run(1, ids(20))])
-        results.append(engine.forward(cache, [Run(0, [1]), Run(1, [2])]).clone())
+        forward(engine, cache, [Run(0, ids(7)), Run(1, ids(20))])
+        results.append(forward(engine, cache, [Run(0, [1]), Run(1, [2])]))
     torch.set_num_threads(1)
     assert torch.equal(*results)
 
@@ -192,7 +197,7 @@ def test_16_bit_weights_are_the_rounded_model(model, weight_format, dtype):
     with torch.no_grad():
         expected = rounded(torch.tensor([text])).logits[0, :, :V]
     engine = CpuEngine(model, weight_format)
-    assert relative(engine.forward(engine.new_cache(1, 60), [Run(0, text, 60)]), expected) < 1e-5
+    assert relative(forward(engine, engine.new_cache(1, 60), [Run(0, text, 60)]), expected) < 1e-5
 
 
 def test_int8_weights_are_within_half_a_step(model):
@@ -221,7 +226,7 @@ def test_int8_decodes_as_its_own_matrices(model):
     text = ids(40)
     with torch.no_grad():
         expected = rounded(torch.tensor([text])).logits[0, :, :V]
-    assert relative(engine.forward(engine.new_cache(1, 40), [Run(0, text, 40)]), expected) < 1e-5
+    assert relative(forward(engine, engine.new_cache(1, 40), [Run(0, text, 40)]), expected) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["gelu", "gelu_new", "relu", "silu"])
@@ -250,10 +255,10 @@ def test_the_model_may_go(model):
     """Weights are copied: what happens to the model later changes nothing."""
     source = make_model()
     engine = CpuEngine(source)
-    before = engine.forward(engine.new_cache(1, 9), [Run(0, ids(9))]).clone()
+    before = forward(engine, engine.new_cache(1, 9), [Run(0, ids(9))])
     for parameter in source.parameters():
         parameter.data.zero_()
-    assert torch.equal(engine.forward(engine.new_cache(1, 9), [Run(0, ids(9))]), before)
+    assert torch.equal(forward(engine, engine.new_cache(1, 9), [Run(0, ids(9))]), before)
 
 
 def test_weights_that_are_no_numbers_are_named():
@@ -283,9 +288,9 @@ def test_what_makes_no_run_is_refused(model):
         [Run(0, [-1])],
     ):
         with pytest.raises(ValueError, match=r"slot|run|id"):
-            engine.forward(cache, runs)
+            forward(engine, cache, runs)
     assert cache.lengths == [0, 0]
-    engine.forward(cache, [Run(0, ids(10))])
+    forward(engine, cache, [Run(0, ids(10))])
     with pytest.raises(ValueError, match="cannot be cut to 11"):
         cache.truncate(0, 11)
 
@@ -293,7 +298,7 @@ def test_what_makes_no_run_is_refused(model):
 def test_a_ring_cannot_go_back_for_ever(model):
     engine = CpuEngine(model)
     cache = engine.new_cache(1, CONTEXT)
-    engine.forward(cache, [Run(0, ids(150))])
+    forward(engine, cache, [Run(0, ids(150))])
     with pytest.raises(ValueError, match="cannot be cut back"):
         cache.truncate(0, 150 - ROLLBACK - 1)
     cache.truncate(0, 150 - ROLLBACK)
@@ -316,7 +321,7 @@ def test_frozen_parts_stay_in_evaluation_mode():
     half = make_model().train()
     half.transformer.h[0].eval()
     engine = ReferenceEngine(half)
-    engine.forward(engine.new_cache(1, 9), [Run(0, ids(5))])
+    forward(engine, engine.new_cache(1, 9), [Run(0, ids(5))])
     assert half.training
     assert half.transformer.h[1].training
     assert not half.transformer.h[0].training
@@ -327,11 +332,11 @@ def test_frozen_parts_stay_in_evaluation_mode():
 def test_more_short_runs_than_a_step_takes(model, texts):
     engine = CpuEngine(model)
     cache = engine.new_cache(texts, 8)
-    logits = engine.forward(cache, [Run(slot, [slot % V, 3]) for slot in range(texts)])
+    logits = forward(engine, cache, [Run(slot, [slot % V, 3]) for slot in range(texts)])
     assert logits.shape == (texts, V)
     for slot in (0, 127, 128, 299):
         one = engine.new_cache(1, 8)
-        assert torch.equal(engine.forward(one, [Run(0, [slot % V, 3])])[0], logits[slot])
+        assert torch.equal(forward(engine, one, [Run(0, [slot % V, 3])])[0], logits[slot])
 
 
 def test_an_activation_without_kernel_takes_the_models_forward(capsys):
@@ -345,7 +350,7 @@ def test_taking_a_models_weights_empties_it_and_changes_nothing(model):
     source = make_model()
     kept, taken = CpuEngine(make_model()), CpuEngine(source, take=True)
     assert sum(parameter.numel() for parameter in source.transformer.h.parameters() if parameter.ndim > 1) == 0
-    logits = [engine.forward(engine.new_cache(1, 9), [Run(0, ids(9))]).clone() for engine in (kept, taken)]
+    logits = [forward(engine, engine.new_cache(1, 9), [Run(0, ids(9))]) for engine in (kept, taken)]
     assert torch.equal(*logits)
 
 

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from gpt3.cli.generate import with_constraint
+from gpt3.cli.numba_alone import import_numba
 from gpt3.corpus.records import decoded
 from gpt3.errors import InputError
 from gpt3.inference.options import SamplingOptions
@@ -70,6 +71,7 @@ def run(options: ChatOptions) -> int:
     Raises:
         InputError: see `gpt3.load`; in a pipe, also a command that fails.
     """
+    import_numba()
     from gpt3.finetuning.chat import Chat
     from gpt3.inference.language_model import load
 

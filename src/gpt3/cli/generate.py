@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpt3 import work_folder
+from gpt3.cli.numba_alone import import_numba
 from gpt3.corpus.records import STANDARD_INPUT, decoded, read_bytes
 from gpt3.errors import InputError
 from gpt3.inference.many_prompts import SampleFile, continue_all, line_of, model_fingerprint, read_prompts
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Chosen = TypeVar("Chosen", bound=SamplingOptions)
 FREE = ("model", "prompt", "prompt_file", "input", "output", "overwrite", "json", "stats", "threads")
 """Options that a file of samples does not depend on, or whose content it records itself."""
+COMPILED_BESIDE = "fast kernels are compiled for this machine meanwhile, once; until then it is slower"
 
 
 def run(options: GenerateOptions) -> None:
@@ -165,6 +167,7 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     Raises:
         InputError: what `gpt3.load` raises.
     """
+    import_numba()
     from gpt3.inference.language_model import load
     from gpt3.inference.speed import Meter, told_when_compiling, warm_up
 
@@ -178,6 +181,10 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
         model, *drafts = [load(place, **how) for place in places]
     except InputError as error:
         raise InputError(str(error).replace(f"--model {options.draft}", f"--draft {options.draft}")) from None
+    # a file of samples is the same to the last byte however often it was interrupted, so one way computes all of it
+    for one in (model, *drafts) if options.input is None and not options.stats else ():
+        if one.engine.compile_beside():
+            say(COMPILED_BESIDE)
     if options.stats:
         with told_when_compiling(say):
             for one in (model, *drafts):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gpt3.cli.numba_alone import import_numba
 from gpt3.corpus.records import STANDARD_INPUT, read_text, shown
 from gpt3.durable import write_text
 from gpt3.errors import InputError, RunError
@@ -88,6 +89,7 @@ def run(options: ScoreOptions) -> None:
     """
     sources = read_sources(options)  # before the model, whose loading takes seconds
 
+    import_numba()
     from gpt3.inference import score_view
     from gpt3.inference.language_model import load
     from gpt3.inference.scoring import TextScore, TokenReader, check_windows, encode_texts, first_token, score_chunks

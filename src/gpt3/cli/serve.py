@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpt3.cli.numba_alone import import_numba
 from gpt3.device import in_passing_thread
 from gpt3.errors import require
 from gpt3.progress import say
@@ -19,6 +20,7 @@ def run(options: ServeOptions) -> None:
         require(module, extra="serve", purpose="the server")
     listening = listen(options.host, options.port)  # before the model, whose loading takes seconds
     with listening:
+        import_numba()
         from gpt3.serving.app import assemble  # after `listen`: it takes seconds, too
 
         models = in_passing_thread(lambda: load_models(options))

@@ -16,9 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import AutoModelForCausalLM
-
 from gpt3 import __version__
 from gpt3.corpus.slices import split_rows
 from gpt3.durable import utf8, write_text
@@ -168,7 +165,7 @@ def _evaluate(
             scores.append(task_score(task, asked.shots, results, clean.get(task.name), asked.split.origin))
     chosen: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "format", "style", "limit")}
     averages = _groups(options, parts, scores)
-    found = Evaluation(name, model_hash, parameters(model), __version__, **chosen, results=[*scores, *averages])
+    found = Evaluation(name, model_hash, model.parameters, __version__, **chosen, results=[*scores, *averages])
     write_text(out / "report.html", page([found]))
     write_text(out / "results.json", json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
     return found
@@ -260,13 +257,6 @@ def fingerprint(model: LanguageModel) -> str:
     ids = [*range(min(17, model.engine.vocabulary))]
     [found] = continuation_logprobs(model.engine, ids[:1], [ids[1 : model.engine.context]])
     return hashlib.sha256(repr([round(value, 3) for value in found.logprobs]).encode()).hexdigest()[:16]
-
-
-def parameters(model: LanguageModel) -> int:
-    """Parameters of the model, a tied head counted once; computed from its shape alone."""
-
-    with torch.device("meta"):
-        return int(AutoModelForCausalLM.from_config(model.config).num_parameters())
 
 
 def digest(asked: Questions) -> str:

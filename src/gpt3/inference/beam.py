@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from gpt3.inference.engine import Cache, Engine, Run
+from gpt3.inference.engine import Cache, Engine, Logits, Run
 from gpt3.inference.sampling import NotNumbersError, to_numpy
 from gpt3.inference.selection import largest
 
@@ -107,12 +105,16 @@ def _penalty(length: int, alpha: float, kind: Penalty) -> float:
     return float(base**alpha)
 
 
-def _log_softmax(logits: Tensor) -> NDArray[np.float32]:
+def _log_softmax(logits: Logits) -> NDArray[np.float32]:
     """(B, V) → the same on the host, in log-probabilities."""
-    largest = logits.amax(-1)
-    if wrong := torch.nonzero(~(largest < torch.inf))[:, 0].tolist():
+    largest = to_numpy(logits.max(-1) if isinstance(logits, np.ndarray) else logits.amax(-1))
+    if wrong := np.flatnonzero(~(largest < np.inf)).tolist():
         raise NotNumbersError(wrong)
-    return to_numpy(logits.log_softmax(-1))
+    if not isinstance(logits, np.ndarray):
+        return to_numpy(logits.log_softmax(-1))
+    shifted = logits - largest[:, None]
+    found: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return found
 
 
 def _continuations(beams: Sequence[_Beam], logprobs: NDArray[np.float32], count: int) -> list[_Beam]:

@@ -11,18 +11,17 @@ depends on the other requests or on the batch size.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from gpt3.errors import InputError
 from gpt3.inference.decoding import common
-from gpt3.inference.engine import Cache, Engine, Run
+from gpt3.inference.engine import Cache, Engine, Logits, Run
 from gpt3.inference.scoring import Scores, judge
-from gpt3.inference.torch_engine import ReferenceEngine
 
 SPARE = 15
 """Slots for continuations; each holds a copy of its context's keys and values."""
@@ -33,6 +32,9 @@ PACK_TOKENS = 512
 BATCH_TOKENS = 2048
 """Tokens of contexts held at a time, if there is more than one: long contexts fill the machine by themselves."""
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from gpt3.inference.torch_engine import ReferenceEngine
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,22 @@ class _Stem:
     """How many of the last ids are the first of each continuation rather than the context's."""
     continuations: list[_Continuation] = field(default_factory=list)
 
-    def judge_firsts(self, logits: Tensor, rows: int) -> None:
+    def judge_firsts(self, logits: Logits, rows: int) -> None:
         """Score the continuations' first tokens, those alike and one more, by the logits before these: (alike + 1, V)."""
         if self.alike:
-            same = judge(logits[:-1], torch.tensor(self.ids[-self.alike :]))
+            same = judge(logits[:-1], self.ids[-self.alike :])
             for continuation in self.continuations:
                 continuation.parts.append(same)
+        is_numpy = isinstance(logits, np.ndarray)
         for begin in range(0, len(self.continuations), rows):
             some = self.continuations[begin : begin + rows]
-            scores = judge(logits[-1].expand(len(some), -1), torch.tensor([one.tokens[0] for one in some]))
+            same_row = logits[-1:]
+            lines = (
+                np.broadcast_to(same_row, (len(some), same_row.shape[1]))
+                if is_numpy
+                else same_row.expand(len(some), -1)
+            )
+            scores = judge(lines, [one.tokens[0] for one in some])
             for place, continuation in enumerate(some):
                 continuation.parts.append(scores[place : place + 1])
 
@@ -153,8 +162,8 @@ def score_requests(engine: Engine, requests: Sequence[Request], *, batch: int = 
             stems.setdefault((stem.cut, stem.alike, stem.ids), stem).continuations.append(continuation)
             found[number].append(continuation)
     ordered = sorted(stems.values(), key=lambda stem: (stem.ids[: stem.cut], len(stem.ids)))
-    if isinstance(engine, ReferenceEngine) and engine.packs:
-        ordered = _read_packed(engine, ordered, rows)
+    if getattr(engine, "packs", False):  # a ReferenceEngine's
+        ordered = _read_packed(cast("ReferenceEngine", engine), ordered, rows)
     if ordered:
         _read(engine, ordered, batch, rows)
     return [[continuation.score() for continuation in some] for some in found]
@@ -210,7 +219,7 @@ def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list
             for one in stem.continuations:
                 if len(one.tokens) > 1:
                     end = row + len(one.tokens) - 1
-                    one.parts.append(judge(logits[row:end], torch.tensor(one.tokens[1:])))
+                    one.parts.append(judge(logits[row:end], one.tokens[1:]))
                     row = end
     return [stem for stem in stems if not short(stem)]
 
@@ -234,9 +243,9 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
                 cache.truncate(slot, 0)
             runs.append(Run(slot, stem.ids[stem.cut :], 1 + stem.alike))
         logits = engine.forward(cache, runs)
-        for stem, lines in zip(group, logits.split([run.logits for run in runs]), strict=True):
-            stem.judge_firsts(lines, rows)
-        del logits, lines  # before the next ones
+        for stem, run, end in zip(group, runs, itertools.accumulate(run.logits for run in runs), strict=True):
+            stem.judge_firsts(logits[end - run.logits : end], rows)
+        del logits  # before the next ones
         longer = [(slot, one) for slot, stem in enumerate(group) for one in stem.continuations if len(one.tokens) > 1]
         # where an engine's numbers depend on what is computed together, only continuations of one request are
         key = (lambda _: None) if engine.gathers else (lambda pair: (pair[0], pair[1].request))
@@ -254,10 +263,10 @@ def _score_pack(
         for begin in range(0, len(first.tokens) - 1, rows):
             tokens = first.tokens[begin : begin + rows + 1]
             logits = engine.forward(cache, [Run(spare[0], tokens[:-1], len(tokens) - 1)])
-            first.parts.append(judge(logits, torch.tensor(tokens[1:])))
+            first.parts.append(judge(logits, tokens[1:]))
         return
     logits = engine.look_ahead(cache, [(slot, one.tokens[:-1]) for slot, one in pack], spare)
-    scores = judge(logits, torch.tensor([token for _, one in pack for token in one.tokens[1:]]))
+    scores = judge(logits, [token for _, one in pack for token in one.tokens[1:]])
     done = 0
     for _, one in pack:
         one.parts.append(scores[done : done + len(one.tokens) - 1])

@@ -19,10 +19,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
-
 from gpt3.errors import InputError
-from gpt3.inference.engine import Engine, Run
+from gpt3.inference.engine import Engine, Logits, Run
 from gpt3.inference.row import NO_SLOT, Row
 from gpt3.inference.sampling import NOTHING_LEFT, NotNumbersError, Rows, Token, choose, rows_at, sample, to_numpy
 
@@ -119,7 +117,7 @@ class Decoder:
             row.drafted, row.accepted = row.drafted + drafted, row.accepted + accepted
         return list(chosen.items())
 
-    def _choose(self, logits: Tensor, starts: dict[Row, int], drafts: dict[Row, list[int]]) -> dict[Row, list[Token]]:
+    def _choose(self, logits: Logits, starts: dict[Row, int], drafts: dict[Row, list[int]]) -> dict[Row, list[Token]]:
         """Each row's tokens: the first, and one more for each of its draft that has been right.
 
         Args:

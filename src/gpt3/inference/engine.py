@@ -19,14 +19,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
 from gpt3.adaptive_threads import AdaptiveThreads
+from gpt3.device import Device
 from gpt3.errors import InputError, RunError
-from gpt3.model.banded_attention import banded_attention
 
+Logits = Any
+"""float32 where the engine computes: NumPy's arrays from the CPU engine, torch's tensors from those that run on torch."""
 ROLLBACK = 64
 """Tokens a slot can give back at least (`Cache.truncate`): rings of banded layers are this much longer than the window."""
 
@@ -112,14 +110,15 @@ class Engine(ABC):
     adaptive: ClassVar[AdaptiveThreads | None] = None
     """What changes this process's number of threads as the machine is used for other things; None: it stays."""
 
-    def __init__(self, config: Any, device: torch.device, nbytes: int) -> None:
+    def __init__(self, config: Any, device: Device, nbytes: int) -> None:
         if getattr(config, "max_position_embeddings", None) is None:
             raise InputError(
                 f"model type {config.model_type!r} names no max_position_embeddings; use a gpt3 or gpt2 model"
             )
         self.context = config.max_position_embeddings
         self.vocabulary = min(getattr(config, "real_vocab_size", None) or config.vocab_size, config.vocab_size)
-        self.device, self.nbytes = device, nbytes
+        self.device: Any = device  # a Device; torch's own where the engine runs on torch
+        self.nbytes = nbytes
 
     @cached_property
     def logit_rows(self) -> int:
@@ -130,7 +129,7 @@ class Engine(ABC):
     def new_cache(self, slots: int, capacity: int) -> Cache:
         """An empty cache of `slots` texts of up to `capacity` tokens (at most `context`)."""
 
-    def forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
+    def forward(self, cache: Cache, runs: Sequence[Run]) -> Logits:
         """Append each run to its slot.
 
         Returns:
@@ -153,8 +152,7 @@ class Engine(ABC):
             if not 0 <= min(run.tokens) <= max(run.tokens) < self.vocabulary:
                 raise ValueError(f"an id of slot {run.slot} is not among the {self.vocabulary} the model has")
         start = time.perf_counter()
-        with torch.inference_mode():
-            logits = self._forward(cache, runs)
+        logits = self._forward(cache, runs)
         if self.adaptive is not None:
             self.adaptive.after(time.perf_counter() - start)
         for run in runs:
@@ -162,7 +160,7 @@ class Engine(ABC):
             cache.highest[run.slot] = max(cache.highest[run.slot], len(cache.ids[run.slot]))
         return logits
 
-    def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Tensor:
+    def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Logits:
         """Continue slots by texts, several of one slot too, and leave these slots as they are.
 
         Args:
@@ -178,45 +176,13 @@ class Engine(ABC):
             runs.append(Run(target, tokens, len(tokens)))
         return self.forward(cache, runs)
 
+    def compile_beside(self) -> bool:
+        """If something has to be compiled for this machine, compute in another way meanwhile. Returns whether that is so."""
+        return False
+
     def non_finite_error(self) -> Exception:
         """The error to raise where logits are NaN or +inf."""
         return RunError("the model's logits are not numbers although its weights are finite; try --dtype fp32")
 
     @abstractmethod
-    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor: ...
-
-
-def attend_and_store(
-    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, start: int, window: int | None
-) -> Tensor:
-    """Attention of n tokens at positions from `start` on; their keys and values are put into the slot.
-
-    Args:
-        query, key, value: (H, n, D), of the new tokens.
-        keys, values: (H, places, D), the slot's. Position p is at p modulo places; a dense layer has a place for each.
-        window: keys a query sees, itself included; None: all.
-
-    Returns:
-        (H, n, D).
-    """
-    n, places = query.shape[1], keys.shape[1]
-    if window is None:
-        before = start  # keys of what is held that the first query sees
-        keys[:, start : start + n], values[:, start : start + n] = key, value
-        key, value = keys[:, : start + n], values[:, : start + n]
-    else:
-        before = min(start, window - 1)
-        held = torch.arange(start - before, start, device=query.device) % places
-        seen = torch.cat([keys[:, held], key], 1), torch.cat([values[:, held], value], 1)
-        kept = min(n, places)
-        new = torch.arange(start + n - kept, start + n, device=query.device) % places
-        keys[:, new], values[:, new] = key[:, n - kept :], value[:, n - kept :]
-        key, value = seen
-    if before == 0 and (window is None or n <= window):
-        return F.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=True)[0]
-    if before == 0 and window is not None:
-        return banded_attention(query[None], key[None], value[None], window)[0]
-    columns = torch.arange(before + n, device=query.device)
-    distance = columns[before:, None] - columns[None]  # from key to query
-    mask = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    return F.scaled_dot_product_attention(query[None], key[None], value[None], attn_mask=mask)[0]
+    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Logits: ...

@@ -19,6 +19,7 @@ from numba import njit, prange, types
 from numba.extending import register_jitable
 from numpy.polynomial import chebyshev
 
+from gpt3.inference import arrays, kernel_cache, microkernel
 from gpt3.inference.arrays import Array
 from gpt3.inference.microkernel import TILE_ROWS, float_of_bits, tile, widen
 
@@ -359,3 +360,6 @@ def head(weights, shape, x, wanted, normed, logits):
     for m in range(wanted.shape[0]):
         _normalize(x[wanted[m]], weights.ln_f, shape.epsilon, normed[m])
     linear(weights.head, weights.head_scale, weights.head_bias, normed, wanted.shape[0], logits, NONE)
+
+
+kernel_cache.depend_on(globals(), arrays, microkernel)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 from gpt3.adaptive_threads import set_threads
-from gpt3.device import choose_device
+from gpt3.device import CPU, choose_device, is_cpu
 from gpt3.errors import InputError, one_line
 from gpt3.inference.constraint import Constraint, ConstraintCompiler
 from gpt3.inference.decoding import Draft
@@ -18,12 +19,12 @@ from gpt3.inference.options import SamplingOptions
 from gpt3.inference.packing import check
 from gpt3.inference.scoring import TextScore, TokenReader, check_text, encode_texts, first_token, score_chunks
 from gpt3.inference.streaming import TokenBytes
-from gpt3.inference.torch_engine import ReferenceEngine, TorchEngine
-from gpt3.model import GPT3ForCausalLM
-from gpt3.model_folder.load import TORCH_DTYPES, choose_dtype, load_transformers
-from gpt3.options import check_names
+from gpt3.model_folder import locate
+from gpt3.model_folder.stored import StoredModel, open_stored
+from gpt3.options import DType, check_names
 from gpt3.progress import say
 from gpt3.tokenizer.loading import prompt_start
+from gpt3.tokenizer.plain import PlainTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -56,54 +57,104 @@ def load(
         >>> model = load("runs/demo")
         >>> model.complete("The sea", temperature=0.7, top_p=0.95)[0].text
     """
-    where = choose_device(device)
+    where: Any = CPU if is_cpu(device) else choose_device(device)
+    kind = where.type
     if threads is not None:
-        Engine.adaptive = set_threads(str(threads), adapt=where.type == "cpu")
-    number_format = choose_dtype(dtype, where)
+        Engine.adaptive = set_threads(str(threads), adapt=kind == "cpu")
+    if dtype not in get_args(DType):
+        raise InputError(f"--dtype {dtype!r} must be one of {', '.join(get_args(DType))}")
     if quantize not in ("none", "int8"):
         raise InputError(f"--quantize {quantize!r} must be none or int8")
-    if quantize == "int8" and where.type != "cpu":
+    if quantize == "int8" and kind != "cpu":
         raise InputError(
-            f"--quantize int8 is for the CPU, but the device is {where.type}. Use --device cpu, or --dtype bf16."
+            f"--quantize int8 is for the CPU, but the device is {kind}. Use --device cpu, or --dtype bf16."
         )
     if quantize == "int8" and dtype not in ("auto", "fp32"):
         raise InputError(f"--quantize int8 and --dtype {dtype} are two formats. Use one of them.")
-    formats = {number: name for name, number in TORCH_DTYPES.items()}
-    weight_format = "int8" if quantize == "int8" else formats[number_format]
-    cpu = where.type == "cpu"  # there, weights are rounded as they are packed
-    model, tokenizer = load_transformers(path, device=device, dtype="fp32" if cpu else dtype)
+    place = locate.locate(path)
+    folder = place if isinstance(place, Path) else locate.fetch(place)
+    weight_format = "fp32" if dtype == "auto" else dtype
+    model: Any = stored_model(folder) if kind == "cpu" and numba_fault() is None else None
+    if model is not None:
+        tokenizer, parameters = model.tokenizer, model.parameters
+    else:
+        from gpt3.model_folder.load import TORCH_DTYPES, choose_dtype, load_model
+
+        if kind != "cpu":
+            number_format = choose_dtype(dtype, where)
+            weight_format = {number: name for name, number in TORCH_DTYPES.items()}[number_format]
+        # on a CPU, weights are rounded as they are packed
+        model, tokenizer = load_model(folder, where, TORCH_DTYPES["fp32" if kind == "cpu" else weight_format])
+        parameters = model.num_parameters()
+    weight_format = "int8" if quantize == "int8" else weight_format
     context = getattr(model.config, "max_position_embeddings", "unknown")
-    family = getattr(model, "family", model.config.model_type)
-    summary = f"{family}, {model.num_parameters():,} parameters, context {context}, {weight_format}, {where}"
-    loaded = LanguageModel(model, tokenizer, make_engine(model, weight_format, take=cpu))
-    loaded.summary = summary
+    family = getattr(model, "family", None) or model.config.model_type
+    summary = f"{family}, {parameters:,} parameters, context {context}, {weight_format}, {where}"
+    loaded = LanguageModel(model, tokenizer, make_engine(model, weight_format, take=kind == "cpu"))
+    loaded.summary, loaded.parameters = summary, parameters
     if Engine.adaptive is not None:
         Engine.adaptive.begin()
     return loaded
 
 
-def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool = False) -> Engine:
+def stored_model(folder: Path) -> StoredModel | None:
+    """The model in a folder, if the CPU engine can pack it tensor by tensor; None: it has to be loaded whole.
+
+    Raises:
+        InputError: a model of a known family that is damaged.
+    """
+    found = open_stored(folder)
+    if found is None:
+        from gpt3.model_folder.load import open_converted
+
+        found = open_converted(folder)
+    return found if found is not None and has_kernels(found.config) else None
+
+
+def numba_fault() -> str | None:
+    """Why the kernels of the CPU engine cannot be used on this machine, in a clause; None: they can."""
+    try:
+        import gpt3.inference.cpu_engine  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:  # also: no folder for numba's cache can be written
+        return f"numba does not work here ({one_line(error)}; NUMBA_CACHE_DIR may name a folder to write to)"
+    return None
+
+
+def has_kernels(config: Any) -> bool:
+    """Whether the CPU engine has a kernel of a model's activation function."""
+    from gpt3.inference.kernels import ACTIVATIONS
+
+    return config.activation_function in ACTIVATIONS
+
+
+def make_engine(model: PreTrainedModel | StoredModel, weight_format: str = "fp32", take: bool = False) -> Engine:
     """An engine for a model, whose weights it may copy: the model need not be kept.
 
     Args:
-        model: a causal model of transformers, on its device.
+        model: a causal model of transformers, on its device; or one in its folder, for which there are kernels.
         weight_format: fp32, fp16, bf16 or int8, on a CPU; other devices compute in the model's own format.
         take: the model may be emptied, so that its weights are not held twice.
 
     Raises:
         InputError: weights that are not finite (the tensor is named), or a format that no engine here has for this model.
     """
+    ours: Any = model
+    if isinstance(model, StoredModel):
+        from gpt3.inference.cpu_engine import CpuEngine
+
+        return CpuEngine(model, weight_format)
+    from gpt3.inference.torch_engine import ReferenceEngine, TorchEngine
+    from gpt3.model import GPT3ForCausalLM
+    from gpt3.model_folder.load import TORCH_DTYPES
+
     on_cpu, without = model.device.type == "cpu", None  # why the CPU engine is not taken
-    if isinstance(model, GPT3ForCausalLM) and on_cpu:
-        try:
+    if isinstance(ours, GPT3ForCausalLM) and on_cpu:
+        without = numba_fault()
+        if without is None and has_kernels(ours.config):
             from gpt3.inference.cpu_engine import CpuEngine
-            from gpt3.inference.kernels import ACTIVATIONS
-        except (ImportError, OSError, RuntimeError) as error:  # also: no folder for numba's cache can be written
-            without = f"numba does not work here ({one_line(error)}; NUMBA_CACHE_DIR may name a folder to write to)"
-        else:
-            if model.config.activation_function in ACTIVATIONS:
-                return CpuEngine(model, weight_format, take)
-            without = f"activation {model.config.activation_function!r} has no fast kernel"
+
+            return CpuEngine(ours, weight_format, take)
+        without = without or f"activation {ours.config.activation_function!r} has no fast kernel"
     if weight_format == "int8" and on_cpu:
         reason = without or f"model type {model.config.model_type!r} has no fast kernels"
         raise InputError(f"--quantize int8 is not available: {reason}. Leave it out, or use --dtype bf16.")
@@ -111,8 +162,8 @@ def make_engine(model: PreTrainedModel, weight_format: str = "fp32", take: bool 
         say(f"{without}: decoding is several times slower")
     for name, parameter in model.named_parameters():
         check(name, parameter)
-    if isinstance(model, GPT3ForCausalLM) and not on_cpu:
-        return TorchEngine(model)
+    if isinstance(ours, GPT3ForCausalLM) and not on_cpu:
+        return TorchEngine(ours)
     if on_cpu and weight_format != "fp32":
         model.to(dtype=TORCH_DTYPES[weight_format])  # type: ignore[call-arg]  # transformers wraps it without types
     return ReferenceEngine(model)
@@ -122,7 +173,7 @@ class LanguageModel:
     """A model one can talk to: prompts to ids, ids to text, and the tokens that end a text.
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal language model of transformers; or one in its folder, with an engine of it.
         tokenizer: its byte-level BPE.
         engine: runs it; None: the model's own forward, which follows the weights as they are trained.
 
@@ -138,21 +189,44 @@ class LanguageModel:
     """Family, parameters, context, number format and device, of a model that `load` has loaded."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, engine: Engine | None = None
+        self,
+        model: PreTrainedModel | StoredModel,
+        tokenizer: PreTrainedTokenizerFast | PlainTokenizer,
+        engine: Engine | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.engine = ReferenceEngine(model) if engine is None else engine
-        self.config = model.config
-        self.token_bytes = TokenBytes(tokenizer)
+        if engine is None:
+            from gpt3.inference.torch_engine import ReferenceEngine
+
+            assert not isinstance(model, StoredModel)
+            engine = ReferenceEngine(model)
+        self.tokenizer: Any = tokenizer
+        self.engine = engine
+        self._config = model.whole_config if isinstance(model, StoredModel) else lambda: model.config
+        self.token_bytes = TokenBytes(self.tokenizer)
         self._compiler: ConstraintCompiler | None = None
         if len(tokenizer) > self.engine.vocabulary:
             raise InputError(
                 f"the tokenizer has {len(tokenizer):,} ids, the model {self.engine.vocabulary:,}. Use the model's own tokenizer."
             )
         self.vocabulary = min(self.engine.vocabulary, self.token_bytes.size)
-        configured = getattr(model.generation_config, "eos_token_id", None)
+        settings = model if isinstance(model, StoredModel) else model.generation_config
+        configured = getattr(settings, "eos_token_id", None)
         ends = set(configured) if isinstance(configured, (list, tuple)) else {configured}
         self.ends = {int(token) for token in (*ends, tokenizer.eos_token_id) if token is not None}
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration, transformers' own."""
+        return self._config()
+
+    @cached_property
+    def parameters(self) -> int:
+        """Numbers of the model, tied ones once."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):  # the engine may have emptied the model
+            return int(AutoModelForCausalLM.from_config(self.config).num_parameters())
 
     def encode_prompt(self, prompt: str, plain: bool = False) -> list[int]:
         """Token ids of a prompt; for an empty one EOS, with which documents begin.
@@ -172,6 +246,7 @@ class LanguageModel:
         """Token ids of a text without BOS or EOS; `plain` as in `encode_prompt`."""
         split = True if plain else None  # None: as the tokenizer was saved
         options = {"add_special_tokens": False, "verbose": False, "split_special_tokens": split}
+        options["return_attention_mask"] = False
         return list(self.tokenizer(word, **options)["input_ids"])
 
     def constraint(self, options: SamplingOptions) -> Constraint | None:

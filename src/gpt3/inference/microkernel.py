@@ -5,8 +5,6 @@ with every token of the tile. The order of the sums is the same whatever the til
 LANES over odd ones, then halves onto halves, then what is left over one by one. So a token's numbers do not depend on how many
 others are computed with it, to the last bit.
 
-numba's cache of kernels.py does not see changes of this file: touch kernels.py after one.
-
 | stored | array's dtype | widened by            |
 |--------|---------------|-----------------------|
 | fp32   | float32       | nothing               |

@@ -6,11 +6,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 
-import torch
-from torch import Tensor
-
 from gpt3.errors import InputError
 from gpt3.inference.constraint import Constraint
+from gpt3.inference.engine import Logits
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.scoring import Scores, judge
 
@@ -116,11 +114,11 @@ class Row:
         """Tokens that would complete a bad word."""
         return [last for *before, last in self._bad_words if self.tokens[len(self.tokens) - len(before) :] == before]
 
-    def take_scores(self, logits: Tensor, read: int) -> int:
+    def take_scores(self, logits: Logits, read: int) -> int:
         """Score what follows the `read` tokens that gave these logits, (read, V); return how many of these rows that took."""
         first = len(self.prompt) - self.unscored
         ids = self.tokens[first : first + read]
-        self.scores.append(judge(logits[: len(ids)], torch.tensor(ids), self.score or 0))
+        self.scores.append(judge(logits[: len(ids)], ids, self.score or 0))
         self.unscored -= len(ids)
         return len(ids)
 

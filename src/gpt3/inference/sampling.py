@@ -12,15 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gpt3.inference.options import SamplingOptions
 from gpt3.inference.row import Row, uniform
 from gpt3.inference.selection import Floats, draw, first, largest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 NEUTRAL = SamplingOptions()
 NOTHING_LEFT = -1
@@ -82,12 +84,16 @@ class Rows:
         """NumPy values where the logits are, without waiting for the device."""
         if self.device is None:
             return values
+        import torch
+
         tensor, cuda = torch.from_numpy(values), self.device.type == "cuda"
         return (tensor.pin_memory() if cuda else tensor).to(self.device, non_blocking=cuda)
 
 
-def rows_at(logits: Tensor, places: Sequence[int]) -> Tensor:
+def rows_at(logits: Any, places: Sequence[int]) -> Any:
     """Some rows of the logits, (B, V), without waiting for their device."""
+    if isinstance(logits, np.ndarray):
+        return logits[places]
     index: Tensor = Rows((), logits.device).array(np.array(places))
     return logits[index]
 
@@ -100,6 +106,8 @@ def follow_constraint(logits: Any, *constraint: Any) -> None:
         kept = np.unpackbits(bits[0], count=len(logits), bitorder="little")
         np.copyto(logits, -math.inf, where=kept == 0)
     else:
+        import torch
+
         kept = bits[..., None] >> torch.arange(8, dtype=torch.uint8, device=rows.device) & 1
         logits.masked_fill_(kept.flatten(1)[:, : logits.shape[1]] == 0, -math.inf)
 
@@ -229,7 +237,7 @@ def candidates(logits: Any, options: SamplingOptions) -> tuple[Any, Any]:
         result = step.function(values, *arguments)
         if step.kind == "scale":
             values = result
-        elif isinstance(values, Tensor) or (ids is None and result.dtype == bool):
+        elif not isinstance(values, np.ndarray) or (ids is None and result.dtype == bool):
             values = values * result if weighed else _xp(values).where(result, values, -math.inf)
         else:
             ids, values = result if ids is None else ids[result], values[result]
@@ -247,11 +255,13 @@ def choose(logits: Any, rows: Rows) -> Any:
         ids, weights = candidates(logits, options)
         tokens = draw(weights, rows.array(np.array([uniform(row.seed, row.number, row.written) for row in rows.rows])))
         tokens = tokens if ids is None else ids[tokens]
-    return int(tokens) if rows.device is None else torch.where(logits.amax(-1) > -math.inf, tokens, NOTHING_LEFT)
+    return int(tokens) if rows.device is None else tokens.masked_fill(logits.amax(-1) == -math.inf, NOTHING_LEFT)
 
 
 def choose_together(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     """The next token of rows of any options, (B,) ids on the device of the logits, (B, V); rows of equal options in one go."""
+    import torch
+
     groups: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(repr((row.vocabulary, _active(row.options))), []).append(place)
@@ -265,17 +275,19 @@ def choose_together(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     return tokens
 
 
-def sample(logits: Tensor, rows: Sequence[Row]) -> list[Token]:
+def sample(logits: Any, rows: Sequence[Row]) -> list[Token]:
     """The next token of every row, which each row takes.
 
     Args:
-        logits: (B, V) float32 on any device, as the model gives them.
+        logits: (B, V) float32, as the engine gives them.
         rows: B of them.
 
     Raises:
         NotNumbersError: logits are NaN or +inf. No row has taken a token then.
     """
-    if logits.is_cuda:
+    if not isinstance(logits, np.ndarray) and logits.is_cuda:
+        import torch
+
         tops, ids = torch.stack([logits.amax(-1).double(), choose_together(logits, rows).double()]).tolist()
         _check(tops)
     else:
@@ -291,9 +303,9 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[Token]:
     return tokens
 
 
-def to_numpy(logits: Tensor) -> Floats:
+def to_numpy(logits: Any) -> Floats:
     """As float32 on the host; no copy where it is there already."""
-    array: Floats = logits.detach().float().cpu().numpy()
+    array: Floats = logits if isinstance(logits, np.ndarray) else logits.detach().float().cpu().numpy()
     return array
 
 
@@ -314,17 +326,22 @@ def _active(options: SamplingOptions) -> list[tuple[Step, list[Any]]]:
 
 
 def _weights(logits: Any) -> Any:
-    if isinstance(logits, Tensor):
+    if not isinstance(logits, np.ndarray):
         return (logits - logits.amax(-1, keepdim=True)).double().exp()
     return np.exp(logits - logits.max())
 
 
 def _total(weights: Any) -> Any:
-    return weights.sum(-1, keepdim=True) if isinstance(weights, Tensor) else float(weights.sum())
+    return float(weights.sum()) if isinstance(weights, np.ndarray) else weights.sum(-1, keepdim=True)
 
 
 def _xp(array: Any) -> Any:
-    return torch if isinstance(array, Tensor) else np
+    """NumPy or torch: the library of an array."""
+    if isinstance(array, np.ndarray):
+        return np
+    import torch
+
+    return torch
 
 
 def _with_logprobs(token: int, logits: Floats, count: int) -> Token:

@@ -24,33 +24,36 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gpt3.errors import InputError, RunError
-from gpt3.inference.engine import Engine, Run
+from gpt3.inference.arrays import Array
+from gpt3.inference.engine import Engine, Logits, Run
+from gpt3.inference.selection import largest
 from gpt3.inference.streaming import TokenBytes
 from gpt3.tokenizer.encoder import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+ROWS_AT_ONCE = 8
+"""Rows of logits in NumPy that are judged at a time: they stay in a core's cache."""
+
 
 @dataclass(frozen=True)
 class Scores:
-    """A model's view of each of T consecutive tokens. Tensors are on the CPU; logarithms are natural."""
+    """A model's view of each of T consecutive tokens, in NumPy; logarithms are natural."""
 
-    ids: Tensor
+    ids: Array
     """(T,) int64: the tokens."""
-    logprobs: Tensor
+    logprobs: Array
     """(T,) float32: log-probability of each, given the tokens before it in its window."""
-    ranks: Tensor
+    ranks: Array
     """(T,) int64: its rank among all tokens by probability; 1 is the greedy choice (of equals, the lower id comes first)."""
-    entropies: Tensor
+    entropies: Array
     """(T,) float32, nats: of the predicted distribution."""
-    top_ids: Tensor
+    top_ids: Array
     """(T, n) int64: the n likeliest tokens, likeliest first."""
-    top_logprobs: Tensor
+    top_logprobs: Array
     """(T, n) float32: their log-probabilities."""
 
     def __len__(self) -> int:
@@ -59,7 +62,7 @@ class Scores:
     @property
     def total(self) -> float:
         """Log-probability of all tokens: the sum, in float64."""
-        return float(self.logprobs.double().sum())
+        return float(self.logprobs.sum(dtype=np.float64))
 
     def __getitem__(self, part: slice) -> Scores:
         return Scores(*(getattr(self, field.name)[part] for field in fields(Scores)))
@@ -67,42 +70,76 @@ class Scores:
     @staticmethod
     def joined(parts: Sequence[Scores]) -> Scores:
         """The scores of consecutive parts as one."""
-        return Scores(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Scores)))
+        return Scores(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Scores)))
 
 
-def judge(logits: Tensor, ids: Tensor, top: int = 0) -> Scores:
+def judge(logits: Logits, ids: Sequence[int], top: int = 0) -> Scores:
     """Scores of `ids` under the distributions that `logits` give.
 
     Args:
-        logits: (T, V) float32 on any device; left unchanged.
-        ids: (T,) int64.
+        logits: (T, V) float32, in NumPy or in torch on any device; left unchanged.
+        ids: T of them.
         top: number of likeliest tokens to return per position.
 
     Raises:
         RunError: logits that are NaN or infinite.
     """
+    targets = np.asarray(ids, dtype=np.int64)
+    if not isinstance(logits, np.ndarray):
+        found = _judge_tensor(logits, targets, top)
+    elif len(targets):
+        groups = [slice(begin, begin + ROWS_AT_ONCE) for begin in range(0, len(targets), ROWS_AT_ONCE)]
+        found = Scores.joined([_judge_array(logits[rows], targets[rows], top) for rows in groups])
+    else:
+        found = _judge_array(logits, targets, top)
+    if not np.isfinite(found.entropies).all():
+        raise RunError("the model's logits are NaN or infinite; its weights are damaged")
+    return found
+
+
+def _judge_array(logits: Array, ids: Array, top: int) -> Scores:
+    chosen, highest = logits[np.arange(len(ids)), ids], logits.max(1)
+    shifted = logits - highest[:, None]
+    weights = np.exp(shifted)
+    sums = weights.sum(1)
+    normalizer = np.log(sums)  # log-probability = shifted logit - normalizer
+    with np.errstate(invalid="ignore"):
+        entropies = normalizer - np.einsum("tv,tv->t", weights, shifted) / sums
+    ranks = 1 + np.count_nonzero(logits > chosen[:, None], axis=1)
+    count = min(top, logits.shape[1])
+    top_ids, top_logprobs = np.zeros((len(ids), count), np.int64), np.zeros((len(ids), count), np.float32)
+    for place, (line, id_) in enumerate(zip(logits, ids, strict=True)):
+        ranks[place] += np.count_nonzero(line[:id_] == chosen[place])  # of equals, the lower id comes first
+        if count:
+            likeliest = largest(line, count)
+            best = likeliest[np.argsort(-line[likeliest], kind="stable")[:count]]
+            top_ids[place], top_logprobs[place] = best, line[best] - highest[place] - normalizer[place]
+    return Scores(ids, chosen - highest - normalizer, ranks, entropies, top_ids, top_logprobs)
+
+
+def _judge_tensor(logits: Any, ids: Array, top: int) -> Scores:
+    import torch
+
     with torch.no_grad():
-        targets = ids.to(logits.device)[:, None]  # (T, 1)
+        targets = torch.from_numpy(ids).to(logits.device)[:, None]  # (T, 1)
         chosen = logits.gather(1, targets)
         highest = logits.max(dim=1, keepdim=True).values
         shifted = logits - highest
         weights = shifted.exp()
         sums = weights.sum(dim=1)
-        normalizer = sums.log()  # log-probability = shifted logit - normalizer
+        normalizer = sums.log()
         entropies = normalizer - torch.linalg.vecdot(weights, shifted) / sums
-        if not torch.isfinite(entropies).all():
-            raise RunError("the model's logits are NaN or infinite; its weights are damaged")
         places = torch.arange(logits.shape[1], device=logits.device)
         ahead = (logits > chosen) | ((logits == chosen) & (places < targets))
         best = logits.topk(min(top, logits.shape[1]), dim=1)
-        return Scores(
-            ids=ids,
-            logprobs=((chosen - highest)[:, 0] - normalizer).cpu(),
-            ranks=(ahead.sum(dim=1) + 1).cpu(),
-            entropies=entropies.cpu(),
-            top_ids=best.indices.cpu(),
-            top_logprobs=(best.values - highest - normalizer[:, None]).cpu(),
+        columns = (
+            (chosen - highest)[:, 0] - normalizer,
+            ahead.sum(dim=1) + 1,
+            entropies,
+            best.indices,
+            best.values - highest - normalizer[:, None],
         )
+        return Scores(ids, *(column.cpu().numpy() for column in columns))
 
 
 def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
@@ -148,7 +185,7 @@ def score_chunks(
         for begin in range(window_end - scored, window_end, engine.logit_rows):
             end = min(begin + engine.logit_rows, window_end)
             logits = engine.forward(cache, [Run(0, ids[read:end], end - begin)])
-            yield judge(logits, torch.tensor(ids[begin + 1 : end + 1]), top)
+            yield judge(logits, ids[begin + 1 : end + 1], top)
             read = end
 
 

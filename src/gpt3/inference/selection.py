@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 GROUP = 64  # values of which only the largest is compared when large ones are searched for
@@ -27,7 +26,7 @@ def largest(values: Any, k: int) -> Any:
     Returns:
         For NumPy their places, ascending; for torch a mask (B, V).
     """
-    if isinstance(values, torch.Tensor):
+    if not isinstance(values, np.ndarray):
         return values >= values.topk(k).values[..., -1:]
     group = GROUP
     while group > 1 and len(values) // group < 2 * k:
@@ -50,10 +49,10 @@ def first(keys: Any, weights: Any, target: Any, ascending: bool = False) -> Any:
     Returns:
         A mask like `keys`; for NumPy it may be the places themselves, ascending.
     """
-    if isinstance(keys, torch.Tensor):
+    if not isinstance(keys, np.ndarray):
         order = keys.sort(descending=not ascending, stable=True).indices
         shares = weights.gather(-1, order)
-        return torch.zeros_like(keys, dtype=torch.bool).scatter(-1, order, shares.cumsum(-1) - shares < target)
+        return keys.new_zeros(keys.shape, dtype=bool).scatter(-1, order, shares.cumsum(-1) - shares < target)
     if len(keys) < 16 * GROUP:
         return _sorted_first(np.zeros(len(keys), dtype=bool), np.arange(len(keys)), keys, weights, target, ascending)
     if not ascending:  # in most texts one or two in a hundred tokens have nearly all of the probability
@@ -85,7 +84,9 @@ def draw(weights: Any, uniforms: Any) -> Any:
     Returns:
         A place, or (B,) places.
     """
-    if isinstance(weights, torch.Tensor):
+    if not isinstance(weights, np.ndarray):
+        import torch
+
         sums = weights.cumsum(-1)
         # the first place whose sum is above the point has added to it, so its weight is not 0
         return torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]

@@ -6,7 +6,6 @@ weights. The bandwidth is measured at the same time, by reading alone.
 
 from __future__ import annotations
 
-import resource
 import sys
 import threading
 import time
@@ -14,11 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from gpt3.device import Device
 from gpt3.inference.decoding import DRAFT_TOKENS
-from gpt3.inference.engine import Cache, Engine, Run
+from gpt3.inference.engine import Cache, Engine, Logits, Run
 from gpt3.ladder.presets import readable_size
 
 READ_BYTES = 1 << 28
@@ -52,10 +49,12 @@ class Meter(Engine):
         self._last = None
         return self.engine.new_cache(slots, capacity)
 
-    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
+    def _forward(self, cache: Cache, runs: Sequence[Run]) -> Logits:
         decoding = all(cache.ids[run.slot] and 0 < len(run.tokens) <= 1 + DRAFT_TOKENS for run in runs)
         logits = self.engine._forward(cache, runs)
-        if logits.is_cuda:
+        if self.device.type == "cuda":
+            import torch
+
             torch.cuda.synchronize(logits.device)
         now = time.perf_counter()
         if decoding and self._last is not None:
@@ -116,14 +115,18 @@ def bytes_per_step(engine: Any) -> int:
     if hasattr(engine, "weights"):  # the CPU engine
         tied = engine.weights.head.ctypes.data == engine.weights.wte.ctypes.data
         return int(engine.nbytes - engine.weights.wpe.nbytes - (0 if tied else engine.weights.wte.nbytes))
+    import torch
+
     embeddings = [module.weight for module in engine.model.modules() if isinstance(module, torch.nn.Embedding)]
     head = engine.model.get_output_embeddings()
     return int(engine.nbytes - sum(x.nbytes for x in embeddings if head is None or x is not head.weight))
 
 
-def read_bandwidth(device: torch.device) -> float:
+def read_bandwidth(device: Device) -> float:
     """Bytes a second that all cores (or the GPU) get from memory when they only read; the best of READ_SECONDS."""
-    numbers = torch.ones(READ_BYTES // 4, device=device)
+    import torch
+
+    numbers = torch.ones(READ_BYTES // 4, device=str(device))
     best, end = 0.0, time.perf_counter() + READ_SECONDS
     while True:
         began = time.perf_counter()
@@ -134,12 +137,15 @@ def read_bandwidth(device: torch.device) -> float:
             return best
 
 
-def peak_memory(device: torch.device) -> int | None:
+def peak_memory(device: Device) -> int | None:
     """Bytes this process held at most: on a GPU the tensors there, elsewhere resident memory (None on Windows)."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        import torch
+
+        return torch.cuda.max_memory_allocated(str(device))
     if sys.platform == "win32":
         return None
+    import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

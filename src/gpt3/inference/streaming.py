@@ -19,6 +19,8 @@ from gpt3.tokenizer.gpt2 import alphabet
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from gpt3.tokenizer.plain import PlainTokenizer
+
 
 class TokenBytes:
     """What each id of a byte-level BPE adds to the text: its bytes; nothing for special tokens such as end-of-text.
@@ -29,7 +31,7 @@ class TokenBytes:
         InputError: the tokenizer is no byte-level BPE, so its tokens have no bytes of their own.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast | PlainTokenizer) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or not isinstance(backend.decoder, ByteLevel):
             raise InputError(

@@ -25,8 +25,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt3.errors import InputError
-from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run, attend_and_store
+from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
 from gpt3.inference.packing import check
+from gpt3.inference.torch_attention import attend_and_store
 from gpt3.model.banded_attention import banded_attention
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class ReferenceEngine(Engine):
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, ReferenceCache)
-        with self._evaluating():
+        with torch.inference_mode(), self._evaluating():
             return torch.cat([self._run(cache, run) for run in runs])
 
     def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Tensor:
@@ -232,7 +233,7 @@ class TorchEngine(Engine):
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Tensor:
         assert isinstance(cache, TorchCache)
-        with self._lock:
+        with self._lock, torch.inference_mode():
             single = [run for run in runs if len(run.tokens) == run.logits == 1]
             longer = [run for run in runs if not len(run.tokens) == run.logits == 1]
             begin = [run for run in longer if not cache.ids[run.slot] and run.logits <= 1 and len(run.tokens) <= CHUNK]

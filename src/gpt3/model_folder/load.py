@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -23,7 +24,8 @@ from gpt3.errors import InputError, one_line, require
 from gpt3.model_folder import locate
 from gpt3.model_folder.adapter import INSIDE, kind_of, merged
 from gpt3.model_folder.convert import Checkpoint, checkpoint_of, generation_ids, mapped, read_checkpoint, with_ids
-from gpt3.model_folder.families import FAMILIES, OURS
+from gpt3.model_folder.families import FAMILIES, HEAD, OURS, PREFIX
+from gpt3.model_folder.stored import StoredModel
 from gpt3.options import DType
 from gpt3.tokenizer.loading import load_tokenizer
 
@@ -83,9 +85,14 @@ def load_transformers(
     where = choose_device(device)
     number_format = choose_dtype(dtype, where)
     place = locate.locate(path)
-    loaded = load_folder(place if isinstance(place, Path) else locate.fetch(place), number_format)
+    return load_model(place if isinstance(place, Path) else locate.fetch(place), where, number_format)
+
+
+def load_model(folder: Path, device: Any, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The model in a folder on a device, and its tokenizer, as `load_transformers`."""
+    loaded = load_folder(folder, dtype)
     loaded.model.family = loaded.family
-    return loaded.model.to(where), loaded.tokenizer
+    return loaded.model.to(str(device)), loaded.tokenizer
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -118,6 +125,43 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
 
 
 @quiet_transformers()
+def open_converted(folder: Path) -> StoredModel | None:
+    """The model of a known family in a folder, converted tensor by tensor as an engine reads it; None where it is of no such one.
+
+    Raises:
+        InputError: as `load_folder`.
+    """
+    if locate.is_adapter(folder) or locate.read_json(folder / locate.CONFIG).get("model_type") not in FAMILIES:
+        return None
+    checkpoint = read_checkpoint(folder)
+    config, tokenizer = checkpoint.config, tokenizer_of(checkpoint)
+    names = [PREFIX + name for name in checkpoint.conversion.sources]
+    weights = {
+        name: partial(_array, checkpoint, name) for name in names + ([] if config.tie_word_embeddings else [HEAD])
+    }
+    ends = checkpoint.generation.get("eos_token_id", config.eos_token_id)
+    count = checkpoint.empty_model().num_parameters()
+    return StoredModel(config, weights, tokenizer, ends, count, lambda: config, checkpoint.conversion.family)
+
+
+def _array(checkpoint: Checkpoint, name: str) -> Any:
+    return checkpoint.tensor(name, torch.float32).numpy()
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        InputError: it has none.
+    """
+    if checkpoint.tokenizer is None:
+        raise InputError(
+            f"{checkpoint.folder}: no tokenizer ({locate.TOKENIZER}) in it. Put the model's tokenizer there"
+        )
+    return checkpoint.tokenizer
+
+
+@quiet_transformers()
 def open_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
     """The model of another family, or the adapter, that `source` names: a folder, a run, a hub id. Checked, ready to convert.
 
@@ -144,13 +188,10 @@ def open_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> Checkp
 
 def _converted(checkpoint: Checkpoint, dtype: torch.dtype, their_class: str | None = None) -> Loaded:
     """A checkpoint's model: ours, or that of transformers' class for the model type `their_class`."""
-    if checkpoint.tokenizer is None:
-        raise InputError(
-            f"{checkpoint.folder}: no tokenizer ({locate.TOKENIZER}) in it. Put the model's tokenizer there"
-        )
+    tokenizer = tokenizer_of(checkpoint)
     model = from_pretrained(checkpoint.folder, their_class, dtype) if their_class else checkpoint.model(dtype)
     family, notes = checkpoint.conversion.family, checkpoint.conversion.notes
-    return Loaded(model, checkpoint.tokenizer, family, checkpoint.dtype, checkpoint.files, notes)
+    return Loaded(model, tokenizer, family, checkpoint.dtype, checkpoint.files, notes)
 
 
 def _load_adapter(folder: Path) -> Loaded:

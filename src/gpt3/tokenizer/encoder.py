@@ -121,7 +121,8 @@ def _fastokens(tokenizer: PreTrainedTokenizerFast, description: str) -> Callable
         return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<u8").astype(np.int64))
 
     # `split_special_tokens` is also what our tokenizers have for their own; a call with it leaves the default alone.
-    expected = tokenizer(list(PROBES), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    alone = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+    expected = tokenizer(list(PROBES), **alone)["input_ids"]
     ids, lengths = encode(list(PROBES))
     if ids.tolist() != list(chain.from_iterable(expected)) or lengths.tolist() != [len(each) for each in expected]:
         _say_once(logging.WARNING, "fastokens gives other ids than tokenizers for this tokenizer: using tokenizers")

@@ -68,8 +68,8 @@ def _load(folder: Path) -> PreTrainedTokenizerFast:
 
 def prompt_start(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The ids that the tokenizer itself puts before a text: OPT's ``</s>``, and nothing for GPT-2's and ours."""
-    plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
+    plain: list[int] = tokenizer("a", add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    whole: list[int] = tokenizer("a", add_special_tokens=True, return_attention_mask=False)["input_ids"]
     return next((whole[:i] for i in range(len(whole)) if whole[i : i + len(plain)] == plain), [])
 
 
