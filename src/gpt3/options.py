@@ -30,8 +30,8 @@ from gpt3.errors import InputError
 
 DType = Literal["auto", "fp32", "bf16", "fp16"]
 """Number format of weights or arithmetic."""
-Quantize = Literal["none", "int8"]
-"""Weights as they are, or int8 with one scale per output channel."""
+Quantize = Literal["none", "int8", "int4"]
+"""Weights as they are, int8 with one scale per output channel, or int4 with one for 32 weights."""
 
 PATHS = (
     "data_dir", "draft", "evaluation", "html", "init_from", "input", "json_schema", "load", "mixture", "out", "output",

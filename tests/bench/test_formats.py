@@ -28,14 +28,17 @@ def test_formats_are_compared_with_fp32(folder: Path, tmp_path: Path, undocument
         Path(names[-1]).write_text(text, encoding="utf-8")
     options = BenchFormatsOptions(names, model=str(folder), prompts=6, prompt_tokens=4, new_tokens=5)
     found = bench_formats(options)
-    assert [one["weights"] for one in found] == ["fp32", "fp16", "bf16", "int8"]
-    fp32, fp16, bf16, int8 = found
+    assert [one["weights"] for one in found] == ["fp32", "fp16", "bf16", "int8", "int4"]
+    fp32, fp16, bf16, int8, int4 = found
     assert (fp32["worse"], fp32["unchanged"], fp32["widest_gap"]) == (0.0, 6, 0.0)
     assert fp32["bytes"] > 1.9 * fp16["bytes"]
     assert fp16["bytes"] == bf16["bytes"] > 1.5 * int8["bytes"]
+    assert int8["bytes"] > 1.2 * int4["bytes"]
     assert abs(fp16["worse"]) < 1e-4 > 0
-    assert all(abs(one["worse"]) < 0.005 and one["unchanged"] <= 6 for one in found)
-    assert all(one["widest_gap"] < 0.1 for one in found)  # random weights differ at near-ties only
+    assert all(abs(one["worse"]) < (0.02 if one is int4 else 0.005) and one["unchanged"] <= 6 for one in found)
+    assert all(
+        one["widest_gap"] < (1.0 if one is int4 else 0.1) for one in found
+    )  # random weights differ at near-ties only
     assert "6 of 6" in formats_table(found)
     assert undocumented(fp32) == []
     model = load_model(str(folder), "fp32")
@@ -61,7 +64,7 @@ def test_prompts_are_pieces_of_the_texts(folder: Path) -> None:
     ("options", "needle"),
     [
         ({}, "held-out"),
-        ({"text": ["a"], "formats": ["fp32"]}, "fp16, bf16, int8"),
+        ({"text": ["a"], "formats": ["fp32"]}, "fp16, bf16, int8, int4"),
         ({"text": ["a"], "prompts": 0, "new_tokens": 0}, "--prompts 0.*--new-tokens 0"),
     ],
 )

@@ -100,7 +100,7 @@ def test_the_bytes_of_a_step_are_the_engine_s() -> None:
     with torch.device("cpu"):
         model = GPT3ForCausalLM(shape.config())
     positions = 4 * shape.context * shape.d_model
-    for weights in ("fp32", "fp16", "bf16", "int8"):
+    for weights in ("fp32", "fp16", "bf16", "int8", "int4"):
         held = make_engine(model, weights).nbytes - positions
         assert step_bytes(shape, System("gpt3", weights)) == pytest.approx(held, rel=0.03)
     plain = matrix_values(shape)

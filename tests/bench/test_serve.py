@@ -143,7 +143,7 @@ def test_unknown_processor_seconds_are_null(
     [
         ({"cases": ["17M:8x600"]}, "1,112 tokens exceed the 1,024 positions of 17M"),
         ({"cases": ["17M"]}, "MODEL:BATCHxCONTEXT"),
-        ({"formats": ["fp8"]}, "--formats fp8 must be one of fp32, int8"),
+        ({"formats": ["fp8"]}, "--formats fp8 must be one of fp32, int8, int4"),
         ({"formats": []}, "--formats is empty"),
         ({"new_tokens": 1, "rounds": 0}, "--new-tokens 1 must be a whole number of at least 2; --rounds 0 must be"),
     ],

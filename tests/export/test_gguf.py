@@ -11,6 +11,8 @@ from tokenizers import pre_tokenizers
 
 from gpt3.errors import InputError
 from gpt3.export.gguf import read_gguf, tensor_names, write_gguf
+from gpt3.inference.cpu_engine import CpuEngine
+from gpt3.inference.four_bit import dequantised
 
 DENSE = {"layer_types": ["full_attention"] * 4}
 
@@ -39,7 +41,9 @@ def test_names_are_those_that_llama_cpp_reads(new_model):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bound"), [("f32", 0.0), ("f16", 2**-11), ("bf16", 2**-8), ("q8_0", 1 / 127)], ids=lambda x: str(x)
+    ("dtype", "bound"),
+    [("f32", 0.0), ("f16", 2**-11), ("bf16", 2**-8), ("q8_0", 1 / 127), ("q4_0", 0.16)],
+    ids=lambda x: str(x),
 )
 def test_values_are_the_models_as_far_as_the_format_goes(new_model, tokenizer, tmp_path, dtype, bound):
     model = new_model(**DENSE, tie_word_embeddings=False)
@@ -53,7 +57,32 @@ def test_values_are_the_models_as_far_as_the_format_goes(new_model, tokenizer, t
         wanted = ours[tensor.name][: len(value)]  # without the padding ids
         exact = wanted.ndim < 2 or tensor.name == "position_embd.weight"
         assert (value - wanted).abs().max() <= (0 if exact else bound * wanted.abs().max()), tensor.name
-    assert {t.name: t.tensor_type.name for t in tensors}["blk.0.ffn_up.weight"] == dtype.upper()
+    kinds = {t.name: t.tensor_type.name for t in tensors}
+    assert kinds["blk.0.ffn_up.weight"] == dtype.upper()
+    assert kinds["token_embd.weight"] == ("Q8_0" if dtype == "q4_0" else dtype.upper())
+
+
+def test_q4_0_holds_the_weights_of_the_engine(new_model, tokenizer, tmp_path):
+    """The file's values are those that `--quantize int4` computes with."""
+    model = new_model(**DENSE)
+    write_gguf(model, tokenizer, tmp_path / "m.gguf", dtype="q4_0")
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    ours = CpuEngine(model, "int4").weights
+    for layer in range(4):
+        for name, stack in {
+            "attn_qkv": ours.qkv,
+            "attn_output": ours.proj,
+            "ffn_up": ours.fc,
+            "ffn_down": ours.out,
+        }.items():
+            tensor = tensors[f"blk.{layer}.{name}.weight"]
+            assert (gguf.dequantize(tensor.data, tensor.tensor_type) == dequantised(stack[layer])).all()
+
+
+def test_q4_0_falls_back_where_rows_or_columns_do_not_divide(new_model, tokenizer, tmp_path):
+    write_gguf(new_model(**DENSE, intermediate_size=100), tokenizer, tmp_path / "m.gguf", dtype="q4_0")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    assert [kinds[f"blk.0.{name}.weight"] for name in ("attn_qkv", "ffn_up", "ffn_down")] == ["Q4_0", "Q8_0", "F16"]
 
 
 @pytest.mark.parametrize(

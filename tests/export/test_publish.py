@@ -195,7 +195,7 @@ def test_an_upload_that_breaks_off_resumes(hub, run, capsys):
         (["runs/demo"], "give the run and the repository"),
         ([], "give the run and the repository"),
         (["a", "b", "c/d"], "give the run and the repository"),
-        (["runs/demo", "me/tiny", "--gguf", "q4_k"], "--gguf q4_k must be one of f32, f16, bf16, q8_0"),
+        (["runs/demo", "me/tiny", "--gguf", "q4_k"], "--gguf q4_k must be one of f32, f16, bf16, q8_0, q4_0"),
         (
             ["runs/demo", "me/tiny", "--gguf", "f16,bf16"],
             "-hf me/tiny:F16 would take tiny-BF16.gguf, not tiny-F16.gguf",

@@ -143,7 +143,7 @@ def test_in_python(home):
         (["a.txt", "--html", "runs"], ["--html runs"]),
         (["a.txt", "--html", "a.txt"], ["--html a.txt exists", "Name a new file"]),
         (["a.txt", "-", "-"], ["standard input", "twice"]),
-        (["a.txt", "--quantize", "int4"], ["--quantize int4", "none, int8"]),
+        (["a.txt", "--quantize", "int3"], ["--quantize int3", "none, int8, int4"]),
         (["a.txt", "--color", "sometimes"], ["--color sometimes", "auto, always, never"]),
     ],
 )

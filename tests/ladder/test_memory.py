@@ -237,3 +237,5 @@ def test_memory_adds_up() -> None:
     cache = 2 * 12288 * (48 * 2048 + 48 * 256)
     assert running_memory(entry, "bfloat16") == 2 * entry.parameters + 2 * cache
     assert running_memory(entry, "int8") == entry.parameters + 2 * cache
+    layers = 96 * 12 * 12288**2  # the matrices, in 4.5 bits; the rest is int8
+    assert running_memory(entry, "int4") == 4.5 / 8 * layers + (entry.parameters - layers) + 2 * cache

@@ -27,9 +27,11 @@ SHOWN = {
     "nanogpt": "nanoGPT",
 }
 DEFAULT_CASES = ["125M:1x64", "125M:8x64", "125M:32x64", "125M:1x1536", "17M:1x64", "17M:8x64", "17M:32x64"]
-GGUF_FORMATS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "q8_0"}
-VALUE_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "q8_0": 34 / 32}
-"""Of a weight. q8_0 stores 32 values of 8 bits and a 16-bit scale."""
+GGUF_FORMATS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "q8_0", "int4": "q4_0"}
+VALUE_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "q8_0": 34 / 32, "int4": 18 / 32, "q4_0": 18 / 32}
+"""Of a weight. q8_0 stores 32 values of 8 bits and a 16-bit scale, int4 and q4_0 such of 4 bits."""
+HEAD_BYTES = VALUE_BYTES | {"int4": VALUE_BYTES["int8"], "q4_0": VALUE_BYTES["q8_0"]}
+"""Of a weight in the head."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class BenchGenerateOptions(Options):
     new_tokens: int = option(256, least=2)
     """Tokens generated per sequence."""
     formats: list[str] = option(list(FORMATS), choices=FORMATS)
-    """Formats of the weights of gpt3 and llama.cpp (its int8 is q8_0); the other peers use fp32."""
+    """Formats of the weights of gpt3 and llama.cpp (its int8 is q8_0, its int4 q4_0); the other peers use fp32."""
     transformers: bool = option(True, group="Peers")
     """Compare with transformers' generate, with a dynamic and with a static cache."""
     llama_cpp: bool = False
@@ -176,7 +178,9 @@ def matrix_values(shape: Preset) -> int:
 def step_bytes(shape: Preset, system: System) -> int:
     """Bytes of weights that one step reads, whatever the batch: matrices in their format, vectors in fp32."""
     vectors = shape.parameters - matrix_values(shape) - shape.context * shape.d_model
-    return int(matrix_values(shape) * VALUE_BYTES[system.format]) + 4 * vectors
+    head = shape.vocab_size * shape.d_model
+    matrices = (matrix_values(shape) - head) * VALUE_BYTES[system.format] + head * HEAD_BYTES[system.format]
+    return int(matrices) + 4 * vectors
 
 
 def summary(

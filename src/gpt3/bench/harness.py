@@ -33,8 +33,8 @@ M = TypeVar("M")
 Request = dict[str, Any]
 Result = dict[str, Any]
 """What ``--json`` prints of one system in one case; docs/speed.md lists the keys."""
-FORMATS = ("fp32", "fp16", "bf16", "int8")
-"""Of weights; llama.cpp's int8 is its q8_0."""
+FORMATS = ("fp32", "fp16", "bf16", "int8", "int4")
+"""Of weights; llama.cpp's int8 is its q8_0, its int4 q4_0."""
 READ_BYTES = 1 << 29
 """Size of the array that is read to measure the memory bandwidth: larger than any cache."""
 
@@ -66,7 +66,8 @@ class System(NamedTuple):
     @property
     def format(self) -> str:
         """The format of the weights as the system calls it."""
-        return "q8_0" if self == ("llama.cpp", "int8") else self.weights
+        llama_cpp = {"int8": "q8_0", "int4": "q4_0"} if self.name == "llama.cpp" else {}
+        return llama_cpp.get(self.weights, self.weights)
 
 
 def parse_case(text: str, new_tokens: Callable[[Case], int] = lambda case: 0) -> Case:
@@ -268,8 +269,8 @@ def load_model(folder: str | None, weights: str) -> LanguageModel:
     """This package's model on the CPU with weights in one of FORMATS, which generates past EOS."""
     from gpt3.inference.language_model import load
 
-    int8 = weights == "int8"
-    model = load(folder, device="cpu", dtype="fp32" if int8 else weights, quantize="int8" if int8 else "none")
+    kind = {"quantize": weights} if weights in ("int8", "int4") else {"dtype": weights}
+    model = load(folder, device="cpu", **kind)
     model.ends = set()
     return model
 

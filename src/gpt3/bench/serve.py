@@ -32,7 +32,7 @@ SHOWN = {
 PATHS = {"server": "/v1/completions", "llama.cpp": "/completion"}
 """Of the systems that speak HTTP."""
 DEFAULT_CASES = ["125M:1x32", "125M:8x32", "125M:32x32", "17M:1x32", "17M:8x32", "17M:32x32"]
-FORMATS = ("fp32", "int8")
+FORMATS = ("fp32", "int8", "int4")
 WARM_UP = 4
 """Tokens of each request before the clock starts."""
 ALONE = 4
@@ -51,8 +51,8 @@ class BenchServeOptions(Options):
     """MODEL:CLIENTSxPROMPT, such as 125M:32x32. Default: 125M and 17M at 1x32, 8x32 and 32x32."""
     new_tokens: int = option(64, least=2)
     """Tokens generated for each client."""
-    formats: list[str] = option(list(FORMATS), choices=FORMATS)
-    """Formats of the weights of gpt3 and llama.cpp (its int8 is q8_0); transformers uses fp32."""
+    formats: list[str] = option(["fp32", "int8"], choices=FORMATS)
+    """Formats of the weights of gpt3 and llama.cpp (its int8 is q8_0, its int4 q4_0); transformers uses fp32."""
     transformers: bool = option(True, group="Peers")
     """Compare with transformers' continuous batching, without HTTP."""
     llama_cpp: bool = False

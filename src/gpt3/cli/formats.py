@@ -15,8 +15,8 @@ from gpt3.model_folder.locate import locate, name_of
 from gpt3.options import Options, option
 from gpt3.work_folder import check_file, check_out
 
-BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 1.0625}
-"""Bytes of a weight in each number format."""
+BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 1.0625, "q4_0": 0.75}
+"""Bytes of a weight in each number format; in q4_0 with a 3rd of them in the embedding, which is q8_0."""
 EXPORTED = "gpt3_export.json"
 """Written last into an exported folder: what tells it from a model of the user's."""
 FILES = [
@@ -78,8 +78,8 @@ class ExportOptions(Options):
     """The file (gguf) or folder (gpt2, gpt-neo) to write; an earlier export there is replaced."""
     model: str | None = option(None, common=True)
     """A model folder, a run folder, a run's name in ./runs, or a hub id. Default: the newest run in ./runs."""
-    dtype: Literal["f32", "f16", "bf16", "q8_0"] = option("f32", common=True)
-    """Number format of the weights; q8_0 (8 bits, a scale for every 32 values) for gguf only."""
+    dtype: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] = option("f32", common=True)
+    """Number format of the weights; for gguf also q8_0 and q4_0: 8 or 4 bits, a scale for every 32 values."""
     context: int | None = option(None, least=1, common=True)
     """Longest context in tokens. Default: the model's; for gguf with banded layers, at most their window."""
     verify: Literal["yes", "no"] = option("yes", common=True)
@@ -87,7 +87,7 @@ class ExportOptions(Options):
 
     def errors(self) -> Iterator[str]:
         """Options that do not go together."""
-        if self.dtype == "q8_0" and self.format != "gguf":
+        if self.dtype in ("q8_0", "q4_0") and self.format != "gguf":
             yield f"--dtype {self.dtype} is not for --format {self.format}; use one of f32, f16, bf16"
         if self.format == "gguf" and not self.out.endswith(".gguf"):
             yield f"--out {self.out} must end in .gguf"

@@ -26,7 +26,7 @@ class PublishOptions(Options):
     names: list[str] = option([], common=True)
     """The run or model folder, and the repository (OWNER/NAME). With the repository alone: the newest run in ./runs."""
     gguf: list[str] = option([], common=True)
-    """Add GGUF files in these number formats, such as f16,q8_0: f32, f16, bf16, q8_0."""
+    """Add GGUF files in these number formats, such as f16,q8_0: f32, f16, bf16, q8_0, q4_0."""
     evaluation: str | None = option(None, common=True)
     """Folder of gpt3 eval's results to add. Default: eval/RUN, if it is newer than the weights."""
     license: str | None = option(None, common=True)

@@ -68,7 +68,7 @@ def published_card(
 def gguf_section(repository: str, ggufs: Mapping[str, Sequence[str]]) -> str:
     """The GGUF files with their checks, and the commands that download and run them."""
     rows = [(f"`{gguf_name(repository, dtype)}`", "; ".join(lines)) for dtype, lines in ggufs.items()]
-    dtype = min(ggufs, key=["q8_0", "f16", "bf16", "f32"].index)
+    dtype = min(ggufs, key=["q8_0", "q4_0", "f16", "bf16", "f32"].index)
     commands = [f'llama-completion -hf {repository}:{TAGS[dtype]} -p "The history of"', f"lms get {repository}@{dtype}"]
     return "\n".join([markdown(("file", "compared with the weights above"), rows), "", "```sh", *commands, "```", ""])
 

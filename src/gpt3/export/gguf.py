@@ -22,6 +22,7 @@ from gpt3.durable import replacing
 from gpt3.errors import InputError, require
 from gpt3.export.comparison import check, comparison_line, difference, logits, probe, tanh_gelu
 from gpt3.export.stock import build, fit, kept_weights, transposed
+from gpt3.inference import four_bit
 from gpt3.model import GPT3ForCausalLM
 from gpt3.tokenizer.chat_template import plain_jinja
 
@@ -29,7 +30,7 @@ gguf = require("gguf", extra="export", purpose="--format gguf")
 
 MARK = "gpt3.version"
 """A key at the beginning of our files, which tells them from others."""
-Q8_BLOCK = 32  # values that share a scale in q8_0
+OUTER = ("token_embd.weight", "output.weight")  # q8_0 where the rest is q4_0, as with --quantize int4
 
 
 def tensor_names(names: Iterable[str], layers: int) -> dict[str, str]:
@@ -39,10 +40,12 @@ def tensor_names(names: Iterable[str], layers: int) -> dict[str, str]:
 
 
 def number_format(name: str, value: Tensor, dtype: str) -> Any:
-    """In what a tensor is written: matrices as asked, the rest in f32; f16 where rows do not divide into q8_0's blocks."""
+    """In what a tensor is written: matrices as asked, the rest in f32. Where rows do not divide into blocks, f16."""
     if value.ndim < 2 or name == "position_embd.weight":
         dtype = "f32"
-    elif dtype == "q8_0" and value.shape[-1] % Q8_BLOCK:
+    elif dtype == "q4_0" and (name in OUTER or not four_bit.divides(*value.shape)):
+        dtype = "q8_0"
+    if dtype == "q8_0" and value.shape[-1] % four_bit.BLOCK:
         dtype = "f16"
     return gguf.GGMLQuantizationType[dtype.upper()]
 
@@ -59,7 +62,8 @@ def write_gguf(
     """Write `model` and `tokenizer` as one GGUF file, whole or not at all. Returns its context length in tokens.
 
     Args:
-        dtype: of the matrices: f32, f16, bf16 or q8_0 (8-bit integers, a 16-bit scale for each 32).
+        dtype: of the matrices: f32, f16, bf16, q8_0 or q4_0 (8- or 4-bit integers, a 16-bit scale for each 32). q4_0's are those
+            of `--quantize int4`, with embedding and head in q8_0.
         context: positions to write; None: the model's, for banded models at most `sliding_window`.
         name: the model's name in the file; None: the file's.
 
@@ -86,7 +90,9 @@ def write_gguf(
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for key, value in weights.items():
-                writer.write_tensor_data(gguf.quantize(value.float().cpu().numpy(), kinds[key]))
+                array = value.float().cpu().numpy()
+                four = kinds[key] == gguf.GGMLQuantizationType.Q4_0
+                writer.write_tensor_data(four_bit.q4_0(array) if four else gguf.quantize(array, kinds[key]))
         finally:
             writer.close()
     return context

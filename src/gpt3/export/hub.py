@@ -28,7 +28,7 @@ from gpt3.model_folder.locate import (
     weight_files,
 )
 
-TAGS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+TAGS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 """The quantization in a GGUF file's name, by number format."""
 SIDECARS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 """llama.cpp takes a file with one of these in its name for something else than a model."""

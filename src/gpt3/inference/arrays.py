@@ -13,7 +13,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Weights(NamedTuple):
-    """A GPT-3 model, layers stacked. Matrices are stored in one of the formats above; scales and all else are float32."""
+    """A GPT-3 model, layers stacked. Matrices are stored in a format of packing.py; scales and all else are float32.
+
+    In int4, (O, I) stands for the matrix's units (four_bit.py)."""
 
     wte: Array
     """(V, C)"""

@@ -88,7 +88,7 @@ class CpuEngine(Engine):
     Args:
         model: in memory or in its folder; copied from, it may be deleted then.
         take: empty the model's weights as they are copied, so that they are not held twice.
-        weight_format: fp32, fp16, bf16 or int8, of the matrices; sums and activations are float32 in all of them.
+        weight_format: fp32, fp16, bf16, int8 or int4, of the matrices; sums and activations are float32 in all of them.
 
     Raises:
         InputError: weights that are not finite (the tensor is named).
@@ -123,8 +123,9 @@ class CpuEngine(Engine):
         Returns:
             Whether that is so. Texts and scores may then differ in the last bits from those of the kernels.
         """
-        if kernel_cache.wanted(kernels.step, STORED[self.weight_format]):
-            self.compilation = Compilation(self.weight_format)
+        stored = self.weights.qkv.dtype
+        if kernel_cache.wanted(kernels.step, stored):  # int4's fall back to int8 where they do not divide
+            self.compilation = Compilation("int8" if stored == np.int8 else self.weight_format)
         return self.compilation is not None
 
     def _forward(self, cache: Cache, runs: Sequence[Run]) -> Array:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt3.inference.arrays import Weights
 from gpt3.work_folder import locked
 
 WAIT = "GPT3_COMPILE"
@@ -35,13 +36,13 @@ def depend_on(functions: Mapping[str, Any], *modules: ModuleType) -> None:
 
 
 def is_compiled(step: Any, dtype: Any) -> bool:
-    """Whether the kernel of the whole model is compiled for this machine and weights of this dtype; True where nobody knows."""
+    """Whether the kernel of the whole model is compiled for this machine and layers of this dtype; True where nobody knows."""
     import numba
 
     try:
         index, here = step._cache._cache_file._load_index(), step.targetctx.codegen().magic_tuple()
-        wanted = numba.from_dtype(np.dtype(dtype))
-        return any(kinds[0].types[0].dtype == wanted and machine == here for kinds, machine, _ in index)
+        wanted, layers = numba.from_dtype(np.dtype(dtype)), Weights._fields.index("qkv")
+        return any(kinds[0].types[layers].dtype == wanted and machine == here for kinds, machine, _ in index)
     except (AttributeError, TypeError, ValueError, IndexError, OSError):
         return True
 
@@ -77,8 +78,8 @@ def compile_kernels(weight_format: str) -> None:
     from gpt3.model_folder.stored import Shape, StoredModel
 
     shape = Shape(
-        vocab_size=2, max_position_embeddings=2 * SHORT, hidden_size=2, num_hidden_layers=2, num_attention_heads=1, head_dim=2,
-        intermediate_size=2, layer_types=("full_attention", "sliding_attention"),
+        vocab_size=2, max_position_embeddings=2 * SHORT, hidden_size=32, num_hidden_layers=2, num_attention_heads=1,
+        head_dim=32, intermediate_size=32, layer_types=("full_attention", "sliding_attention"),
     )  # fmt: skip
     zeros: dict[str, Any] = {name: partial(np.zeros, size, np.float32) for name, size in shape.tensors().items()}
     nothing: Any = None

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from numba import njit, prange, types
-from numba.extending import register_jitable
+from numba.extending import overload, register_jitable
 from numpy.polynomial import chebyshev
 
-from gpt3.inference import arrays, kernel_cache, microkernel
+from gpt3.inference import arrays, four_bit, four_bit_kernel, kernel_cache, microkernel
 from gpt3.inference.arrays import Array
 from gpt3.inference.microkernel import TILE_ROWS, float_of_bits, tile, widen
 
@@ -119,6 +119,57 @@ _first_4 = tile(TILE_ROWS, 4, prefetch=True)  # the first to read these rows cal
 _row_4, _row_2, _row_1 = (tile(1, tokens, prefetch=True) for tokens in (4, 2, 1))
 
 
+@njit(nogil=True, error_model="numpy")
+def _by_rows(weight, first, last, x, begin, end, out):
+    """out[begin:end, first:last] = the products of these tokens with these rows."""
+    fours = begin + (end - begin) // 4 * 4
+    twos = fours + (end - fours) // 2 * 2
+    # a single token: row by row, which is how the memory is read fastest
+    paired = first if end - begin == 1 else first + (last - first) // TILE_ROWS * TILE_ROWS
+    for r in range(first, paired, TILE_ROWS):
+        if begin < fours:
+            _first_4(weight, r, x, begin, out)
+        for n in range(begin + 4, fours, 4):
+            _tile_4(weight, r, x, n, out)
+        if fours < twos:
+            _tile_2(weight, r, x, fours, out)
+        if twos < end:
+            _tile_1(weight, r, x, twos, out)
+    for r in range(paired, last):
+        for n in range(begin, fours, 4):
+            _row_4(weight, r, x, n, out)
+        if fours < twos:
+            _row_2(weight, r, x, fours, out)
+        if twos < end:
+            _row_1(weight, r, x, twos, out)
+
+
+def _products(weight, first, last, x, begin, end, out):  # pragma: no cover
+    raise TypeError("only compiled loops call this")
+
+
+def _prepared(weight, x, count):  # pragma: no cover
+    raise TypeError("only compiled loops call this")
+
+
+@overload(_products)
+def _products_of(weight, first, last, x, begin, end, out):
+    """The loops for the format: 4-bit weights have units of rows, the others have rows."""
+    if weight.dtype == types.uint8:
+        return lambda weight, first, last, x, begin, end, out: four_bit_kernel.products(
+            weight, first, last, x, begin, end, out
+        )
+    return lambda weight, first, last, x, begin, end, out: _by_rows(weight, first, last, x, begin, end, out)
+
+
+@overload(_prepared)
+def _prepared_for(weight, x, count):
+    """The tokens as the loops for the format read them."""
+    if weight.dtype == types.uint8:
+        return lambda weight, x, count: four_bit_kernel.prepare(x, count)
+    return lambda weight, x, count: x
+
+
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def linear(weight, scale, bias, x, count, out, activation):
     """out[:count] = activation(x[:count] weight^T * scale + bias).
@@ -126,40 +177,24 @@ def linear(weight, scale, bias, x, count, out, activation):
     No fastmath here: the order of the sums is the tiles'.
 
     Args:
-        weight: (O, I) stored.
+        weight: (O, I) stored, or the units of four_bit.py.
         scale, bias: (O,) float32.
         x: (N, I) float32, C-contiguous.
         count: int, tokens.
         out: (N, O) float32.
         activation: a value of ACTIVATIONS, or 0 for none.
     """
-    rows = MANY_ROWS if weight.shape[0] >= 16 * MANY_ROWS else FEW_ROWS
-    tasks = (weight.shape[0] + rows - 1) // rows
+    rows = MANY_ROWS if scale.shape[0] >= 16 * MANY_ROWS else FEW_ROWS
+    if weight.ndim == 3:  # whole units
+        rows = max(rows, four_bit.ROWS)
+    tasks = (scale.shape[0] + rows - 1) // rows
+    prepared = _prepared(weight, x, count)
     for begin in range(0, count, TOKENS_AT_ONCE):
         end = min(begin + TOKENS_AT_ONCE, count)
-        fours = begin + (end - begin) // 4 * 4
-        twos = fours + (end - fours) // 2 * 2
         for task in prange(tasks):
             first = task * rows
-            last = min(first + rows, weight.shape[0])
-            # a single token: row by row, which is how the memory is read fastest
-            paired = first if end - begin == 1 else first + (last - first) // TILE_ROWS * TILE_ROWS
-            for r in range(first, paired, TILE_ROWS):
-                if begin < fours:
-                    _first_4(weight, r, x, begin, out)
-                for n in range(begin + 4, fours, 4):
-                    _tile_4(weight, r, x, n, out)
-                if fours < twos:
-                    _tile_2(weight, r, x, fours, out)
-                if twos < end:
-                    _tile_1(weight, r, x, twos, out)
-            for r in range(paired, last):
-                for n in range(begin, fours, 4):
-                    _row_4(weight, r, x, n, out)
-                if fours < twos:
-                    _row_2(weight, r, x, fours, out)
-                if twos < end:
-                    _row_1(weight, r, x, twos, out)
+            last = min(first + rows, scale.shape[0])
+            _products(weight, first, last, prepared, begin, end, out)
             for n in range(begin, end):
                 _finish(out[n, first:last], scale[first:last], bias[first:last], activation)
 
@@ -362,4 +397,4 @@ def head(weights, shape, x, wanted, normed, logits):
     linear(weights.head, weights.head_scale, weights.head_bias, normed, wanted.shape[0], logits, NONE)
 
 
-kernel_cache.depend_on(globals(), arrays, microkernel)
+kernel_cache.depend_on(globals(), arrays, four_bit, four_bit_kernel, microkernel)

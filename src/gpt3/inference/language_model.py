@@ -21,7 +21,7 @@ from gpt3.inference.scoring import TextScore, TokenReader, check_text, encode_te
 from gpt3.inference.streaming import TokenBytes
 from gpt3.model_folder import locate
 from gpt3.model_folder.stored import StoredModel, open_stored
-from gpt3.options import DType, check_names
+from gpt3.options import DType, Quantize, check_names
 from gpt3.progress import say
 from gpt3.tokenizer.loading import prompt_start
 from gpt3.tokenizer.plain import PlainTokenizer
@@ -45,7 +45,8 @@ def load(
         device: cpu, cuda, cuda:N, mps, or auto (cuda, then mps, then cpu).
         dtype: format of the weights: fp32, bf16, fp16, or auto (on cuda bf16, or fp16 where it lacks that; else fp32). On a CPU
             sums and activations are float32 whatever it is.
-        quantize: none, or int8: 8-bit weights with one scale per output channel (on a CPU).
+        quantize: none; int8: 8-bit weights with one scale per output channel; int4: 4-bit weights with one for 32 of them in the
+            layers, int8 in embedding and head. On a CPU.
         threads: of the CPU, for every model of this process: a number, or auto, which adapts to what else the machine does
             (`gpt3.adaptive_threads`); None leaves them as they are.
 
@@ -63,14 +64,14 @@ def load(
         Engine.adaptive = set_threads(str(threads), adapt=kind == "cpu")
     if dtype not in get_args(DType):
         raise InputError(f"--dtype {dtype!r} must be one of {', '.join(get_args(DType))}")
-    if quantize not in ("none", "int8"):
-        raise InputError(f"--quantize {quantize!r} must be none or int8")
-    if quantize == "int8" and kind != "cpu":
+    if quantize not in get_args(Quantize):
+        raise InputError(f"--quantize {quantize!r} must be none, int8 or int4")
+    if quantize != "none" and kind != "cpu":
         raise InputError(
-            f"--quantize int8 is for the CPU, but the device is {kind}. Use --device cpu, or --dtype bf16."
+            f"--quantize {quantize} is for the CPU, but the device is {kind}. Use --device cpu, or --dtype bf16."
         )
-    if quantize == "int8" and dtype not in ("auto", "fp32"):
-        raise InputError(f"--quantize int8 and --dtype {dtype} are two formats. Use one of them.")
+    if quantize != "none" and dtype not in ("auto", "fp32"):
+        raise InputError(f"--quantize {quantize} and --dtype {dtype} are two formats. Use one of them.")
     place = locate.locate(path)
     folder = place if isinstance(place, Path) else locate.fetch(place)
     weight_format = "fp32" if dtype == "auto" else dtype
@@ -86,7 +87,7 @@ def load(
         # on a CPU, weights are rounded as they are packed
         model, tokenizer = load_model(folder, where, TORCH_DTYPES["fp32" if kind == "cpu" else weight_format])
         parameters = model.num_parameters()
-    weight_format = "int8" if quantize == "int8" else weight_format
+    weight_format = weight_format if quantize == "none" else quantize
     context = getattr(model.config, "max_position_embeddings", "unknown")
     family = getattr(model, "family", None) or model.config.model_type
     summary = f"{family}, {parameters:,} parameters, context {context}, {weight_format}, {where}"
@@ -132,7 +133,7 @@ def make_engine(model: PreTrainedModel | StoredModel, weight_format: str = "fp32
 
     Args:
         model: a causal model of transformers, on its device; or one in its folder, for which there are kernels.
-        weight_format: fp32, fp16, bf16 or int8, on a CPU; other devices compute in the model's own format.
+        weight_format: fp32, fp16, bf16, int8 or int4, on a CPU; other devices compute in the model's own format.
         take: the model may be emptied, so that its weights are not held twice.
 
     Raises:
@@ -155,9 +156,9 @@ def make_engine(model: PreTrainedModel | StoredModel, weight_format: str = "fp32
 
             return CpuEngine(ours, weight_format, take)
         without = without or f"activation {ours.config.activation_function!r} has no fast kernel"
-    if weight_format == "int8" and on_cpu:
+    if weight_format in ("int8", "int4") and on_cpu:
         reason = without or f"model type {model.config.model_type!r} has no fast kernels"
-        raise InputError(f"--quantize int8 is not available: {reason}. Leave it out, or use --dtype bf16.")
+        raise InputError(f"--quantize {weight_format} is not available: {reason}. Leave it out, or use --dtype bf16.")
     if without:
         say(f"{without}: decoding is several times slower")
     for name, parameter in model.named_parameters():

@@ -95,7 +95,7 @@ def _widen(value):
     return lambda value: _one(value)
 
 
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a b + c, rounded once; of vectors or floats."""
     kind = a.type
     name = f"llvm.fma.v{LANES}f32" if kind == VECTOR else "llvm.fma.f32"
@@ -103,7 +103,7 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def _prefetch(builder: Any, pointer: Any) -> None:
+def prefetch_line(builder: Any, pointer: Any) -> None:
     """Begin to read the cache line at a pointer, which may lie beyond the array."""
     i32 = ir.IntType(32)
     function = cgutils.get_or_insert_function(
@@ -182,11 +182,11 @@ def tile(rows: int, tokens: int, prefetch: bool = False) -> Any:
                     columns = [xs.vector(t, index) for t in range(tokens)]
                     for k in range(rows):
                         if prefetch:
-                            _prefetch(builder, w.pointer(k, builder.add(index, w.elements_a_tile), ir.IntType(8)))
+                            prefetch_line(builder, w.pointer(k, builder.add(index, w.elements_a_tile), ir.IntType(8)))
                         wide = _widen_vector(builder, weight.dtype, w.vector(k, index))
                         for t in range(tokens):
                             pointer = sums[k, t]
-                            builder.store(_fma(builder, wide, columns[t], builder.load(pointer)), pointer)
+                            builder.store(fma(builder, wide, columns[t], builder.load(pointer)), pointer)
             with cgutils.for_range_slice(builder, builder.mul(pairs, pair), w.width, ir.Constant(I64, 1), I64) as (
                 i,
                 _,
@@ -195,7 +195,7 @@ def tile(rows: int, tokens: int, prefetch: bool = False) -> Any:
                     wide = _widen_scalar(builder, weight.dtype, w.scalar(k, i))
                     for t in range(tokens):
                         pointer = rest[k, t]
-                        builder.store(_fma(builder, wide, xs.scalar(t, i), builder.load(pointer)), pointer)
+                        builder.store(fma(builder, wide, xs.scalar(t, i), builder.load(pointer)), pointer)
             for k, t in places:
                 total = _sum(builder, builder.fadd(builder.load(even[k, t]), builder.load(odd[k, t])))
                 total = builder.fadd(total, builder.load(rest[k, t]))

@@ -1,7 +1,8 @@
-"""A GPT-3 model's weights as the CPU engine reads them: layers stacked, matrices in fp32, fp16, bf16 or int8.
+"""A GPT-3 model's weights as the CPU engine reads them: layers stacked, matrices in fp32, fp16, bf16, int8 or int4.
 
 int8 is symmetric, one scale per output channel: q = round(w / s), s = max |w| of the row / 127. Embedding and output head, tied,
-are stored once. Biases, norms and position embeddings, 1% of the whole, stay float32.
+are stored once. int4 (four_bit.py) is for the matrices of the layers; embedding and head are int8 with it. Biases, norms and
+position embeddings, 1% of the whole, stay float32.
 
 Each tensor is read, checked and packed before the next one is read, so that the weights are held once, in their format.
 """
@@ -16,14 +17,15 @@ import numpy as np
 
 from gpt3.errors import InputError
 from gpt3.inference.arrays import Array, Weights
+from gpt3.progress import say
 
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
 
-WeightFormat = Literal["fp32", "fp16", "bf16", "int8"]
+WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 WEIGHT_FORMATS: tuple[str, ...] = get_args(WeightFormat)
-STORED: dict[str, Any] = {"fp32": np.float32, "fp16": np.uint16, "bf16": np.int16, "int8": np.int8}
-"""The dtypes by which the kernels know the formats: fp16 and bf16 as their bits."""
+STORED: dict[str, Any] = {"fp32": np.float32, "fp16": np.uint16, "bf16": np.int16, "int8": np.int8, "int4": np.uint8}
+"""The dtypes by which the kernels know the formats: fp16 and bf16 as their bits, int4 as its units' bytes."""
 LARGEST = float(np.finfo(np.float32).max)
 LARGEST_FP16 = 65504.0
 BLOCK = 1 << 16
@@ -48,12 +50,22 @@ class Matrix:
 
     def __init__(self, shape: tuple[int, ...], weight_format: str) -> None:
         self.weight_format = weight_format
-        self.weight = huge(shape, STORED[weight_format])
+        stored = shape
+        if weight_format == "int4":
+            from gpt3.inference.four_bit import units_shape
+
+            stored = (*shape[:-2], *units_shape(*shape[-2:]))
+        self.weight = huge(stored, STORED[weight_format])
         self.scale = np.ones(shape[:-1], np.float32)
 
     def put(self, matrix: Array, *where: int) -> None:
         """Store a float matrix (O, I) at `where` in the stack."""
         target, scale = self.weight[where], self.scale[where]
+        if self.weight_format == "int4":
+            from gpt3.inference.four_bit import store
+
+            store(matrix, target)
+            return
         for rows in _blocks(matrix):
             block = np.asarray(matrix[rows], dtype=np.float32, order="C")
             if self.weight_format == "int8":
@@ -82,12 +94,12 @@ def pack(config: Any, weights: Mapping[str, Read], weight_format: str) -> Weight
     """
     from gpt3.inference.microkernel import HALVES
 
-    if weight_format == "fp16" and not HALVES:
-        raise InputError("this CPU has no instruction that widens fp16; give --dtype bf16 or fp32")
+    if weight_format in ("fp16", "int4") and not HALVES:
+        raise InputError("this CPU has no instruction that widens fp16; give --dtype bf16 or fp32, or --quantize int8")
     L, C, F = config.num_hidden_layers, config.hidden_size, config.intermediate_size
     A = config.num_attention_heads * config.head_dim
     V = min(config.real_vocab_size or config.vocab_size, config.vocab_size)
-    largest = LARGEST_FP16 if weight_format == "fp16" else LARGEST
+    largest = LARGEST_FP16 if weight_format in ("fp16", "int4") else LARGEST  # int4's scales are fp16
 
     def read(name: str, most: float = LARGEST) -> Array:
         array = weights[name]()
@@ -99,8 +111,17 @@ def pack(config: Any, weights: Mapping[str, Read], weight_format: str) -> Weight
 
     fields: dict[str, Any] = {}
     shapes = {"qkv": (L, 3 * A, C), "proj": (L, C, A), "fc": (L, F, C), "out": (L, C, F)}
+    formats = dict.fromkeys(shapes, weight_format)
+    if weight_format == "int4":
+        from gpt3.inference.four_bit import divides
+
+        formats |= {key: "int8" for key, shape in shapes.items() if not divides(*shape[1:])}
+        if wide := [
+            f"{MODULES[key]} ({shapes[key][1]:,} x {shapes[key][2]:,})" for key in shapes if formats[key] == "int8"
+        ]:
+            say(f"--quantize int4 needs multiples of 32; these are in int8: {', '.join(wide)}")
     for key, shape in shapes.items():
-        stack, bias = Matrix(shape, weight_format), np.empty(shape[:-1], np.float32)
+        stack, bias = Matrix(shape, formats[key]), np.empty(shape[:-1], np.float32)
         for layer in range(L):
             module = f"transformer.h.{layer}.{MODULES[key]}"
             stack.put(read(f"{module}.weight", largest), layer)
@@ -110,11 +131,12 @@ def pack(config: Any, weights: Mapping[str, Read], weight_format: str) -> Weight
         fields[norm] = np.stack([pair(f"h.{layer}.{norm}") for layer in range(L)])
     fields |= {"ln_f": pair("ln_f"), "wpe": np.array(read("transformer.wpe.weight"), dtype=np.float32, order="C")}
 
-    wte = Matrix((V, C), weight_format)
+    outer = "int8" if weight_format == "int4" else weight_format
+    wte = Matrix((V, C), outer)
     wte.put(read("transformer.wte.weight", largest)[:V])
     head = wte
     if "lm_head.weight" in weights:
-        head = Matrix((V, C), weight_format)
+        head = Matrix((V, C), outer)
         head.put(read("lm_head.weight", largest)[:V])
     fields |= {"wte": wte.weight, "wte_scale": wte.scale}
     fields |= {"head": head.weight, "head_scale": head.scale, "head_bias": np.zeros(V, np.float32)}

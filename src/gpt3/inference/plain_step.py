@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt3.inference import four_bit
 from gpt3.inference.arrays import Array, Buffers, Keys, Shape, Weights
 
 _ERF: Any = np.frompyfunc(math.erf, 1, 1)
@@ -67,10 +68,14 @@ def _attend(qkv: Array, slots: Array, positions: Array, keys: Array, values: Arr
 
 def _linear(weight: Array, scale: Array, bias: Array, x: Array) -> Array:
     """x weight^T * scale + bias."""
-    out = np.empty((len(x), len(weight)), np.float32)
-    for begin in range(0, len(weight), ROWS):
+    out = np.empty((len(x), len(bias)), np.float32)
+    for begin in range(0, len(bias), ROWS):
         rows = slice(begin, begin + ROWS)
-        np.matmul(x, _widened(weight[rows]).T, out=out[:, rows])
+        if weight.dtype == np.uint8:
+            wide = four_bit.dequantised(weight[begin // four_bit.ROWS : (begin + ROWS) // four_bit.ROWS])
+        else:
+            wide = _widened(weight[rows])
+        np.matmul(x, wide.T, out=out[:, rows])
     return out * scale + bias
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpt3.ladder.presets import Preset
 
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0}
-"""Bytes a number takes, by dtype."""
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 18 / 32}
+"""Bytes a number takes, by dtype; int4 has a 16-bit scale for 32."""
 LOSS_ROWS = {4.0: 4096, 2.0: 8192}
 """Rows of logits the vocabulary loss holds at a time on a GPU, by bytes of its dtype (gpt3.model.loss); a CPU's are an eighth."""
 LOSS_SCRATCH_ROWS = 512
@@ -168,4 +168,8 @@ def running_memory(preset: Preset, dtype: str = "float32") -> float:
     """Bytes to generate with one sequence of the full context: the weights, and keys and values of every position a layer
     still sees (the whole context in dense layers, the window in banded ones; 16 bit when the weights are smaller)."""
     cache = 2 * preset.n_heads * preset.d_head * sum(preset.windows)
-    return preset.parameters * BYTES[dtype] + cache * max(BYTES[dtype], 2.0)
+    weights = preset.parameters * BYTES[dtype]
+    if dtype == "int4":  # the layers' matrices only, the rest is int8
+        layers = preset.n_layers * (4 * preset.d_model * preset.n_heads * preset.d_head + 8 * preset.d_model**2)
+        weights += (preset.parameters - layers) * (BYTES["int8"] - BYTES["int4"])
+    return weights + cache * max(BYTES[dtype], 2.0)

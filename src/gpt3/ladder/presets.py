@@ -219,10 +219,15 @@ def ladder_rows() -> list[dict[str, Any]]:
 def ladder_table() -> str:
     """The ladder as two plain tables, shapes and costs, with notes on what the numbers assume."""
     shapes = [["model", "layers", "d_model", "heads", "d_head", "context", "window", "batch", "lr", "parameters"]]
-    costs = [["model", "FLOPs", "PF-days", "train fp32", "train bf16", "run fp32", "run 16-bit", "run int8"]]
+    costs = [
+        ["model", "FLOPs", "PF-days", "train fp32", "train bf16", "run fp32", "run 16-bit", "run int8", "run int4"]
+    ]
     for row in ladder_rows():
         shape = [f"{row[key]:,}" for key in ("n_layers", "d_model", "n_heads", "d_head", "context", "window")]
-        sizes = [*row["train_bytes"].values(), *(row["run_bytes"][key] for key in ("float32", "bfloat16", "int8"))]
+        sizes = [
+            *row["train_bytes"].values(),
+            *(row["run_bytes"][key] for key in ("float32", "bfloat16", "int8", "int4")),
+        ]
         training = [f"{row['batch_tokens']:,}", f"{row['learning_rate']:.1e}"]
         shapes.append([row["name"], *shape, *training, f"{row['parameters']:,}"])
         compute = [f"{row['flops_300b']:.2e}", three_digits(row["pf_days_300b"])]
