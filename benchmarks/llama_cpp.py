@@ -23,13 +23,13 @@ import torch
 
 from gpt3.bench.harness import common_prefix
 from gpt3.export.comparison import tanh_gelu
-from gpt3.export.gguf import write_gguf
+from gpt3.export.gguf import read_gguf, write_gguf
 from gpt3.export.llama_cpp import LlamaCpp
 from gpt3.model_folder.load import load_transformers
 
 NEW = 64
 PROMPT = 16
-FORMATS = ("f32", "f16", "bf16", "q8_0")
+FORMATS = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 
 def log_probabilities(model: Any, ids: list[int]) -> torch.Tensor:
@@ -95,10 +95,11 @@ def main() -> None:
                     print(f"{len(text.encode()):,} bytes, {len(ids):,} tokens, pieces of {context}")
                     print(f"greedy, {NEW} tokens: {compare_greedy(model, llama, prompts, eos)}\n")
                     print("| `--dtype` | MB | in transformers | in llama.cpp | difference |\n|---|---|---|---|---|")
+                here = perplexity(read_gguf(path), pieces) if dtype == "q4_0" else ours  # the same 4-bit weights
                 pairs = [(piece[:n], piece[n]) for piece in pieces for n in range(1, len(piece))]
                 scores = [log_probability(llama, before, token, rows) for before, token in pairs]
             theirs = math.exp(-sum(scores) / len(scores))
-            print(f"| {dtype} | {size:.1f} | {ours:.3f} | {theirs:.3f} | {theirs / ours - 1:+.3%} |", flush=True)
+            print(f"| {dtype} | {size:.1f} | {here:.3f} | {theirs:.3f} | {theirs / here - 1:+.3%} |", flush=True)
 
 
 if __name__ == "__main__":
