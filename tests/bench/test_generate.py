@@ -102,7 +102,9 @@ def test_the_bytes_of_a_step_are_the_engine_s() -> None:
     positions = 4 * shape.context * shape.d_model
     for weights in ("fp32", "fp16", "bf16", "int8", "int4"):
         held = make_engine(model, weights).nbytes - positions
-        assert step_bytes(shape, System("gpt3", weights)) == pytest.approx(held, rel=0.06 if weights == "int4" else 0.03)
+        assert step_bytes(shape, System("gpt3", weights)) == pytest.approx(
+            held, rel=0.06 if weights == "int4" else 0.03
+        )
     plain = matrix_values(shape)
     assert step_bytes(shape, System("llama.cpp", "int8")) - step_bytes(shape, System("gpt3", "int8")) == plain / 16
 
