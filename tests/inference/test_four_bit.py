@@ -118,11 +118,11 @@ def test_a_texts_numbers_do_not_depend_on_its_neighbours():
     def last_logits(count):
         cache = engine.new_cache(count, 60)
         engine.forward(cache, [Run(slot, ids(3 + 2 * slot, slot)) for slot in range(count)])
-        return engine.forward(cache, [Run(slot, [slot]) for slot in range(count)]).clone()
+        return np.array(engine.forward(cache, [Run(slot, [slot]) for slot in range(count)]))
 
     alone = last_logits(1)
     for count in range(2, 11):
-        assert torch.equal(last_logits(count)[:1], alone)
+        assert (last_logits(count)[:1] == alone).all()
 
 
 def test_matrices_that_do_not_divide_are_in_8_bits(capsys):

@@ -18,7 +18,7 @@ from gpt3.inference import kernel_cache, kernels, plain_step
 from gpt3.inference.arrays import Array, Buffers, Keys, Shape
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
 from gpt3.inference.kernel_cache import Compilation
-from gpt3.inference.packing import STORED, huge, pack, weights_of
+from gpt3.inference.packing import huge, pack, weights_of
 from gpt3.model_folder.stored import StoredModel
 
 if TYPE_CHECKING:
