@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from test_engines import CONTEXT, SHAPES, V, ids, make_model, relative
+from test_engines import CONTEXT, SHAPES, V, forward, ids, make_model, relative
 
 from gpt3.inference import four_bit, kernels
 from gpt3.inference.cpu_engine import SHORT, CpuEngine
@@ -108,7 +108,7 @@ def test_the_engine_decodes_as_its_own_matrices(shape):
     caches = engine.new_cache(2, CONTEXT), reference.new_cache(2, CONTEXT)
     for length in (SHORT + 30, 9, 1):
         runs = [Run(0, ids(length), length), Run(1, ids(length, 1), 1)]
-        ours, theirs = (e.forward(c, runs) for e, c in zip((engine, reference), caches, strict=True))
+        ours, theirs = (forward(e, c, runs) for e, c in zip((engine, reference), caches, strict=True))
         assert relative(ours, theirs) < 1e-5
 
 
@@ -118,11 +118,11 @@ def test_a_texts_numbers_do_not_depend_on_its_neighbours():
     def last_logits(count):
         cache = engine.new_cache(count, 60)
         engine.forward(cache, [Run(slot, ids(3 + 2 * slot, slot)) for slot in range(count)])
-        return np.array(engine.forward(cache, [Run(slot, [slot]) for slot in range(count)]))
+        return forward(engine, cache, [Run(slot, [slot]) for slot in range(count)])
 
     alone = last_logits(1)
     for count in range(2, 11):
-        assert (last_logits(count)[:1] == alone).all()
+        assert torch.equal(last_logits(count)[:1], alone)
 
 
 def test_matrices_that_do_not_divide_are_in_8_bits(capsys):
@@ -157,7 +157,7 @@ def test_a_trained_model_loses_less_than_a_percent():
     def loss(engine):
         cache = engine.new_cache(len(held_out), 40)
         runs = [Run(slot, text[:-1].tolist(), 39) for slot, text in enumerate(held_out)]
-        logits = torch.cat([torch.as_tensor(engine.forward(cache, [run])).clone() for run in runs])
+        logits = torch.cat([forward(engine, cache, [run]) for run in runs])
         return float(torch.nn.functional.cross_entropy(logits, held_out[:, 1:].reshape(-1)))
 
     full = loss(ReferenceEngine(model))
