@@ -27,7 +27,7 @@ SCALES, UNIT = 2 * ROWS, 18 * ROWS
 AT_ONCE = 1 << 20
 """Weights that are chosen at a time, which bounds the memory for it."""
 FEWEST_STEPS, MOST_STEPS, TRIES = 5.0, 9.5, 19
-"""Scales that are tried: those by which the block's largest weight is so many steps from zero; llama.cpp's is among them, 8."""
+"""Scales that are tried, by the number of steps from zero to the block's largest weight; llama.cpp's, 8, is among them."""
 
 
 def divides(rows: int, columns: int) -> bool:
