@@ -29,10 +29,14 @@ def gpt3(request: Request, device: torch.device) -> Training:
     """This package, as `gpt3 train` runs it."""
     from gpt3.ladder.presets import preset
     from gpt3.model import GPT3ForCausalLM
+    from gpt3.training import lean
     from gpt3.training.optimizers import make_optimizer
     from gpt3.training.options import TrainOptions
 
     model = GPT3ForCausalLM(preset(request["model"]).config()).to(device)  # type: ignore[arg-type]
+    dtype = torch.float32 if request["dtype"] == "fp32" else torch.bfloat16
+    if not request["compile"] and lean.fits(model, device, dtype):
+        lean.install(model, lean.choose(model, request["batch"] * request["context"]))
     keywords = {"num_items_in_batch": request["batch"] * request["context"], "skip_logits": True, "use_cache": False}
 
     def loss(forward: Any, inputs: Tensor, targets: Tensor) -> Tensor:

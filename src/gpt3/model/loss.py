@@ -44,6 +44,7 @@ def linear_cross_entropy(
     real_vocab_size: int | None = None,
     divisor: int | Tensor | None = None,
     compiled: bool = False,
+    steps: LossSteps | None = None,
 ) -> Tensor:
     """`F.cross_entropy(F.linear(hidden, weight), targets)` without the logits; loss and gradients are equal.
 
@@ -61,6 +62,7 @@ def linear_cross_entropy(
         real_vocab_size: rows of `weight` from here on are padding: they are left out of the softmax, and get gradient 0.
         divisor: with `sum`: divide the sum by it, as token-weighted accumulation does; cheaper here than outside.
         compiled: the model is: off the CPU, softmax and gradient of a chunk are compiled into one kernel or two, too.
+        steps: what computes products and softmax in float32. None: torch's operators.
 
     Returns:
         float32, a scalar or (N,).
@@ -101,7 +103,7 @@ def linear_cross_entropy(
             scale, divisor = counted.to(torch.promote_types(dtype, torch.float32)) / divisor, None
         losses = _LinearCrossEntropy.apply(
             hidden, weight, targets.where(counted, 0), scale, reduction == "none", dtype, chunk, real_vocab_size,
-            compiled and device != "cpu",
+            compiled and device != "cpu", steps,
         )  # fmt: skip
         return losses if divisor is None else losses / divisor
 
@@ -135,6 +137,65 @@ def compiled_softmax_step() -> Callable[..., Tensor]:
     return torch.compile(softmax_step)
 
 
+class LossSteps:
+    """What the loss is computed with: torch's operators. A training loop may know faster ones for float32 on a CPU."""
+
+    def logits(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
+        """out (N, V) = hidden (N, C) weight^T."""
+        torch.mm(hidden, weight.t(), out=out)
+
+    def grad_hidden(self, grad_logits: Tensor, weight: Tensor, out: Tensor) -> None:
+        """out (N, C) = grad_logits (N, V) weight."""
+        torch.mm(grad_logits, weight, out=out)
+
+    def add_grad_weight(self, total: Tensor, grad_logits: Tensor, hidden: Tensor, first: bool) -> None:
+        """total (V, C) += grad_logits^T hidden; the `first` time without what the memory held before."""
+        total.addmm_(grad_logits.t(), hidden, beta=0 if first else 1)
+
+    def softmax(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        losses: Tensor,
+        real: int,
+        gradients: bool,
+        scratch: Tensor | None,
+    ) -> None:
+        """Each row's cross-entropy times its weight into `losses`; with `gradients` its gradient in place of the logits.
+
+        Args:
+            logits: (N, stride); columns from `real` on are padding.
+            targets: (N,), ids below `real`.
+            weights, losses: (N,), float32 or float64.
+            scratch: (rows, stride) in the losses' dtype where the logits are narrower.
+        """
+        rows_at_hand = rows_of_softmax(logits, logits.shape[1] * losses.dtype.itemsize)
+        for first in range(0, len(logits), rows_at_hand):
+            last = min(first + rows_at_hand, len(logits))
+            x = logits[first:last]  # (rows at hand, stride)
+            x[:, real:] = -torch.inf  # padding: no probability, no gradient
+            target, weight_of_row = targets[first:last, None], weights[first:last, None]
+            s = x if scratch is None else scratch[: last - first].copy_(x)
+            at_target = s[:, :real].gather(1, target)
+            largest = s.amax(1, keepdim=True)
+            torch.softmax(s, 1, out=s)
+            total = s.amax(1, keepdim=True).reciprocal_()  # of exp(logits - largest): the largest has 1 / total
+            losses[first:last, None] = (total.log_() + largest - at_target) * weight_of_row
+            if gradients:
+                s.mul_(weight_of_row)  # the softmax, weighted
+                if scratch is not None:
+                    x.copy_(s)
+                x[:, :real].scatter_add_(1, target, -weight_of_row.to(x.dtype))
+
+
+def rows_of_softmax(tensor: Tensor, bytes_of_row: int) -> int:
+    """Rows that torch's softmax takes at once on the tensor's device: on a CPU `BYTES_AT_HAND` for each thread."""
+    if tensor.device.type != "cpu":
+        return 512
+    return max(1, BYTES_AT_HAND // bytes_of_row) * torch.get_num_threads()
+
+
 def _divides_exactly(divisor: int | Tensor, dtype: torch.dtype) -> bool:
     """Whether softmax - one-hot may be divided in `dtype` and stay as exact: bfloat16 has 8 bits, so only powers of two;
     float16 a narrow range, so nothing."""
@@ -158,8 +219,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk: int,
         real_vocab_size: int | None,
         compiled: bool = False,
+        steps: LossSteps | None = None,
     ) -> Tensor:
-        ctx.each, ctx.options = each, (dtype, chunk, real_vocab_size, compiled)
+        ctx.each, ctx.options = each, (dtype, chunk, real_vocab_size, compiled, steps)
         needed = ctx.needs_input_grad[:2]
         if each:
             losses, _, _ = _losses_and_gradients(hidden, weight, targets, scale, (False, False), *ctx.options)
@@ -184,7 +246,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_hidden, grad_weight = (
                 None if gradient is None else gradient * grad_output for gradient in ctx.saved_tensors
             )
-        return grad_hidden, grad_weight, None, None, None, None, None, None, None
+        return grad_hidden, grad_weight, *[None] * 8
 
 
 def _losses_and_gradients(
@@ -197,6 +259,7 @@ def _losses_and_gradients(
     chunk: int,
     real_vocab_size: int | None,
     compiled: bool = False,
+    steps: LossSteps | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Each row's loss, and where `needed` the gradients of the losses' weighted sum by hidden and by weight.
 
@@ -218,6 +281,8 @@ def _losses_and_gradients(
         -(-V // 64) * 64 if into_views or narrow else V
     )  # numbers per row of the buffer: whole cache lines in any dtype
     hidden_cast = hidden.to(dtype)
+    if steps is None or dtype != torch.float32 or hidden.device.type != "cpu":
+        steps = LossSteps()
     if narrow:  # 16-bit products run faster on a rounder matrix, and the weight is copied anyway
         columns = stride
         weight_cast = weight.new_empty(columns, C, dtype=dtype)
@@ -225,53 +290,38 @@ def _losses_and_gradients(
         weight_cast[V:] = 0
     else:
         columns, weight_cast = V, weight.to(dtype)
-    rows_at_hand = 512
-    if hidden.device.type == "cpu":
-        rows_at_hand = max(1, BYTES_AT_HAND // (stride * exact.itemsize)) * torch.get_num_threads()
-
     rows = min(chunk, N)
     buffer = hidden.new_empty(rows, stride, dtype=dtype)
+    rows_at_hand = rows_of_softmax(hidden, stride * exact.itemsize)
     scratch = hidden.new_empty(min(rows_at_hand, rows), stride, dtype=exact) if narrow else None
     losses = hidden.new_empty(N, dtype=exact)
     grad_hidden = hidden.new_empty(N, C, dtype=dtype) if needed[0] else None
     new_sum = weight.new_empty if N else weight.new_zeros
     grad_weight = new_sum(columns, C, dtype=exact) if needed[1] else None
     product = weight.new_empty(columns, C, dtype=dtype) if needed[1] and narrow else None
-    scale = scale.to(exact)[:, None]
+    scale = scale.to(exact)
 
     for start in range(0, N, chunk):
         stop = min(start + chunk, N)
         h = hidden_cast[start:stop]
         logits = buffer[: stop - start, :columns]
-        torch.mm(h, weight_cast.t(), out=logits)  # (rows, V)
+        steps.logits(h, weight_cast, logits)
         if compiled:
             losses[start:stop] = compiled_softmax_step()(
-                buffer[: stop - start], targets[start:stop], scale[start:stop], real, any(needed)
+                buffer[: stop - start], targets[start:stop], scale[start:stop, None], real, any(needed)
             )
-        for first in range(start, stop, rows_at_hand) if not compiled else ():
-            last = min(first + rows_at_hand, stop)
-            x = buffer[first - start : last - start]  # (rows at hand, stride)
-            x[:, real:] = -torch.inf  # padding: no probability, no gradient
-            target, weight_of_row = targets[first:last, None], scale[first:last]
-            s = x if scratch is None else scratch[: last - first].copy_(x)
-            at_target = s[:, :real].gather(1, target)
-            largest = s.amax(1, keepdim=True)
-            torch.softmax(s, 1, out=s)
-            total = s.amax(1, keepdim=True).reciprocal_()  # of exp(logits - largest): the largest has 1 / total
-            losses[first:last, None] = (total.log_() + largest - at_target) * weight_of_row
-            if any(needed):
-                s.mul_(weight_of_row)  # the softmax, weighted
-                if scratch is not None:
-                    x.copy_(s)
-                x[:, :real].scatter_add_(1, target, -weight_of_row.to(dtype))
+        else:
+            part_of = slice(start, stop)
+            steps.softmax(
+                buffer[: stop - start], targets[part_of], scale[part_of], losses[part_of], real, any(needed), scratch
+            )
         if grad_hidden is not None and into_views:
-            torch.mm(logits, weight_cast, out=grad_hidden[start:stop])
+            steps.grad_hidden(logits, weight_cast, grad_hidden[start:stop])
         elif grad_hidden is not None:
             grad_hidden[start:stop] = torch.mm(logits, weight_cast)
         if grad_weight is not None:
             if product is None:
-                # 0: what the memory held before does not count
-                grad_weight.addmm_(logits.t(), h, beta=1 if start else 0)
+                steps.add_grad_weight(grad_weight, logits, h, first=start == 0)
                 continue
             if hidden.device.type == "cuda":  # sums in float32: float16 could overflow
                 part = torch.mm(logits.t(), h, out_dtype=torch.float32)

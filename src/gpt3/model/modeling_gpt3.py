@@ -27,7 +27,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .banded_attention import BANDED
 from .configuration_gpt3 import GPT3Config
-from .loss import linear_cross_entropy
+from .loss import LossSteps, linear_cross_entropy
 
 MASKS: dict[str, Callable] = {
     "full_attention": create_causal_mask,
@@ -256,6 +256,8 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
     """GPT-3 with its output head, which is the token embedding again."""
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
+    loss_steps: LossSteps | None = None
+    """What a training loop has the loss computed with; None: torch's operators."""
 
     def __init__(self, config: GPT3Config) -> None:
         super().__init__(config)
@@ -334,8 +336,8 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
                 loss = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction=reduction)
                 loss = loss if num_items_in_batch is None else loss / num_items_in_batch
             else:
-                options = {"reduction": reduction, "divisor": num_items_in_batch, "real_vocab_size": real}
-                options["compiled"] = torch.compiler.is_compiling()
+                options: Any = {"reduction": reduction, "divisor": num_items_in_batch, "real_vocab_size": real}
+                options |= {"compiled": torch.compiler.is_compiling(), "steps": self.loss_steps}
                 loss = linear_cross_entropy(hidden_states.flatten(0, 1), self.lm_head.weight, targets, **options)
 
         return CausalLMOutputWithPast(

@@ -26,6 +26,7 @@ from gpt3.device import choose_device, memory_limit, ran_out_of_memory
 from gpt3.errors import InputError, RunError
 from gpt3.options import DType
 from gpt3.progress import say
+from gpt3.training.lean.products import has_onednn
 from gpt3.training.options import TrainOptions
 
 DTYPES: dict[DType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,6 +49,8 @@ class Compute:
     """FLOP/s of a plain matrix product of GEMM_SHAPE in `dtype`, the median of a short measurement at start."""
     adaptive: AdaptiveThreads | None = None
     """What changes the number of threads as the machine is used for other things; None: it stays."""
+    onednn: tuple[str, ...] | None = None
+    """Products that oneDNN computes in a lean step (gpt3.training.lean); None: steps go through torch's operators."""
 
     @property
     def dtype_name(self) -> DType:
@@ -125,7 +128,14 @@ def choose_compute(device_name: str, dtype_name: DType) -> Compute:
 
 
 def gemm_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -> float:
-    """FLOP/s of `F.linear` at GEMM_SHAPE, the median over about `seconds`."""
+    """FLOP/s of a product of GEMM_SHAPE, the median over about `seconds`; in fp32 on a CPU of the faster library's."""
+    if device.type == "cpu" and dtype == torch.float32 and has_onednn():
+        return max(_flops_of(device, dtype, seconds / 2, onednn) for onednn in (False, True))
+    return _flops_of(device, dtype, seconds, False)
+
+
+def _flops_of(device: torch.device, dtype: torch.dtype, seconds: float, onednn: bool) -> float:
+    """FLOP/s of `F.linear`, or of oneDNN's."""
     m, k, n = GEMM_SHAPE if device.type == "cpu" else tuple(4 * size for size in GEMM_SHAPE)
     left = torch.randn(m, k, device=device).to(dtype)
     right = torch.randn(n, k, device=device).to(dtype)
@@ -135,7 +145,10 @@ def gemm_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -
     while len(times) < 4 or time.perf_counter() - began < seconds:
         compute.synchronize()
         start = time.perf_counter()
-        torch.nn.functional.linear(left, right)
+        if onednn:
+            torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+        else:
+            torch.nn.functional.linear(left, right)
         compute.synchronize()
         times.append(time.perf_counter() - start)
     return 2 * m * k * n / statistics.median(times[1:])

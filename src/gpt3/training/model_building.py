@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
+from gpt3.training import lean
 from gpt3.training.compilation import chooses_compile
 from gpt3.training.distributed import Compute, World, is_sharded, peers_lost
+from gpt3.training.lean.products import has_onednn
 from gpt3.training.options import TrainOptions
 
 Weights = Callable[[str], torch.Tensor]
@@ -74,6 +77,33 @@ def build_model(
     if chooses_compile(options, device, world):
         forward = torch.compile(forward, dynamic=False)
     return model, forward
+
+
+def choose_step(
+    model: GPT3ForCausalLM,
+    options: TrainOptions,
+    rows: int,
+    compute: Compute,
+    world: World,
+    recorded: Mapping[str, Any] | None,
+) -> Compute:
+    """`compute` with the kind of step that `model` takes from now on: lean where it fits, else through torch's operators.
+
+    Args:
+        rows: tokens of a micro-batch.
+        recorded: what decided the order of sums in the run that is resumed (`Trainer.computed`), which is repeated.
+    """
+    before = None if recorded is None else recorded.get("onednn")
+    if recorded is not None and before is None:
+        return compute
+    leaves = chooses_compile(options, compute.device, world) or is_sharded(options, world)
+    if leaves or not lean.fits(model, compute.device, compute.dtype):
+        return compute
+    onednn = world.agree(lambda: lean.choose(model, rows) if before is None else before)
+    if onednn and not has_onednn():
+        onednn = []
+    lean.install(model, onednn)
+    return replace(compute, onednn=tuple(onednn))
 
 
 def mixed_precision(model: GPT3ForCausalLM, dtype: torch.dtype | None) -> MixedPrecisionPolicy:

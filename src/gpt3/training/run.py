@@ -28,13 +28,13 @@ from gpt3.tables import aligned
 from gpt3.tokenizer.loading import tokenizer_hash
 from gpt3.training import run_folder
 from gpt3.training.advice import warnings
-from gpt3.training.checkpoint import load_checkpoint
+from gpt3.training.checkpoint import load_checkpoint, read_state
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank
 from gpt3.training.distributed import World, agree_on_compute, full_machine, is_sharded, open_world
 from gpt3.training.fitting import fitted, memory_of, shortage
 from gpt3.training.init_from import open_initial
-from gpt3.training.model_building import build_model
+from gpt3.training.model_building import build_model, choose_step
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import copy_origin, write_origin
@@ -164,6 +164,8 @@ def train_in(
             world.agree(lambda: check_room(folder, need, purpose="checkpoints"))
         weights = initial.weight if initial and checkpoint is None else None
         model, forward = build_model(options, shape, end_of_text, compute, world, weights)
+        recorded = read_state(checkpoint)["computed"] if checkpoint else None
+        compute = choose_step(model, options, plan.micro_batch * plan.context, compute, world, recorded)
         torch.manual_seed(options.seed + world.rank)  # dropout differs between ranks
         parts = (model, forward, data.mixture(plan.context, options.seed), end_of_text, compute, world)
         if options.plan or (options.minutes is not None and checkpoint is None):

@@ -222,6 +222,7 @@ class Trainer:
             "gradient_checkpointing": self.options.gradient_checkpointing,
             "threads": torch.get_num_threads() if self.compute.adaptive is None else "auto",
             "torch": torch.__version__,
+            "onednn": None if self.compute.onednn is None else list(self.compute.onednn),
         }
 
     def measure_token(self) -> float:

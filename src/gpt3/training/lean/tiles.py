@@ -1,0 +1,155 @@
+"""Matrix products of small blocks inside a compiled loop, written in vectors for LLVM, and addresses as arrays.
+
+Everything here takes addresses (int64) and strides in floats, so that a product reads the heads inside a larger matrix.
+"""
+
+# numba calls these generators with LLVM builders, which have no types mypy knows
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, register_jitable
+
+from gpt3.inference.microkernel import FLOAT, I64, LANES, VECTOR
+
+ROWS = 4
+"""Rows of a tile: with two vectors each, as many sums as two multiply-add units need to be busy."""
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    name = f"llvm.fma.v{LANES}f32"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+def _tile(rows: int, vectors: int) -> Any:
+    """A numba function (a, a_row, a_k, b, b_k, c, c_row, depth, add): c[r, :] = sum over k of a[r, k] b[k, :], onto c with `add`.
+
+    a has `rows` rows, b and c `vectors` LANES columns, contiguous; a_row, a_k, b_k and c_row are strides in floats.
+    """
+
+    @intrinsic
+    def compute(typing_context, a, a_row, a_k, b, b_k, c, c_row, depth, add):
+        def generate(context, builder, signature, arguments):
+            a, a_row, a_k, b, b_k, c, c_row, depth, add = arguments
+            four = ir.Constant(I64, 4)
+
+            def place(base: Any, floats: Any, kind: Any) -> Any:
+                return builder.inttoptr(builder.add(base, builder.mul(floats, four)), kind.as_pointer())
+
+            sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(vectors)] for _ in range(rows)]
+            targets = [
+                [
+                    place(c, builder.add(builder.mul(c_row, ir.Constant(I64, r)), ir.Constant(I64, v * LANES)), VECTOR)
+                    for v in range(vectors)
+                ]
+                for r in range(rows)
+            ]
+            zeros = ir.Constant(VECTOR, [0.0] * LANES)
+            for r in range(rows):
+                for v in range(vectors):
+                    builder.store(zeros, sums[r][v])
+            with cgutils.for_range(builder, depth, intp=I64) as loop:
+                row_of_b = builder.mul(loop.index, b_k)
+                column = builder.mul(loop.index, a_k)
+                right = [
+                    builder.load(place(b, builder.add(row_of_b, ir.Constant(I64, v * LANES)), VECTOR), align=4)
+                    for v in range(vectors)
+                ]
+                for r in range(rows):
+                    offset = builder.add(column, builder.mul(a_row, ir.Constant(I64, r)))
+                    scalar = builder.load(place(a, offset, FLOAT), align=4)
+                    first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, ir.Constant(I64, 0))
+                    mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+                    left = builder.shuffle_vector(first, ir.Constant(VECTOR, ir.Undefined), mask)
+                    for v in range(vectors):
+                        builder.store(_fma(builder, left, right[v], builder.load(sums[r][v])), sums[r][v])
+            with builder.if_else(builder.icmp_signed("!=", add, ir.Constant(I64, 0))) as (onto, anew):
+                with onto:
+                    for r in range(rows):
+                        for v in range(vectors):
+                            before = builder.load(targets[r][v], align=4)
+                            builder.store(builder.fadd(before, builder.load(sums[r][v])), targets[r][v], align=4)
+                with anew:
+                    for r in range(rows):
+                        for v in range(vectors):
+                            builder.store(builder.load(sums[r][v]), targets[r][v], align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 9), generate
+
+    return compute
+
+
+_wide, _narrow, _wide_row, _narrow_row = _tile(ROWS, 2), _tile(ROWS, 1), _tile(1, 2), _tile(1, 1)
+
+
+@njit(error_model="numpy")
+def product(a, a_row, a_k, b, b_k, c, c_row, rows, columns, depth, add):  # pragma: no cover - compiled
+    """c (rows, columns) = a (rows, depth) b (depth, columns), or added to c. `columns` is a multiple of LANES.
+
+    a, b and c are addresses; a_row, a_k, b_k and c_row strides in floats. Sums run over k in order, in float32.
+    """
+    whole = columns // (2 * LANES) * (2 * LANES)
+    for j in range(0, whole, 2 * LANES):
+        i = 0
+        while i + ROWS <= rows:
+            _wide(a + 4 * i * a_row, a_row, a_k, b + 4 * j, b_k, c + 4 * (i * c_row + j), c_row, depth, add)
+            i += ROWS
+        while i < rows:
+            _wide_row(a + 4 * i * a_row, a_row, a_k, b + 4 * j, b_k, c + 4 * (i * c_row + j), c_row, depth, add)
+            i += 1
+    if whole < columns:
+        i = 0
+        while i + ROWS <= rows:
+            _narrow(a + 4 * i * a_row, a_row, a_k, b + 4 * whole, b_k, c + 4 * (i * c_row + whole), c_row, depth, add)
+            i += ROWS
+        while i < rows:
+            _narrow_row(
+                a + 4 * i * a_row, a_row, a_k, b + 4 * whole, b_k, c + 4 * (i * c_row + whole), c_row, depth, add
+            )
+            i += 1
+
+
+@intrinsic
+def _pointer(typing_context, address):
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], FLOAT.as_pointer())
+
+    return types.CPointer(types.float32)(types.int64), generate
+
+
+@register_jitable
+def floats(address, count):
+    """The float32 array of `count` numbers at an address."""
+    return carray(_pointer(address), (count,), np.float32)
+
+
+@intrinsic
+def _int_pointer(typing_context, address):
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], I64.as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), generate
+
+
+@register_jitable
+def integers(address, count):
+    """The int64 array of `count` numbers at an address."""
+    return carray(_int_pointer(address), (count,), np.int64)
+
+
+@intrinsic
+def claim(typing_context, address):
+    """The int64 at an address, which is raised by one for whoever reads it next: no two threads get the same."""
+
+    def generate(context, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], I64.as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(I64, 1), "monotonic")
+
+    return types.int64(types.int64), generate
