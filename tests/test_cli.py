@@ -260,6 +260,7 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
         ("train texts", "unexpected argument 'texts'; did you mean --data texts or --model texts?"),
         ("export demo", "unexpected argument 'demo'; did you mean --model demo?"),
         ("ladder x", "unexpected argument 'x'; every option of this command has a name"),
+        ("completion bash extra", "second argument 'extra'; give one shell$"),
         ("generate x --choices a b", "second argument 'b'; put the prompt in quotes, or give --choices before each"),
         ("train --config none.yaml", "--config .*none.yaml: no such file; give a YAML file"),
         ("train --config unknown.yaml", "--config: unknown option --stepz; did you mean --steps?"),

@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 from gpt3.errors import InputError
-from gpt3.work_folder import check_same, choose_folder, differences, is_locked, locked, locked_folder, requested, stored
+from gpt3.work_folder import (
+    check_file,
+    check_out,
+    check_same,
+    choose_folder,
+    differences,
+    is_locked,
+    locked,
+    locked_folder,
+    requested,
+    stored,
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,32 @@ def test_a_folder_is_free_resumed_or_refused(tmp_path: Path, monkeypatch: pytest
     assert choose(None, {"n": 3}) == choose(None, {"n": 1}, resume=False) == (Path("runs/a-3"), False)
     with locked_folder(Path("runs/a")):
         assert choose(None, {"n": 1}) == (Path("runs/a-3"), False)
+
+
+def test_what_gpt3_did_not_write_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
+    model, kind = tmp_path / "model", ("config.json", "*.safetensors")
+    model.mkdir()
+    (model / "config.json").touch()
+    check_out(tmp_path / "new", overwrite=False, kind=kind)
+    check_out(model, kind, overwrite=False, kind=kind)
+    with pytest.raises(InputError, match=r"\(config.json\)\. Name a new folder, or replace it with --overwrite"):
+        check_out(model, overwrite=False, kind=kind)
+    check_out(model, overwrite=True, kind=kind)
+    (model / "thesis.txt").touch()
+    with pytest.raises(InputError, match=r"\(thesis.txt\), which --overwrite does not replace"):
+        check_out(model, overwrite=True, kind=kind)
+    with pytest.raises(InputError, match="is a file"):
+        check_out(model / "thesis.txt", overwrite=True, kind=kind)
+
+    (page := tmp_path / "page.html").write_text("mine")
+    for overwrite, fix in ((False, "replace this one with --overwrite"), (None, "remove this one")):
+        with pytest.raises(InputError, match=f"gpt3 did not write it. Name a new file, or {fix}"):
+            check_file("--html", page, b"ours", overwrite=overwrite)
+    check_file("--html", page, b"ours", overwrite=True)
+    with pytest.raises(InputError, match="is a folder"):
+        check_file("--html", model, b"ours", overwrite=True)
+    page.write_text("<ours>")
+    check_file("--html", page, b"ours", overwrite=False)
 
 
 def test_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

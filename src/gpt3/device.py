@@ -102,6 +102,14 @@ def ran_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def empty_cache(device: torch.device) -> None:
+    """Give the memory that torch keeps for later back to a GPU's driver."""
+    import torch
+
+    if device.type != "cpu":
+        getattr(torch, device.type).empty_cache()
+
+
 def usable_cores() -> int:
     """CPU cores that this process may use: of its affinity and its container's limit the smaller, at least 1."""
     limits = [limit for limit in allowed_cores().values() if limit is not None]

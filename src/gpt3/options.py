@@ -34,8 +34,8 @@ Quantize = Literal["none", "int8", "int4"]
 """Weights as they are, int8 with one scale per output channel, or int4 with one for 32 weights."""
 
 PATHS = (
-    "data_dir", "draft", "evaluation", "html", "init_from", "input", "json_schema", "load", "mixture", "out", "output",
-    "prompt_file", "resume", "scores", "tokenizer",
+    "data_dir", "decontaminate", "draft", "evaluation", "files", "html", "init_from", "input", "json_schema", "load",
+    "mixture", "out", "output", "prompt_file", "resume", "scores", "tokenizer",
 )  # fmt: skip
 """Options that name a file or a folder, wherever they occur; ``~`` in them is the home directory."""
 MOST_WHOLE = 2**63
@@ -114,13 +114,13 @@ class Options:
         found = []
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if field.name in PATHS and isinstance(value, str) and value.startswith("~"):  # no shell expands --out=~/x
-                try:
-                    object.__setattr__(self, field.name, str(Path(value).expanduser()))
-                except RuntimeError:
-                    found.append(
-                        f"{flag(field.name)} {value}: there is no such home directory; write the path without ~"
-                    )
+            if field.name not in PATHS or not isinstance(value, (str, list)):
+                continue
+            try:
+                whole = [_at_home(each) for each in value] if isinstance(value, list) else _at_home(value)
+                object.__setattr__(self, field.name, whole)
+            except RuntimeError:
+                found.append(f"{flag(field.name)} {value}: there is no such home directory; write the path without ~")
         found += range_errors(self)
         try:
             found += self.errors()
@@ -133,6 +133,11 @@ class Options:
     def errors(self) -> Iterable[str]:
         """Further errors that the ranges cannot express, one clause each: option, value, fix."""
         return ()
+
+
+def _at_home(path: Any) -> Any:
+    """A path with the home directory for a ``~`` at its beginning, which no shell expands in --out=~/x."""
+    return str(Path(path).expanduser()) if isinstance(path, str) and path.startswith("~") else path
 
 
 def range_errors(options: Any, names: Iterable[str] | None = None) -> list[str]:

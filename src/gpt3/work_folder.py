@@ -25,6 +25,8 @@ from gpt3.options import default_of, flag, is_required
 from gpt3.progress import say
 
 LOCK = ".lock"
+OVERWRITE = "--overwrite"
+"""The option of every command that writes where the user says."""
 MARK_BYTES = 1024
 """Where `check_file` looks for a mark."""
 MOST_SHOWN = 6
@@ -147,39 +149,51 @@ def numbered(default: Path) -> list[Path]:
     return found
 
 
-def check_out(out: Path, own: Collection[str] = ()) -> None:
-    """Refuse to write a folder over anything but an earlier one of its kind.
+def check_out(out: Path, own: Collection[str] = (), *, overwrite: bool, kind: Collection[str]) -> None:
+    """Refuse to replace a folder by anything but a later one of its kind, unless the user asks for it.
 
     Args:
-        own: names of the files of such a folder, as patterns.
+        own: patterns of the names in such a folder, where gpt3 wrote the one that is there.
+        overwrite: ``--overwrite``: replace also what others wrote, as long as it is of this kind.
+        kind: patterns of the names that any program gives the files of such a folder. One with other files is never replaced.
 
     Raises:
-        InputError: `out` is a file, or holds others.
+        InputError: `out` is a file, or holds other files.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file. Name a new folder.")
     names = sorted(path.name for path in out.glob("*"))
-    if others := [name for name in names if not any(fnmatch(name, pattern) for pattern in own)]:
-        raise InputError(f"--out {out} holds other files ({', '.join(others[:3])}). Name a new folder.")
+    if foreign := _unlike(names, kind):
+        also = f", which {OVERWRITE} does not replace" if overwrite else ""
+        raise InputError(f"--out {out} holds other files ({', '.join(foreign[:3])}){also}. Name a new folder.")
+    if not overwrite and (others := _unlike(names, own)):
+        fix = f"Name a new folder, or replace it with {OVERWRITE}."
+        raise InputError(f"--out {out} holds other files ({', '.join(others[:3])}). {fix}")
 
 
-def check_file(name: str, path: Path, mark: bytes) -> None:
-    """Refuse, before the work, to write a file over anything but an earlier one of its kind.
+def _unlike(names: Collection[str], patterns: Collection[str]) -> list[str]:
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in patterns)]
+
+
+def check_file(name: str, path: Path, mark: bytes, *, overwrite: bool | None = None) -> None:
+    """Refuse, before the work, to replace a file by anything but a later one of its kind, unless the user asks for it.
 
     Args:
         name: the option, such as ``--html``.
         mark: what our files of this kind have in their first bytes.
+        overwrite: ``--overwrite``: replace any file; None: there is no such option.
 
     Raises:
         InputError: a folder, a device or another file is there.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{name} {path} is {'a folder' if path.is_dir() else 'a device or a pipe'}. Name a file.")
-    if path.is_file():
+    if path.is_file() and not overwrite:
         with open(path, "rb") as file:
             start = file.read(MARK_BYTES)
         if start and mark not in start:
-            raise InputError(f"{name} {path} exists, and gpt3 did not write it. Name a new file, or remove this one.")
+            fix = "remove this one" if overwrite is None else f"replace this one with {OVERWRITE}"
+            raise InputError(f"{name} {path} exists, and gpt3 did not write it. Name a new file, or {fix}.")
 
 
 @contextlib.contextmanager

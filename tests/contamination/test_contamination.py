@@ -206,6 +206,11 @@ def test_the_command_prints_a_table_and_writes_who_collided_where(
         "text": "The ship sailed out of the harbour at dawn -- with",
     }
     assert json.loads(Path("out/contamination.json").read_text())["tasks"][0]["relative_difference"] == -1 / 3
+    Path("out/examples.jsonl").write_text('{"text": "mine"}\n')
+    assert cli.main(words) == 2
+    assert "examples.jsonl exists, and gpt3 did not write it" in capsys.readouterr().err
+    assert cli.main([*words, "--overwrite"]) == 0
+    assert len(Path("out/examples.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

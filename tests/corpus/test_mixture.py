@@ -130,7 +130,8 @@ def test_the_papers_table_2_2():
     ("text", "message"),
     [
         ("wiki", "must be a list of entries"),
-        ("[", "not YAML"),
+        ("- a\n[", r"m.yaml, line \d is not YAML: [^<]*docs/mixtures.md shows the form"),
+        ("\0", "m.yaml is not YAML: special characters are not allowed"),
         ("[]", "must be a list of entries"),
         ("- {name: a, data: wiki}", "entry 1: must have name, data, weight and nothing else, not name, data"),
         ("- {name: A b, data: wiki, weight: 1}", "entry 1: name 'A b' may hold"),

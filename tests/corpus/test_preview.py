@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -91,6 +92,24 @@ def test_files_of_other_kinds_are_counted(tmp_path, capsys):
     assert told[0].startswith(f"Skipped: 1 of the files in {tmp_path}, of other kinds than .txt .md")
     (tmp_path / "b.docx").unlink()
     assert not any("Skipped" in warning for warning in look(capsys, str(tmp_path))["warnings"])
+
+
+def test_a_file_that_is_no_utf_8_is_named_and_the_others_are_read(tmp_path, capsys):
+    (tmp_path / "b.txt").write_bytes("café".encode("latin-1"))
+    assert main(["data", str(tmp_path)]) == 2
+    assert "b.txt: not UTF-8 at byte 3" in capsys.readouterr().err
+    for name in "ac":
+        (tmp_path / f"{name}.txt").write_text(f"some words of {name}")
+    found = look(capsys, str(tmp_path))
+    assert found["documents"] == 2
+    assert re.match(r"Not read: .*b\.txt: not UTF-8 at byte 3 .* Training refuses it\.", found["warnings"][0])
+
+
+def test_every_line_fits_a_terminal(rows, capsys):
+    assert main(["data", str(rows[0]), "--context", "64"]) == 0
+    page = capsys.readouterr().out
+    assert "cut after 64 tokens" in " ".join(page.split())
+    assert max(map(len, page.splitlines())) <= 80
 
 
 def test_the_embedded_corpus_has_no_warnings(capsys):

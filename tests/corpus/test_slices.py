@@ -83,6 +83,14 @@ def test_bad_slices(name, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_what_is_no_slice_of_a_file_that_is_there_says_how_to_write_one(tmp_path, capsys):
+    (tmp_path / "novels.txt").write_text("some words")
+    assert main(["data", f"{tmp_path / 'novels.txt'}@xx"]) == 2
+    told = capsys.readouterr().err
+    assert "novels.txt@xx: no such file or folder. For a slice of" in told
+    assert "write @500 for documents" in told
+
+
 def test_a_path_that_ends_so_is_a_path():
     Path("talks@2").mkdir()
     Path("talks@2/a.txt").write_text("a talk\n\nanother talk")

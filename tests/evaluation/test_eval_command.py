@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -187,6 +188,18 @@ def test_figures_of_all_kinds_of_answers_reach_the_table(folder, tmp_path, capsy
     assert found["cb"]["data"]["file"].endswith("cb.jsonl")
 
 
+def test_two_models_of_one_name_have_two_folders(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    places = [str(shutil.copytree(folder, tmp_path / part / "demo")) for part in ("a", "b")]
+    command = ["eval", *TASKS, "--model"]
+    assert cli.main([*command, places[0]]) == cli.main([*command, places[1]]) == cli.main([*command, *places]) == 0
+    capsys.readouterr()
+    models = {path.parent.name: json.loads(path.read_text())["model"] for path in Path("eval").glob("*/results.json")}
+    assert models == {"demo": places[0], "demo-2": places[1]}
+    assert cli.main([*command, *places, "--out", "both"]) == 0
+    assert {path.name for path in Path("both").iterdir()} == {"demo", "demo-2", "report.html"}
+
+
 @pytest.mark.parametrize("name", ["results.json", "report.html"])
 def test_files_of_others_are_not_replaced(folder, tmp_path, capsys, name):
     other = tmp_path / "out" / name
@@ -196,5 +209,4 @@ def test_files_of_others_are_not_replaced(folder, tmp_path, capsys, name):
     assert cli.main(command) == 2
     assert f"--out {other} exists, and gpt3 did not write it" in capsys.readouterr().err
     assert [path.name for path in other.parent.iterdir()] == [name]
-    other.unlink()
-    assert cli.main(command) == cli.main(command) == 0  # our own are
+    assert cli.main([*command, "--overwrite"]) == cli.main(command) == 0  # our own are

@@ -146,6 +146,24 @@ def test_refusals(home, capsys, words, message):
     assert Path("theirs/model.safetensors").read_bytes() == Path("runs/demo/model/model.safetensors").read_bytes()
 
 
+def test_overwrite_replaces_what_others_wrote_but_no_folder_with_other_files(home, capsys):
+    Path("notes.gguf").write_bytes(b"GGUF of another program")
+    assert export("--format", "gguf", "--verify", "no", "--out", "notes.gguf", "--overwrite") == 0
+    assert Path("notes.gguf").stat().st_size > 1000
+    shutil.copytree("runs/demo/model", "theirs", ignore=shutil.ignore_patterns("*.py"))
+    assert export("--format", "gpt-neo", "--verify", "no", "--out", "theirs", "--overwrite") == 0
+    assert json.loads(Path("theirs/config.json").read_text())["model_type"] == "gpt_neo"
+    assert main(["import", "theirs", "--out", "theirs", "--overwrite"]) == 2
+    assert "is the model itself" in capsys.readouterr().err
+    shutil.copytree("runs/demo/model", "ours")
+    assert main(["import", "theirs", "--out", "ours"]) == 2
+    assert main(["import", "theirs", "--out", "ours", "--overwrite"]) == 0
+    assert json.loads(Path("ours/origin.json").read_text())["family"] == "GPT-Neo"
+    Path("theirs/thesis.txt").write_text("mine")
+    assert export("--format", "gpt-neo", "--verify", "no", "--out", "theirs", "--overwrite") == 2
+    assert "(thesis.txt), which --overwrite does not replace" in capsys.readouterr().err
+
+
 def test_without_the_gguf_package(home, capsys, monkeypatch):
     import sys
 

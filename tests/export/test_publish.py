@@ -73,7 +73,7 @@ def run(home) -> Path:
     hub_task = {"data": {"hub": "someone/lambada"}}
     own_task = {**task, "task": "own", "data": {"file": "/home/me/private/own.jsonl"}}
     (home / "eval/demo").mkdir(parents=True)
-    results = {"model": "/home/me/runs/demo", "results": [task | hub_task, own_task, {"group": "all", "metrics": {}}]}
+    results = {"model": str(folder), "results": [task | hub_task, own_task, {"group": "all", "metrics": {}}]}
     (home / "eval/demo/results.json").write_text(json.dumps(results))
     return folder
 
@@ -172,6 +172,13 @@ def test_again_sends_only_what_changed_and_removes_what_has_no_successor(hub, ru
     assert hub.private == set()
     assert publish("runs/demo", "me/tiny") == 2
     assert "me/tiny exists and is public. Add --public" in capsys.readouterr().err
+
+
+def test_overwrite_publishes_beside_files_of_others(hub, run, capsys):
+    hub.files["me/pile"] = {"data.csv": b"1"}
+    assert publish("runs/demo", "me/pile", "--overwrite", "--public") == 0
+    assert "other files stay in the repository: data.csv" in capsys.readouterr().err
+    assert {"data.csv", "config.json"} <= set(hub.files["me/pile"])
 
 
 def test_an_upload_that_breaks_off_resumes(hub, run, capsys):

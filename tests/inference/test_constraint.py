@@ -229,6 +229,7 @@ def test_an_unfinished_text_is_never_called_complete(language_model):
     """No token is left before the end: another option rules out all that the constraint allows, or a step exceeds the limits."""
     (made,) = language_model.complete("The sea", regex="q{3}", no_repeat_ngram=1, seed=0)
     assert (made.text, made.finish_reason) == ("q", "length")
+    assert made.unmet(SamplingOptions())
     (made,) = language_model.complete("The sea", regex="q{1}", no_repeat_ngram=1, seed=0)
     assert (made.text, made.finish_reason) == ("q", "stop")
     beyond = language_model.constraint(SamplingOptions(regex="ab*"))

@@ -45,6 +45,13 @@ class Machine(Compute):
         return self.bytes
 
 
+def raises(error: Exception) -> Any:
+    def function(*_: Any, **__: Any) -> None:
+        raise error
+
+    return function
+
+
 def machine(gigabytes: float, device: str = "cpu") -> Machine:
     return Machine(torch.device(device), torch.float32, 1.0, bytes=round(gigabytes * 1e9))
 
@@ -196,6 +203,14 @@ def test_one_sequence_too_much_is_one_line_and_another_error_stays_itself(tiny, 
     fail_above(monkeypatch, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         train(dataclasses.replace(options, out=str(tmp_path / "other"), device="cpu"))
+
+
+def test_an_optimizer_that_does_not_fit_is_one_line_with_a_remedy_that_helps(tiny, monkeypatch) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "step", raises(ERRORS[0]))
+    with pytest.raises(
+        RunError, match=r"^out of memory in the optimizer's step: the state of --optimizer adamw does not fit"
+    ):
+        train(tiny())
 
 
 @pytest.mark.parametrize("error", ERRORS)

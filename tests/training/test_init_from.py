@@ -239,9 +239,10 @@ def test_several_processes_start_from_the_same_weights(tiny, weights: Path, tmp_
 def test_the_plan_shows_the_rule(tiny, weights: Path, tmp_path: Path, capsys) -> None:
     assert run(tiny(**SMALL, init_from=str(weights), steps=200, lr=None, plan=True, out=None)) == 0
     shown = capsys.readouterr().out
-    assert f"GPT-2 from {weights}; 64 positions, gelu_new, tokenizer of" in shown
+    assert max(map(len, shown.splitlines())) <= max(80, 15 + len(f"{weights};"))
+    assert f"GPT-2 from {weights}; 64 positions, gelu_new, tokenizer of" in " ".join(shown.split())
     for name, rule in continuing.RULES.items():
-        assert f"  {name}: {rule}" in shown
+        assert " ".join(f"{name}: {rule}".split()) in " ".join(shown.split())
     assert not (tmp_path / "runs").exists()
 
 
@@ -262,7 +263,7 @@ def test_the_rule_in_numbers(tiny, weights: Path) -> None:
     assert PRESETS["125M"].learning_rate > continuing.peak_rate(200_000_000) / continuing.PEAK_SHARE > 3e-4
 
 
-def test_replay_is_short_for_a_mixture(tiny, weights: Path, tmp_path: Path, text_file: Path) -> None:
+def test_replay_is_short_for_a_mixture(tiny, weights: Path, tmp_path: Path, text_file: Path, capsys) -> None:
     lines = text_file.read_text(encoding="utf-8").splitlines(keepends=True)
     for name, part in (("new", lines[:50]), ("old", lines[50:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
@@ -272,6 +273,7 @@ def test_replay_is_short_for_a_mixture(tiny, weights: Path, tmp_path: Path, text
     mixture.write_text(yaml.safe_dump(entries))
     common = {**SMALL, "init_from": str(weights), "steps": 32}
     train(tiny(**common, data=[new], replay=[f"{old}=25%"]))
+    assert f"source {new}: " in " ".join(capsys.readouterr().err.split())
     train(tiny(**common, data=["wiki"], mixture=str(mixture), out=str(tmp_path / "mixed")))
     rows = json.loads((tmp_path / "run" / "data.json").read_text())["sources"]
     assert [(row["name"], row["share"]) for row in rows] == [("data", 0.75), ("old", 0.25)]
@@ -339,7 +341,9 @@ def test_weights_that_cannot_be_used(bad, weights: Path, tokenizer, tmp_path: Pa
     bare = save(gpt2_model(tokenizer), None, tmp_path / "bare")
     error = refused(capsys, {"init_from": str(bare)})
     assert "has no tokenizer" in error
-    assert "GPT-2's is in any shards of gpt3 prepare: FOLDER/tokenizer" in error
+    assert "Name the model's own with --tokenizer (gpt2, or a folder)" in error
+    error = refused(capsys, {"init_from": str(bare), "tokenizer": "gpt2"})
+    assert f"--tokenizer gpt2 has 50,257 ids, --init-from {bare} {len(tokenizer)}. Name the tokenizer" in error
     small = save(gpt2_model(tokenizer, vocab_size=250, bos_token_id=0, eos_token_id=0), tokenizer, tmp_path / "small")
     assert f"its tokenizer has {len(tokenizer)} ids, its model 250" in refused(capsys, {"init_from": str(small)})
     torn = shutil.copytree(weights, tmp_path / "torn")
@@ -374,6 +378,8 @@ def test_the_tokenizer_by_another_name_and_its_shards_are_taken(
     common = {**SMALL, "init_from": str(weights), "steps": 2}
     train(tiny(**(common | {"tokenizer": str(weights)}), data=[str(shards)]))
     train(tiny(**common, out=str(tmp_path / "text")))
-    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "text"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    bare = shutil.copytree(weights, tmp_path / "bare", ignore=shutil.ignore_patterns("*token*"))
+    train(tiny(**{**common, "init_from": str(bare), "tokenizer": str(weights)}, out=str(tmp_path / "named")))
+    one, *others = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "text", "named"))
+    assert all(torch.equal(one[name], other[name]) for other in others for name in one)
     assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 2

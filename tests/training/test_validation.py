@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gpt3.errors import InputError
 from gpt3.model import GPT3Config, GPT3ForCausalLM
+from gpt3.training import validation
 from gpt3.training.distributed import Compute
 from gpt3.training.validation import EarlyStopping, Score, loss_interval, records, student_quantile, validate
 
@@ -168,6 +169,22 @@ def test_one_document_has_no_interval_and_an_empty_split_no_score(model):
     for lengths in ([], [1]):
         with pytest.raises(InputError, match="'validation' holds no held-out text"):
             validate(model, Documents(lengths), COMPUTE, CONTEXT, 4)
+
+
+def test_where_memory_runs_out_fewer_windows_are_read_at_a_time(model, monkeypatch, capsys):
+    split, original, failed = Documents([40, 25, 60]), validation.nats_of, []
+
+    def nats_of(network, batch, compute):
+        if len(batch["input_ids"]) > 2 and failed != [8, 4]:
+            failed.append(len(batch["input_ids"]))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(network, batch, compute)
+
+    expected = validate(model, split, COMPUTE, CONTEXT, 2)
+    monkeypatch.setattr(validation, "nats_of", nats_of)
+    assert validate(model, split, COMPUTE, CONTEXT, 8) == expected
+    assert failed == [8, 4]
+    assert "continuing with 2 of 4 sequences at a time" in capsys.readouterr().err
 
 
 def test_the_models_mode_is_put_back(model):

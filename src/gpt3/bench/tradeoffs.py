@@ -54,6 +54,8 @@ class BenchContextsOptions(Options):
     """Seed of the weights and the tokens."""
     out: str | None = option(None, group="Output")
     """SVG file for the curves."""
+    overwrite: bool = False
+    """Replace a file at --out that is no drawing."""
     json: bool = False
     """Print JSON instead of the table."""
 
@@ -75,7 +77,7 @@ def run_contexts(options: BenchContextsOptions) -> None:
         InputError: --out is something else than a drawing.
     """
     if options.out is not None:
-        check_file("--out", Path(options.out), b"<svg")
+        check_file("--out", Path(options.out), b"<svg", overwrite=options.overwrite)
     points = bench_contexts(options)
     if options.out is not None:
         write_text(Path(options.out), draw(points, f"{options.model}, {options.weights} weights, batch 1"))

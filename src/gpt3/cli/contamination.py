@@ -14,7 +14,8 @@ from gpt3.device import usable_cores
 from gpt3.errors import InputError
 from gpt3.options import Options, option
 from gpt3.progress import say
-from gpt3.tables import aligned
+from gpt3.tables import aligned, counted
+from gpt3.work_folder import check_file
 
 if TYPE_CHECKING:
     from gpt3.contamination.overlap import Shares
@@ -36,6 +37,8 @@ class ContaminationOptions(Options):
     """Training text instead of a run's: shard folders, wiki, hf:owner/name, files, folders, globs."""
     out: str | None = option(None, group="Output", common=True)
     """Folder for contamination.json (the table) and examples.jsonl (each example's verdict and collisions)."""
+    overwrite: bool = option(False)
+    """Replace files of these names in --out that gpt3 contamination did not write."""
     json: bool = option(False, common=True)
     """Print the table as one JSON object."""
     workers: int | None = option(None, least=1, group="Hardware", common=True)
@@ -55,9 +58,13 @@ class ContaminationOptions(Options):
 
 def run(options: ContaminationOptions) -> None:
     """Read, compare, print the table and write what was requested."""
-    from gpt3.contamination.overlap import find_run, measure, parts_of_data, parts_of_run
+    from gpt3.contamination.overlap import MARKS, find_run, measure, parts_of_data, parts_of_run
     from gpt3.corpus.benchmark_text import find_tasks, read_examples
 
+    out = None if options.out is None else Path(options.out)
+    if out is not None:
+        for name, mark in MARKS.items():
+            check_file("--out", out / name, mark, overwrite=options.overwrite)
     files = find_tasks(options.tasks, None if options.data_dir is None else Path(options.data_dir).expanduser())
     scores = None if options.scores is None else read_scores(Path(options.scores))
     examples = [example for task, path in files.items() for example in read_examples(task, path)]
@@ -73,8 +80,8 @@ def run(options: ContaminationOptions) -> None:
     found = measure(examples, parts, workers=options.workers or usable_cores())
     seconds = time.monotonic() - start
     rows = found.shares(scores)
-    if options.out is not None:
-        found.write(Path(options.out), what, rows)
+    if out is not None:
+        found.write(out, what, rows)
     if options.json:
         print(json.dumps(found.summary(what, rows)))
         return
@@ -82,7 +89,7 @@ def run(options: ContaminationOptions) -> None:
     size = found.text_bytes / 1e6
     index = f"{found.ngrams:,} N-grams ({found.index_bytes / 1e6:,.0f} MB)"
     say(
-        f"{found.documents:,} documents, {size:,.1f} MB of {what}; {index}; "
+        f"{counted(found.documents, 'document')}, {size:,.1f} MB of {what}; {index}; "
         f"read in {found.seconds:.1f} s ({size / max(found.seconds, 1e-9):.0f} MB/s), {seconds:.1f} s in total"
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt3.options import Options, option
-from gpt3.tables import aligned
+from gpt3.tables import counted, labelled, wrapped
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,17 @@ def text(found: dict[str, Any], options: DataOptions) -> str:
     for name, fields in zip(found["sources"], found["fields"], strict=True):
         if fields:
             rows.append((f"fields of {name}", ", ".join(f"{field} ({kind})" for field, kind in fields.items())))
-    lines = aligned(rows, left=(0, 1))
+    lines = labelled(rows)
     if not found["whole"]:
-        lines.append("(a sample of large data: beginnings of parts that lie evenly over it)")
+        lines += wrapped("(a sample of large data: beginnings of parts that lie evenly over it)")
     for number, document in enumerate(found["shown"], 1):
         more = "…" if document["characters"] > len(document["text"]) else ""
-        lines += ["", f"document {number}: {document['tokens']:,} tokens", f"  {_line(document['text'])}{more}"]
+        lines += ["", f"document {number}: {counted(document['tokens'], 'token')}"]
+        lines += wrapped(f"  {_line(document['text'])}{more}", 2)
         if document["cut"]:
             before, after = map(_line, document["cut"])
-            lines.append(f"  cut after {options.context:,} tokens: …{before} | {after}…")
-    return "\n".join([*lines, "", *(found["warnings"] or ["No warnings."])])
+            lines += wrapped(f"  cut after {counted(options.context, 'token')}: …{before} | {after}…", 2)
+    return "\n".join([*lines, "", *(line for text in found["warnings"] or ["No warnings."] for line in wrapped(text))])
 
 
 def _line(text: str) -> str:

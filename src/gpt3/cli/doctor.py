@@ -19,7 +19,7 @@ from gpt3.durable import discard, folder_bytes
 from gpt3.errors import InputError, extras, install_command
 from gpt3.ladder.presets import readable_size
 from gpt3.options import Options, option
-from gpt3.tables import aligned
+from gpt3.tables import aligned, counted, labelled, wrapped
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "numba", "safetensors", "datasets", "fastokens")
 """Whose versions matter in a bug report."""
@@ -171,7 +171,7 @@ def text(found: dict[str, Any]) -> str:
         ("versions", ", ".join(f"{name} {version or 'missing'}" for name, version in found["versions"].items())),
         ("python", host["python"]),
         ("system", host["system"]),
-        ("processor", f"{host['processor'] or 'unknown'}, {compute['instructions']}, {host['cores']} cores"),
+        ("processor", f"{host['processor'] or 'unknown'}, {compute['instructions']}, {counted(host['cores'], 'core')}"),
         ("device", compute["device"] + (f" ({compute['name']})" if compute["name"] else "")),
         ("dtype", f"{compute['dtype']} ({compute['dtype_reason']})"),
         (
@@ -182,9 +182,13 @@ def text(found: dict[str, Any]) -> str:
         ("memory", _amount(memory["total"], memory["available"], "available") + _limit(memory["limit"])),
         ("disk here", _amount(memory["disk_total"], memory["disk_free"], "free")),
     ]
-    lines = aligned(rows, left=(0, 1))
+    lines = labelled(rows)
     lines += ["", "extras:"]
-    lines += aligned([(f"  {name}", *_extra(extra)) for name, extra in found["extras"].items()], left=(0, 1, 2))
+    for name, extra in found["extras"].items():
+        lines += wrapped(
+            f"  {name}: " + (f"missing {', '.join(extra['missing'])}" if extra["missing"] else "installed"), 4
+        )
+        lines += [f"    {extra['install']}"] if extra["missing"] else []
     lines += ["", "caches (`gpt3 doctor --clear-cache` empties gpt3's own):"]
     lines += aligned(
         [(f"  {readable_size(each['bytes'])}", each["owner"], each["folder"]) for each in found["caches"]], left=(1, 2)
@@ -205,10 +209,6 @@ def _amount(total: int | None, rest: int | None, word: str) -> str:
 
 def _limit(limit: int | None) -> str:
     return f", container limit {readable_size(limit)}" if limit is not None else ""
-
-
-def _extra(extra: dict[str, Any]) -> tuple[str, str]:
-    return ("missing " + ", ".join(extra["missing"]), extra["install"]) if extra["missing"] else ("installed", "")
 
 
 def _processor() -> str | None:

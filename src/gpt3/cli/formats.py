@@ -11,8 +11,9 @@ from typing import Any, Literal
 from gpt3 import __version__
 from gpt3.durable import check_room, replacing
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import locate, name_of
+from gpt3.model_folder.locate import MODEL_FOLDER, locate, name_of
 from gpt3.options import Options, option
+from gpt3.tables import counted
 from gpt3.work_folder import check_file, check_out
 
 BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 1.0625, "q4_0": 0.75}
@@ -34,9 +35,11 @@ class ImportOptions(Options):
     source: str
     """A folder, a run or a hub id (owner/name), whose files are downloaded; a PEFT adapter is merged into its base."""
     out: str
-    """The model folder to write; it must be new or empty."""
+    """The model folder to write; it must be new or empty, unless --overwrite is given."""
     allow_pickle: bool = option(False, common=True)
     """Read pytorch_model.bin if there is no safetensors file; only tensors are read, code in it is refused."""
+    overwrite: bool = option(False, common=True)
+    """Replace the model at --out."""
 
 
 def import_model(options: ImportOptions) -> Path:
@@ -46,7 +49,8 @@ def import_model(options: ImportOptions) -> Path:
         InputError: an `out` that is not empty; see `gpt3.model_folder.load.open_checkpoint`.
     """
     out, source = Path(options.out), Path(options.source).expanduser()
-    check_out(out)
+    _check_not_within(out, source)
+    check_out(out, overwrite=options.overwrite, kind=MODEL_FOLDER)
 
     from gpt3.model_folder.info import tokenizer_line
     from gpt3.model_folder.load import open_checkpoint
@@ -59,13 +63,19 @@ def import_model(options: ImportOptions) -> Path:
     with replacing(out) as temporary:
         # no path of this machine in a folder that may travel
         write_checkpoint(checkpoint, temporary, checkpoint.folder.resolve().name if source.is_dir() else options.source)
-    shape = f"{config.num_hidden_layers} layers x {config.hidden_size}"
+    shape = f"{counted(config.num_hidden_layers, 'layer')} x {config.hidden_size}"
     print(f"{family}: {shape}, {parameters:,} parameters in {str(checkpoint.dtype).removeprefix('torch.')}")
     print(f"tokenizer: {tokenizer_line(checkpoint.tokenizer)}")
     for note in checkpoint.conversion.notes:
         print(f"note: {note}")
     print(f"model saved in {out}")
     return out
+
+
+def _check_not_within(out: Path, model: Path) -> None:
+    """Refuse an `out` that is the folder `model` or one around it."""
+    if out.resolve() in (model.resolve(), *model.resolve().parents):
+        raise InputError(f"--out {out} is the model itself or a folder around it. Name another")
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,8 @@ class ExportOptions(Options):
     """Longest context in tokens. Default: the model's; for gguf with banded layers, at most their window."""
     verify: Literal["yes", "no"] = option("yes", common=True)
     """Reload what was written in the target's own class and compare logits before the export counts as done."""
+    overwrite: bool = option(False, common=True)
+    """Replace a file or a model at --out that is no earlier export."""
 
     def errors(self) -> Iterator[str]:
         """Options that do not go together."""
@@ -105,14 +117,15 @@ def export(options: ExportOptions) -> Path:
     from gpt3.model_folder.load import load_transformers
 
     out, place = Path(options.out), locate(options.model)
-    if isinstance(place, Path) and out.resolve() in (place.resolve(), *place.resolve().parents):
-        raise InputError(f"--out {out} is the model itself or a folder around it. Name another")
+    if isinstance(place, Path):
+        _check_not_within(out, place)
     if options.format == "gguf":
         from gpt3.export.gguf import MARK, compare_gguf, write_gguf  # or an error that says how to install its package
 
-        check_file("--out", out, MARK.encode())
+        check_file("--out", out, MARK.encode(), overwrite=options.overwrite)
     else:
-        check_out(out, FILES if (out / EXPORTED).is_file() else ())
+        own = FILES if (out / EXPORTED).is_file() else ()
+        check_out(out, own, overwrite=options.overwrite, kind=MODEL_FOLDER)
     model: Any
     model, tokenizer = load_transformers(place, device="cpu", dtype="fp32")
     if not isinstance(model, GPT3ForCausalLM):

@@ -18,6 +18,7 @@ from gpt3.inference.many_prompts import SampleFile, continue_all, line_of, model
 from gpt3.inference.options import GenerateOptions, SamplingOptions
 from gpt3.model_folder.locate import locate
 from gpt3.progress import say, write
+from gpt3.tables import counted
 
 if TYPE_CHECKING:
     from gpt3.inference.decoding import Draft
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
 
 Chosen = TypeVar("Chosen", bound=SamplingOptions)
+UNMET = "ended before the constraint was met: it left no token to choose"
 FREE = ("model", "prompt", "prompt_file", "input", "output", "overwrite", "json", "stats", "threads")
 """Options that a file of samples does not depend on, or whose content it records itself."""
 COMPILED_BESIDE = "fast kernels are compiled for this machine meanwhile, once; until then it is slower"
@@ -98,8 +100,10 @@ def continue_one(options: GenerateOptions) -> None:
                 compiling() and not options.stats,
             )
         ]
-        if any(result.finish_reason == "length" for result in results):
+        if any(result.finish_reason == "length" and not result.unmet(options) for result in results):
             parts.append(f"ended by --max-new-tokens {options.max_new_tokens}")
+        if any(result.unmet(options) for result in results):
+            parts.append(UNMET)
         if any(result.restarts for result in results):
             parts.append("longer than the context: the model last saw only the newer half of the text")
         tell(parts, options, request.seed)
@@ -122,7 +126,7 @@ def continue_many(options: GenerateOptions, source: str) -> None:
         file = SampleFile(options.output, settings, seed, options.overwrite)
         seed = file.settings["seed"]
         if file.count >= count:
-            say(f"{options.output} is complete: {len(prompts):,} prompts; nothing to do")
+            say(f"{options.output} is complete: {counted(len(prompts), 'prompt')}; nothing to do")
             return
         if file.count:
             say(f"Resuming {options.output} after {file.count:,} of {count:,} samples")
@@ -146,9 +150,13 @@ def continue_many(options: GenerateOptions, source: str) -> None:
         if file is not None:
             say(f"{file.count:,} of {count:,} samples are in {options.output}. Run the same command to resume.")
         raise
-    parts = [f"{tally.samples:,} samples, {amount(tally.tokens, tally.seconds, compiling() and not options.stats)}"]
+    parts = [
+        f"{counted(tally.samples, 'sample')}, {amount(tally.tokens, tally.seconds, compiling() and not options.stats)}"
+    ]
     if tally.at_limit:
         parts.append(f"{tally.at_limit:,} ended by --max-new-tokens {options.max_new_tokens}")
+    if tally.unmet:
+        parts.append(f"{tally.unmet:,} {UNMET}")
     if tally.dropped:
         parts.append(
             f"{tally.dropped:,} prompts longer than the context: their newest {model.engine.context:,} tokens are kept "

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from gpt3.errors import InputError, one_line
+from gpt3.errors import InputError, yaml_fault
 from gpt3.options import (
     MOST_WHOLE,
     default_of,
@@ -190,6 +190,8 @@ class _Given:
             self._add(name, [argument])
         elif name in self.values:
             again = "".join(f", or give {flag(option)} before each of its values" for option in sorted(self.lists))
+            if typing.get_origin(self.hints[name]) is typing.Literal:
+                raise InputError(f"unexpected second argument {argument!r}; give one {name}")
             raise InputError(f"unexpected second argument {argument!r}; put the {name} in quotes{again}")
         else:
             self.values[name] = argument
@@ -204,9 +206,7 @@ class _Given:
         except UnicodeDecodeError as error:
             raise InputError(f"--config is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that Python does not have
-            mark = getattr(error, "problem_mark", None)
-            place, reason = (f", line {mark.line + 1}", f"{error.problem}") if mark else ("", one_line(error))  # type: ignore[union-attr]
-            raise InputError(f"--config {name}{place} is not YAML: {reason}") from None
+            raise InputError(f"--config {name}{yaml_fault(error)}") from None
         if content is None:
             return
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

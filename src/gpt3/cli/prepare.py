@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpt3.curation.options import CuratedOptions
+from gpt3.tables import counted
 
 
 def run(options: CuratedOptions) -> None:
@@ -20,5 +21,7 @@ def run(options: CuratedOptions) -> None:
     sources = curated(sources, options.filter, options.near_duplicates, options.worker_count())
     folder = open_shards(prepare(options, sources))
     for name, split in folder.manifest.splits.items():
-        print(f"{name}: {split.documents:,} documents, {split.text_bytes:,} bytes of text, {split.tokens:,} tokens")
+        print(
+            f"{name}: {counted(split.documents, 'document')}, {split.text_bytes:,} bytes of text, {split.tokens:,} tokens"
+        )
     print(f"shards: {folder.path}\nnext: gpt3 train --data {folder.path}")

@@ -12,10 +12,10 @@ from typing import Any
 from gpt3.cli.formats import BYTES
 from gpt3.durable import check_room
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import CARD, CONFIG, HUB_ID, locate, name_of
+from gpt3.model_folder.locate import CARD, CONFIG, HUB_ID, locate
 from gpt3.options import Options, option
 from gpt3.progress import say
-from gpt3.tables import aligned
+from gpt3.tables import aligned, counted
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class PublishOptions(Options):
     """The weights' licence by the hub's id, such as mit or cc-by-sa-4.0. Default: the one that the card names."""
     public: bool = option(False, common=True)
     """Let everyone read the repository; otherwise a new one is private."""
+    overwrite: bool = option(False)
+    """Publish into a repository that holds something else than a gpt3 model; its files of other names stay."""
     dry_run: bool = option(False, common=True)
     """Write and check everything, show every file with its size, and the card; upload nothing."""
 
@@ -89,7 +91,9 @@ def run(options: PublishOptions) -> str:
         if options.dry_run:
             print(f"\n{card}\nnothing was uploaded (--dry-run)")
             return ""
-        address, others = upload(files, options.repository, options.dtypes, public=options.public)
+        address, others = upload(
+            files, options.repository, options.dtypes, public=options.public, overwrite=options.overwrite
+        )
     if others:
         say(f"other files stay in the repository: {', '.join(others)}")
     print(f"published: {address}")
@@ -99,9 +103,11 @@ def run(options: PublishOptions) -> str:
 
 def _results_folder(options: PublishOptions, place: Path, files: dict[str, Path | bytes]) -> Path | None:
     """The folder with the evaluation's results to publish; None if there is none."""
+    from gpt3.evaluation.results import results_folder
+
     if options.evaluation is not None:
         return Path(options.evaluation)
-    folder = Path("eval", name_of(place))
+    folder = results_folder(Path("eval"), place)
     path = folder / "results.json"
     if not path.is_file():
         return None
@@ -146,4 +152,7 @@ def _listing(options: PublishOptions, files: dict[str, Path | bytes]) -> list[st
     names = sorted(sizes, key=lambda name: (name not in (CARD, CONFIG), name))
     rows = [(f"  {name}", f"{sizes[name]:,} bytes") for name in names]
     kind = "public" if options.public else "private"
-    return [f"{options.repository} ({kind}), {len(files)} files, {sum(sizes.values()) / 1e6:,.1f} MB:", *aligned(rows)]
+    return [
+        f"{options.repository} ({kind}), {counted(len(files), 'file')}, {sum(sizes.values()) / 1e6:,.1f} MB:",
+        *aligned(rows),
+    ]

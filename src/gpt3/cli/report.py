@@ -25,6 +25,8 @@ class ReportOptions(Options):
     """Run folders, or names of runs in ./runs. Default: the newest run in ./runs."""
     out: str | None = option(None)
     """The HTML file, new or an earlier report. Default: report.html in the run folder; of several runs, report.html here."""
+    overwrite: bool = option(False)
+    """Replace a file at --out that is no earlier report."""
     live: bool = option(False)
     """Serve the page on this machine instead; it follows runs while they train, until Ctrl-C."""
     port: int = option(8001, least=0, most=65535)
@@ -52,7 +54,7 @@ def run(options: ReportOptions) -> None:
     from gpt3.report.page import PAGE_MARK, write_report
 
     if out != folders[0] / PAGE:
-        check_file("--out", out, PAGE_MARK)
+        check_file("--out", out, PAGE_MARK, overwrite=options.overwrite)
 
     print(write_report(folders, out))
 

@@ -47,6 +47,8 @@ class ScoreOptions(Options):
     """With --json: also every token with its position, log-probability, rank and five likeliest tokens."""
     html: str | None = option(None, common=True)
     """Write the texts, colored by probability, to this HTML file, new or an earlier such page."""
+    overwrite: bool = False
+    """Replace a file at --html that is no such page."""
     color: Literal["auto", "always", "never"] = option("auto", common=True)
     """Show the texts colored in the terminal. auto: on a terminal, up to 1,000 tokens in total."""
     device: str = option("auto", group="Hardware")
@@ -73,6 +75,8 @@ class ScoreOptions(Options):
             found.append("--tokens needs --json. Add --json, or use --html FILE for a page")
         if self.json and self.color == "always":
             found.append("--json and --color always exclude each other. Give one of them")
+        if self.html is not None and self.html in self.files:
+            found.append(f"--html {self.html} is a text to score. Name another file")
         if self.html == "":
             found.append("--html '' is not a file name. Give one such as score.html")
         return found
@@ -96,7 +100,7 @@ def run(options: ScoreOptions) -> None:
     from gpt3.report.page import PAGE_MARK
 
     if options.html is not None:
-        check_file("--html", Path(options.html), PAGE_MARK)
+        check_file("--html", Path(options.html), PAGE_MARK, overwrite=options.overwrite)
     place = locate(options.model)
     if options.model is None:
         say(f"model: {place}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpt3.corpus.sources import open_sources
 from gpt3.durable import check_room, replacing
+from gpt3.model_folder.locate import TOKENIZER_FOLDER
 from gpt3.options import Options
 from gpt3.progress import Progress
 from gpt3.tokenizer.gpt2 import gpt2_tokenizer, repaired
@@ -33,6 +34,8 @@ class TokenizerTrainOptions(Options):
     """Ids in all: 256 bytes, merges, end-of-text. GPT-3 has 50257; small models and data need 2000 to 8000."""
     out: str
     """Folder to write; an existing tokenizer in it is replaced."""
+    overwrite: bool = False
+    """Replace a tokenizer folder of another program, too."""
 
 
 def run(options: TokenizerTrainOptions) -> Path:
@@ -43,7 +46,7 @@ def run(options: TokenizerTrainOptions) -> Path:
     """
 
     out = Path(options.out)
-    check_out(out, TOKENIZER_FILES)
+    check_out(out, TOKENIZER_FILES, overwrite=options.overwrite, kind=TOKENIZER_FOLDER)
     check_room(out, BYTES_PER_ID * options.vocab_size, purpose="the tokenizer")
     parts = [part for source in open_sources(options.data) for part in source.parts()]
     sizes = [part.size for part in parts]

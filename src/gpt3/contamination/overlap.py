@@ -38,6 +38,8 @@ from gpt3.training.options import TrainOptions
 from gpt3.training.plan import shape_of
 
 TABLE, EXAMPLES = "contamination.json", "examples.jsonl"
+MARKS = {TABLE: b'"text_bytes"', EXAMPLES: b'"words"'}
+"""What the first bytes of our files hold; others are replaced only if the user asks for it."""
 MOST_COLLISIONS = 20
 """N-grams listed for an example."""
 PART_BYTES = 16 << 20
@@ -234,7 +236,7 @@ class Contamination:
     def summary(self, what: str, rows: Sequence[Shares]) -> dict[str, Any]:
         """The table and the name of the text, ready for JSON."""
         tasks = [dataclasses.asdict(row) for row in rows]
-        return {"text": what, "documents": self.documents, "text_bytes": self.text_bytes, "tasks": tasks}
+        return {"documents": self.documents, "text_bytes": self.text_bytes, "text": what, "tasks": tasks}
 
     def write(self, folder: Path, what: str, rows: Sequence[Shares]) -> None:
         """Write the table and every example's verdict into `folder`."""

@@ -17,6 +17,7 @@ from gpt3.corpus import formats, records
 from gpt3.corpus.documents import PART_BYTES, Part, Source, not_blank
 from gpt3.corpus.formats import TEXT
 from gpt3.corpus.records import KNOWN, PARQUET, RATIOS, explained, format_of, open_stream
+from gpt3.corpus.slices import HOW
 from gpt3.errors import InputError
 
 SEARCH_BYTES = 1024 * 1024
@@ -43,6 +44,9 @@ def find_files(pattern: str, sources: Sequence[str] = ()) -> tuple[list[Path], i
         if not matches:
             raise InputError(f"{pattern}: no file matches this pattern")
     else:
+        whole, at, _ = pattern.rpartition("@")
+        if at and os.path.lexists(Path(whole).expanduser()):
+            raise InputError(f"{pattern}: no such file or folder. For a slice of {whole} {HOW}")
         known = f", and no source has this name; known sources are {', '.join(sources)}" if sources else ""
         raise InputError(f"{pattern}: no such file or folder{known}")
     if matches == [path] and not path.is_dir():

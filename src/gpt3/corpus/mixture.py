@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from gpt3.errors import InputError
+from gpt3.errors import InputError, yaml_fault
 
 if TYPE_CHECKING:
     from gpt3.corpus.blocks import BlockOrder
@@ -43,6 +43,7 @@ SMALLEST_SHARE = Fraction(1, 100_000)
 """Of a mixture's tokens; it bounds the length of a block."""
 MASK = (1 << 64) - 1
 FILE_KEYS = ("name", "data", "weight")
+FORM = "docs/mixtures.md shows the form"
 NAME = re.compile(r"[a-z0-9_-]+")
 """A source's name, which becomes part of a metric's."""
 
@@ -279,10 +280,14 @@ def read_mixture(path: str | Path) -> list[SourceSpec]:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--mixture {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--mixture {path}: not YAML ({' '.join(str(error).split())})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"--mixture {path} is not UTF-8 at byte {error.start}. {FORM}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that Python does not have
+        raise InputError(f"--mixture {path}{yaml_fault(error)}. {FORM}") from None
     if not isinstance(content, list) or not content:
-        raise InputError(f"--mixture {path}: must be a list of entries such as {{name: wiki, data: wiki, weight: 3}}")
+        raise InputError(
+            f"--mixture {path}: must be a list of entries such as {{name: wiki, data: wiki, weight: 3}}. {FORM}"
+        )
     problems: list[str] = []
     specs: list[SourceSpec] = []
     for number, entry in enumerate(content, 1):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt3.corpus.documents import Part, Source, total_size
-from gpt3.corpus.files import KNOWN, split_field
+from gpt3.corpus.files import KNOWN, FilePart, split_field
 from gpt3.corpus.segments import document_key
 from gpt3.corpus.slices import split_slice
 from gpt3.corpus.sources import open_rows, open_sources
@@ -27,6 +27,8 @@ FEW_BYTES_PER_TOKEN = 3.0
 MANY_DUPLICATES = 0.01
 """Share of documents that hold another one's text, from which on it is said."""
 SHORT_TOKENS = 32
+MOST_NAMED = 10
+"""Unreadable files that are named."""
 PREVIEW_CHARACTERS = 160
 AROUND_CUT = 60
 """Characters shown on each side of a cut."""
@@ -49,9 +51,11 @@ def preview(
     Raises:
         InputError: see `open_sources`.
     """
-    sources = open_sources(names, tokenizer=tokenizer_name)
+    sources = open_sources(names, tokenizer=tokenizer_name, check=False)
     parts = [part for source in sources for part in source.parts()]
-    texts, whole = sample(parts)
+    texts, whole, unreadable = sample(parts)
+    if not texts:
+        raise InputError(unreadable[0] if unreadable else f"{', '.join(names)}: no documents in it, only empty texts")
     read = [len(text.encode("utf-8")) for text in texts]
     encoder = Encoder(tokenizer, threads=1)
     lengths = [int(length) + 1 for length in encoder.encode_batch(texts)[1]]
@@ -70,24 +74,33 @@ def preview(
         "fields": [fields(source) for source in sources],
         "shown": [shown(text, tokenizer, context) for text in spread(texts, documents)],
     }
-    return found | {"warnings": [*skipped(sources), *warnings(found, len(texts))]}
+    return found | {"warnings": [*refused(unreadable), *skipped(sources), *warnings(found, len(texts))]}
 
 
-def sample(parts: Sequence[Part]) -> tuple[list[str], bool]:
-    """Documents from the beginnings of parts that lie evenly over the data, up to `SAMPLE_BYTES`; and whether these are all."""
+def sample(parts: Sequence[Part]) -> tuple[list[str], bool, list[str]]:
+    """Documents from the beginnings of parts that lie evenly over the data, up to `SAMPLE_BYTES`.
+
+    Returns:
+        The texts, whether these are all, and what is wrong with files that cannot be read.
+    """
     total = total_size(parts)
     chosen = list(parts) if total is not None and total <= SAMPLE_BYTES else spread(parts, SAMPLE_PARTS)
     texts: list[str] = []
+    unreadable: list[str] = []
     whole = len(chosen) == len(parts)
     for part in chosen:
         left = SAMPLE_BYTES // len(chosen)
-        for text in part.documents():
-            if left <= 0:
-                whole = False
-                break
-            texts.append(text)
-            left -= len(text.encode("utf-8"))
-    return texts, whole
+        for piece in part.stretches if isinstance(part, FilePart) else [part]:
+            try:
+                for text in piece.documents():
+                    if left <= 0:
+                        whole = False
+                        break
+                    texts.append(text)
+                    left -= len(text.encode("utf-8"))
+            except InputError as error:
+                unreadable.append(str(error))
+    return texts, whole, unreadable
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
@@ -135,6 +148,12 @@ def skipped(sources: Sequence[Source]) -> list[str]:
     return [
         f"Skipped: {count:,} of the files in {name}, of other kinds than {KNOWN}." for name, count in counts if count
     ]
+
+
+def refused(unreadable: Sequence[str]) -> list[str]:
+    """A sentence for each file that cannot be read."""
+    more = [f"Not read either: {len(unreadable) - MOST_NAMED:,} more files."] if len(unreadable) > MOST_NAMED else []
+    return [f"Not read: {fault}. Training refuses it." for fault in unreadable[:MOST_NAMED]] + more
 
 
 def warnings(found: dict[str, Any], read: int) -> list[str]:

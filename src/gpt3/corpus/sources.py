@@ -56,7 +56,11 @@ def known_sources() -> str:
 
 
 def open_sources(
-    specs: str | Sequence[str], *, part_bytes: int = PART_BYTES, tokenizer: str | Path | None = None
+    specs: str | Sequence[str],
+    *,
+    part_bytes: int = PART_BYTES,
+    tokenizer: str | Path | None = None,
+    check: bool = True,
 ) -> list[Source]:
     """Open what `specs` names, in that order, and make sure that each source holds a document that can be read.
 
@@ -68,21 +72,22 @@ def open_sources(
         specs: one name, several separated by commas, or a sequence of such.
         part_bytes: size of the parts that workers read; the fingerprints depend on it.
         tokenizer: name or folder, to count the tokens of slices.
+        check: whether to read up to each source's first document.
 
     Raises:
         InputError: one line: what is missing, empty, unreadable or unknown, and what to do.
     """
-    names = [name for spec in ([specs] if isinstance(specs, str) else specs) for name in _split(os.fspath(spec))]
+    names = [name for spec in ([specs] if isinstance(specs, str) else specs) for name in split_names(os.fspath(spec))]
     if not names:
         raise InputError(f"--data names nothing. Use {known_sources()}.")
     counts = None if tokenizer is None else str(tokenizer)
     sources = [sliced(name, lambda whole: _open(whole, part_bytes), counts) for name in names]
-    for source in sources:
+    for source in sources if check else ():
         source.check()
     return sources
 
 
-def _split(spec: str) -> list[str]:
+def split_names(spec: str) -> list[str]:
     """Cut a comma-separated list, unless a file of that very name exists."""
     if spec.strip() and os.path.lexists(Path(spec).expanduser()):
         return [spec]

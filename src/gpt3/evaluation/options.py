@@ -32,6 +32,8 @@ class EvalOptions(Options):
     """Scores without questions in the training text: auto (if the model is a run's), no, or that text (a source)."""
     out: str | None = option(None, group="Output", common=True)
     """Folder for results.json, report.html and all examples; an interrupted one resumes. Default: eval/MODEL."""
+    overwrite: bool = False
+    """Replace files in --out with the names of ours that gpt3 eval did not write."""
     json: bool = option(False, common=True)
     """Print results.json instead of the table."""
     list_tasks: bool = option(False, common=True)

@@ -24,6 +24,7 @@ from gpt3.inference.decoding import common
 from gpt3.inference.generation import GenerationRequest
 from gpt3.inference.options import SamplingOptions
 from gpt3.options import flag
+from gpt3.tables import counted
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
@@ -92,7 +93,9 @@ class Questions(Sequence[Question]):
         if self.is_k:
             self.shots = min(self.shots, most)
         if self.shots > most:
-            raise InputError(f"--shots {self.shots} of {self.task.name} exceeds the {most} examples to draw from")
+            raise InputError(
+                f"--shots {self.shots} of {self.task.name} exceeds the {counted(most, 'example')} to draw from"
+            )
         plain = self.shots == 0 and split.zero_shot is not None
         self._instruction = "" if plain else split.instruction
         self.items = ((split.zero_shot if plain else None) or split.test)[: self.limit]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
+import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt3.evaluation import Result, Task
+from gpt3.model_folder.locate import name_of
 from gpt3.report.page import compact
 from gpt3.report.svg import COLOURS, Axes, Line, svg
 from gpt3.tables import aligned
@@ -22,6 +26,26 @@ SHOWN = ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl")
 """The figures that the table has."""
 OVERLAP = ("dirty", "clean", "rel. diff.")
 COLUMNS = ("task", "K", "n", "metric", "score", *OVERLAP, "chance", "paper 125M", "paper 175B", "cut")
+
+
+def results_folder(base: Path, place: str | Path, taken: Collection[Path] = ()) -> Path:
+    """The folder in `base` for the results of the model at `place`: its name, with a numeric suffix if another has that.
+
+    Args:
+        taken: folders of other models.
+    """
+    name = name_of(place)
+    numbered = (base / (f"{name}-{number}" if number > 1 else name) for number in itertools.count(1))
+    return next(folder for folder in numbered if folder not in taken and _may_hold(folder, place))
+
+
+def _may_hold(folder: Path, place: str | Path) -> bool:
+    """Whether `folder` holds the results of the model at `place`, or none."""
+    for path in (folder / "results.json", *sorted(folder.glob("examples/*.jsonl"))):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
+            found = json.load(file) if path.suffix == ".json" else json.loads(file.readline())
+            return os.path.abspath(found["model"]) == os.path.abspath(place)  # noqa: PTH100  # of a link its own name
+    return True
 
 
 @dataclass(frozen=True)

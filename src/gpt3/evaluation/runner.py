@@ -23,11 +23,20 @@ from gpt3.errors import InputError, RunError
 from gpt3.evaluation import Result, Source, Split, Task
 from gpt3.evaluation.options import EvalOptions
 from gpt3.evaluation.protocol import Questions, fitting_shots, score, with_room
-from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_score, mean, page, task_score
+from gpt3.evaluation.results import (
+    Evaluation,
+    GroupScore,
+    TaskScore,
+    group_score,
+    mean,
+    page,
+    results_folder,
+    task_score,
+)
 from gpt3.evaluation.tasks import GROUPS, in_lm_eval_style, select
 from gpt3.inference.continuations import continuation_logprobs
 from gpt3.inference.language_model import LanguageModel, load
-from gpt3.model_folder.locate import locate, name_of
+from gpt3.model_folder.locate import locate
 from gpt3.progress import Progress, say
 from gpt3.work_folder import check_file, differences, locked_folder
 
@@ -38,8 +47,13 @@ if TYPE_CHECKING:
 
 DECISIVE = ("seed", "format", "style", "dtype", "quantize")
 """Options that the answers depend on."""
-MARKS = {"results.json": b'"model_hash"', "report.html": b"<title>gpt3 eval</title>"}
-"""What the first bytes of our files hold; others are not replaced."""
+MARKS = {
+    "results.json": b'"model_hash"',
+    "report.html": b"<title>gpt3 eval</title>",
+    "contamination/contamination.json": b'"text_bytes"',
+    "contamination/examples.jsonl": b'"words"',
+}
+"""What the first bytes of our files hold; others are replaced only with --overwrite."""
 TOLD_FAULTS = 3
 """Tasks whose errors are shown in full; of more, the names."""
 
@@ -68,10 +82,10 @@ def evaluate(
     """
     prepared = prepare(options)  # before the model, whose loading takes seconds
     places = [locate(name) for name in (options.model or (None,))]
-    outs = [folder_of(options, str(place), several=len(places) > 1) for place in places]
+    outs = folders_of(options, places)
     for folder in (*outs, Path(options.out or "eval")):
         for name, mark in MARKS.items():
-            check_file("--out", folder / name, mark)
+            check_file("--out", folder / name, mark, overwrite=options.overwrite)
     found = []
     for place, out in zip(places, outs, strict=True):
         if not options.model or len(places) > 1:
@@ -245,11 +259,15 @@ def _groups(options: EvalOptions, parts: Sequence[Questions], scores: Sequence[T
     return found
 
 
-def folder_of(options: EvalOptions, place: str, several: bool) -> Path:
-    """The folder of a model's results."""
-    if options.out is None:
-        return Path("eval", name_of(place))
-    return Path(options.out, name_of(place)) if several else Path(options.out)
+def folders_of(options: EvalOptions, places: Sequence[str | Path]) -> list[Path]:
+    """The folder of each model's results: ``--out`` for one, else a folder with its name there or in eval/."""
+    if options.out is not None and len(places) == 1:
+        return [Path(options.out)]
+    found: dict[str, Path] = {}
+    for place in map(str, places):
+        if place not in found:
+            found[place] = results_folder(Path(options.out or "eval"), place, found.values())
+    return [found[str(place)] for place in places]
 
 
 def fingerprint(model: LanguageModel) -> str:

@@ -91,7 +91,12 @@ def check_names(repository: str, dtypes: Sequence[str], others: Collection[str] 
 
 
 def upload(
-    files: Mapping[str, Path | bytes], repository: str, dtypes: Sequence[str], *, public: bool
+    files: Mapping[str, Path | bytes],
+    repository: str,
+    dtypes: Sequence[str],
+    *,
+    public: bool,
+    overwrite: bool = False,
 ) -> tuple[str, list[str]]:
     """Send the files in one commit: a reader sees all of them or none. What the hub has already is not sent again.
 
@@ -101,6 +106,7 @@ def upload(
         files: by name in the repository; a path, or the content.
         dtypes: of the GGUF files among them.
         public: whether everyone may read it; an existing private repository becomes public.
+        overwrite: publish also where the repository holds something else than a gpt3 model.
 
     Returns:
         The address of the repository, and the names of the files in it that are not ours.
@@ -119,7 +125,7 @@ def upload(
         )
     api = HfApi(token=token)
     try:
-        existing = _existing(api, repository, public)
+        existing = _existing(api, repository, public, overwrite)
         theirs = {file.rfilename for file in existing.siblings or ()} if existing else set()
         stale = {name for name in theirs - set(files) if _is_ours(name, repository)}
         others = sorted(theirs - set(files) - stale - NEUTRAL)
@@ -144,11 +150,11 @@ def upload(
     return f"{api.endpoint}/{repository}", others
 
 
-def _existing(api: Any, repository: str, public: bool) -> Any:
+def _existing(api: Any, repository: str, public: bool, overwrite: bool) -> Any:
     """The hub's record of the repository; None where there is none.
 
     Raises:
-        InputError: it holds something else than a gpt3 model, or is public when `public` is not set.
+        InputError: it holds something else than a gpt3 model and `overwrite` is not set, or is public when `public` is not set.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -164,9 +170,9 @@ def _existing(api: Any, repository: str, public: bool) -> Any:
     if not config and CONFIG in names:  # the hub has not read the file yet
         config = read_json(Path(api.hf_hub_download(repository, CONFIG)))
     family = (config or {}).get("model_type")
-    if names and family != "gpt3":
+    if names and family != "gpt3" and not overwrite:
         what = f"a {family} model" if family else f"other files ({some(sorted(names))})"
-        raise InputError(f"{repository} exists and holds {what}. Give another name")
+        raise InputError(f"{repository} exists and holds {what}. Give another name, or use --overwrite")
     if not info.private and not public:
         raise InputError(f"{repository} exists and is public. Add --public to publish there, or give another name")
     return info

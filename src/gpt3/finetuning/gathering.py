@@ -16,6 +16,7 @@ from gpt3.errors import InputError
 from gpt3.finetuning.catalogue import CATALOGUE, WIKI_QA, WIKI_QA_LICENCE, is_validation, wiki_questions
 from gpt3.finetuning.conversations import FILTERS, Conversation, Filter, RowError, to_conversation, to_preference
 from gpt3.finetuning.options import FinetuneOptions
+from gpt3.tables import counted
 
 AMOUNT = re.compile(r"(?P<name>.+)@(?:(?P<weight>\d+(?:\.\d+)?)x|(?P<cap>\d+))")
 
@@ -38,7 +39,7 @@ class SourceReport:
 
     def line(self) -> str:
         """A summary to print."""
-        parts = [f"{self.name}: {self.read:,} rows, {self.train:,} to train on, {self.held_out:,} held out"]
+        parts = [f"{self.name}: {counted(self.read, 'row')}, {self.train:,} to train on, {self.held_out:,} held out"]
         parts += [f"{count:,} dropped ({reason})" for reason, count in sorted(self.dropped.items())]
         parts += [f"first malformed: {self.malformed}"] if self.malformed else []
         return "; ".join([*parts, f"licence: {self.licence}"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt3.adaptive_threads import threads_error
+from gpt3.corpus.sources import split_names
 from gpt3.finetuning.conversations import FILTERS
 from gpt3.options import Options, option
 
@@ -97,6 +98,9 @@ class FinetuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for field in ("data", "val"):
+            names = [name for given in getattr(self, field) for name in split_names(given)]
+            object.__setattr__(self, field, names)
         object.__setattr__(self, "filter", [name for name in self.filter if name != "none"])
         object.__setattr__(self, "threads", str(self.threads))  # threads: 2 in YAML
         if self.dora:

@@ -21,6 +21,7 @@ from gpt3.errors import InputError
 from gpt3.finetuning.conversations import Conversation
 from gpt3.finetuning.options import FinetuneOptions
 from gpt3.model.vocabulary import resize_vocabulary
+from gpt3.tables import counted
 from gpt3.tokenizer.chat_template import GENERATION, ChatTemplate, Message
 
 IGNORED = -100
@@ -173,7 +174,7 @@ class Samples:
 
     def line(self, context: int) -> str:
         """A summary to print."""
-        text = f"{self.samples:,} samples, {self.tokens:,} tokens, {self.trained_tokens:,} of them trained"
+        text = f"{counted(self.samples, 'sample')}, {counted(self.tokens, 'token')}, {self.trained_tokens:,} of them trained"
         kinds = {
             "lost their last turns": self.turns,
             "lost the end of their answer": self.answers,

@@ -33,6 +33,7 @@ from gpt3.progress import say
 from gpt3.report.page import write_report
 from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, METRICS, read_metrics
 from gpt3.report.run_folder import FINAL_MODEL as MODEL
+from gpt3.tables import counted
 from gpt3.training.checkpoint import STATE, discard_partial, newest_whole, step_of
 from gpt3.training.panel import Panel
 from gpt3.training.run_folder import ASKED, CHECKPOINTS, environment
@@ -131,7 +132,7 @@ class Tuning:
             texts = replay_texts(options.validation_fraction, options.seed)
             tokens = round(options.replayed * self.train.tokens)
             rows = add_texts(self.train, texts, template, self.context, tokens)
-            say(f"replay: {rows:,} rows of Wikipedia text, {rows * self.context:,} tokens")
+            say(f"replay: {counted(rows, 'row')} of Wikipedia text, {rows * self.context:,} tokens")
         self.validation = None
         if self.collection.validation:
             self.validation = samples_for(options, self.collection.validation, template, self.context)

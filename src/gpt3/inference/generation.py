@@ -72,6 +72,10 @@ class Generation:
         """Tokens generated."""
         return len(self.tokens)
 
+    def unmet(self, options: SamplingOptions) -> bool:
+        """Whether it ended before its constraint was met, and not by the number of tokens."""
+        return self.finish_reason == "length" and self.token_count < options.max_new_tokens
+
     @property
     def tokens_per_second(self) -> float:
         """Tokens of this sample over its seconds."""

@@ -235,6 +235,8 @@ class Tally:
     seconds: float = 0.0
     at_limit: int = 0
     """Samples that --max-new-tokens ended."""
+    unmet: int = 0
+    """Samples that ended earlier, before their constraint was met."""
     dropped: int = 0
     """Prompts longer than the context."""
     restarted: int = 0
@@ -279,7 +281,9 @@ def continue_all(
                 write([record(sample, part[sample.prompt_index - start].id) for sample in samples])
                 tally.samples += len(samples)
                 tally.tokens += sum(sample.token_count for sample in samples)
-                tally.at_limit += sum(sample.finish_reason == "length" for sample in samples)
+                unmet = sum(sample.unmet(options) for sample in samples)
+                tally.unmet += unmet
+                tally.at_limit += sum(sample.finish_reason == "length" for sample in samples) - unmet
                 tally.restarted += sum(sample.restarts > 0 for sample in samples)
                 tally.seconds = time.perf_counter() - began
                 speed = f"{tally.tokens / tally.seconds:,.0f} tokens/s"

@@ -17,6 +17,7 @@ from gpt3.device import Device
 from gpt3.inference.decoding import DRAFT_TOKENS
 from gpt3.inference.engine import Cache, Engine, Logits, Run
 from gpt3.ladder.presets import readable_size
+from gpt3.tables import counted
 
 READ_BYTES = 1 << 28
 """Read repeatedly: more than the caches of most machines hold."""
@@ -164,7 +165,8 @@ def report(meter: Meter, first_token: float, drafted: int = 0, accepted: int = 0
         size = bytes_per_step(meter.engine)
         speed, roof = size * meter.steps / meter.seconds, read_bandwidth(meter.device)
         lines.append(
-            f"decoding: {tokens / meter.seconds:,.1f} tokens/s ({tokens:,} tokens, {meter.steps:,} steps, {meter.seconds:.2f} s)"
+            f"decoding: {tokens / meter.seconds:,.1f} tokens/s "
+            f"({counted(tokens, 'token')}, {counted(meter.steps, 'step')}, {meter.seconds:.2f} s)"
         )
         lines.append(
             f"weights: {readable_size(size)} a step, read at {speed / 1e9:,.1f} GB/s, "

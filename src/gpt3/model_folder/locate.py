@@ -32,6 +32,13 @@ TOKENIZER_CONFIG, ROLES, TEMPLATE = "tokenizer_config.json", "special_tokens_map
 LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt")
 SMALL_FILES = (TOKENIZER, VOCABULARY, MERGES, ADDED, TOKENIZER_CONFIG, ROLES, TEMPLATE, GENERATION, CARD, *LICENCES)
 """Files besides configuration and weights that a model's repository on the hub may have, and that are read here."""
+TOKENIZER_FOLDER = (*SMALL_FILES, "NOTICE*", ".gitattributes", ".cache")
+"""Patterns of the names in a folder with a tokenizer alone, whoever wrote it."""
+MODEL_FOLDER = (
+    CONFIG, ORIGIN, *TOKENIZER_FOLDER, "*.safetensors", "*.safetensors.index.json", *PICKLED, "pytorch_model-*.bin",
+    "training_args.bin", "*.py", "__pycache__", "gpt3_export.json",
+)  # fmt: skip
+"""Patterns of the names in a model folder or an export, whoever wrote it."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base_model_name_or_path"

@@ -17,6 +17,7 @@ from gpt3.inference.options import SamplingOptions
 from gpt3.inference.sampling import Token
 from gpt3.serving.schema import ApiError, Body, ChatBody, CompletionBody, bad
 from gpt3.serving.served_model import ServedModel
+from gpt3.tables import counted
 from gpt3.tokenizer import chat_template
 
 DEFAULT_MAX_TOKENS = 16
@@ -205,7 +206,7 @@ class Completion(TextRequest):
             raise bad("best_of cannot be streamed: the best are known only at the end. Leave out one.", "best_of")
         limit = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         prompts = body.prompts
-        served.check_samples(len(prompts) * self.best_of, f"{len(prompts)} prompts x {self.best_of}")
+        served.check_samples(len(prompts) * self.best_of, f"{counted(len(prompts), 'prompt')} x {self.best_of}")
         options = body.sampling_options(0 if body.logprobs is None and chooses else body.logprobs, limit)
         for prompt in prompts:
             ids = served.encode(prompt)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpt3.options import DType, Options, Quantize, option
+from gpt3.tables import counted
 
 KEY_VARIABLE = "GPT3_API_KEY"
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@,]+", re.IGNORECASE)
@@ -80,7 +81,7 @@ class ServeOptions(Options):
             yield f"{source} is empty or has other than printable ASCII characters. Use letters, digits and signs"
         count = max(1, len(self.model))
         if self.name and len(self.name) != count:
-            yield f"--name gives {len(self.name)} names for {count} models. Give one for each, or none"
+            yield f"--name gives {counted(len(self.name), 'name')} for {counted(count, 'model')}. Give one for each, or none"
         for origin in self.allow_origin:
             if not ORIGIN.fullmatch(origin):
                 yield f"--allow-origin {origin} is not an origin. Use one such as https://example.org, without a path"

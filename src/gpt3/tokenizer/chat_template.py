@@ -8,6 +8,7 @@ never end. A message is data: where it spells a special token it stays text, so 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import sys
 import time
@@ -28,6 +29,8 @@ TEMPLATE_FILE = "<template>"
 GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 MARK = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
 SURROGATE = re.compile("[\ud800-\udfff]")
+BRACKETED = re.compile(r"<.+>|\[.+\]|\{.+\}", re.DOTALL)
+"""How control tokens look: ``<|im_start|>``, ``</s>``, ``[INST]``."""
 PRIVATE_USE = range(0x100000, 0x10FFFE)
 """Code points of Unicode's last plane. While a template is rendered, one that nothing else uses stands for a special token that a
 message spells."""
@@ -90,15 +93,31 @@ class ChatTemplate:
             raise InputError("the model has no chat template. Make one with gpt3 finetune.")
         self.tokenizer = tokenizer
         text = tokenizer.backend_tokenizer.to_str()
-        self._marked, self._plain = Tokenizer.from_str(text), Tokenizer.from_str(text)
+        self._marked = Tokenizer.from_str(text)
+        content = json.loads(text)
+        controls = [
+            token for token in content["added_tokens"] if token["special"] or self._is_control(token["content"])
+        ]
+        for token in controls:
+            token["special"] = True
+        self._plain = Tokenizer.from_str(json.dumps(content))
         self._plain.encode_special_tokens = True
         for each in (self._marked, self._plain):  # what an earlier call left set would cut conversations
             each.no_truncation()
             each.no_padding()
-        specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        specials = [token["content"] for token in controls]
         self._used = set().union(*specials)
         longest_first = sorted(specials, key=len, reverse=True)
         self._spelled = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def _is_control(self, token: str) -> bool:
+        """Whether a token that its file does not call special controls the conversation, by its look or its use in the template.
+
+        Others are words and white space.
+        """
+        return BRACKETED.fullmatch(token) is not None or (
+            bool(token.strip()) and token in self.tokenizer.get_chat_template()
+        )
 
     @property
     def marked(self) -> bool:

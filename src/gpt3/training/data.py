@@ -255,7 +255,7 @@ def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> 
     """The tokenizer, by name or folder, or own:N: of the shard folders in `data`, else what --tokenizer or the preset says.
 
     Raises:
-        InputError: shard folders of different tokenizers, or of another than --tokenizer names.
+        InputError: shard folders of different tokenizers, or of another than --tokenizer names or asks for.
     """
     name = options.tokenizer
     if name is None:
@@ -267,7 +267,12 @@ def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> 
     if not folders:
         return name
     own = str(folders[0].path / TOKENIZER_FOLDER)
-    if options.tokenizer is not None and size is None:
+    if options.tokenizer is not None and size is not None:
+        raise InputError(
+            f"--tokenizer {name} trains a new tokenizer, and the shards in {folders[0].path} have one. Leave out --tokenizer, "
+            "or give the text in place of the shards"
+        )
+    if options.tokenizer is not None:
         for folder in folders:
             folder.check_tokenizer(load_tokenizer(name), f"--tokenizer {name}")
     for folder in folders[1:]:

@@ -12,6 +12,7 @@ from gpt3.errors import RunError
 from gpt3.ladder.memory import TrainingMemory, training_memory
 from gpt3.ladder.presets import PRESETS, Preset, readable_size
 from gpt3.progress import say
+from gpt3.tables import counted
 from gpt3.training.distributed import Compute, World, is_sharded
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
@@ -129,6 +130,7 @@ def halved(plan: Plan, options: TrainOptions) -> Plan:
         )
     micro = next(divisors(plan, plan.micro_batch // 2))
     say(
-        f"Out of memory with micro-batches of {plan.micro_batch} sequences: continuing with {micro}. The batch stays the same."
+        f"Out of memory with micro-batches of {counted(plan.micro_batch, 'sequence')}: "
+        f"continuing with {micro}. The batch stays the same."
     )
     return dataclasses.replace(plan, micro_batch=micro)

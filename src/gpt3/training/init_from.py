@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from gpt3 import __version__
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.prepare import cache_folder
-from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
+from gpt3.corpus.shards import open_shards
 from gpt3.durable import replacing, sha256_of
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset, flops_per_token
@@ -35,6 +35,8 @@ from gpt3.training.origin import LICENCE_FILES, read_origin
 from gpt3.training.replay import run_sources
 
 Agree = Callable[[Callable[[], Any]], Any]
+MOST_PADDING = 1024
+"""A vocabulary is padded by fewer rows than this, to a number that hardware likes."""
 DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
@@ -207,10 +209,12 @@ def open_initial(options: TrainOptions, checkpoint: Path | None, agree: Agree) -
         found.conversion.family = loaded.family
     else:
         found = read_checkpoint(folder, what if checkpoint is None else None, allow_ours=True)
+    if found.tokenizer is None and options.tokenizer is not None and not options.tokenizer.startswith(OWN):
+        found.tokenizer = _named_tokenizer(options.tokenizer, found.config.vocab_size, what)
     if found.tokenizer is None:
         raise InputError(
-            f"{what} has no tokenizer ({locate.TOKENIZER}), so its token ids mean nothing. Put the model's own tokenizer into "
-            f"{folder}. GPT-2's is in any shards of gpt3 prepare: FOLDER/{TOKENIZER_FOLDER}"
+            f"{what} has no tokenizer ({locate.TOKENIZER}), so its token ids mean nothing. Name the model's own with "
+            f"--tokenizer (gpt2, or a folder), or put it into {folder}"
         )
     if found.tokenizer.eos_token_id is None:
         raise InputError(
@@ -218,6 +222,21 @@ def open_initial(options: TrainOptions, checkpoint: Path | None, agree: Agree) -
             f"{folder / locate.TOKENIZER_CONFIG}"
         )
     return Initial(options.init_from, found, found.tokenizer, repository)
+
+
+def _named_tokenizer(name: str, vocab_size: int, what: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that ``--tokenizer`` names, for weights that have none.
+
+    Raises:
+        InputError: it has more ids than the weights, or so many fewer that they are not padded to a round number.
+    """
+    tokenizer = load_tokenizer(name)
+    if not vocab_size - MOST_PADDING < len(tokenizer) <= vocab_size:
+        raise InputError(
+            f"--tokenizer {name} has {len(tokenizer):,} ids, {what} {vocab_size:,}. Name the tokenizer that the model was "
+            "trained with"
+        )
+    return tokenizer
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, digest: str) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from gpt3.errors import InputError
 from gpt3.ladder.memory import TrainingMemory
 from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, Preset, readable_size, training_flops
-from gpt3.tables import aligned
+from gpt3.tables import counted, labelled, wrapped
 from gpt3.training import continuing
 from gpt3.training.continuing import size_called
 from gpt3.training.data import TrainingData
@@ -27,6 +27,7 @@ from gpt3.training.layouts import Layout, schedule_tokens
 from gpt3.training.optimizers import describe
 from gpt3.training.options import TrainOptions, count
 from gpt3.training.panel import sparkline
+from gpt3.training.replay import NEW
 
 PAPER_WARMUP_TOKENS = 375_000_000
 PAPER_DECAY_TOKENS = 260_000_000_000
@@ -306,13 +307,15 @@ def plan_rows(
     batch = f"{plan.batch_tokens:,} tokens, micro-batches of {plan.micro_batch} × {plan.context} on each device"
     if plan.ramp_tokens:
         least = first.sequences * plan.context
-        batch += f"; a ramp from {least:,} tokens in {len(plan.stages)} stages until step {last.first_step + 1:,}"
+        batch += (
+            f"; a ramp from {least:,} tokens in {counted(len(plan.stages), 'stage')} until step {last.first_step + 1:,}"
+        )
     processes = "" if world.size == 1 else f", {world.size} processes ({options.parallel})"
     mixture = data.mixture(plan.context, options.seed)
     epochs = f"{plan.total_sequences / mixture.windows_per_epoch:.2f} epochs of {data.tokens:,}"
     if not data.ended:
-        epochs = "of data that is prepared meanwhile"
-    layers = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
+        epochs = "of data that is prepared while training"
+    layers = f"{counted(shape.n_layers, 'layer')} of {shape.d_model}, {counted(shape.n_heads, 'head')}"
     rate = f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
     return [
         ("model", f"{shape.name}: {shape.parameters:,} parameters, {layers}"),
@@ -322,16 +325,17 @@ def plan_rows(
         ("batch", batch),
         ("learning rate", rate),
         ("optimizer", f"{describe(options)}; decay {options.weight_decay:g}, clip {options.clip:g}"),
-        *((f"source {row['name']}", source_text(row)) for row in data.sources(mixture, plan.total_sequences)),
+        *(("source", source_text(row, options)) for row in data.sources(mixture, plan.total_sequences)),
     ]  # fmt: skip
 
 
-def source_text(row: Mapping[str, Any]) -> str:
+def source_text(row: Mapping[str, Any], options: TrainOptions) -> str:
     """A source's row of data.json for people; its size is not known where it is prepared while training."""
+    name = ",".join(options.data) if options.replay and row["name"] == NEW else row["name"]
     share = f"{row['share']:.1%} of the run"
     if row["tokens"] is None:
-        return f"{share}, prepared while training"
-    return f"{row['tokens']:,} tokens, {share}, {row['epochs']:.2f} epochs"
+        return f"{name}: {share}, prepared while training"
+    return f"{name}: {row['tokens']:,} tokens, {share}, {row['epochs']:.2f} epochs"
 
 
 def plan_report(
@@ -367,9 +371,9 @@ def plan_report(
         ("compute", f"{flops:.3g} FLOPs counted product by product; 6ND: {rough:.3g} = {rough / PF_DAY:.3g} PF-days"),
         ("time", time),
     ]
-    lines = [*aligned(rows, left=(0, 1)), "", "Rules for numbers that are not given:"]
+    lines = [*labelled(rows), "", "Rules for numbers that are not given:"]
     rules = RULES | (continuing.RULES if continues else {})
-    lines += [f"  {name}: {rule}" for name, rule in rules.items()]
+    lines += [line for name, rule in rules.items() for line in wrapped(f"  {name}: {rule}", 4)]
     lines += _chart("learning rate", plan, plan.learning_rate)
     if plan.ramp_tokens:
         lines += _chart(

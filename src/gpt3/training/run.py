@@ -24,7 +24,7 @@ from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say, speak_utf8
 from gpt3.report.page import write_report
 from gpt3.report.run_folder import CONFIG, FINAL_MODEL, SAMPLES
-from gpt3.tables import aligned
+from gpt3.tables import labelled
 from gpt3.tokenizer.loading import tokenizer_hash
 from gpt3.training import run_folder
 from gpt3.training.advice import warnings
@@ -218,7 +218,7 @@ def train_in(
     pace = Pace(folder, trainer, seconds, minutes)  # reads metrics.jsonl before it is opened
     if world.first:
         say(f"run folder: {folder}" + (f", resuming from {checkpoint.name}" if checkpoint else ""))
-        say("\n".join(aligned(rows, left=(0, 1))))
+        say("\n".join(labelled(rows)))
         pace.panel = panel = Panel(f"training {folder.name}", plan.steps, start=trainer.step)
         trackers = open_trackers(options.track, folder, dataclasses.asdict(options), trainer.step)
         sample_file = record_file(folder / SAMPLES, trainer.step)

@@ -17,6 +17,7 @@ from gpt3.durable import discard
 from gpt3.errors import InputError
 from gpt3.progress import say
 from gpt3.report.run_folder import CONFIG, FINAL_MODEL
+from gpt3.tables import counted
 from gpt3.tokenizer.loading import TOKENIZER_FILE, load_tokenizer, tokenizer_hash
 from gpt3.training.checkpoint import STATE, checkpoints, damage, newest_whole, read_state, step_of
 from gpt3.training.options import TrainOptions
@@ -147,13 +148,13 @@ def check_resumed(checkpoint: Path, folder: Path, plan: Plan, data_hash: str) ->
     step = int(read_state(checkpoint)["step"])
     if step > plan.steps:
         raise InputError(
-            f"{checkpoint} is at step {step:,}, past the {plan.steps:,} steps ({plan.tokens:,} tokens) that the run is to have. "
-            f"Give more with --steps or --tokens, or resume from an earlier checkpoint."
+            f"{checkpoint} is at step {step:,}, past the {counted(plan.steps, 'step')} ({plan.tokens:,} tokens) that the run "
+            "is to have. Give more with --steps or --tokens, or resume from an earlier checkpoint."
         )
     if step == plan.steps and (folder / FINAL_MODEL).exists():
         raise InputError(
-            f"{folder} is finished: {checkpoint.name} is its last of {plan.steps:,} steps. To extend it, give more with --steps "
-            "or --tokens."
+            f"{folder} is finished: {checkpoint.name} is its last of {counted(plan.steps, 'step')}. To extend it, give more "
+            "with --steps or --tokens."
         )
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from gpt3.corpus.mixture import Mixture
-from gpt3.device import ran_out_of_memory
+from gpt3.device import empty_cache, ran_out_of_memory
 from gpt3.errors import RunError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training import random_state
@@ -133,8 +133,7 @@ class Trainer:
                     raise
             self.plan = halved(self.plan, self.options)  # the error is gone, and with it what its frames held
             self.optimizer.zero_grad(set_to_none=True)
-            if self.compute.device.type != "cpu":
-                getattr(torch, self.compute.device.type).empty_cache()
+            empty_cache(self.compute.device)
             if before is not None:
                 random_state.restore(before)
 
@@ -167,10 +166,9 @@ class Trainer:
             record["skipped"] = f"fp16 overflow; the loss scale is now {scale:g}"
         elif reason := self.spikes.verdict(loss, grad_norm):
             record |= {"skipped": reason, "windows": [sequences.start, sequences.stop - 1]}
-        elif self.scaler is None:
-            self.optimizer.step()
         else:
-            self.scaler.step(self.optimizer)
+            with self.room_for_state():
+                self.optimizer.step() if self.scaler is None else self.scaler.step(self.optimizer)
         if self.scaler is not None:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -178,6 +176,24 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.step)
         return record | {"stop": stops > 0}
+
+    @contextmanager
+    def room_for_state(self) -> Iterator[None]:
+        """A context for the optimizer's step, the first of which allocates its state.
+
+        Raises:
+            RunError: memory runs out. Some weights may have changed by then, so the step cannot begin anew; and a smaller
+                micro-batch would not help, since activations are gone.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise RunError(
+                f"out of memory in the optimizer's step: the state of --optimizer {self.options.optimizer} does not fit beside "
+                "weights and gradients; use a smaller --model, or more devices with --parallel fsdp"
+            ) from None
 
     def clip(self) -> float:
         """Clip the gradients to ``--clip``; returns their global norm before."""
@@ -246,7 +262,8 @@ class Trainer:
             start = time.perf_counter()
             self.accumulate_fitting(index % MEASURE_STEPS)
             self.clip()
-            self.optimizer.step()
+            with self.room_for_state():
+                self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.compute.synchronize()
             times.append(time.perf_counter() - start)

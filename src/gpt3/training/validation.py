@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from gpt3.corpus.shards import TokenSplit
+from gpt3.device import empty_cache, ran_out_of_memory
 from gpt3.errors import InputError, RunError
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.model import GPT3ForCausalLM
+from gpt3.progress import say
 from gpt3.training.data import TrainingData
 from gpt3.training.distributed import ALONE, Compute, World
 from gpt3.training.options import TrainOptions
@@ -29,6 +32,7 @@ LEVEL = 0.95
 Z = 1.959963984540054
 """The normal distribution's two-sided 95% quantile."""
 SAMPLES = 3
+PROMPT_TOKENS = 12
 NEW_TOKENS = 120
 TEMPERATURE = 0.7
 TOP_K = 50
@@ -101,16 +105,26 @@ def validate(
     was_training = model.training
     model.eval()
     try:
-        for first in range(0, -(-chosen // world.size), rows):
+        first = 0
+        while first < -(-chosen // world.size):
             inputs, targets, documents = read_windows(split, mine[first : first + rows] * context, ends, rows, context)
             arrays = {"input_ids": inputs, "shift_labels": targets}
             batch = {name: torch.from_numpy(array).to(compute.device) for name, array in arrays.items()}
             if mask_documents:
                 batch["position_ids"] = document_positions(batch["input_ids"], split.end_of_text)
-            with compute.autocast():
-                output = model(**batch, skip_logits=True, use_cache=False, loss_reduction="none")
+            try:
+                nats = nats_of(model, batch, compute)
+            except RuntimeError as error:  # as in training; of several ranks none can begin anew alone
+                if world.size > 1 or rows == 1 or not ran_out_of_memory(error):
+                    raise
+                nats = None
+            if nats is None:
+                rows //= 2
+                empty_cache(compute.device)
+                say(f"Out of memory while validating: continuing with {rows} of {2 * rows} sequences at a time.")
+                continue
+            first += rows
             counted = targets.ravel() != IGNORED
-            nats = output.loss.float().cpu().numpy().astype(np.float64)  # (rows × context,)
             owner = documents.ravel()[counted]
             np.add.at(sums[0], owner, nats[counted])
             np.add.at(sums[1], owner, 1)
@@ -119,6 +133,13 @@ def validate(
     if world.size > 1:
         sums = world.all_reduce(torch.from_numpy(sums)).numpy()
     return score_of(sums[0], sums[1], split.text_bytes, len(split) - 1)
+
+
+def nats_of(model: GPT3ForCausalLM, batch: dict[str, torch.Tensor], compute: Compute) -> np.ndarray:
+    """What each target of a batch costs in nats: (rows × context,) float64."""
+    with compute.autocast():
+        output = model(**batch, skip_logits=True, use_cache=False, loss_reduction="none")
+    return output.loss.float().cpu().numpy().astype(np.float64)
 
 
 def read_windows(
@@ -225,13 +246,17 @@ def draw_samples(
 
 
 def first_lines(split: TokenSplit, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The first line, at most 12 tokens of it, of a few documents, each once; one empty prompt where there are none."""
+    """The first line of a few documents, or the whole words in its first 12 tokens; each once. One empty prompt for none."""
     prompts = []
     start = 0
     for end in split.document_ends()[:SAMPLES]:
-        text = str(tokenizer.decode(split.read(start, min(start + 12, int(end) - 1))))
-        line, newline, _ = text.partition("\n\n")
-        prompts.append(line + newline)
+        ids = split.read(start, min(start + PROMPT_TOKENS + 1, int(end) - 1))
+        text, more = (str(tokenizer.decode(part)) for part in (ids[:PROMPT_TOKENS], ids))
+        line = re.match(r"\n*[^\n]*\n*", text)
+        prompt = line[0] if line else ""
+        if prompt == text and re.match(r"\S", more[len(text) :]):  # the cut is within a word
+            prompt = prompt.rpartition(" ")[0] or prompt
+        prompts.append(prompt)
         start = int(end)
     return list(dict.fromkeys(prompts)) or [""]
 
