@@ -169,7 +169,7 @@ def test_a_tokenizer_without_padding_pads_with_its_end_and_its_own_template_is_k
 
 def test_shown_samples_mark_what_is_trained(template, monkeypatch) -> None:
     rows = conversation_samples([Conversation(WHOLE[1:3])], template, 1000).columns
-    text = shown(template, rows["input_ids"][0], rows["labels"][0], colour=False)
+    text = shown(template, rows["input_ids"][0], rows["labels"][0], color=False)
     assert text == "<|start|>user<|message|>One?<|end|><|start|>assistant<|message|>⟦It is blue.<|end|>⟧"
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)

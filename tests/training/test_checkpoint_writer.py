@@ -21,7 +21,7 @@ from gpt3.training import checkpoint_writer
 from gpt3.training.checkpoint import checkpoints, damage, named_tensors, newest_whole, retained
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.distributed import World
-from gpt3.training.meeting import Meeting
+from gpt3.training.rendezvous import Rendezvous
 
 HERE = Path(__file__).parent
 
@@ -92,7 +92,7 @@ def test_a_kill_while_an_old_checkpoint_goes_leaves_none_that_is_half_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies_half_way(path: Path) -> None:
-        if (path / "manifest.json").exists():  # a checkpoint, not the ranks' meeting
+        if (path / "manifest.json").exists():  # a checkpoint, not the ranks' rendezvous
             (path / "model.safetensors").unlink()
             raise InterruptedError
 
@@ -178,15 +178,15 @@ def test_two_ranks_meet_in_the_folder(tmp_path: Path) -> None:
 
 def test_two_saves_of_one_step_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 1 begins the second save while rank 0 has not put the first one's folder away."""
-    real = Meeting.wait
+    real = Rendezvous.wait
 
-    def slow_on_rank_0(meeting: Meeting, stage: str) -> list[str]:
-        said = real(meeting, stage)
-        if (meeting.rank, stage) == (0, "hashed"):
+    def slow_on_rank_0(rendezvous: Rendezvous, stage: str) -> list[str]:
+        said = real(rendezvous, stage)
+        if (rendezvous.rank, stage) == (0, "hashed"):
             time.sleep(0.3)
         return said
 
-    monkeypatch.setattr(Meeting, "wait", slow_on_rank_0)
+    monkeypatch.setattr(Rendezvous, "wait", slow_on_rank_0)
     writers = two_ranks(tmp_path, 3)
     for _ in range(2):
         for writer in reversed(writers):

@@ -17,7 +17,7 @@ from gpt3.errors import InputError, RunError
 from gpt3.training import checkpoint_writer, distributed
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.distributed import PeersLostError, World, choose_compute, device_of_ranks, open_world
-from gpt3.training.meeting import check_shared
+from gpt3.training.rendezvous import check_shared
 
 
 class Exchange:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 64
 """A cache can be truncated by at least this many tokens (gpt3.inference.engine.ROLLBACK)."""
-COLOURS = {"banded": "#2a63d4", "dense": "#dd6b10"}
+COLORS = {"banded": "#2a63d4", "dense": "#dd6b10"}
 """Of the curves. banded: every second layer attends within its window only, as in the paper; dense: all attend to everything."""
 
 
@@ -157,8 +157,8 @@ def draw(points: Sequence[Result], subtitle: str) -> str:
 
     def panel(title: str, value: Callable[[Result], float]) -> Axes:
         curves = [
-            Line(kind, [(float(p["context"]), value(p), 0.0) for p in points if p["kind"] == kind], colour)
-            for kind, colour in COLOURS.items()
+            Line(kind, [(float(p["context"]), value(p), 0.0) for p in points if p["kind"] == kind], color)
+            for kind, color in COLORS.items()
         ]
         return Axes(title, curves, "tokens of context", "{:,.0f}".format, scale=math.log2, labelled=True)
 

@@ -17,7 +17,7 @@ from typing import Any
 from gpt3.evaluation import Result, Task
 from gpt3.model_folder.locate import name_of
 from gpt3.report.page import compact
-from gpt3.report.svg import COLOURS, Axes, Line, svg
+from gpt3.report.svg import COLORS, Axes, Line, svg
 from gpt3.tables import aligned
 
 TABLE_H1 = json.loads((Path(__file__).parent / "data" / "table_h1.json").read_text(encoding="utf-8"))
@@ -273,7 +273,7 @@ def page(models: Sequence[Evaluation]) -> str:
             if isinstance(score, TaskScore):
                 by_task.setdefault(score.task, []).append((number, score))
     names = [html.escape(model.model) for model in models]
-    legend = " ".join(f'<span style="color:{_colour(number)}">● {name}</span>' for number, name in enumerate(names))
+    legend = " ".join(f'<span style="color:{_color(number)}">● {name}</span>' for number, name in enumerate(names))
     parts = [f"<p>{legend}; dashed: guessing. Bars are ± one standard error.</p>"]
     parts.append("<h2>Score over few-shot examples</h2>")
     for task, scores in by_task.items():
@@ -304,10 +304,10 @@ def _chart(title: str, points: Iterable[tuple[int, float, TaskScore]], label: st
     for number, x, score in points:
         figure, chance = score.metrics[score.main], 100 * score.chance
         curves.setdefault(number, []).append((x, 100 * figure.value, 100 * figure.error))
-    drawn = [Line(str(number), sorted(curves[number]), _colour(number)) for number in sorted(curves)]
+    drawn = [Line(str(number), sorted(curves[number]), _color(number)) for number in sorted(curves)]
     panel = Axes(title, drawn, label, y_text="{:g}%".format, level=chance, **axis)
     return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg([panel])}</figure>"
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _color(number: int) -> str:
+    return COLORS[number % len(COLORS)]

@@ -281,11 +281,11 @@ def fitted(
     return ids, said
 
 
-def shown(template: ChatTemplate, ids: list[int], labels: list[int], colour: bool | None = None) -> str:
-    """A sample as text, what is trained in green; where there is no colour, between ⟦ and ⟧."""
-    if colour is None:
-        colour = (sys.stdout.isatty() or "FORCE_COLOR" in os.environ) and "NO_COLOR" not in os.environ
-    opening, closing = (GREEN, PLAIN) if colour else ("⟦", "⟧")
+def shown(template: ChatTemplate, ids: list[int], labels: list[int], color: bool | None = None) -> str:
+    """A sample as text, what is trained in green; where there is no color, between ⟦ and ⟧."""
+    if color is None:
+        color = (sys.stdout.isatty() or "FORCE_COLOR" in os.environ) and "NO_COLOR" not in os.environ
+    opening, closing = (GREEN, PLAIN) if color else ("⟦", "⟧")
     pieces: list[str] = []
     pairs = zip(labels, ids, strict=True)
     for trained, group in itertools.groupby(pairs, key=lambda pair: pair[0] != IGNORED):

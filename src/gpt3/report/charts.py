@@ -46,7 +46,7 @@ def series_of(records: Sequence[dict[str, Any]], most: int = MOST_POINTS) -> dic
 
     Args:
         records: metrics records in the order of steps.
-        most: points a series may have; a longer one is cut into this many runs of neighbouring records.
+        most: points a series may have; a longer one is cut into this many runs of neighboring records.
 
     Returns:
         For each key the lists ``step``, ``tokens``, ``y``, and where there are any ``low``/``high`` and ``smooth``, all of one
@@ -72,7 +72,7 @@ def series_of(records: Sequence[dict[str, Any]], most: int = MOST_POINTS) -> dic
 
 
 def thin(curve: Curve, smooth: np.ndarray | None, most: int) -> dict[str, Any]:
-    """Cut into at most `most` buckets of neighbours: the mean, with the least and the greatest as ``low`` and ``high``.
+    """Cut into at most `most` buckets of neighbors: the mean, with the least and the greatest as ``low`` and ``high``.
 
     So no spike and no dip disappears, however long the run.
     """

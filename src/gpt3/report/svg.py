@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, distinct to all eyes."""
 DASHES = 'stroke-dasharray="5 4"'
 LEFT, RIGHT, TOP, BOTTOM = 48, 24, 22, 40
@@ -25,7 +25,7 @@ class Line:
     label: str
     points: Sequence[tuple[float, float, float]]
     """x, y, and y's standard error; 0: no bar."""
-    colour: str
+    color: str
     dashed: bool = False
 
 
@@ -56,7 +56,7 @@ def svg(
 
     Args:
         title: for a file of its own, above the panels. Without one the drawing is part of a page, which has the panel's title.
-        legend: curves whose labels explain colours and dashes; their points do not matter.
+        legend: curves whose labels explain colors and dashes; their points do not matter.
         width: of a panel, pixels.
         height: of a panel, pixels.
     """
@@ -73,7 +73,7 @@ def svg(
         parts.append(_text(16, 22, title, "start", 'font-size="15" font-weight="600"'))
     x = 16.0
     for curve in legend:
-        parts.append(_line(f"M{x:.0f} {head - 12}h26", curve.colour, DASHES if curve.dashed else ""))
+        parts.append(_line(f"M{x:.0f} {head - 12}h26", curve.color, DASHES if curve.dashed else ""))
         parts.append(_text(x + 32, head - 8, curve.label, "start"))
         x += 52 + 7 * len(curve.label)
     for number, panel in enumerate(panels):
@@ -116,14 +116,14 @@ def _panel(panel: Axes, width: int, height: int, titled: bool) -> str:
         parts.append(_line(f"M{LEFT} {up(panel.level):.1f}H{right}", "currentColor", f'stroke-opacity=".6" {DASHES}'))
     for curve in panel.curves:
         path = "L".join(f"{across(x):.1f},{up(y):.1f}" for x, y, _ in curve.points)
-        parts.append(_line("M" + path, curve.colour, DASHES if curve.dashed else ""))
+        parts.append(_line("M" + path, curve.color, DASHES if curve.dashed else ""))
         for x, y, error in curve.points:
             if error:
-                parts.append(_line(f"M{across(x):.1f} {up(y - error):.1f}V{up(y + error):.1f}", curve.colour))
-            parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3" fill="{curve.colour}"/>')
+                parts.append(_line(f"M{across(x):.1f} {up(y - error):.1f}V{up(y + error):.1f}", curve.color))
+            parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3" fill="{curve.color}"/>')
         if panel.labelled:
             x, y, _ = curve.points[-1]
-            parts.append(_text(across(x) + 8, up(y) + 4, curve.label, "start", f'fill="{curve.colour}"'))
+            parts.append(_text(across(x) + 8, up(y) + 4, curve.label, "start", f'fill="{curve.color}"'))
     return "".join(parts)
 
 
@@ -131,6 +131,6 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", more: str = "")
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
 
 
-def _line(path: str, colour: str, more: str = "") -> str:
+def _line(path: str, color: str, more: str = "") -> str:
     width = "" if "stroke-width" in more else 'stroke-width="2"'
-    return f'<path d="{path}" fill="none" stroke="{colour}" {width} {more}/>'
+    return f'<path d="{path}" fill="none" stroke="{color}" {width} {more}/>'

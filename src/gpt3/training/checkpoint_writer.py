@@ -48,7 +48,7 @@ from gpt3.training.checkpoint import (
     step_of,
 )
 from gpt3.training.distributed import ALONE, PeersLostError, World
-from gpt3.training.meeting import Meeting, check_shared, polls
+from gpt3.training.rendezvous import Rendezvous, check_shared, polls
 from gpt3.training.tensor_files import SHARD_BYTES, Layout, Piece, piece_of, plan_layout
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -259,10 +259,10 @@ class CheckpointWriter:
             (temporary / STATE).write_text(snapshot.state, encoding="utf-8")
             for layout in snapshot.layouts.values():
                 layout.create(temporary)
-            meeting = Meeting(temporary / meeting_name(snapshot), 0, self.world.size, self.timeout)
-            meeting.folder.mkdir()
-            files = self._write_part(snapshot, temporary, meeting)
-            discard(meeting.folder)
+            rendezvous = Rendezvous(temporary / rendezvous_name(snapshot), 0, self.world.size, self.timeout)
+            rendezvous.folder.mkdir()
+            files = self._write_part(snapshot, temporary, rendezvous)
+            discard(rendezvous.folder)
             for name in files:
                 fsync_file(temporary / name)
             (temporary / MANIFEST).write_text(manifest_text(files), encoding="utf-8")
@@ -280,18 +280,18 @@ class CheckpointWriter:
         pattern = re.compile(re.escape(snapshot.path.name) + r"\.\d+" + re.escape(TEMPORARY_SUFFIX))
         for _ in polls(self.timeout):
             for temporary in self.folder.glob(f"{snapshot.path.name}.*{TEMPORARY_SUFFIX}"):
-                folder = temporary / meeting_name(snapshot)
+                folder = temporary / rendezvous_name(snapshot)
                 if pattern.fullmatch(temporary.name) and folder.is_dir():
-                    meeting = Meeting(folder, self.world.rank, self.world.size, self.timeout)
+                    rendezvous = Rendezvous(folder, self.world.rank, self.world.size, self.timeout)
                     try:
-                        self._write_part(snapshot, temporary, meeting)
+                        self._write_part(snapshot, temporary, rendezvous)
                     except FileNotFoundError as error:  # the folder went while this rank wrote
                         name = snapshot.path.name
                         raise RunError(f"checkpoint {name} was given up by rank 0, whose message says why") from error
                     return
         raise RunError(f"checkpoint {snapshot.path.name}: rank 0 did not begin to write it within {self.timeout:g} s")
 
-    def _write_part(self, snapshot: Snapshot, temporary: Path, meeting: Meeting) -> dict[str, tuple[int, str]]:
+    def _write_part(self, snapshot: Snapshot, temporary: Path, rendezvous: Rendezvous) -> dict[str, tuple[int, str]]:
         """Write this rank's rows and generators, then hash its share of the files; all files' (bytes, sha256) on rank 0."""
         rank, size = self.world.rank, self.world.size
         try:
@@ -300,22 +300,22 @@ class CheckpointWriter:
             generators = temporary / random_name(rank, size)
             save_file(snapshot.generators, generators, metadata={"format": "pt"})
             fsync_file(generators)
-            meeting.arrive("written")
-            meeting.wait("written")
+            rendezvous.arrive("written")
+            rendezvous.wait("written")
             names = sorted(path.name for path in temporary.iterdir() if path.is_file())
             mine = {n: ((temporary / n).stat().st_size, sha256_of(temporary / n)) for n in names[rank::size]}
-            meeting.arrive("hashed", json.dumps(mine))
+            rendezvous.arrive("hashed", json.dumps(mine))
         except OSError as error:
-            meeting.fail(error.strerror or str(error))
+            rendezvous.fail(error.strerror or str(error))
             raise
         if rank > 0:
             return mine
-        parts = meeting.wait("hashed")
+        parts = rendezvous.wait("hashed")
         return {n: (entry[0], entry[1]) for part in parts for n, entry in json.loads(part).items()}
 
 
-def meeting_name(snapshot: Snapshot) -> str:
-    """The meeting's folder name; numbered, so that two saves of one step do not mix."""
+def rendezvous_name(snapshot: Snapshot) -> str:
+    """The rendezvous's folder name; numbered, so that two saves of one step do not mix."""
     return f"ranks-{snapshot.number}"
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-from gpt3.report.svg import COLOURS, Axes, Line, svg
+from gpt3.report.svg import COLORS, Axes, Line, svg
 from gpt3.training.panel import resampled
 
 if TYPE_CHECKING:
     from gpt3.training import panel
 
 POINTS = 40
-"""Points of the train loss in the curve: means of neighbouring steps."""
+"""Points of the train loss in the curve: means of neighboring steps."""
 
 
 class NotebookView:
@@ -50,7 +50,7 @@ class NotebookView:
         width = min(POINTS, len(parts))
         steps = resampled(((parts + 1) * total / len(counts)).tolist(), width)
         losses = resampled((sums[parts] / counts[parts]).tolist(), width)
-        curves = [Line("train", [(x, y, 0.0) for x, y in zip(steps, losses, strict=True)], COLOURS[0])]
+        curves = [Line("train", [(x, y, 0.0) for x, y in zip(steps, losses, strict=True)], COLORS[0])]
         if self.shown.held_out:
-            curves.append(Line("held-out", [(step, loss, 0.0) for step, loss in self.shown.held_out], COLOURS[1]))
+            curves.append(Line("held-out", [(step, loss, 0.0) for step, loss in self.shown.held_out], COLORS[1]))
         return svg([Axes("loss", curves, "step", "{:,.0f}".format)], legend=curves, width=560, height=240)

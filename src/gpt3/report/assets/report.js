@@ -2,7 +2,7 @@
 // Draws the page from the JSON in #data. Text reaches the page as text nodes only, never as markup.
 (() => {
   const DATA = JSON.parse(document.getElementById("data").textContent);
-  const RUNS = DATA.runs, MANY = RUNS.length > 1, COLOURS = 8;
+  const RUNS = DATA.runs, MANY = RUNS.length > 1, COLORS = 8;
   const FALL = .04; // the share of a run in which a loss falls from that of a guess
   const DASHES = ["", "6 4", "2 3", "9 3 2 3", "1 5"];
   const view = Object.assign({ x: "tokens", logX: false, zoom: null, smooth: true, hidden: new Set() }, DATA.live && history.state);
@@ -16,8 +16,8 @@
   }
   const el = (tag, attributes, ...children) => make(document.createElement(tag), attributes, children);
   const svg = (tag, attributes, ...children) => make(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
-  const colour = (i) => `var(--c${i % COLOURS})`;
-  const dot = (i) => { const d = el("span", { class: "dot" }); d.style.background = colour(i); return d; };
+  const color = (i) => `var(--c${i % COLORS})`;
+  const dot = (i) => { const d = el("span", { class: "dot" }); d.style.background = color(i); return d; };
   function choice(label, options, get, set) {
     const buttons = options.map(([value, text]) => el("button", { type: "button", onclick: () => { set(value); mark(); redraw(); } }, text));
     const mark = () => buttons.forEach((b, i) => b.setAttribute("aria-pressed", String(get() === options[i][0])));
@@ -69,7 +69,7 @@
       const s = run.series[item.key];
       if (!s || view.hidden.has("run " + r) || chart.hidden.has(item.key)) return;
       const label = MANY ? run.name + (chart.series.length > 1 ? " · " + item.label : "") : item.label;
-      found.push({ s, run: r, key: item.key, label, colour: MANY ? r : k + chart.shift, dash: MANY ? DASHES[k % DASHES.length] : "", x: s[view.x] });
+      found.push({ s, run: r, key: item.key, label, color: MANY ? r : k + chart.shift, dash: MANY ? DASHES[k % DASHES.length] : "", x: s[view.x] });
     }));
     return found;
   }
@@ -138,19 +138,19 @@
         up.push(`${X(l.x[i]).toFixed(1)} ${Y(l.s.low[i]).toFixed(1)}`); down.push(`${X(l.x[i]).toFixed(1)} ${Y(l.s.high[i]).toFixed(1)}`);
       }
       close();
-      const fill = svg("path", { d, fill: colour(l.colour), "fill-opacity": .18 });
-      if (l.s.thinned) { fill.setAttribute("stroke", colour(l.colour)); fill.setAttribute("stroke-opacity", .35); fill.setAttribute("stroke-width", .8); } // a lone spike stays visible
+      const fill = svg("path", { d, fill: color(l.color), "fill-opacity": .18 });
+      if (l.s.thinned) { fill.setAttribute("stroke", color(l.color)); fill.setAttribute("stroke-opacity", .35); fill.setAttribute("stroke-width", .8); } // a lone spike stays visible
       area.append(fill);
     }
     for (const l of shown) {
-      const smooth = view.smooth && l.s.smooth, line = (values, w, o) => area.append(svg("path", { d: path(l, values), fill: "none", stroke: colour(l.colour), "stroke-width": w, opacity: o, "stroke-dasharray": l.dash, "stroke-linejoin": "round", "stroke-linecap": "round" }));
+      const smooth = view.smooth && l.s.smooth, line = (values, w, o) => area.append(svg("path", { d: path(l, values), fill: "none", stroke: color(l.color), "stroke-width": w, opacity: o, "stroke-dasharray": l.dash, "stroke-linejoin": "round", "stroke-linecap": "round" }));
       if (smooth) { line(l.s.y, 1, MANY ? .2 : .3); line(l.s.smooth, 2, 1); } else line(l.s.y, l.s.y.length > 200 ? 1.2 : 1.8, 1);
       for (let i = 0; i < l.x.length; i++) { // points where there are few, and where a gap on both sides would hide one
         const alone = (j) => j < 0 || j >= l.x.length || l.s.y[j] === null;
         if ((l.x.length <= 40 && !smooth || alone(i - 1) && alone(i + 1)) && usable(l.x[i], view.logX) && usable(l.s.y[i], chart.log)) {
           const x = X(l.x[i]), y = Y(l.s.y[i]);
-          if (l.s.low && l.x.length === 1 && usable(l.s.low[i], chart.log)) area.append(svg("line", { x1: x, x2: x, y1: Y(l.s.low[i]), y2: Y(l.s.high[i]), stroke: colour(l.colour), "stroke-width": 5, opacity: .3 }));
-          area.append(svg("circle", { cx: x, cy: y, r: 2.6, fill: colour(l.colour) }));
+          if (l.s.low && l.x.length === 1 && usable(l.s.low[i], chart.log)) area.append(svg("line", { x1: x, x2: x, y1: Y(l.s.low[i]), y2: Y(l.s.high[i]), stroke: color(l.color), "stroke-width": 5, opacity: .3 }));
+          area.append(svg("circle", { cx: x, cy: y, r: 2.6, fill: color(l.color) }));
         }
       }
     }
@@ -194,8 +194,8 @@
       if (l.s.low && l.s.low[i] !== null) text += ` (${format(l.s.low[i], chart.format)} to ${format(l.s.high[i], chart.format)})`;
       else if (smooth !== null) text += ` (batch ${format(l.s.y[i], chart.format)})`;
       const at = compact(l.s[view.x][i], 4);
-      rows.push(el("div", { class: "row" }, dot(l.colour), el("span", {}, l.label, el("span", { class: "soft" }, ` at ${at}`)), el("b", {}, text)));
-      if (usable(y, chart.log) && l.x[i] >= g.a && l.x[i] <= g.b) chart.spots.append(svg("circle", { cx: g.X(l.x[i]), cy: chart.Y(y), r: 4, fill: colour(l.colour), stroke: "var(--card)", "stroke-width": 1.5 }));
+      rows.push(el("div", { class: "row" }, dot(l.color), el("span", {}, l.label, el("span", { class: "soft" }, ` at ${at}`)), el("b", {}, text)));
+      if (usable(y, chart.log) && l.x[i] >= g.a && l.x[i] <= g.b) chart.spots.append(svg("circle", { cx: g.X(l.x[i]), cy: chart.Y(y), r: 4, fill: color(l.color), stroke: "var(--card)", "stroke-width": 1.5 }));
     }
     if (chart.marks) RUNS.forEach((run, r) => { if (!view.hidden.has("run " + r)) for (const skip of run.skips) {
       const x = view.x === "step" ? skip.step : skip.tokens;
@@ -232,7 +232,7 @@
   function zoom(domain) { view.zoom = domain; whole.disabled = !domain; redraw(); }
 
   function legend(chart) { // a chart's own series
-    const key = (k) => svg("svg", { width: 20, height: 8 }, svg("line", { x1: 1, x2: 19, y1: 4, y2: 4, "stroke-width": 2.5, "stroke-linecap": "round", stroke: MANY ? "currentColor" : colour(k + chart.shift), "stroke-dasharray": MANY ? DASHES[k % DASHES.length] : "" }));
+    const key = (k) => svg("svg", { width: 20, height: 8 }, svg("line", { x1: 1, x2: 19, y1: 4, y2: 4, "stroke-width": 2.5, "stroke-linecap": "round", stroke: MANY ? "currentColor" : color(k + chart.shift), "stroke-dasharray": MANY ? DASHES[k % DASHES.length] : "" }));
     return el("div", { class: "legend" }, chart.series.map((item, k) => el("button", { type: "button", "aria-pressed": "true", onclick: (event) => {
       const gone = chart.hidden.has(item.key);
       gone ? chart.hidden.delete(item.key) : chart.hidden.add(item.key);
@@ -242,7 +242,7 @@
   function chartCard(spec) {
     const plot = svg("svg", { class: "plot", role: "img", "aria-label": spec.title });
     const chart = Object.assign({}, spec, { plot, hidden: new Set(), log: false, index: charts.length, shift: 0 });
-    // a validation set has one colour on all charts: by its place after the train curve
+    // a validation set has one color on all charts: by its place after the train curve
     if (!MANY && spec.series.length && spec.series[0].key.startsWith("val/")) chart.shift = 1;
     const log = el("button", { type: "button", class: "log", "aria-pressed": "false", title: "logarithmic vertical axis", onclick: () => { chart.log = !chart.log; log.setAttribute("aria-pressed", String(chart.log)); draw(chart); } }, "log");
     const title = el("h3", {}, spec.title);
@@ -354,7 +354,7 @@
     const percent = (v) => v === null ? "–" : format(v, "percent"), count = (v) => v === null ? "–" : compact(v, 4);
     const rows = given.flatMap(([run, r]) => run.sources.map((s) => {
       const bar = el("div", { class: "share" }), width = (v) => 100 * Math.min(1, Math.max(0, v)) + "%";
-      if (s.share !== null) { const fill = el("i"); fill.style.width = width(s.share); if (MANY) fill.style.background = colour(r); bar.append(fill); }
+      if (s.share !== null) { const fill = el("i"); fill.style.width = width(s.share); if (MANY) fill.style.background = color(r); bar.append(fill); }
       if (s.asked !== null) { const mark = el("u", { title: `asked for: ${percent(s.asked)}` }); mark.style.left = `calc(${width(s.asked)} - 1px)`; bar.append(mark); }
       return el("tr", {}, MANY ? el("td", { class: "name" }, dot(r), "\u2002" + run.name) : null, el("td", {}, s.name), el("td", {}, bar), el("td", { class: "num" }, percent(s.share)), el("td", { class: "num" }, percent(s.asked)),
         el("td", { class: "num" }, s.epochs === null ? "–" : trim(s.epochs.toFixed(2))), el("td", { class: "num" }, count(s.tokens)), el("td", { class: "num" }, count(s.documents)));

@@ -1,4 +1,4 @@
-// The text and what lies under it: what the model wrote, each token on the colour of its probability.
+// The text and what lies under it: what the model wrote, each token on the color of its probability.
 
 export const LABELS = ["< 5%", "< 25%", "< 50%", "< 80%", "≥ 80%"];
 const BOUNDS = [0.05, 0.25, 0.5, 0.8];
@@ -182,7 +182,7 @@ export class Paper {
     };
     const kept = shaded && this.drawn === this.mode ? Math.max(0, Math.min(from, this.marks.children.length)) : 0;
     this.drawn = this.mode;
-    const made = shaded ? this.tokens.slice(kept).map((token, i) => boxes(token.start, token.end, `t ${this.colour(token)}`, kept + i))
+    const made = shaded ? this.tokens.slice(kept).map((token, i) => boxes(token.start, token.end, `t ${this.color(token)}`, kept + i))
       : this.written.map(([start, end], i) => boxes(start, end, "written", i));
     while (this.marks.children.length > kept) this.marks.lastElementChild.remove();
     this.marks.append(...made);
@@ -192,7 +192,7 @@ export class Paper {
   // The same where the text before the last tokens is as it was: its lines are, too.
   drawEnd() { this.draw(this.tokens.length - 50); }
 
-  colour(token) {
+  color(token) {
     const level = shade(token.logprob);
     if (this.mode === "most" && level < 3) return "";
     if (this.mode === "least" && level > 1) return "";

@@ -26,7 +26,7 @@ SEEN_WITHIN = 90.0
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """Where the ranks' writers wait for one another: a folder of marker files, which rank 0 makes and removes."""
 
     folder: Path
