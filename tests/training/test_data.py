@@ -137,7 +137,7 @@ def test_a_mixture_of_shard_folders_takes_their_tokenizer_and_refuses_two(tiny, 
     another = open_data(other, shape_of(other)).shards[0]
     text = f"- {{name: a, data: '{shards.path}', weight: 1}}\n- {{name: b, data: wiki, weight: 1}}"
     mixture_file.write_text(text.replace("data: wiki", f"data: '{mixture_file.parent / 'letters.jsonl'}'"))
-    with pytest.raises(InputError, match=r"--tokenizer own:310 trains a new tokenizer, and .* Leave out --tokenizer"):
+    with pytest.raises(InputError, match=r"--tokenizer own:310 is for text: the shards in .* have one. Leave it out"):
         open_mixture(other, mixture_file)
     data = open_mixture(tiny(tokenizer=None), mixture_file)
     assert data.shards[0].path == shards.path

@@ -268,10 +268,7 @@ def run_tokenizer(options: TrainOptions, shape: Preset, data: Sequence[str]) -> 
         return name
     own = str(folders[0].path / TOKENIZER_FOLDER)
     if options.tokenizer is not None and size is not None:
-        raise InputError(
-            f"--tokenizer {name} trains a new tokenizer, and the shards in {folders[0].path} have one. Leave out --tokenizer, "
-            "or give the text in place of the shards"
-        )
+        raise InputError(f"--tokenizer {name} is for text: the shards in {folders[0].path} have one. Leave it out")
     if options.tokenizer is not None:
         for folder in folders:
             folder.check_tokenizer(load_tokenizer(name), f"--tokenizer {name}")
