@@ -30,15 +30,15 @@ SURFACE = {
         lookup max_new_tokens min_new_tokens min_p model no_repeat_ngram num_samples output overwrite
         presence_penalty prompt prompt_file quantize regex repetition_penalty seed stats stop temperature threads
         top_k top_p typical_p""",
-    "score": "color context device dtype files html json model quantize stride text threads tokens",
-    "eval": """batch contamination data_dir device dtype format json limit list_tasks lm_eval_tasks model out quantize seed shots
-        style tasks threads""",
+    "score": "color context device dtype files html json model overwrite quantize stride text threads tokens",
+    "eval": """batch contamination data_dir device dtype format json limit list_tasks lm_eval_tasks model out overwrite
+        quantize seed shots style tasks threads""",
     "serve": """access_log allow_origin api_key device dtype grace host max_body max_samples model name port
         prompt_tokens quantize queue slots threads timeout unprotected""",
-    "export": "context dtype format model out verify",
+    "export": "context dtype format model out overwrite verify",
     "data": "context data json show tokenizer",
     "prepare": "data decontaminate filter fold near_duplicates out resume shard_tokens tokenizer validation_fraction workers",
-    "contamination": "data data_dir json model out scores tasks workers",
+    "contamination": "data data_dir json model out overwrite scores tasks workers",
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every
         filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing
         rehearse resume seed show skip_malformed steps threads track train_on val validation_fraction
@@ -46,9 +46,9 @@ SURFACE = {
     "chat": """bad_words choices device dtype few_shot frequency_penalty json_schema load logit_bias logprobs max_new_tokens
         min_new_tokens min_p model no_repeat_ngram num_samples presence_penalty probabilities quantize regex
         repetition_penalty seed stop system temperature threads top_k top_p typical_p""",
-    "tokenizer train": "data out vocab_size",
-    "import": "allow_pickle out source",
-    "publish": "dry_run evaluation gguf license names public",
+    "tokenizer train": "data out overwrite vocab_size",
+    "import": "allow_pickle out overwrite source",
+    "publish": "dry_run evaluation gguf license names overwrite public",
     "info": "json known path",
     "doctor": "clear_cache json",
     "runs": "folder json",
@@ -56,8 +56,8 @@ SURFACE = {
     "runs remove": "names yes",
     "completion": "shell",
     "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel",
-    "report": "live out port runs",
-    "bench contexts": "contexts json model out rounds seed steps threads weights",
+    "report": "live out overwrite port runs",
+    "bench contexts": "contexts json model out overwrite rounds seed steps threads weights",
     "bench formats": "formats json model new_tokens prompt_tokens prompts seed text",
     "bench generate": "cases decode formats json llama_cpp nanogpt new_tokens rounds seed threads transformers",
     "bench serve": "cases formats json llama_cpp new_tokens rounds seed threads transformers",
