@@ -105,8 +105,9 @@ def test_a_file_that_is_no_utf_8_is_named_and_the_others_are_read(tmp_path, caps
     assert re.match(r"Not read: .*b\.txt: not UTF-8 at byte 3 .* Training refuses it\.", found["warnings"][0])
 
 
-def test_every_line_fits_a_terminal(rows, capsys):
-    assert main(["data", str(rows[0]), "--context", "64"]) == 0
+def test_every_line_fits_a_terminal(rows, capsys, monkeypatch):
+    monkeypatch.chdir(rows[0].parent)
+    assert main(["data", rows[0].name, "--context", "64"]) == 0
     page = capsys.readouterr().out
     assert "cut after 64 tokens" in " ".join(page.split())
     assert max(map(len, page.splitlines())) <= 80

@@ -67,7 +67,7 @@ def text(found: dict[str, Any], options: DataOptions) -> str:
     ]
     for name, fields in zip(found["sources"], found["fields"], strict=True):
         if fields:
-            rows.append((f"fields of {name}", ", ".join(f"{field} ({kind})" for field, kind in fields.items())))
+            rows.append(("fields", f"{name}: " + ", ".join(f"{field} ({kind})" for field, kind in fields.items())))
     lines = labelled(rows)
     if not found["whole"]:
         lines += wrapped("(a sample of large data: beginnings of parts that lie evenly over it)")
