@@ -25,10 +25,10 @@ class InputError(ValueError):
 
 
 def yaml_fault(error: Exception) -> str:
-    """Why a text is no YAML, after the name of its file: ``, line 3, is not YAML: mapping values are not allowed here``."""
+    """Why a text is no YAML, after the name of its file: ``, line 3 is not YAML: mapping values are not allowed here``."""
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or one_line(error)
-    return f"{f', line {mark.line + 1},' if mark else ''} is not YAML: {reason}"
+    return f"{f', line {mark.line + 1}' if mark else ''} is not YAML: {reason}"
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
