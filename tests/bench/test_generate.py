@@ -111,7 +111,14 @@ def test_the_bytes_of_a_step_are_the_engine_s() -> None:
 
 def answers_of(*seconds: float) -> list[dict[str, Any]]:
     return [
-        {"tokens": [[1, 2, 3], [4, 5, 6]], "first": 1.0, "decoding": s, "cpu_seconds": s, "peak_bytes": 5}
+        {
+            "tokens": [[1, 2, 3], [4, 5, 6]],
+            "first": 1.0,
+            "decoding": s,
+            "cpu_seconds": s,
+            "peak_bytes": 5,
+            "anonymous_bytes": 3,
+        }
         for s in seconds
     ]
 
@@ -139,7 +146,8 @@ def test_ratios_are_to_the_faster_transformers_and_to_llama_cpp_in_the_same_form
         summary(CASE, "greedy", system, answers_of(spent), None, (1e9, 1e9)) for system, spent in seconds.items()
     ]
     row = table(results).splitlines()[2].split(" | ")
-    assert row[5:7] == ["4.00", "1.25"]
+    assert row[5:8] == ["4.00", "1.25", "1,000 ms (1.00)"]
+    assert "| 0.00 GB (0.00 GB) |" in table(results)
     assert "| q8_0 |" in table(results)
 
 

@@ -206,7 +206,7 @@ def summary(
         "memory_share": step_bytes(shape, system) * speed["tokens_per_s"] / case.batch / peaks[0],
         "flops": flops,
         "flops_share": flops / peaks[1],
-        "peak_bytes": harness.most(answer["peak_bytes"] for answer in answers),
+        **{key: harness.most(answer[key] for answer in answers) for key in ("peak_bytes", "anonymous_bytes")},
         "same_tokens": same_share(ours[0]["tokens"], answers[0]["tokens"]) if ours else None,
     }
 
@@ -218,16 +218,27 @@ def same_share(sequences: Sequence[Sequence[int]], others: Sequence[Sequence[int
 
 def table(results: Sequence[Result]) -> str:
     """The results in Markdown; ratios are to the faster transformers, and to llama.cpp in the same format."""
+    first_of_peer: dict[str, float] = {}
+    for r in results:
+        if r["who"].startswith("transformers"):
+            first = statistics.median(r["first"])
+            first_of_peer[r["case"]] = min(first, first_of_peer.get(r["case"], first))
     headings = ["case", "decode", "system", "weights", "tokens/s (slowest-fastest round)", "× transformers"]
-    headings += ["× llama.cpp", "first token", "of memory bandwidth", "GFLOP/s (of GEMM)", "peak memory", "same tokens"]
+    headings += ["× llama.cpp", "prompts read (× transformers)", "of memory bandwidth", "GFLOP/s (of GEMM)"]
+    headings += ["peak memory (anonymous)", "same tokens"]
     rows = []
     for r in results:
         ratios = [harness.times(r, results, "transformers", weights="fp32"), harness.times(r, results, "llama.cpp")]
         ratios = ratios if r["who"] == "gpt3" else [ratios[0], ""]
-        first = f"{statistics.median(r['first']) * 1000:,.0f} ms"
+        seconds = statistics.median(r["first"])
+        first = f"{seconds * 1000:,.0f} ms"
+        if r["who"] == "gpt3" and r["case"] in first_of_peer:
+            first += f" ({first_of_peer[r['case']] / seconds:.2f})"
         products = f"{r['flops'] / 1e9:,.0f} ({r['flops_share']:.0%})"
         same = "" if r["same_tokens"] is None else f"{r['same_tokens']:.0%}"
         system = [SHOWN[r["who"]], System(r["who"], r["weights"]).format, harness.rate_cell(r)]
         row = [r["case"], r["decode"], *system, *ratios, first, f"{r['memory_share']:.0%}", products]
-        rows.append([*row, harness.gigabytes(r["peak_bytes"]), same])
+        memory = harness.gigabytes(r["peak_bytes"])
+        memory += f" ({harness.gigabytes(r['anonymous_bytes'])})" if r["anonymous_bytes"] is not None else ""
+        rows.append([*row, memory, same])
     return markdown(headings, rows)

@@ -14,9 +14,11 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -35,6 +37,8 @@ Result = dict[str, Any]
 """What ``--json`` prints of one system in one case; docs/speed.md lists the keys."""
 FORMATS = ("fp32", "fp16", "bf16", "int8", "int4")
 """Of weights; llama.cpp's int8 is its q8_0, its int4 q4_0."""
+WATCH_SECONDS = 0.02
+"""Between two looks at the memory of a process."""
 READ_BYTES = 1 << 29
 """Size of the array that is read to measure the memory bandwidth: larger than any cache."""
 
@@ -123,6 +127,9 @@ def call(
         threads: of OpenMP; None: its own default.
         python: another Python executable, which does not get this one's PYTHONPATH.
 
+    Returns:
+        Its answer; with anonymous_bytes, as `watched_memory` gives them, where it tells its peak_bytes.
+
     Raises:
         RunError: it fails; with the last lines of its standard error.
     """
@@ -130,11 +137,44 @@ def call(
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     command = [python or sys.executable, worker]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RunError(f"{name} failed: {' | '.join(done.stderr.strip().splitlines()[-3:]) or 'without a message'}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
+    pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with (
+        subprocess.Popen(command, **pipes, text=True, env=environment) as process,
+        watched_memory(process.pid) as memory,
+    ):
+        output, messages = process.communicate(json.dumps(request))
+    if process.returncode:
+        raise RunError(f"{name} failed: {' | '.join(messages.strip().splitlines()[-3:]) or 'without a message'}")
+    answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return answer | ({"anonymous_bytes": memory["anonymous_bytes"]} if "peak_bytes" in answer else {})
+
+
+@contextmanager
+def watched_memory(process: int) -> Iterator[dict[str, int | None]]:
+    """The most memory that another process uses while the block runs: peak_bytes, and of them anonymous_bytes (no mapped files).
+
+    Both are None where there is no /proc. Not rusage's maximum, which on Linux counts the process that started the other, too.
+    """
+    found: dict[str, int | None] = {"peak_bytes": None, "anonymous_bytes": None}
+    names = {"VmHWM": "peak_bytes", "RssAnon": "anonymous_bytes"}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            with suppress(OSError):
+                for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+                    name, _, value = line.partition(":")
+                    if name in names:
+                        found[names[name]] = max(found[names[name]] or 0, int(value.split()[0]) << 10)
+            done.wait(WATCH_SECONDS)
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watching.join()
 
 
 def answer_request(work: Callable[[Request], Any]) -> None:
@@ -296,6 +336,11 @@ def most(values: Iterable[float | None]) -> Any:
 def gigabytes(size: int | None) -> str:
     """A size in bytes as a cell of a table; empty where it is unknown."""
     return "" if size is None else f"{size / 1e9:.2f} GB"
+
+
+def megabytes(size: int | None) -> str:
+    """The same for small programs."""
+    return "" if size is None else f"{size / 1e6:,.0f} MB"
 
 
 def print_results(as_json: bool, machine: Result, results: list[Result], line: str, table: str) -> None:

@@ -92,6 +92,9 @@ GROUPS = {
         "bench train": Command("gpt3.bench.train", "training steps: ours, nanoGPT, transformers, litGPT"),
         "bench generate": Command("gpt3.bench.generate", "generation: ours, transformers, llama.cpp, nanoGPT"),
         "bench serve": Command("gpt3.bench.serve", "the server with many clients: ours, transformers, llama.cpp"),
+        "bench start": Command(
+            "gpt3.bench.start", "from the start of a process to its text: ours, transformers, llama.cpp"
+        ),
         "bench contexts": Command("gpt3.bench.tradeoffs:run_contexts", "time and cache per token as the context grows"),
         "bench formats": Command(
             "gpt3.bench.tradeoffs:run_formats", "what each weight format changes in quality", "text"
