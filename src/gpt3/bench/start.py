@@ -18,7 +18,6 @@ from gpt3.bench import harness
 from gpt3.bench.generate import make_models, require_llama_cpp
 from gpt3.bench.harness import Result
 from gpt3.errors import InputError, RunError
-from gpt3.inference.kernel_cache import WAIT
 from gpt3.ladder.presets import preset
 from gpt3.options import Options, option
 from gpt3.tables import markdown
@@ -87,6 +86,8 @@ def run(options: BenchStartOptions) -> None:
         InputError: a package is not installed.
         RunError: a system fails; with its last lines of standard error.
     """
+    from gpt3.inference.kernel_cache import WAIT
+
     require_llama_cpp(options.llama_cpp)
     facts = harness.machine(threads=options.threads)
     with tempfile.TemporaryDirectory() as folder:
