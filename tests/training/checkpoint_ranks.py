@@ -8,7 +8,6 @@ import os
 import random
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch.distributed.fsdp import fully_shard
 
 from gpt3.training.checkpoint import load_checkpoint, newest_whole
 from gpt3.training.checkpoint_writer import CheckpointWriter
+from gpt3.training.distributed import World
 
 
 def phase(folder: Path, number: int, kind: str, rank: int, size: int, steps: int) -> None:
@@ -43,7 +43,7 @@ def phase(folder: Path, number: int, kind: str, rank: int, size: int, steps: int
     for _ in range(steps):
         train_step(forward, model, optimizer, average, step, rows)
         step += 1
-    world = SimpleNamespace(rank=rank, size=size)
+    world = World(rank, size)
     with CheckpointWriter(folder / str(number), model, make_tokenizer(), world=world, timeout=60) as writer:
         if kind != "single":
             dist.barrier()  # rank 0 has cleared the folder
