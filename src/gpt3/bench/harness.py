@@ -146,7 +146,9 @@ def call(
     if process.returncode:
         raise RunError(f"{name} failed: {' | '.join(messages.strip().splitlines()[-3:]) or 'without a message'}")
     answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
-    return answer | ({"anonymous_bytes": memory["anonymous_bytes"]} if "peak_bytes" in answer else {})
+    if isinstance(answer, dict) and "peak_bytes" in answer:
+        answer["anonymous_bytes"] = memory["anonymous_bytes"]
+    return answer
 
 
 @contextmanager
