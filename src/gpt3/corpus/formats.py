@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from gpt3.corpus.web import read_html, read_warc
+
 SEPARATOR = b"<|endoftext|>"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TEXT_BLOCK = 64 * 1024
@@ -280,6 +282,10 @@ READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
     ".json": read_json,
     ".csv": read_csv,
     ".tsv": functools.partial(read_csv, delimiter="\t"),
+    ".warc": read_warc,
+    ".wet": read_warc,
+    ".html": read_html,
+    ".htm": read_html,
 }
 """Readers of records by suffix."""
 
