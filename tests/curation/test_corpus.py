@@ -137,7 +137,7 @@ def test_what_comes_out(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Content-Security-Policy" in page
     weights = np.load(next((out / "work").glob("scores-*/*.npy")))
-    assert ((weights > 0) & (weights < 1)).all()
+    assert ((weights >= 0) & (weights <= 1)).all()
 
 
 def test_again_changes_nothing_and_a_new_threshold_reads_no_text(made: Path, monkeypatch, capsys) -> None:
