@@ -80,7 +80,7 @@ class Corpus:
             InputError: a source cannot be read, or loses nearly everything; the folder holds something else.
         """
         if not (self.out / WORK).exists():
-            check_out(self.out, (LOCK,))
+            check_out(self.out, overwrite=False, kind=(LOCK,))
         with locked_folder(self.out):
             for left in [*self.work.rglob(f"*{TEMPORARY_SUFFIX}"), *(self.out / SHARDS).glob(f"*/*{TEMPORARY_SUFFIX}")]:
                 discard(left)
