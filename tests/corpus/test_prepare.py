@@ -18,6 +18,7 @@ from gpt3.corpus import segments
 from gpt3.corpus.options import PrepareOptions
 from gpt3.corpus.prepare import prepare
 from gpt3.corpus.shards import documents, open_shards
+from gpt3.curation.options import CuratedOptions
 from gpt3.errors import InputError
 from gpt3.tokenizer.loading import load_tokenizer
 from gpt3.tokenizer.train import train_tokenizer
@@ -199,7 +200,7 @@ def test_a_reader_that_gives_empty_documents_has_them_counted():
 
 
 def test_a_finished_preparation_is_not_repeated(tmp_path, tokenizer, capsys, monkeypatch):
-    options = PrepareOptions(
+    options = CuratedOptions(
         data=[write_jsonl(tmp_path / "a.jsonl", many(20))], out=str(tmp_path / "o"), tokenizer=tokenizer
     )
     before = contents(prepare(options))

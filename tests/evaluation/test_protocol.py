@@ -44,7 +44,7 @@ def test_demonstrations_come_from_their_split():
     shots = [Item("Q: s?\n\nA:", (" yes",))]
     [question] = Questions(task(), Split(ITEMS[:1], shots, instruction="Say.\n"), 1, seed=0)
     assert question.context == "Say.\nQ: s?\n\nA: yes\n\nQ: What is 0?\n\nA:"
-    with pytest.raises(InputError, match="exceeds the 1 examples to draw from"):
+    with pytest.raises(InputError, match="exceeds the 1 example to draw from"):
         Questions(task(), Split(ITEMS, shots), 2, seed=0)
 
 

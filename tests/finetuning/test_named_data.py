@@ -117,7 +117,7 @@ def test_every_named_data_set_reads_its_real_shape(tmp_path: Path) -> None:
         assert CATALOGUE[name].licence in answer[1]
     pair, first, plain, odd, missing, split = answers[len(ROWS) :]
     assert pair[0] == [["Q", ["A", "no"]]]
-    assert first[1].startswith("alpaca-cleaned: 1 rows, 1 to train on")  # the rest of the stream is not read
+    assert first[1].startswith("alpaca-cleaned: 1 row, 1 to train on")  # the rest of the stream is not read
     assert "1 dropped (malformed)" in answers[list(ROWS).index("dolly")][1]
     assert plain[0] == [["Q", ["A"]]]
     assert "hf:me/odd: row 1" in odd

@@ -38,5 +38,5 @@ def test_names_are_as_many_as_models_and_differ(tokenizer, tmp_path) -> None:
         run(ServeOptions(model=[str(tmp_path / "same")] * 2, port=0))
     assert ServeOptions(model=["a", "b"], name=["one", "two"])
     assert ServeOptions(name=["one"])
-    with pytest.raises(InputError, match="--name gives 1 names for 2 models"):
+    with pytest.raises(InputError, match="--name gives 1 name for 2 models"):
         ServeOptions(model=["a", "b"], name=["one"])
