@@ -21,6 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(make_models(str(tmp_path_factory.mktemp("bench")), "demo", seed=1)["model"])
 
 
+@pytest.mark.slow  # every format compiles its kernels
 def test_formats_are_compared_with_fp32(folder: Path, tmp_path: Path, undocumented) -> None:
     names = []
     for number, text in enumerate(TEXTS):
