@@ -106,7 +106,7 @@ class Engine(ABC):
     """
 
     gathers: bool = False
-    """Whether short runs of several slots are computed together, to the same bits as each by itself."""
+    """Whether short runs of several slots are computed together, to the same bits as each alone."""
     adaptive: ClassVar[AdaptiveThreads | None] = None
     """What changes this process's number of threads as the machine is used for other things; None: it stays."""
 
@@ -177,7 +177,7 @@ class Engine(ABC):
         return self.forward(cache, runs)
 
     def compile_beside(self) -> bool:
-        """If something has to be compiled for this machine, compute in another way meanwhile. Returns whether that is so."""
+        """If something has to be compiled for this machine, compute in another way until it is. Returns whether that is so."""
         return False
 
     def non_finite_error(self) -> Exception:
