@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import sys
 import threading
@@ -108,6 +109,15 @@ def empty_cache(device: torch.device) -> None:
 
     if device.type != "cpu":
         getattr(torch, device.type).empty_cache()
+
+
+def processor() -> str | None:
+    """The processor's name; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or None
 
 
 def usable_cores() -> int:

@@ -12,7 +12,7 @@ from tokenizers import pre_tokenizers
 from gpt3.errors import InputError
 from gpt3.export.gguf import read_gguf, tensor_names, write_gguf
 from gpt3.inference.cpu_engine import CpuEngine
-from gpt3.inference.four_bit import dequantised
+from gpt3.inference.four_bit import dequantized
 
 DENSE = {"layer_types": ["full_attention"] * 4}
 
@@ -76,7 +76,7 @@ def test_q4_0_holds_the_weights_of_the_engine(new_model, tokenizer, tmp_path):
             "ffn_down": ours.out,
         }.items():
             tensor = tensors[f"blk.{layer}.{name}.weight"]
-            assert (gguf.dequantize(tensor.data, tensor.tensor_type) == dequantised(stack[layer])).all()
+            assert (gguf.dequantize(tensor.data, tensor.tensor_type) == dequantized(stack[layer])).all()
 
 
 def test_q4_0_falls_back_where_rows_or_columns_do_not_divide(new_model, tokenizer, tmp_path):

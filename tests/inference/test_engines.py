@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.inference import kernels, torch_engine
+from gpt3.inference import activations, kernels, torch_engine
 from gpt3.inference.cpu_engine import SHORT, CpuEngine
 from gpt3.inference.engine import ROLLBACK, Run
 from gpt3.inference.language_model import make_engine
@@ -215,7 +215,7 @@ def test_int8_weights_are_within_half_a_step(model):
 
 
 def test_int8_decodes_as_its_own_matrices(model):
-    """The engine's int8 logits are those of a float32 model with the dequantised matrices."""
+    """The engine's int8 logits are those of a float32 model with the dequantized matrices."""
     engine, rounded = CpuEngine(model, "int8"), make_model()
     w = engine.weights
     for layer, block in enumerate(rounded.transformer.h):
@@ -239,7 +239,7 @@ def test_activations_are_transformers(name):
     one, zero = np.ones(4801, np.float32), np.zeros(4801, np.float32)
     kernels.linear(np.eye(1, dtype=np.float32).repeat(4801, 0), one, zero, np.ones((1, 1), np.float32), 1, line, 0)
     weight = x.numpy()[:, None].copy()  # (4801, 1): each output is its x
-    kernels.linear(weight, one, zero, np.ones((1, 1), np.float32), 1, line, kernels.ACTIVATIONS[name])
+    kernels.linear(weight, one, zero, np.ones((1, 1), np.float32), 1, line, activations.ACTIVATIONS[name])
     assert torch.allclose(torch.from_numpy(line[0]), ACT2FN[name](x), atol=3e-6, rtol=2e-6)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_engines import CONTEXT, SHAPES, V, forward, ids, make_model, relative
 
-from gpt3.inference import four_bit, kernels
+from gpt3.inference import activations, four_bit, kernels
 from gpt3.inference.cpu_engine import SHORT, CpuEngine
 from gpt3.inference.engine import Run
 from gpt3.inference.torch_engine import ReferenceEngine
@@ -39,7 +39,7 @@ def units_of(matrix):
 def test_the_grid_is_gguf_s(shape, monkeypatch):
     monkeypatch.setattr(four_bit, "AT_ONCE", 32 * 160)  # several parts
     matrix = random_matrix(*shape)
-    values = four_bit.dequantised(units_of(matrix))
+    values = four_bit.dequantized(units_of(matrix))
     assert (values == gguf.dequantize(four_bit.q4_0(matrix), Q4_0)).all()
     assert (values[0] == 0).all()
     assert np.allclose(values[1], matrix[1], rtol=2**-11)  # a scale's rounding
@@ -53,7 +53,7 @@ def test_the_error_is_less_than_that_of_llama_cpp_s_scales():
 
     matrix = random_matrix(128, 256)
     ours, theirs = (
-        errors(four_bit.dequantised(units_of(matrix))),
+        errors(four_bit.dequantized(units_of(matrix))),
         errors(gguf.dequantize(gguf.quantize(matrix, Q4_0), Q4_0)),
     )
     assert (ours <= theirs * 1.001 + 1e-5).all()  # both round scales to 16 bits
@@ -67,7 +67,7 @@ def test_the_kernel_multiplies_what_the_grid_says(shape):
     units, one = units_of(matrix), np.ones(shape[0], np.float32)
     bias = generator.normal(size=shape[0]).astype(np.float32)
     x = generator.normal(size=(70, shape[1])).astype(np.float32)
-    expected = x.astype(np.float64) @ four_bit.dequantised(units).T.astype(np.float64) + bias
+    expected = x.astype(np.float64) @ four_bit.dequantized(units).T.astype(np.float64) + bias
     largest = np.repeat(
         8 * np.abs(four_bit.choose(matrix)[1].astype(np.float64)), 32, axis=1
     )  # sums are of q, from 0 to 15
@@ -80,7 +80,7 @@ def test_the_kernel_multiplies_what_the_grid_says(shape):
 
 def product(units, scale, bias, x):
     out = np.full((len(x), len(bias)), np.nan, np.float32)
-    kernels.linear(units, scale, bias, x, len(x), out, kernels.NONE)
+    kernels.linear(units, scale, bias, x, len(x), out, activations.NONE)
     return out
 
 
@@ -89,7 +89,7 @@ def rounded(model, weights):
     for layer, block in enumerate(model.transformer.h):
         for key, module in MODULES.items():
             units = getattr(weights, key)[layer]
-            block.get_submodule(module).weight.data = torch.from_numpy(four_bit.dequantised(units))
+            block.get_submodule(module).weight.data = torch.from_numpy(four_bit.dequantized(units))
     model.transformer.wte.weight.data[:V] = torch.from_numpy(weights.wte * weights.wte_scale[:, None])
     if not model.config.tie_word_embeddings:
         model.lm_head.weight.data[:V] = torch.from_numpy(weights.head * weights.head_scale[:, None])

@@ -67,7 +67,7 @@ def test_the_cache_knows_what_is_compiled():
     engine.forward(engine.new_cache(1, 8), [Run(0, [1])])
     assert is_compiled(kernels.step, STORED["fp32"])
     assert not is_compiled(kernels.step, np.complex64)
-    assert not engine.compile_beside()
+    assert not engine.compile_in_background()
     assert engine.compilation is None
 
 
@@ -82,6 +82,7 @@ def test_code_is_stale_where_what_it_compiles_from_has_changed(tmp_path):
         _cache = Cache()
 
     class Module:
+        __name__ = "part"
         __file__ = str(tmp_path / "part.py")
 
     stamps = []

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.report.run_folder import read_metrics
-from gpt3.training import lean
+from gpt3.training import lean, model_building
+from gpt3.training.distributed import Compute, World
 from gpt3.training.lean import attention, block, products, rows, threads
 from gpt3.training.options import TrainOptions
 from gpt3.training.run import train
@@ -46,16 +47,11 @@ def loss_of(model: GPT3ForCausalLM, ids: torch.Tensor, **keywords: Any) -> torch
 @pytest.mark.parametrize(
     ("B", "T", "H", "D", "window"), [(2, 67, 2, 16, 9), (1, 33, 1, 48, 33), (2, 24, 3, 32, 8), (1, 1, 1, 16, 4)]
 )
-@pytest.mark.parametrize("documents", [False, True])
-def test_attention_and_its_gradient(B: int, T: int, H: int, D: int, window: int, documents: bool) -> None:
+def test_attention_and_its_gradient(B: int, T: int, H: int, D: int, window: int) -> None:
     torch.manual_seed(T)
     qkv = torch.randn(B, T, 3 * H * D)
     positions = torch.arange(T)
     seen = ((positions[None] <= positions[:, None]) & (positions[None] > positions[:, None] - window))[None]
-    starts = None
-    if documents:
-        starts = (positions // 5 * 5).expand(B, T).contiguous()
-        seen = seen & (positions >= starts[..., None])
     exact = qkv.double().requires_grad_()
     query, key, value = exact.view(B, T, 3, H, D).permute(2, 0, 3, 1, 4)
     mask = seen[:, None].expand(B, H, T, T)
@@ -63,9 +59,9 @@ def test_attention_and_its_gradient(B: int, T: int, H: int, D: int, window: int,
     slope = torch.randn(B, T, H * D)
     expected.backward(slope.double())
 
-    output, sums = attention.attention(qkv, H, window, starts)
+    output, sums = attention.attention(qkv, H, window)
     torch.testing.assert_close(output.double(), expected.detach(), **CLOSE)
-    gradient = attention.attention_backward(qkv, output, sums, slope, H, window, starts)
+    gradient = attention.attention_backward(qkv, output, sums, slope, H, window)
     assert exact.grad is not None
     torch.testing.assert_close(gradient.double(), exact.grad, **CLOSE)
 
@@ -213,6 +209,18 @@ def test_products_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_measurement_names_the_three_products() -> None:
     names = products.measured((24, 40), 8)
     assert set(names) <= {"forward 40 24", "input 40 24", "weight 40 24"}
+
+
+def test_a_resume_without_the_recorded_library_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model_building, "has_onednn", lambda: False)
+    model, compute = tiny_model(), Compute(torch.device("cpu"), torch.float32, 1.0)
+    recorded = {"onednn": ["forward 32 61"]}
+    options = TrainOptions(compile=True)  # what decides is whether the model is compiled, not whether it might be
+    found = model_building.choose_step(model, model, options, 48, compute, World(), recorded)
+    assert found.onednn == ()
+    assert "no oneDNN" in capsys.readouterr().err
 
 
 def test_a_resume_repeats_the_recorded_step(

@@ -14,7 +14,7 @@ from typing import Any
 
 from gpt3 import __version__
 from gpt3.corpus.prepare import cache_folder
-from gpt3.device import allowed_cores, memory_limit
+from gpt3.device import allowed_cores, memory_limit, processor
 from gpt3.durable import discard, folder_bytes
 from gpt3.errors import InputError, extras, install_command
 from gpt3.ladder.presets import readable_size
@@ -73,7 +73,7 @@ def machine() -> dict[str, Any]:
     return {
         "system": platform.platform(),
         "python": sys.executable,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         **{f"cores_{name}": count for name, count in allowed_cores().items()},
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
@@ -209,12 +209,3 @@ def _amount(total: int | None, rest: int | None, word: str) -> str:
 
 def _limit(limit: int | None) -> str:
     return f", container limit {readable_size(limit)}" if limit is not None else ""
-
-
-def _processor() -> str | None:
-    """The processor's name."""
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or None

@@ -29,7 +29,7 @@ Chosen = TypeVar("Chosen", bound=SamplingOptions)
 UNMET = "ended before the constraint was met: it left no token to choose"
 FREE = ("model", "prompt", "prompt_file", "input", "output", "overwrite", "json", "stats", "threads")
 """Options that a file of samples does not depend on, or whose content it records itself."""
-COMPILED_BESIDE = "fast kernels are being compiled for this machine, once; until then it is slower"
+COMPILED_IN_BACKGROUND = "fast kernels are compiled for this machine meanwhile, once; until then it is slower"
 
 
 def run(options: GenerateOptions) -> None:
@@ -191,8 +191,8 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
         raise InputError(str(error).replace(f"--model {options.draft}", f"--draft {options.draft}")) from None
     # a file of samples is the same to the last byte however often it was interrupted, so one way computes all of it
     for one in (model, *drafts) if options.input is None and not options.stats else ():
-        if one.engine.compile_beside():
-            say(COMPILED_BESIDE)
+        if one.engine.compile_in_background():
+            say(COMPILED_IN_BACKGROUND)
     if options.stats:
         with told_when_compiling(say):
             for one in (model, *drafts):

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpt3.device import CPU, follow_threads
 from gpt3.inference import kernel_cache, kernels, plain_step
+from gpt3.inference.activations import ACTIVATIONS
 from gpt3.inference.arrays import Array, Buffers, Keys, Shape
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
 from gpt3.inference.kernel_cache import Compilation
@@ -92,7 +93,7 @@ class CpuEngine(Engine):
 
     Raises:
         InputError: weights that are not finite (the tensor is named).
-        KeyError: an activation function that the kernels do not have (kernels.ACTIVATIONS).
+        KeyError: an activation function that the kernels do not have (activations.ACTIVATIONS).
     """
 
     gathers = True
@@ -108,7 +109,7 @@ class CpuEngine(Engine):
         self.shape = Shape(
             config.num_attention_heads,
             config.sliding_window,
-            kernels.ACTIVATIONS[config.activation_function],
+            ACTIVATIONS[config.activation_function],
             config.use_pre_layernorm,
             config.layer_norm_epsilon,
         )
@@ -117,7 +118,7 @@ class CpuEngine(Engine):
         """An empty cache."""
         return CpuCache(self, slots, min(capacity, self.context))
 
-    def compile_beside(self) -> bool:
+    def compile_in_background(self) -> bool:
         """If the kernels are not compiled for this machine, have a process compile them, and compute without them until then.
 
         Returns:

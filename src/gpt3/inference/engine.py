@@ -106,7 +106,10 @@ class Engine(ABC):
     """
 
     gathers: bool = False
-    """Whether short runs of several slots are computed together, to the same bits as each alone."""
+    """Whether short runs of several slots are computed together, to the same bits as each by itself."""
+    packs: bool = False
+    """Whether the engine has `tree_logits`, which reads contexts with their continuations in one forward without a cache, and
+    which is known to be right for this model."""
     adaptive: ClassVar[AdaptiveThreads | None] = None
     """What changes this process's number of threads as the machine is used for other things; None: it stays."""
 
@@ -176,8 +179,8 @@ class Engine(ABC):
             runs.append(Run(target, tokens, len(tokens)))
         return self.forward(cache, runs)
 
-    def compile_beside(self) -> bool:
-        """If something has to be compiled for this machine, compute in another way until it is. Returns whether that is so."""
+    def compile_in_background(self) -> bool:
+        """If something has to be compiled for this machine, compute in another way meanwhile. Returns whether that is so."""
         return False
 
     def non_finite_error(self) -> Exception:

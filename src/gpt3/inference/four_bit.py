@@ -73,7 +73,7 @@ def interleaved(steps: Array, scales: Array, units: Array) -> None:
     _interleave(steps, units)
 
 
-def dequantised(units: Array) -> Array:
+def dequantized(units: Array) -> Array:
     """The weights that units hold: (O, I) float32."""
     scales = np.ascontiguousarray(units[..., :SCALES]).view(np.float16).astype(np.float32)  # (U, B, ROWS)
     words = np.ascontiguousarray(units[..., SCALES:]).view(np.uint32).reshape(*scales.shape[:2], 4, ROWS)
@@ -130,7 +130,7 @@ def _search(matrix, scales):
             scales[row, b] = wq / qq
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@njit(parallel=True, fastmath=False, nogil=True, cache=True, error_model="numpy")
 def _round(matrix, scales, steps):
     """The step nearest to each weight."""
     for row in prange(matrix.shape[0]):
@@ -142,7 +142,7 @@ def _round(matrix, scales, steps):
                 steps[row, i] = np.uint8(q + np.float32(8.0))
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@njit(parallel=True, fastmath=False, nogil=True, cache=True, error_model="numpy")
 def _interleave(steps, units):
     for u in prange(units.shape[0]):
         for b in range(units.shape[1]):

@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gpt3.inference.four_bit import BLOCK, ROWS, SCALES, UNIT
-from gpt3.inference.microkernel import FLOAT, I64, LANES, VECTOR, WIDE, fma, prefetch_line
+from gpt3.inference.microkernel import FLOAT, I64, LANES, VECTOR, WIDE, broadcast, fma, prefetch_line
 
 LINE = BLOCK + 1
 """Numbers of a prepared block."""
@@ -32,8 +32,7 @@ PAIR_ROWS = 2 * LANES
 """Rows of a tile of four tokens: with eight sums, as many registers as AVX2's operands leave."""
 _SHRINK = np.array([16.0**-k for k in range(7)] + [1.0], dtype=np.float32)
 """By the place of a column in its word; the last is shifted down, as its `and` would leave a negative number."""
-_I32 = ir.IntType(32)
-_INTS, _HALVES = ir.VectorType(_I32, LANES), ir.VectorType(ir.HalfType(), LANES)
+_INTS, _HALVES = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.HalfType(), LANES)
 
 
 def _at(builder: Any, base: Any, offset: int, kind: Any, index: Any = None, size: int = 0) -> Any:
@@ -46,21 +45,12 @@ def _at(builder: Any, base: Any, offset: int, kind: Any, index: Any = None, size
     return cgutils.pointer_add(builder, base, distance, kind.as_pointer())
 
 
-def _broadcast(builder: Any, pointer: Any) -> Any:
-    """A vector of the float at a pointer."""
-    one = builder.insert_element(
-        ir.Constant(VECTOR, ir.Undefined), builder.load(pointer, align=4), ir.Constant(_I32, 0)
-    )
-    zeros = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), zeros)
-
-
 def tile(rows: int, tokens: int, blocks: int = 1, ahead: int = 0) -> Any:
     """A numba function (units, r, x, n, out): out[n + t, r + k] = the products of row r + k and token n + t.
 
     k runs below `rows`, t below `tokens`. units is (O / ROWS, I / BLOCK, UNIT) uint8, x is what `prepare` has made, out (N, O)
     float32, all C-contiguous; r, a multiple of `rows`, and n are intp. `blocks` are computed at a time, so that more sums are
-    under way; the units `ahead` of these are prefetched.
+    under way; the units `ahead` of these are called for meanwhile.
     """
     groups = range(rows // LANES)
 
@@ -92,7 +82,7 @@ def tile(rows: int, tokens: int, blocks: int = 1, ahead: int = 0) -> Any:
                             prefetch_line(builder, _at(builder, pointer, UNIT * ahead + offset, byte))
 
                 def column(b, t, i):
-                    return _broadcast(builder, _at(builder, columns[b][t], 4 * i, FLOAT))
+                    return broadcast(builder, builder.load(_at(builder, columns[b][t], 4 * i, FLOAT), align=4))
 
                 begins = {(b, t): column(b, t, BLOCK) for b in range(some) for t in range(tokens)}
                 sums = {(b, g, t): begins[b, t] for b in range(some) for g in groups for t in range(tokens)}
@@ -141,7 +131,7 @@ _two = tile(ROWS, 2)
 _four = tile(PAIR_ROWS, 4)
 
 
-@njit(inline="always", error_model="numpy")
+@njit(inline="always", fastmath=False, error_model="numpy")
 def _prepare(x, line):
     for b in range(x.shape[0] // BLOCK):
         block, to = x[b * BLOCK : (b + 1) * BLOCK], line[b * LINE : (b + 1) * LINE]
@@ -154,13 +144,13 @@ def _prepare(x, line):
         to[BLOCK] = np.float32(-8.0) * total
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@njit(parallel=True, fastmath=False, nogil=True, cache=True, error_model="numpy")
 def _prepare_many(x, count, lines):
     for n in prange(count):
         _prepare(x[n], lines[n])
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(fastmath=False, nogil=True, error_model="numpy")
 def prepare(x, count):
     """The first `count` tokens of x (N, I), block by block, as the tiles read them: (count, LINE I / BLOCK) float32."""
     lines = np.empty((count, x.shape[1] // BLOCK * LINE), np.float32)
@@ -172,7 +162,7 @@ def prepare(x, count):
     return lines
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(fastmath=False, nogil=True, error_model="numpy")
 def products(units, first, last, x, begin, end, out):
     """out[begin:end, first:last] = the products of these tokens with these rows; first and last are multiples of ROWS."""
     fours = begin + (end - begin) // 4 * 4

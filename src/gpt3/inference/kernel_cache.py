@@ -28,7 +28,8 @@ def depend_on(functions: Mapping[str, Any], *modules: ModuleType) -> None:
 
     numba itself looks at the file of a function alone. Where its cache has another form than is known here, that stays so.
     """
-    stamps = tuple((stat.st_mtime, stat.st_size) for stat in (Path(str(module.__file__)).stat() for module in modules))
+    files = [(module.__name__, Path(str(module.__file__)).stat()) for module in modules]
+    stamps = tuple((name, stat.st_mtime, stat.st_size) for name, stat in files)
     for function in functions.values():
         file: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
         if hasattr(file, "_source_stamp"):
@@ -75,15 +76,15 @@ def compile_kernels(weight_format: str) -> None:
     from gpt3.inference import kernels
     from gpt3.inference.cpu_engine import SHORT, CpuEngine
     from gpt3.inference.engine import Run
-    from gpt3.model_folder.stored import PlainConfig, StoredModel
+    from gpt3.model_folder.stored import Shape, StoredModel
 
-    config = PlainConfig(
+    shape = Shape(
         vocab_size=2, max_position_embeddings=2 * SHORT, hidden_size=32, num_hidden_layers=2, num_attention_heads=1,
         head_dim=32, intermediate_size=32, layer_types=("full_attention", "sliding_attention"),
     )  # fmt: skip
-    zeros: dict[str, Any] = {name: partial(np.zeros, size, np.float32) for name, size in config.tensors().items()}
+    zeros: dict[str, Any] = {name: partial(np.zeros, size, np.float32) for name, size in shape.tensors().items()}
     nothing: Any = None
-    engine = CpuEngine(StoredModel(config, zeros, nothing, None, 0, lambda: config), weight_format)
+    engine = CpuEngine(StoredModel(shape, zeros, nothing, None, 0, lambda: shape), weight_format)
     cache = engine.new_cache(2, 2 * SHORT)
     with locked(
         Path(str(kernels.step.stats.cache_path)) / "compiling.lock", "", wait=True

@@ -12,114 +12,26 @@ Letters in shapes: N tokens, C width, A heads x head width, F width of the MLP, 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload, register_jitable
-from numpy.polynomial import chebyshev
 
-from gpt3.inference import arrays, four_bit, four_bit_kernel, kernel_cache, microkernel
-from gpt3.inference.arrays import Array
-from gpt3.inference.microkernel import TILE_ROWS, float_of_bits, tile, widen
+from gpt3.inference import activations, arrays, four_bit, four_bit_kernel, kernel_cache, microkernel
+from gpt3.inference.activations import NONE, exponential, finish
+from gpt3.inference.microkernel import TILE_ROWS, tile, widen
 
 FEW_ROWS, MANY_ROWS = 16, 64
 """Rows of a weight matrix that one task computes: many where there are many, as the activation after them wants long loops."""
 TOKENS_AT_ONCE = 64
 """Tokens a weight is multiplied with while it is in the cache: more would not leave room for their activations there."""
 
-ACTIVATIONS = {"gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "silu": 4, "swish": 4}
-"""Activation functions known here, by transformers' names."""
-# plain ints in here would be types: `linear` compiled once more
-NONE, GELU, GELU_TANH, RELU, SILU = map(np.int64, range(5))
-
-
-# erf(y) = y g(y^2), g smooth: a polynomial of degree 15 in u = y^2 / 8 - 1, for y in [-4, 4], where its coefficients are small.
-_ERF_LIMIT = 4.0
-
-
-def _erf_over_y(u: Array) -> Array:
-    z = 8.0 * u + 8.0
-    return np.array([math.erf(math.sqrt(x)) / math.sqrt(x) for x in z])
-
-
-_ERF_SERIES: Any = chebyshev.chebinterpolate(_erf_over_y, 15)
-_ERF = tuple(np.float32(c) for c in chebyshev.cheb2poly(_ERF_SERIES))
-_LOG2_E = np.float32(math.log2(math.e))
-_EXP2 = tuple(np.float32(math.log(2) ** k / math.factorial(k)) for k in range(8))  # 2^f = sum of c_k f^k
-
-
-@njit(inline="always", fastmath=True, error_model="numpy")
-def _exp(x):
-    """e^x for float32 x up to 88, to about 1e-7 of it times |x|."""
-    t = max(x, np.float32(-87.0)) * _LOG2_E
-    whole = np.floor(t + np.float32(0.5))
-    f = t - whole
-    p = _EXP2[7]
-    p = p * f + _EXP2[6]
-    p = p * f + _EXP2[5]
-    p = p * f + _EXP2[4]
-    p = p * f + _EXP2[3]
-    p = p * f + _EXP2[2]
-    p = p * f + _EXP2[1]
-    p = p * f + _EXP2[0]
-    return p * float_of_bits((types.int32(whole) + types.int32(127)) << types.int32(23))
-
-
-@njit(inline="always", fastmath=True, error_model="numpy")
-def _erf(x):
-    y = min(max(x, np.float32(-_ERF_LIMIT)), np.float32(_ERF_LIMIT))
-    u = y * y * np.float32(0.125) - np.float32(1.0)
-    p = _ERF[15]  # written out: a loop in here would keep the loop around it from being vectorised
-    p = p * u + _ERF[14]
-    p = p * u + _ERF[13]
-    p = p * u + _ERF[12]
-    p = p * u + _ERF[11]
-    p = p * u + _ERF[10]
-    p = p * u + _ERF[9]
-    p = p * u + _ERF[8]
-    p = p * u + _ERF[7]
-    p = p * u + _ERF[6]
-    p = p * u + _ERF[5]
-    p = p * u + _ERF[4]
-    p = p * u + _ERF[3]
-    p = p * u + _ERF[2]
-    p = p * u + _ERF[1]
-    p = p * u + _ERF[0]
-    return y * p
-
-
-@njit(inline="always", fastmath=True, error_model="numpy")
-def _finish(line, scale, bias, activation):
-    """line = activation(line * scale + bias), in place. The indices begin at 0, or LLVM would not vectorise."""
-    half, one = np.float32(0.5), np.float32(1.0)
-    if activation == NONE:
-        for r in range(line.shape[0]):
-            line[r] = line[r] * scale[r] + bias[r]
-    elif activation == GELU:
-        for r in range(line.shape[0]):
-            v = line[r] * scale[r] + bias[r]
-            line[r] = half * v * (one + _erf(v * np.float32(math.sqrt(0.5))))
-    elif activation == GELU_TANH:
-        for r in range(line.shape[0]):
-            v = line[r] * scale[r] + bias[r]
-            u = np.float32(2 * math.sqrt(2 / math.pi)) * (v + np.float32(0.044715) * v * v * v)
-            line[r] = v * (one - one / (_exp(min(u, np.float32(80.0))) + one))
-    elif activation == RELU:
-        for r in range(line.shape[0]):
-            line[r] = max(line[r] * scale[r] + bias[r], np.float32(0.0))
-    else:
-        for r in range(line.shape[0]):
-            v = line[r] * scale[r] + bias[r]
-            line[r] = v / (one + _exp(min(-v, np.float32(80.0))))
-
-
 _tile_4, _tile_2, _tile_1 = (tile(TILE_ROWS, tokens) for tokens in (4, 2, 1))
 _first_4 = tile(TILE_ROWS, 4, prefetch=True)  # the first to read these rows calls for the next ones
 _row_4, _row_2, _row_1 = (tile(1, tokens, prefetch=True) for tokens in (4, 2, 1))
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(fastmath=False, nogil=True, error_model="numpy")
 def _by_rows(weight, first, last, x, begin, end, out):
     """out[begin:end, first:last] = the products of these tokens with these rows."""
     fours = begin + (end - begin) // 4 * 4
@@ -170,11 +82,11 @@ def _prepared_for(weight, x, count):
     return lambda weight, x, count: x
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@njit(parallel=True, fastmath=False, nogil=True, cache=True, error_model="numpy")
 def linear(weight, scale, bias, x, count, out, activation):
     """out[:count] = activation(x[:count] weight^T * scale + bias).
 
-    No fastmath here: the order of the sums is the tiles'.
+    Fastmath is off here: the order of the sums is the tiles'.
 
     Args:
         weight: (O, I) stored, or the units of four_bit.py.
@@ -182,7 +94,7 @@ def linear(weight, scale, bias, x, count, out, activation):
         x: (N, I) float32, C-contiguous.
         count: int, tokens.
         out: (N, O) float32.
-        activation: a value of ACTIVATIONS, or 0 for none.
+        activation: a value of activations.ACTIVATIONS, or NONE.
     """
     rows = MANY_ROWS if scale.shape[0] >= 16 * MANY_ROWS else FEW_ROWS
     if weight.ndim == 3:  # whole units
@@ -196,15 +108,15 @@ def linear(weight, scale, bias, x, count, out, activation):
             last = min(first + rows, scale.shape[0])
             _products(weight, first, last, prepared, begin, end, out)
             for n in range(begin, end):
-                _finish(out[n, first:last], scale[first:last], bias[first:last], activation)
+                finish(out[n, first:last], scale[first:last], bias[first:last], activation)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(fastmath=False, nogil=True, cache=True, error_model="numpy")
 def _normalize(x, norm, epsilon, out):
     """out = layer norm of x, both (C,); norm (2, C). out may be x.
 
-    No fastmath, and sums written out in four parts: one token, many tokens and the head get the same bits, each compiled for
-    itself.
+    Fastmath is off, and sums are written out in four parts: one token, many tokens and the head get the same bits, each
+    compiled for itself.
     """
     C, fours = x.shape[0], x.shape[0] // 4 * 4
     s0 = s1 = s2 = s3 = np.float32(0.0)
@@ -297,7 +209,7 @@ def _attend(qkv, slots, positions, keys, values, heads, window, scores, out):
             largest = max(largest, s)
         total = np.float32(0.0)
         for j in range(count):
-            e = _exp(line[j] - largest)
+            e = exponential(line[j] - largest)
             line[j] = e
             total += e
         result = out[n, h * D : (h + 1) * D]
@@ -336,7 +248,7 @@ def _store(qkv, slots, positions, keys, values):
 
 
 # Plain functions, which `step` inlines and a prompt calls from Python: compiled alone, each would compile `linear` once more.
-@register_jitable(inline="always")
+@register_jitable(inline="always", fastmath=False)
 def into_attention(weights, shape, layer, buffers, count):
     """A layer's first part: queries, keys and values of the first `count` tokens, from buffers.x into buffers.qkv."""
     source = buffers.x
@@ -346,7 +258,7 @@ def into_attention(weights, shape, layer, buffers, count):
     linear(weights.qkv[layer], weights.qkv_scale[layer], weights.qkv_bias[layer], source, count, buffers.qkv, NONE)
 
 
-@register_jitable(inline="always")
+@register_jitable(inline="always", fastmath=False)
 def out_of_attention(weights, shape, layer, buffers, count):
     """The rest of a layer: from buffers.attended into the residual stream buffers.x, and the MLP."""
     w, x, normed = weights, buffers.x, buffers.normed
@@ -389,7 +301,7 @@ def step(weights, shape, store, buffers, tokens, slots, positions, wanted):
     head(weights, shape, buffers.x, wanted, buffers.normed, buffers.logits)
 
 
-@register_jitable(inline="always")
+@register_jitable(inline="always", fastmath=False)
 def head(weights, shape, x, wanted, normed, logits):
     """logits[:M] (M, V) of the residual streams x[wanted]; normed, at least (M, C), is overwritten."""
     for m in range(wanted.shape[0]):
@@ -397,4 +309,4 @@ def head(weights, shape, x, wanted, normed, logits):
     linear(weights.head, weights.head_scale, weights.head_bias, normed, wanted.shape[0], logits, NONE)
 
 
-kernel_cache.depend_on(globals(), arrays, four_bit, four_bit_kernel, microkernel)
+kernel_cache.depend_on(globals(), activations, arrays, four_bit, four_bit_kernel, microkernel)

@@ -123,7 +123,7 @@ def numba_fault() -> str | None:
 
 def has_kernels(config: Any) -> bool:
     """Whether the CPU engine has a kernel of a model's activation function."""
-    from gpt3.inference.kernels import ACTIVATIONS
+    from gpt3.inference.activations import ACTIVATIONS
 
     return config.activation_function in ACTIVATIONS
 

@@ -85,6 +85,16 @@ def float_of_bits(typing_context, bits):
     return types.float32(types.int32), generate
 
 
+@intrinsic
+def fused(typing_context, a, b, c):
+    """a b + c of float32, rounded once."""
+
+    def generate(context, builder, signature, arguments):
+        return fma(builder, *arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
 def widen(value):  # pragma: no cover
     """A stored weight as float32; the stored type says how."""
     raise TypeError("only compiled loops call this")
@@ -101,6 +111,13 @@ def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     name = f"llvm.fma.v{LANES}f32" if kind == VECTOR else "llvm.fma.f32"
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
     return builder.call(function, [a, b, c])
+
+
+def broadcast(builder: Any, value: Any) -> Any:
+    """A vector of one float."""
+    nothing = ir.Constant(VECTOR, ir.Undefined)
+    one = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
 def prefetch_line(builder: Any, pointer: Any) -> None:
@@ -125,7 +142,7 @@ def _sum(builder: Any, vector: Any) -> Any:
 
 
 class _Lines:
-    """Neighbouring rows of a two-dimensional array, as pointers to their elements."""
+    """Neighboring rows of a two-dimensional array, as pointers to their elements."""
 
     def __init__(self, context: Any, builder: Any, kind: types.Array, value: Any, first: Any, count: int) -> None:
         array = context.make_array(kind)(context, builder, value)
@@ -154,7 +171,7 @@ def tile(rows: int, tokens: int, prefetch: bool = False) -> Any:
     """A numba function (weight, r, x, n, out): out[n + t, r + k] = sum over i of weight[r + k, i] x[n + t, i].
 
     k runs below `rows`, t below `tokens`. weight is (O, I) in one of the stored formats, x (N, I) and out (N, O) float32, all
-    with contiguous rows; r and n are intp. With `prefetch` the next tile's rows are prefetched.
+    with contiguous rows; r and n are intp. With `prefetch` the next tile's rows are called for meanwhile.
     """
 
     @intrinsic

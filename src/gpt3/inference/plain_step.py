@@ -72,7 +72,7 @@ def _linear(weight: Array, scale: Array, bias: Array, x: Array) -> Array:
     for begin in range(0, len(bias), ROWS):
         rows = slice(begin, begin + ROWS)
         if weight.dtype == np.uint8:
-            wide = four_bit.dequantised(weight[begin // four_bit.ROWS : (begin + ROWS) // four_bit.ROWS])
+            wide = four_bit.dequantized(weight[begin // four_bit.ROWS : (begin + ROWS) // four_bit.ROWS])
         else:
             wide = _widened(weight[rows])
         np.matmul(x, wide.T, out=out[:, rows])
@@ -89,12 +89,12 @@ def _widened(weight: Array) -> Array:
 
 
 def _norm(x: Array, norm: Array, epsilon: float) -> Array:
-    centred = x - x.mean(1, keepdims=True)
-    return centred / np.sqrt((centred * centred).mean(1, keepdims=True) + np.float32(epsilon)) * norm[0] + norm[1]
+    centered = x - x.mean(1, keepdims=True)
+    return centered / np.sqrt((centered * centered).mean(1, keepdims=True) + np.float32(epsilon)) * norm[0] + norm[1]
 
 
 def _activated(x: Array, activation: int) -> Array:
-    """The activations of `kernels.ACTIVATIONS`, by number."""
+    """The activations of `activations.ACTIVATIONS`, by number."""
     if activation == 1:
         return x * np.float32(0.5) * (1 + _erf(x * np.float32(math.sqrt(0.5))))
     if activation == 2:

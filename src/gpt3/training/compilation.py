@@ -41,6 +41,11 @@ def chooses_compile(options: TrainOptions, device: torch.device, world: World) -
     return False
 
 
+def is_compiled(forward: torch.nn.Module) -> bool:
+    """Whether what forward passes go through is compiled."""
+    return hasattr(forward, "_orig_mod")
+
+
 @functools.cache
 def failure(device: torch.device) -> str | None:
     """Why torch.compile does not work on `device`, in a few words; None where it does. It compiles one addition to find out."""

@@ -26,7 +26,7 @@ from gpt3.device import choose_device, memory_limit, ran_out_of_memory
 from gpt3.errors import InputError, RunError
 from gpt3.options import DType
 from gpt3.progress import say
-from gpt3.training.lean.products import has_onednn
+from gpt3.training.lean.products import has_onednn, onednn_linear
 from gpt3.training.options import TrainOptions
 
 DTYPES: dict[DType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -112,7 +112,7 @@ def choose_compute(device_name: str, dtype_name: DType) -> Compute:
     """Choose device and dtype, and measure the peak of that dtype's matrix products (about 0.2 s)."""
     device = choose_device(device_name)
     if device.type == "cuda":
-        if device.index is not None:  # streams, synchronisation and the random generator are the current device's
+        if device.index is not None:  # streams, synchronization and the random generator are the current device's
             torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 where fp32 is asked for
     dtype = torch.float32
@@ -146,7 +146,7 @@ def _flops_of(device: torch.device, dtype: torch.dtype, seconds: float, onednn: 
         compute.synchronize()
         start = time.perf_counter()
         if onednn:
-            torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+            onednn_linear(left, right)
         else:
             torch.nn.functional.linear(left, right)
         compute.synchronize()

@@ -21,8 +21,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
+from gpt3.progress import say
 from gpt3.training import lean
-from gpt3.training.compilation import chooses_compile
+from gpt3.training.compilation import chooses_compile, is_compiled
 from gpt3.training.distributed import Compute, World, is_sharded, peers_lost
 from gpt3.training.lean.products import has_onednn
 from gpt3.training.options import TrainOptions
@@ -81,6 +82,7 @@ def build_model(
 
 def choose_step(
     model: GPT3ForCausalLM,
+    forward: nn.Module,
     options: TrainOptions,
     rows: int,
     compute: Compute,
@@ -90,17 +92,19 @@ def choose_step(
     """`compute` with the kind of step that `model` takes from now on: lean where it fits, else through torch's operators.
 
     Args:
+        model, forward: as `build_model` gave them.
         rows: tokens of a micro-batch.
         recorded: what decided the order of sums in the run that is resumed (`Trainer.computed`), which is repeated.
     """
     before = None if recorded is None else recorded.get("onednn")
     if recorded is not None and before is None:
         return compute
-    leaves = chooses_compile(options, compute.device, world) or is_sharded(options, world)
-    if leaves or not lean.fits(model, compute.device, compute.dtype):
+    if is_compiled(forward) or is_sharded(options, world) or not lean.fits(model, compute.device, compute.dtype):
         return compute
     onednn = world.agree(lambda: lean.choose(model, rows) if before is None else before)
     if onednn and not has_onednn():
+        if world.first:
+            say("this torch has no oneDNN, which the run used: MKL computes its products, and the last bits may differ")
         onednn = []
     lean.install(model, onednn)
     return replace(compute, onednn=tuple(onednn))

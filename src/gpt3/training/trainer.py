@@ -19,7 +19,7 @@ from gpt3.device import empty_cache, ran_out_of_memory
 from gpt3.errors import RunError
 from gpt3.model import GPT3ForCausalLM
 from gpt3.training import random_state
-from gpt3.training.compilation import sizes
+from gpt3.training.compilation import is_compiled, sizes
 from gpt3.training.distributed import Compute, World, peers_lost
 from gpt3.training.fitting import halved
 from gpt3.training.model_building import gradients_stay
@@ -71,7 +71,7 @@ class Trainer:
         self.spikes = SpikeWindow(options.spike_window, options.spike_sigmas, options.spike_patience)
         self.average = None if options.ema is None else WeightAverage(model, options.ema)
         self.scaler = torch.amp.GradScaler(compute.device.type) if compute.dtype == torch.float16 else None
-        self.compiled = hasattr(forward, "_orig_mod")
+        self.compiled = is_compiled(forward)
         self.step = 0
 
     def batches(self, step: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -330,7 +330,7 @@ class WeightAverage:
     def swapped_in(self) -> Iterator[None]:
         """The model holds the average inside, and afterwards its own weights again, bit for bit.
 
-        The weights are copied: 4 bytes per parameter, where gradients have gone (``set_to_none``) no more than those
+        The weights are copied meanwhile: 4 bytes per parameter, where gradients have gone (``set_to_none``) no more than those
         took. Do not take a step inside.
         """
         aside = [weight.clone() for weight in held(self._weights)]

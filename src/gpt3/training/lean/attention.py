@@ -1,4 +1,4 @@
-"""Causal attention on heads as the projection lays them out, forward and backward, over the keys that a band or document leaves.
+"""Causal attention on heads as the projection lays them out, forward and backward, over the keys that a band leaves.
 
 Queries are taken `block` at a time, of one head of one sequence: their scores over all the keys any of them sees are in the cache
 together. So each row's softmax is whole, and keys out of reach cost nothing. B sequences of T tokens, H heads of width D.
@@ -15,7 +15,7 @@ import torch
 from numba.extending import register_jitable
 from torch import Tensor
 
-from gpt3.inference.kernels import _exp as exp
+from gpt3.inference.activations import exponential
 from gpt3.inference.microkernel import LANES
 from gpt3.training.lean.threads import COUNTERS, Loop, scratch
 from gpt3.training.lean.tiles import claim, floats, integers, product
@@ -35,7 +35,7 @@ def _padded(T: int) -> int:
     return -(-T // STEP) * STEP + STEP
 
 
-@register_jitable
+@register_jitable(fastmath=True)
 def _transpose(source, stride, target, T, D, padded):
     """target (D, padded) = source (T, D)^T, the rest 0; both are addresses, `stride` is of source's rows in floats."""
     for t in range(T):
@@ -48,21 +48,12 @@ def _transpose(source, stride, target, T, D, padded):
             rest[t] = np.float32(0.0)
 
 
-@register_jitable
-def _first_key(starts, T, b, t, window):
-    """The first key that query t of sequence b sees."""
-    first = max(0, t - window + 1)
-    if starts != 0:
-        first = max(first, integers(starts + 8 * (b * T + t), 1)[0])
-    return first
-
-
 @Loop
 def _forward(address):  # pragma: no cover - compiled
-    d = integers(address, COUNTERS + 13)
+    d = integers(address, COUNTERS + 12)
     B, T, H, D, window, block, padded = d[2], d[3], d[4], d[5], d[6], d[7], d[8]
-    scale, starts = floats(d[9], 1)[0], d[13]
-    memory = d[14] + 4 * claim(address + 8) * (D + block) * padded
+    scale = floats(d[9], 1)[0]
+    memory = d[13] + 4 * claim(address + 8) * (D + block) * padded
     scores = memory + 4 * D * padded
     width = H * D
     while True:
@@ -75,27 +66,13 @@ def _forward(address):  # pragma: no cover - compiled
         _transpose(key, 3 * width, memory, T, D, padded)
         for first in range(0, T, block):
             last = min(first + block, T)
-            low = _first_key(starts, T, b, first, window)
-            for t in range(first + 1, last):
-                low = min(low, _first_key(starts, T, b, t, window))
-            low = low // STEP * STEP
+            low = max(0, first - window + 1) // STEP * STEP
             count = (last - low + STEP - 1) // STEP * STEP
-            product(
-                query + 12 * first * width,
-                3 * width,
-                1,
-                memory + 4 * low,
-                padded,
-                scores,
-                padded,
-                last - first,
-                count,
-                D,
-                0,
-            )
+            queries = query + 12 * first * width
+            product(queries, 3 * width, 1, memory + 4 * low, padded, scores, padded, last - first, count, D, 0)
             for t in range(first, last):
                 line = floats(scores + 4 * (t - first) * padded, count)
-                begin, end = _first_key(starts, T, b, t, window) - low, t + 1 - low
+                begin, end = max(0, t - window + 1) - low, t + 1 - low
                 largest = line[begin]
                 for j in range(begin, end):
                     largest = max(largest, line[j])
@@ -104,7 +81,7 @@ def _forward(address):  # pragma: no cover - compiled
                 total = np.float32(0.0)
                 seen = floats(scores + 4 * ((t - first) * padded + begin), end - begin)
                 for j in range(end - begin):
-                    power = exp((seen[j] - largest) * scale)
+                    power = exponential((seen[j] - largest) * scale)
                     seen[j] = power
                     total += power
                 inverse = np.float32(1.0) / total
@@ -117,13 +94,12 @@ def _forward(address):  # pragma: no cover - compiled
             product(scores, padded, 1, value + 12 * low * width, 3 * width, out, width, last - first, D, last - low, 0)
 
 
-def attention(qkv: Tensor, heads: int, window: int, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """softmax(q k^T / sqrt(D)) v over the last `window` keys, and no key before `starts`.
+def attention(qkv: Tensor, heads: int, window: int) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T / sqrt(D)) v over the last `window` keys.
 
     Args:
         qkv: (B, T, 3 H D) float32, contiguous.
         window: keys a query sees, itself included; T or more: all.
-        starts: (B, T) int64, the first key each query sees, itself at most.
 
     Returns:
         (B, T, H D), and the logarithm of each softmax's sum (B, H, T).
@@ -133,18 +109,16 @@ def attention(qkv: Tensor, heads: int, window: int, starts: Tensor | None = None
     output, sums = qkv.new_empty(B, T, width), qkv.new_empty(B, heads, T)
     scale, memory = qkv.new_tensor(D**-0.5), scratch((D + block) * padded)
     places = (scale.data_ptr(), qkv.data_ptr(), output.data_ptr(), sums.data_ptr())
-    _forward(
-        B, T, heads, D, window, block, padded, *places, 0 if starts is None else starts.data_ptr(), memory.data_ptr()
-    )
+    _forward(B, T, heads, D, window, block, padded, *places, memory.data_ptr())
     return output, sums
 
 
 @Loop
 def _backward(address):  # pragma: no cover - compiled
-    d = integers(address, COUNTERS + 15)
+    d = integers(address, COUNTERS + 14)
     B, T, H, D, window, block, padded = d[2], d[3], d[4], d[5], d[6], d[7], d[8]
-    scale, starts = floats(d[9], 1)[0], d[15]
-    memory = d[16] + 4 * claim(address + 8) * (2 * D + 2 * block) * padded
+    scale = floats(d[9], 1)[0]
+    memory = d[15] + 4 * claim(address + 8) * (2 * D + 2 * block) * padded
     values, scores = memory + 4 * D * padded, memory + 8 * D * padded
     slopes = scores + 4 * block * padded
     width = H * D
@@ -167,10 +141,7 @@ def _backward(address):  # pragma: no cover - compiled
         for first in range(0, T, block):
             last = min(first + block, T)
             rows = last - first
-            low = _first_key(starts, T, b, first, window)
-            for t in range(first + 1, last):
-                low = min(low, _first_key(starts, T, b, t, window))
-            low = low // STEP * STEP
+            low = max(0, first - window + 1) // STEP * STEP
             keys = last - low
             count = (keys + STEP - 1) // STEP * STEP
             head_rows = 4 * ((b * T + first) * width + head * D)
@@ -179,7 +150,7 @@ def _backward(address):  # pragma: no cover - compiled
             product(queries, 3 * width, 1, memory + 4 * low, padded, scores, padded, rows, count, D, 0)
             product(grad_output, width, 1, values + 4 * low, padded, slopes, padded, rows, count, D, 0)
             for t in range(first, last):
-                begin, end = _first_key(starts, T, b, t, window) - low, t + 1 - low
+                begin, end = max(0, t - window + 1) - low, t + 1 - low
                 place = 4 * (t - first) * padded
                 line, slope = floats(scores + place, count), floats(slopes + place, count)
                 of_output = floats(grad_output + 4 * (t - first) * width, D)
@@ -194,37 +165,20 @@ def _backward(address):  # pragma: no cover - compiled
                 seen = floats(scores + place + 4 * begin, end - begin)
                 slant = floats(slopes + place + 4 * begin, end - begin)
                 for j in range(end - begin):
-                    share = exp(seen[j] * scale - total)
+                    share = exponential(seen[j] * scale - total)
                     seen[j] = share
                     slant[j] = share * (slant[j] - along) * scale
                 for j in range(end, count):
                     line[j] = np.float32(0.0)
                     slope[j] = np.float32(0.0)
-            product(
-                slopes,
-                padded,
-                1,
-                key + 12 * low * width,
-                3 * width,
-                grad_query + 12 * first * width,
-                3 * width,
-                rows,
-                D,
-                keys,
-                0,
-            )
+            keys_from, target = key + 12 * low * width, grad_query + 12 * first * width
+            product(slopes, padded, 1, keys_from, 3 * width, target, 3 * width, rows, D, keys, 0)
             product(scores, 1, padded, grad_output, width, grad_value + 12 * low * width, 3 * width, keys, D, rows, 1)
             product(slopes, 1, padded, queries, 3 * width, grad_key + 12 * low * width, 3 * width, keys, D, rows, 1)
 
 
 def attention_backward(
-    qkv: Tensor,
-    output: Tensor,
-    sums: Tensor,
-    grad_output: Tensor,
-    heads: int,
-    window: int,
-    starts: Tensor | None = None,
+    qkv: Tensor, output: Tensor, sums: Tensor, grad_output: Tensor, heads: int, window: int
 ) -> Tensor:
     """The gradient of `attention`'s qkv, (B, T, 3 H D), from what it returned and the gradient of its output."""
     B, T, width = output.shape
@@ -232,7 +186,5 @@ def attention_backward(
     grad, scale, memory = torch.empty_like(qkv), qkv.new_tensor(D**-0.5), scratch(2 * (D + block) * padded)
     tensors = (scale, qkv, output, sums, grad_output, grad)
     places = [tensor.data_ptr() for tensor in tensors]
-    _backward(
-        B, T, heads, D, window, block, padded, *places, 0 if starts is None else starts.data_ptr(), memory.data_ptr()
-    )
+    _backward(B, T, heads, D, window, block, padded, *places, memory.data_ptr())
     return grad

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from gpt3.corpus.prepare import cache_folder
+from gpt3.device import processor
 from gpt3.durable import write_text
 
 FORWARD, INPUT, WEIGHT = "forward", "input", "weight"
@@ -40,55 +40,60 @@ class Products:
     def __init__(self, onednn: Iterable[str] = ()) -> None:
         self.onednn = frozenset(onednn)
 
+    def by_onednn(self, product: str, shape: Sequence[int]) -> bool:
+        """Whether oneDNN computes this of the three products with a weight of this shape (O, I)."""
+        return bool(self.onednn) and name_of(product, shape) in self.onednn
+
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x W^T, plus the bias."""
-        if self.onednn and name_of(FORWARD, weight) in self.onednn:
-            return _onednn(x, weight, bias)
+        if self.by_onednn(FORWARD, weight.shape):
+            return onednn_linear(x, weight, bias)
         return torch.nn.functional.linear(x, weight, bias)
 
     def forward_into(self, out: Tensor, x: Tensor, weight: Tensor) -> None:
         """out = x W^T."""
-        if not (self.onednn and name_of(FORWARD, weight) in self.onednn):
+        if not self.by_onednn(FORWARD, weight.shape):
             torch.mm(x, weight.t(), out=out)
             return
         for first in range(0, len(x), COPIED_ROWS):  # its result has memory of its own: few rows at a time stay at hand
             part = slice(first, first + COPIED_ROWS)
-            out[part] = _onednn(x[part], weight)
+            out[part] = onednn_linear(x[part], weight)
 
     def add_forward(self, onto: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """`onto`, which becomes onto + x W^T."""
-        if self.onednn and name_of(FORWARD, weight) in self.onednn:
-            return onto.add_(_onednn(x, weight))
+        if self.by_onednn(FORWARD, weight.shape):
+            return onto.add_(onednn_linear(x, weight))
         return onto.addmm_(x, weight.t())
 
     def grad_input(self, dy: Tensor, weight: Tensor) -> Tensor:
         """dy W."""
-        if self.onednn and name_of(INPUT, weight) in self.onednn:
-            return _onednn(dy, weight.t())
+        if self.by_onednn(INPUT, weight.shape):
+            return onednn_linear(dy, weight.t())
         return torch.mm(dy, weight)
 
     def grad_weight(self, dy: Tensor, x: Tensor) -> Tensor:
         """dy^T x."""
-        if self.onednn and f"{WEIGHT} {x.shape[1]} {dy.shape[1]}" in self.onednn:
-            return _onednn(dy.t(), x.t())
+        if self.by_onednn(WEIGHT, (dy.shape[1], x.shape[1])):
+            return onednn_linear(dy.t(), x.t())
         return torch.mm(dy.t(), x)
 
     def add_grad_weight(self, total: Tensor, dy: Tensor, x: Tensor, first: bool) -> None:
         """total += dy^T x; the `first` time without what the memory held before."""
-        if not (self.onednn and f"{WEIGHT} {x.shape[1]} {dy.shape[1]}" in self.onednn):
+        if not self.by_onednn(WEIGHT, (dy.shape[1], x.shape[1])):
             total.addmm_(dy.t(), x, beta=0 if first else 1)
         elif first:
-            total.copy_(_onednn(dy.t(), x.t()))
+            total.copy_(onednn_linear(dy.t(), x.t()))
         else:
-            total.add_(_onednn(dy.t(), x.t()))
+            total.add_(onednn_linear(dy.t(), x.t()))
 
 
-def name_of(product: str, weight: Tensor) -> str:
-    """The name of one of the three products with a weight (O, I): ``forward I O``."""
-    return f"{product} {weight.shape[1]} {weight.shape[0]}"
+def name_of(product: str, shape: Sequence[int]) -> str:
+    """The name of one of the three products with a weight of this shape (O, I): ``forward I O``."""
+    return f"{product} {shape[1]} {shape[0]}"
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T, plus the bias, by oneDNN: (N, I), (O, I), (O,) to (N, O), all float32 or all bfloat16. `has_onednn` says where."""
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return found
 
@@ -137,7 +142,7 @@ def measured(shape: tuple[int, int], rows: int) -> list[str]:
     found = []
     with torch.no_grad():
         for product, call in calls.items():
-            name = name_of(product, weight)
+            name = name_of(product, shape)
             sides = Products(), Products([name])
             times: tuple[list[float], list[float]] = [], []
             for _ in range(REPEATS + 1):
@@ -162,12 +167,3 @@ def _read(file: Path) -> dict[str, dict[str, list[str]]]:
         if isinstance(known, dict) and all(isinstance(shapes, dict) for shapes in known.values()):
             return known
     return {}
-
-
-def processor() -> str:
-    """The processor's name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt3.inference.kernels import _erf as erf
-from gpt3.inference.kernels import _exp as exp
+from gpt3.inference.activations import error_function, exponential
 from gpt3.training.lean.threads import COUNTERS, Loop
 from gpt3.training.lean.tiles import claim, floats, integers
 
@@ -63,19 +62,8 @@ def _norm(address):  # pragma: no cover - compiled
 def norm(x: Tensor, gain: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """Layer norm of x (N, C): its output, and each row's mean and 1 / deviation (N, 2)."""
     y, stats, eps = torch.empty_like(x), x.new_empty(len(x), 2), x.new_tensor(epsilon)
-    _norm(
-        *x.shape,
-        eps.data_ptr(),
-        x.data_ptr(),
-        0,
-        0,
-        0,
-        gain.data_ptr(),
-        shift.data_ptr(),
-        0,
-        y.data_ptr(),
-        stats.data_ptr(),
-    )
+    at_eps, at_x, at_gain, at_shift, at_y, at_stats = (each.data_ptr() for each in (eps, x, gain, shift, y, stats))
+    _norm(*x.shape, at_eps, at_x, 0, 0, 0, at_gain, at_shift, 0, at_y, at_stats)
     return y, stats
 
 
@@ -152,9 +140,9 @@ def _gelu(address):  # pragma: no cover - compiled
             u, y = floats(d[4] + 4 * n * C, C), floats(d[6] + 4 * n * C, C)
             for c in range(C):
                 v = u[c] + bias[c]
-                share = half * (one + erf(v * root))
+                share = half * (one + error_function(v * root))
                 y[c] = v * share
-                u[c] = share + v * density * exp(np.float32(-0.5) * v * v)
+                u[c] = share + v * density * exponential(np.float32(-0.5) * v * v)
 
 
 def gelu(u: Tensor, bias: Tensor) -> Tensor:
@@ -208,7 +196,7 @@ def _softmax(address):  # pragma: no cover - compiled
         target = targets[n]
         at_target, total = x[target], np.float32(0.0)
         for c in range(real):
-            power = exp(x[c] - largest)
+            power = exponential(x[c] - largest)
             x[c] = power
             total += power
         losses[n] = (np.float32(math.log(total)) + largest - at_target) * weight

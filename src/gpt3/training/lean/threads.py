@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numba import cfunc, njit, prange, types
+from numba import njit, prange, types
+from numba.core.ccallback import CFunc
 
 from gpt3.device import follow_threads
+from gpt3.inference import activations, kernel_cache, microkernel
+from gpt3.training.lean import tiles
 
 COUNTERS = 2
 """The next task, and the next thread's place in `scratch`."""
@@ -51,8 +54,15 @@ class Loop:
 
     @functools.cached_property
     def compiled(self) -> Any:
-        """Machine code with C's calling convention, kept in numba's cache."""
-        return cfunc(types.void(types.int64), cache=True, **FAST)(self.function)
+        """Machine code with C's calling convention, kept in numba's cache.
+
+        As numba.cfunc makes it, but that a changed file which the loop compiles from makes the cached code stale.
+        """
+        made = CFunc(self.function, ((types.int64,), types.void), {}, FAST)
+        made.enable_caching()
+        kernel_cache.depend_on({self.function.__name__: made}, activations, microkernel, tiles)
+        made.compile()
+        return made
 
     @functools.cached_property
     def alone(self) -> Any:
@@ -64,7 +74,7 @@ class Loop:
         """A function of the address and the number of threads, on numba's own."""
         body = njit(**FAST)(self.function)
 
-        @njit(parallel=True)
+        @njit(parallel=True, **FAST)
         def run(address, threads):  # pragma: no cover - compiled
             for _ in prange(threads):
                 body(address)

@@ -15,16 +15,10 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from gpt3.inference.microkernel import FLOAT, I64, LANES, VECTOR
+from gpt3.inference.microkernel import FLOAT, I64, LANES, VECTOR, broadcast, fma
 
 ROWS = 4
 """Rows of a tile: with two vectors each, as many sums as two multiply-add units need to be busy."""
-
-
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    name = f"llvm.fma.v{LANES}f32"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), name)
-    return builder.call(function, [a, b, c])
 
 
 def _tile(rows: int, vectors: int) -> Any:
@@ -64,11 +58,9 @@ def _tile(rows: int, vectors: int) -> Any:
                 for r in range(rows):
                     offset = builder.add(column, builder.mul(a_row, ir.Constant(I64, r)))
                     scalar = builder.load(place(a, offset, FLOAT), align=4)
-                    first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, ir.Constant(I64, 0))
-                    mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-                    left = builder.shuffle_vector(first, ir.Constant(VECTOR, ir.Undefined), mask)
+                    left = broadcast(builder, scalar)
                     for v in range(vectors):
-                        builder.store(_fma(builder, left, right[v], builder.load(sums[r][v])), sums[r][v])
+                        builder.store(fma(builder, left, right[v], builder.load(sums[r][v])), sums[r][v])
             with builder.if_else(builder.icmp_signed("!=", add, ir.Constant(I64, 0))) as (onto, anew):
                 with onto:
                     for r in range(rows):
@@ -89,7 +81,7 @@ def _tile(rows: int, vectors: int) -> Any:
 _wide, _narrow, _wide_row, _narrow_row = _tile(ROWS, 2), _tile(ROWS, 1), _tile(1, 2), _tile(1, 1)
 
 
-@njit(error_model="numpy")
+@njit(fastmath=True, error_model="numpy")
 def product(a, a_row, a_k, b, b_k, c, c_row, rows, columns, depth, add):  # pragma: no cover - compiled
     """c (rows, columns) = a (rows, depth) b (depth, columns), or added to c. `columns` is a multiple of LANES.
 
@@ -124,7 +116,7 @@ def _pointer(typing_context, address):
     return types.CPointer(types.float32)(types.int64), generate
 
 
-@register_jitable
+@register_jitable(fastmath=True)
 def floats(address, count):
     """The float32 array of `count` numbers at an address."""
     return carray(_pointer(address), (count,), np.float32)
@@ -138,7 +130,7 @@ def _int_pointer(typing_context, address):
     return types.CPointer(types.int64)(types.int64), generate
 
 
-@register_jitable
+@register_jitable(fastmath=True)
 def integers(address, count):
     """The int64 array of `count` numbers at an address."""
     return carray(_int_pointer(address), (count,), np.int64)
