@@ -107,12 +107,11 @@ def _penalty(length: int, alpha: float, kind: Penalty) -> float:
 
 def _log_softmax(logits: Logits) -> NDArray[np.float32]:
     """(B, V) → the same on the host, in log-probabilities."""
-    largest = to_numpy(logits.max(-1) if isinstance(logits, np.ndarray) else logits.amax(-1))
+    lines = to_numpy(logits)
+    largest = lines.max(-1, keepdims=True)
     if wrong := np.flatnonzero(~(largest < np.inf)).tolist():
         raise NotNumbersError(wrong)
-    if not isinstance(logits, np.ndarray):
-        return to_numpy(logits.log_softmax(-1))
-    shifted = logits - largest[:, None]
+    shifted = lines - largest
     found: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return found
 

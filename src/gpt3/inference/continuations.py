@@ -162,7 +162,7 @@ def score_requests(engine: Engine, requests: Sequence[Request], *, batch: int = 
             stems.setdefault((stem.cut, stem.alike, stem.ids), stem).continuations.append(continuation)
             found[number].append(continuation)
     ordered = sorted(stems.values(), key=lambda stem: (stem.ids[: stem.cut], len(stem.ids)))
-    if getattr(engine, "packs", False):  # a ReferenceEngine's
+    if engine.packs:
         ordered = _read_packed(cast("ReferenceEngine", engine), ordered, rows)
     if ordered:
         _read(engine, ordered, batch, rows)

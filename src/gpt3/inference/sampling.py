@@ -82,20 +82,22 @@ class Rows:
 
     def array(self, values: Any) -> Any:
         """NumPy values where the logits are, without waiting for the device."""
-        if self.device is None:
-            return values
-        import torch
+        return values if self.device is None else sent(values, self.device)
 
-        tensor, cuda = torch.from_numpy(values), self.device.type == "cuda"
-        return (tensor.pin_memory() if cuda else tensor).to(self.device, non_blocking=cuda)
+
+def sent(values: Any, device: torch.device) -> Tensor:
+    """Numbers, in NumPy or in lists, as a tensor on a device, without waiting for it."""
+    import torch
+
+    tensor, cuda = torch.as_tensor(values), device.type == "cuda"
+    return (tensor.pin_memory() if cuda else tensor).to(device, non_blocking=cuda)
 
 
 def rows_at(logits: Any, places: Sequence[int]) -> Any:
     """Some rows of the logits, (B, V), without waiting for their device."""
     if isinstance(logits, np.ndarray):
         return logits[places]
-    index: Tensor = Rows((), logits.device).array(np.array(places))
-    return logits[index]
+    return logits[sent(np.array(places), logits.device)]
 
 
 def follow_constraint(logits: Any, *constraint: Any) -> None:
@@ -117,14 +119,14 @@ def add_bias(logits: Any, bias: dict[int, float], rows: Rows) -> None:
     logits[rows.places(lambda row: bias)] += rows.numbers(lambda row: bias.values())
 
 
-def penalise_repetition(logits: Any, penalty: float, rows: Rows) -> None:
+def penalize_repetition(logits: Any, penalty: float, rows: Rows) -> None:
     """Make tokens of prompt and text less likely (CTRL, Keskar et al. 2019, section 4.1; sign-aware as in transformers)."""
     places = rows.places(lambda row: row.counts)
     seen = logits[places]
     logits[places] = _xp(logits).where(seen < 0, seen * penalty, seen / penalty)
 
 
-def penalise_counts(logits: Any, presence: float, frequency: float, rows: Rows) -> None:
+def penalize_counts(logits: Any, presence: float, frequency: float, rows: Rows) -> None:
     """OpenAI's penalties (API reference, "Frequency and presence penalties"): logit - count · frequency - (count > 0) · presence.
 
     Tokens of the text count, not those of the prompt ("how often sampled prior to the current position").
@@ -194,8 +196,8 @@ class Step(NamedTuple):
 CHAIN = (
     Step(("json_schema", "regex", "choices"), "edit", follow_constraint),
     Step(("logit_bias",), "edit", add_bias),
-    Step(("repetition_penalty",), "edit", penalise_repetition),
-    Step(("presence_penalty", "frequency_penalty"), "edit", penalise_counts),
+    Step(("repetition_penalty",), "edit", penalize_repetition),
+    Step(("presence_penalty", "frequency_penalty"), "edit", penalize_counts),
     Step(("no_repeat_ngram",), "edit", forbid_repeated_ngrams),
     Step(("bad_words",), "edit", forbid_bad_words),
     Step(("min_new_tokens",), "edit", hold_back_ends),

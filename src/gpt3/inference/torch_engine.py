@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from gpt3.errors import InputError
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
 from gpt3.inference.packing import check
+from gpt3.inference.sampling import sent
 from gpt3.inference.torch_attention import attend_and_store
 from gpt3.model.banded_attention import banded_attention
 
@@ -65,9 +66,6 @@ class ReferenceEngine(Engine):
 
     Args:
         model: its mode (train, eval) is left as it is found.
-
-    Attributes:
-        packs: whether `tree_logits` is known to be right for this kind of model.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -245,21 +243,16 @@ class TorchEngine(Engine):
                 logits = self._step(cache, single)
                 slots = [run.slot for run in single]
                 if len(single) == len(runs):
-                    return logits if slots == list(range(cache.slots)) else logits[self._sent(slots)]
+                    return logits if slots == list(range(cache.slots)) else logits[sent(slots, self.device)]
                 rows |= {slot: logits[slot : slot + 1] for slot in slots}
             return torch.cat([rows[run.slot] for run in runs])
-
-    def _sent(self, numbers: Any) -> Tensor:
-        """Numbers as int64 on the device, without waiting for it."""
-        tensor, cuda = torch.tensor(numbers), self.device.type == "cuda"
-        return (tensor.pin_memory() if cuda else tensor).to(self.device, non_blocking=cuda)
 
     def _step(self, cache: TorchCache, runs: Sequence[Run]) -> Tensor:
         """One token for some slots: (slots, V) float32; what the other rows hold has no meaning."""
         tokens, positions = [0] * cache.slots, [-1] * cache.slots
         for run in runs:
             tokens[run.slot], positions[run.slot] = run.tokens[0], len(cache.ids[run.slot])
-        cache.step_inputs.copy_(self._sent([tokens, positions]))
+        cache.step_inputs.copy_(sent([tokens, positions], self.device))
         if self.device.type != "cuda":
             return self._decode(cache)
         if cache.replay is None:
@@ -275,7 +268,7 @@ class TorchEngine(Engine):
                 self._decode(cache)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # on this device's stream; other threads may use theirs while it is captured
+        # on this device's stream; other threads may use theirs meanwhile
         with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             logits = self._decode(cache)
 
@@ -316,8 +309,8 @@ class TorchEngine(Engine):
         """
         transformer, B = self.model.transformer, len(runs)
         longest = max(len(run.tokens) for run in runs)
-        ids = self._sent([[*run.tokens, *[0] * (longest - len(run.tokens))] for run in runs])  # (B, n)
-        slots, last = self._sent([[run.slot for run in runs], [len(run.tokens) - 1 for run in runs]])
+        ids = sent([[*run.tokens, *[0] * (longest - len(run.tokens))] for run in runs], self.device)  # (B, n)
+        slots, last = sent([[run.slot for run in runs], [len(run.tokens) - 1 for run in runs]], self.device)
         x = transformer.wte(ids) + transformer.wpe(torch.arange(longest, device=self.device))  # (B, n, C)
         newest: dict[int, Tensor] = {}  # by places of a ring: the token that each place holds at the end, (B, places)
 
@@ -341,11 +334,11 @@ class TorchEngine(Engine):
         return {run.slot: logits[row : row + run.logits] for row, run in enumerate(runs)}
 
     def _read(self, cache: TorchCache, run: Run) -> Tensor:
-        """One run alone: (run.logits, V) float32."""
+        """A run by itself: (run.logits, V) float32."""
         transformer, total = self.model.transformer, len(run.tokens)
         wanted = []
         for begin in range(0, total, CHUNK):
-            tokens = self._sent(run.tokens[begin : begin + CHUNK])
+            tokens = sent(run.tokens[begin : begin + CHUNK], self.device)
             start = len(cache.ids[run.slot]) + begin
             x = transformer.wte(tokens) + transformer.wpe(torch.arange(start, start + len(tokens), device=self.device))
 
