@@ -141,6 +141,15 @@ def memory_limit() -> int | None:
     return None
 
 
+def machine_memory() -> int | None:
+    """Bytes of memory of this machine, or what its container allows. None where nobody says."""
+    try:
+        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    return min(here, memory_limit() or here)
+
+
 def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
     """The tightest CPU quota of this process's control group and those above it, in cores; None without one."""
     quotas: list[float] = []

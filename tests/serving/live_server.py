@@ -71,6 +71,21 @@ class Live:
         return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
+def save_model(tokenizer, folder: Path) -> Path:
+    """A model folder of random weights."""
+    fixtures.make_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def slowed(engine, seconds: float):
     """Each forward takes so much longer meanwhile, so that there is a middle of a text to do something in."""
@@ -83,21 +98,22 @@ def slowed(engine, seconds: float):
 
 
 @contextlib.contextmanager
-def serving(model, **options: Any):
+def serving(model, /, **options: Any):
     from gpt3.serving.app import assemble
     from gpt3.serving.host import address_of, listen, serve
     from gpt3.serving.options import ServeOptions
 
-    chosen = ServeOptions(**{"port": 0, "slots": 4, "prompt_tokens": 16, "grace": 5, **options})
+    models = model if isinstance(model, dict) else {options.get("name", ["tiny"])[0]: model}
+    defaults = {"model": list(models), "port": 0, "slots": 4, "prompt_tokens": 16, "grace": 5}
+    chosen = ServeOptions(**{**defaults, **options})
     listening = listen(chosen.host, chosen.port)
-    models = model if isinstance(model, dict) else {(chosen.name or ["tiny"])[0]: model}
     app, compute = assemble(models, chosen)
     ready: queue.Queue[Callable[[], None]] = queue.Queue()
     thread = threading.Thread(target=serve, args=(app, compute, listening, chosen, ready.put))
     thread.start()
     stop = ready.get(timeout=30)
     try:
-        yield Live(address_of(listening), compute, stop, thread, next(iter(models)))
+        yield Live(address_of(listening), compute, stop, thread, next(iter(models), ""))
     finally:
         stop()
         thread.join(30)

@@ -4,7 +4,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from live_server import fixtures
+from live_server import save_model
 
 from gpt3.cli.serve import run
 from gpt3.errors import InputError
@@ -32,8 +32,7 @@ def test_a_models_id_is_its_runs_name_or_its_hub_id(tmp_path, monkeypatch) -> No
 
 
 def test_names_are_as_many_as_models_and_differ(tokenizer, tmp_path) -> None:
-    fixtures.make_model(tokenizer).save_pretrained(tmp_path / "same")
-    tokenizer.save_pretrained(tmp_path / "same")
+    save_model(tokenizer, tmp_path / "same")
     with pytest.raises(InputError, match=r"two models have the name same\. Give each its own"):
         run(ServeOptions(model=[str(tmp_path / "same")] * 2, port=0))
     assert ServeOptions(model=["a", "b"], name=["one", "two"])

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from live_server import serving
+from live_server import save_model, serving, wait_for
 
 from gpt3.cli.parsing import parse
 from gpt3.serving.options import ServeOptions
@@ -39,11 +39,19 @@ def test_the_commands_are_understood(monkeypatch) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl(server) -> None:
-    (command,) = [block for block in blocks("sh") if block.startswith("curl")]
-    words = shlex.split(command.replace("http://127.0.0.1:8000", server.url).replace("\\\n", " "))
-    answer = subprocess.run([*words, "-s", "--noproxy", "*"], capture_output=True, text=True, check=True).stdout
-    assert '"object":"text_completion"' in answer
+def test_curl(server, tokenizer, tmp_path, monkeypatch) -> None:
+    def answer(command: str, live) -> str:
+        words = shlex.split(command.replace("http://127.0.0.1:8000", live.url).replace("\\\n", " "))
+        done = subprocess.run([*words, "-s", "--noproxy", "*"], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    complete, load = [block for block in blocks("sh") if block.startswith("curl")]
+    assert '"object":"text_completion"' in answer(complete, server)
+    save_model(tokenizer, tmp_path / "runs/demo/model")
+    monkeypatch.chdir(tmp_path)
+    with serving({}, model=[]) as live:
+        assert answer(load, live) == '{"id":"demo","state":"loading"}'
+        wait_for(lambda: live.ask("/health")[0] == 200)
 
 
 def test_the_openai_client(server) -> None:

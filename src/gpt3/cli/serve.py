@@ -1,4 +1,4 @@
-"""`gpt3 serve`: load models, listen, serve until Ctrl-C or SIGTERM, and let running requests finish."""
+"""`gpt3 serve`: listen, load models, serve until Ctrl-C or SIGTERM, and let running requests finish."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from gpt3.errors import require
 from gpt3.progress import say
 from gpt3.serving.host import address_of, listen, load_models, serve
 from gpt3.serving.options import ServeOptions
+
+NO_MODEL = "no model is in ./runs yet, choose one in the Playground"
 
 
 def run(options: ServeOptions) -> None:
@@ -26,7 +28,7 @@ def run(options: ServeOptions) -> None:
         models = in_passing_thread(lambda: load_models(options))
         app, compute = assemble(models, options)
         key = "a key is needed" if options.key is not None else "no key"
-        names = f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} ready ({key})"
+        names = f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} ready" if models else NO_MODEL
         address = address_of(listening)
-        ready = f"gpt3 serve: {names}: Playground {address}/, API {address}/v1, reference {address}/docs"
+        ready = f"gpt3 serve: {names} ({key}): Playground {address}/, API {address}/v1, reference {address}/docs"
         serve(app, compute, listening, options, lambda _: say(ready))

@@ -22,6 +22,11 @@ class Known(NamedTuple):
     licence: str
     """As its card on the hub states it; the card is what counts."""
 
+    @property
+    def approximate_count(self) -> float:
+        """The parameters as a number."""
+        return float(self.parameters[:-1]) * {"M": 1e6, "B": 1e9}[self.parameters[-1]]
+
 
 def _sizes(short: str, hub: str, licence: str, sizes: str) -> dict[str, Known]:
     """One entry per size: `short` and the size in lower case, `hub` and the size as the hub spells it."""

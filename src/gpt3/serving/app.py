@@ -21,12 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gpt3 import __version__
 from gpt3.inference.language_model import LanguageModel
 from gpt3.serving import openapi
+from gpt3.serving.catalog import Catalog
 from gpt3.serving.completions import Chat, Completion, TextRequest
 from gpt3.serving.host import is_local
 from gpt3.serving.options import ServeOptions
-from gpt3.serving.origins import Origins
+from gpt3.serving.origins import Origins, check_own_page
 from gpt3.serving.responses import EventStream, finished
-from gpt3.serving.schema import SAMPLER, ApiError, Body, ChatBody, CompletionBody, parse, validation_error
+from gpt3.serving.schema import SAMPLER, ApiError, Body, ChatBody, CompletionBody, LoadBody, parse, validation_error
 from gpt3.serving.worker import ComputeThread, Metrics, Worker
 
 ACCESS = (401, 403)
@@ -55,11 +56,12 @@ HEADERS = {
 def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tuple[FastAPI, ComputeThread]:
     """The ASGI application that serves these models under these ids, and its compute thread.
 
-    A request that names no model is for the first one. The application's lifespan starts and ends the thread.
+    A request that names no model is for the first one. Without models, requests for texts get status 503 until one is loaded.
+    The application's lifespan starts and ends the thread.
     """
     metrics = Metrics()
     compute = ComputeThread(models, options, metrics)
-    workers = compute.workers
+    catalog = Catalog(compute, options)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -78,13 +80,20 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
     app.openapi = lambda: openapi.corrected(document())  # type: ignore[method-assign]
 
     def worker_of(name: str | None) -> Worker:
+        workers = compute.workers
+        if name is not None and name in workers:
+            return workers[name]
+        if (loading := catalog.loading) is not None and (not workers or name == loading.id):
+            message = f"the model {loading.id} is being loaded; try again in a moment"
+            raise ApiError(503, message, param="model", code="model_loading", headers={"Retry-After": "5"})
+        if not workers:
+            message = "no model is loaded yet: choose one in the Playground at /, or by POST /v1/models/load"
+            raise ApiError(503, message, param="model", code="no_model")
         if name is None:
             return next(iter(workers.values()))
-        if name not in workers:
-            known = ", ".join(f"'{other}'" for other in workers)
-            message = f"The model '{str(name)[:80]}' does not exist; this server has {known}"
-            raise ApiError(404, message, param="model", code="model_not_found")
-        return workers[name]
+        known = ", ".join(f"'{other}'" for other in workers)
+        message = f"The model '{str(name)[:80]}' does not exist; this server has {known}"
+        raise ApiError(404, message, param="model", code="model_not_found")
 
     async def respond(kind: type[TextRequest], worker: Worker, body: Any, request: Request) -> Response:
         if is_quick(body, request, worker):
@@ -118,12 +127,23 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         return await respond(Chat, worker_of(body.model), body, request)
 
-    @app.get("/v1/models", summary="The served models", responses=openapi.responses(openapi.MODELS, "a list", ACCESS))
+    listed = openapi.responses(openapi.MODELS, "served ones as data, and those that can be loaded as available", ACCESS)
+
+    @app.get("/v1/models", summary="The models", responses=listed)
     @app.get("/v1/engines", include_in_schema=False)
     async def models_() -> dict[str, Any]:
-        return {"object": "list", "data": [worker.served.card for worker in workers.values()]}
+        available = await asyncio.to_thread(catalog.cards) if options.extensible else []
+        data = [worker.served.card for worker in compute.workers.values()]
+        return {"object": "list", "data": data, "available": available}
 
-    one_model = openapi.responses(openapi.MODEL, "the model", (*ACCESS, 404))
+    started = openapi.responses(openapi.LOAD, "it is loaded, or on its way", (400, *ACCESS, 404, 409, 413, 415))
+
+    @app.post("/v1/models/load", summary="Load a model that is available", responses=started)
+    async def load(body: LoadBody, request: Request) -> dict[str, str]:
+        check_own_page(request.headers)
+        return {"id": body.model, "state": await asyncio.to_thread(catalog.load, body.model)}
+
+    one_model = openapi.responses(openapi.MODEL, "the model", (*ACCESS, 404, 503))
 
     @app.get("/v1/models/{model}", summary="One model", responses=one_model)
     @app.get("/v1/engines/{model}", include_in_schema=False)
@@ -131,19 +151,20 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
         return worker_of(model).served.card
 
     healthy = openapi.responses(openapi.HEALTH, "it does", (403,))
-    healthy[503] = {**healthy[200], "description": "it is stopping"}
+    healthy[503] = {**healthy[200], "description": "it is stopping, or has no model yet"}
 
     @app.get("/health", summary="Whether the server takes requests", responses=healthy)
     async def health() -> JSONResponse:
-        content = {"status": "stopping" if compute.draining else "ok", "models": list(workers)}
-        return JSONResponse(content, 503 if compute.draining else 200)
+        names = list(compute.workers)
+        status = "stopping" if compute.draining else "ok" if names else "no model"
+        return JSONResponse({"status": status, "models": names}, 200 if status == "ok" else 503)
 
     refused = openapi.responses(None, "", ACCESS)
 
     @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse, responses=refused)
     async def show_metrics() -> PlainTextResponse:
-        running = sum(worker.running for worker in workers.values())
-        waiting = sum(worker.waiting for worker in workers.values())
+        running = sum(worker.running for worker in compute.workers.values())
+        waiting = sum(worker.waiting for worker in compute.workers.values())
         text = metrics.render(gpt3_texts_running=running, gpt3_requests_waiting=waiting)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

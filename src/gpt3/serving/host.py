@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import locate, name_of
+from gpt3.model_folder.locate import RUNS, locate, name_of, newest_run
 from gpt3.serving.options import ServeOptions
 
 if TYPE_CHECKING:
@@ -28,25 +28,32 @@ WARM_UP = " ".join(map(str, range(40)))
 
 
 def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
-    """Load the models; by their ids.
+    """Load the models; by their ids. None where none is named, no run is there, and one can be loaded later.
 
     Raises:
         InputError: no such model, or two of one name.
     """
-    from gpt3.inference.language_model import load
-
+    if options.extensible and not options.name and newest_run(RUNS) is None:
+        return {}
     places = [locate(wanted) for wanted in options.model] or [locate(None)]
     names = options.name or [name_of(place) if isinstance(place, Path) else place for place in places]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two models have the name {name}. Give each its own: --name A --name B")
-    models: dict[str, LanguageModel] = {}
-    for name, place in zip(names, places, strict=True):
-        models[name] = load(
-            place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads
-        )
-        models[name].complete(WARM_UP, max_new_tokens=2)  # kernels are compiled now, not while the first client waits
-    return models
+    return {name: load_model(place, options) for name, place in zip(names, places, strict=True)}
+
+
+def load_model(place: Path | str, options: ServeOptions) -> LanguageModel:
+    """Load a model, of which `place` is the folder or the hub id, and have its kernels compiled.
+
+    Raises:
+        InputError: as `gpt3.inference.language_model.load`.
+    """
+    from gpt3.inference.language_model import load
+
+    model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads)
+    model.complete(WARM_UP, max_new_tokens=2)  # kernels are compiled now, not while the first client waits
+    return model
 
 
 def serve(

@@ -53,25 +53,34 @@ CHAT_CHOICE = record(index=COUNT, message=MESSAGE, logprobs=or_null(CHAT_LOGPROB
 CHAT_COMPLETION = record(**HEAD, object=one_of("chat.completion"), choices=listed(CHAT_CHOICE), usage=USAGE)
 SIZES = {"created": COUNT, "context_length": COUNT, "vocabulary": COUNT}
 MODEL = record(id=TEXT, object=one_of("model"), owned_by=TEXT, **SIZES, chat={"type": "boolean"})
-MODELS = record(object=one_of("list"), data=listed(MODEL))
-HEALTH = record(status=one_of("ok", "stopping"), models=listed(TEXT))
+LOADABLE = record(
+    id=TEXT, object=one_of("model"), name=TEXT, kind=one_of("run", "published"), parameters=or_null(TEXT),
+    bytes=or_null(COUNT), state=one_of("available", "downloading", "loading", "failed"), downloaded=or_null(COUNT),
+    error=or_null(TEXT),
+)  # fmt: skip
+MODELS = record(object=one_of("list"), data=listed(MODEL), available=listed(LOADABLE))
+LOAD = record(id=TEXT, state=one_of("loaded", "downloading", "loading"))
+HEALTH = record(status=one_of("ok", "no model", "stopping"), models=listed(TEXT))
 
 REFUSALS = {
     400: "a request that cannot be carried out",
     401: "no key, or a wrong one",
-    403: "the server is for its own machine only",
+    403: "not allowed: the server is for its own machine, for its own page, or for its own models only",
     404: "no such model",
+    409: "another model is being loaded",
     413: "the body is too large",
     415: "the body is not JSON",
     429: "the queue is full; Retry-After says when to try again",
     500: "the model failed",
-    503: "the server is stopping",
+    503: "the server is stopping, or has no model yet",
     504: "the request took too long",
 }
+OF_TEXTS = tuple(status for status in REFUSALS if status != 409)
+"""Those of a request for texts."""
 
 
 def responses(
-    schema: Schema | None, what: str, refusals: Iterable[int] = REFUSALS, stream: bool = False
+    schema: Schema | None, what: str, refusals: Iterable[int] = OF_TEXTS, stream: bool = False
 ) -> dict[Any, Any]:
     """FastAPI's `responses` of a path: its answer of this schema, as events too when it streams; and its refusals."""
     found: dict[Any, Any] = {

@@ -74,6 +74,11 @@ class ServeOptions(Options):
         except ValueError:
             return False
 
+    @property
+    def extensible(self) -> bool:
+        """Whether models can be loaded while it serves: it is not bound to some, and not open to strangers."""
+        return not self.model and (self.loopback or self.key is not None)
+
     def errors(self) -> Iterator[str]:
         """As Options'."""
         if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key):

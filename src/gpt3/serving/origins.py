@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -52,3 +53,15 @@ class Origins:
                 "access-control-max-age": SECONDS_TO_REMEMBER,
             },
         )
+
+
+def check_own_page(request: Headers) -> None:
+    """Of browsers' pages only this server's own may ask for what it does to the server; programs, which send no origin, may.
+
+    Raises:
+        ApiError: 403, another origin's page asks, be it allowed to use the models or not.
+    """
+    site, origin = request.get("sec-fetch-site"), request.get("origin")
+    own = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == request.get("host")
+    if not own:
+        raise ApiError(403, "only this server's own page may load models, not those of other origins", code="origin")

@@ -275,6 +275,13 @@ class ChatBody(Body):
     """And of this many of the likeliest at each place."""
 
 
+class LoadBody(Strict):
+    """POST /v1/models/load."""
+
+    model: Text
+    """Id of a model that /v1/models lists as available."""
+
+
 def validation_error(faults: Sequence[Any]) -> ApiError:
     """All faults of a body in one line: field, value, range."""
     if any(fault["type"] == "json_invalid" for fault in faults):

@@ -309,7 +309,7 @@ class ComputeThread(threading.Thread):
     the next one, and a small model's step takes three times as long.
 
     Attributes:
-        workers: one per model, by its id.
+        workers: one per model, by its id. Another dictionary when a model is added.
         refuse_at: when requests that are not done are refused, by time.monotonic().
     """
 
@@ -317,8 +317,16 @@ class ComputeThread(threading.Thread):
         super().__init__(name="gpt3-compute")
         self.condition = threading.Condition()
         self.closing, self.refuse_at = False, math.inf
-        served = [ServedModel(model, name, options.max_samples) for name, model in models.items()]
-        self.workers = {one.name: Worker(one, options, metrics, self) for one in served}
+        self.options, self.metrics = options, metrics
+        self.workers: dict[str, Worker] = {}
+        for name, model in models.items():
+            self.add(name, model)
+
+    def add(self, name: str, model: LanguageModel) -> None:
+        """Serve another model from now on, from any thread."""
+        worker = Worker(ServedModel(model, name, self.options.max_samples), self.options, self.metrics, self)
+        with self.condition:
+            self.workers = {**self.workers, name: worker}  # other threads may be reading the one that was
 
     @property
     def draining(self) -> bool:

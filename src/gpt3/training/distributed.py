@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from gpt3.adaptive_threads import AdaptiveThreads, set_threads
-from gpt3.device import choose_device, memory_limit, ran_out_of_memory
+from gpt3.device import choose_device, machine_memory, ran_out_of_memory
 from gpt3.errors import InputError, RunError
 from gpt3.options import DType
 from gpt3.progress import say
@@ -74,11 +74,7 @@ class Compute:
             return torch.cuda.get_device_properties(self.device).total_memory
         if self.device.type == "mps":
             return torch.mps.recommended_max_memory()
-        try:
-            here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        except (AttributeError, ValueError, OSError):  # Windows
-            return None
-        return min(here, memory_limit() or here)
+        return machine_memory()
 
 
 def agree_on_compute(options: TrainOptions, world: World) -> Compute:

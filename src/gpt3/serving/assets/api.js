@@ -27,7 +27,10 @@ async function call(path, body, signal) {
   return answer;
 }
 
-export async function models() { return (await (await call("/v1/models")).json()).data; }
+// The served models as `data`, and those that can be loaded as `available`.
+export async function models() { return (await call("/v1/models")).json(); }
+
+export async function load(model) { return (await call("/v1/models/load", { model })).json(); }
 
 export const COMPLETIONS = "/v1/completions", CHAT = "/v1/chat/completions";
 

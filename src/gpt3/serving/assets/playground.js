@@ -5,6 +5,7 @@ import { Card } from "./card.js";
 import { Chat } from "./chat.js";
 import { Counter } from "./counter.js";
 import * as dialogs from "./dialogs.js";
+import { Loader } from "./loading.js";
 import { LABELS, Paper } from "./paper.js";
 import * as presets from "./presets.js";
 import * as settings from "./settings.js";
@@ -16,8 +17,9 @@ const second = new Paper($("second-text"), $("second-shades"));  // what another
 const chat = new Chat();
 const counter = new Counter(paper, chat, () => ({ model: currentModel(), chatting: mode === "chat", busy: Boolean(running) }), saveLater);
 const card = new Card(paper, () => running !== null, branch);
+const loader = new Loader({ busy: () => running !== null, take, problem });
 const CONTROL_ENTER = /Mac|iP/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵";
-let models = [];
+let models = null;   // those that are served, once they are known
 let mode = "complete";
 let running = null;  // AbortController of the request that runs
 let last = null;     // the last continuation: the text after it, the state before it, how to write another
@@ -79,7 +81,7 @@ function setMode(next) {
 // The text is another, or the model: what depends on it.
 function touched() {
   const chatting = mode === "chat", busy = Boolean(running);
-  $("begin").hidden = busy || paper.text !== "";
+  $("begin").hidden = busy || paper.text !== "" || !currentModel();
   $("undo").disabled = busy || !(chatting ? chat.messages.length : paper.canUndo);
   $("redo").disabled = busy || !paper.canRedo;
   $("again").disabled = busy || !(chatting ? chat.messages.length : paper.written.length);
@@ -88,10 +90,10 @@ function touched() {
   saveLater();
 }
 
-function currentModel() { return models.find((model) => model.id === $("model").value); }
+function currentModel() { return models?.find((model) => model.id === $("model").value); }
 
 // The model that continues the same text next to the chosen one.
-function rival() { return models.find((model) => model.id === $("rival").value); }
+function rival() { return models?.find((model) => model.id === $("rival").value); }
 
 // ---- writing ------------------------------------------------------------------------------------------------------------
 
@@ -205,6 +207,7 @@ function newChat() {
 }
 
 function submit() {
+  if (!currentModel()) { if (models) loader.choose(); return null; }
   if (mode === "complete") return complete();
   const content = $("say").value.trim();
   if (!content || running) return null;
@@ -282,8 +285,8 @@ function saveLater() {
   saving = setTimeout(save, 400);
 }
 function save() {
-  if (!models.length) return;  // nothing is known yet of what was there
-  const now = { mode, model: $("model").value, rival: $("rival").value, paper: paper.state(), messages: chat.messages, system: $("system").value };
+  if (!models) return;  // nothing is known yet of what was there
+  const now = { mode, model: $("model").value || kept.model, rival: $("rival").value, paper: paper.state(), messages: chat.messages, system: $("system").value };
   if (!settings.store("session", now)) settings.store("session", { ...now, paper: { text: paper.text } });
 }
 
@@ -317,7 +320,7 @@ $("save").addEventListener("click", async () => {
   presets.save(name, current());
 });
 $("presets").addEventListener("change", () => choosePreset($("presets").value));
-$("model").addEventListener("change", () => { paper.restore({ ...paper.state(), tokens: [], scored: 0 }); takeModel(); });  // the probabilities were the other model's
+$("model").addEventListener("change", () => { forgetScores(); takeModel(); });
 $("rival").addEventListener("change", showRival);
 $("system").addEventListener("input", touched);
 addEventListener("pagehide", save);
@@ -330,8 +333,10 @@ function showRival() {
   second.restore({ text: on ? second.text : "" });
   saveLater();
 }
+function forgetScores() { paper.restore({ ...paper.state(), tokens: [], scored: 0 }); }  // they were the other model's
 function takeModel() {
   const model = currentModel();
+  if (!model) { $("about").textContent = ""; busy(false); return; }
   $("about").textContent = `context ${model.context_length.toLocaleString()} · vocabulary ${model.vocabulary.toLocaleString()}${model.chat ? " · chats" : ""}`;
   $("mode-chat").title = model.chat ? "" : "This model has no chat template; it continues text";
   settings.limitLength(model.context_length);
@@ -339,15 +344,6 @@ function takeModel() {
   busy(false);
   setMode(mode);
 }
-// On a narrow screen the settings lie over the text.
-const narrow = matchMedia("(max-width: 820px)");
-function showSettings(open) {
-  $("settings").classList.toggle("open", open);
-  $("toggle-settings").setAttribute("aria-expanded", String(open));
-  $("work").inert = open && narrow.matches;
-}
-$("toggle-settings").addEventListener("click", () => showSettings(!$("settings").classList.contains("open")));
-narrow.addEventListener("change", () => showSettings(false));
 $("say").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.isComposing) { event.preventDefault(); submit(); }
 });
@@ -356,7 +352,7 @@ document.addEventListener("keydown", (event) => {
   if ($("dialog").open) return;
   if (control && event.key === "Enter") { event.preventDefault(); if (event.shiftKey) again(); else submit(); }
   else if (event.key === "Escape" && running) { event.preventDefault(); running.abort(); }
-  else if (event.key === "Escape") { card.hide(); showSettings(false); }
+  else if (event.key === "Escape") { card.hide(); settings.show(false); }
   else if (event.altKey && event.key === "ArrowDown" && event.target === $("text")) {
     event.preventDefault();
     card.enter();
@@ -367,16 +363,26 @@ document.addEventListener("keydown", (event) => {
 });
 
 async function start() {
+  let list;
   try {
-    models = await api.models();
+    list = await api.models();
   } catch (error) { problem(error); return; }
   problem(null);
+  loader.show(list);
+  take(list, kept.model);
+}
+
+// The models that the server lists now; of them the wanted one is chosen, else the one that was, else the first.
+function take({ data }, wanted) {
+  const before = [wanted, $("model").value], compared = models ? $("rival").value : kept.rival;
+  models = data;
   const names = models.map((model) => model.id), option = (id) => dialogs.element("option", { value: id, textContent: id });
-  $("model").replaceChildren(...names.map(option));
+  $("model").replaceChildren(...(names.length ? names.map(option) : [dialogs.element("option", { value: "", textContent: "None is loaded" })]));
   $("rival").replaceChildren(dialogs.element("option", { value: "", textContent: "No other model" }), ...names.map(option));
   $("rival").hidden = $("rival").labels[0].hidden = models.length < 2;
-  if (names.includes(kept.model)) $("model").value = kept.model;
-  if (names.includes(kept.rival) && models.length > 1) $("rival").value = kept.rival;
+  $("model").value = before.find((name) => names.includes(name)) ?? names[0] ?? "";
+  if (names.includes(compared) && models.length > 1) $("rival").value = compared;
+  if (before[1] && before[1] !== $("model").value) forgetScores();
   showRival();
   takeModel();
 }

@@ -107,6 +107,16 @@ export function fit(body, left) {
   if (body.min_new_tokens) body.min_new_tokens = Math.min(body.min_new_tokens, left);
 }
 
+// On a narrow screen the settings lie over the text.
+const narrow = matchMedia("(max-width: 820px)");
+export function show(open) {
+  $("settings").classList.toggle("open", open);
+  $("toggle-settings").setAttribute("aria-expanded", String(open));
+  $("work").inert = open && narrow.matches;
+}
+$("toggle-settings").addEventListener("click", () => show(!$("settings").classList.contains("open")));
+narrow.addEventListener("change", () => show(false));
+
 export function load(name, otherwise) {
   try { return JSON.parse(localStorage.getItem(`gpt3.${name}`)) ?? otherwise; } catch { return otherwise; }
 }
