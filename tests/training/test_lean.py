@@ -70,18 +70,20 @@ def test_norm_and_its_gradient() -> None:
     N, C = 71, 40
     x, h, bias, last, gain, shift = (torch.randn(*size) for size in ((N, C), (N, C), (C,), (C,), (C,), (C,)))
     summed = h.clone()
-    y, stats, ahead = rows.add_and_norm(x, summed, bias, last, gain, shift, 1e-5)
+    same, y, stats, ahead = rows.add_and_norm(x, summed, bias, last, gain, shift, 1e-5)
+    assert same is summed
     torch.testing.assert_close(summed, x + h + bias, **CLOSE)
     torch.testing.assert_close(ahead, summed + last, **CLOSE)
     parts = [part.double().requires_grad_() for part in (summed, gain, shift)]
     expected = F.layer_norm(parts[0], (C,), parts[1], parts[2], 1e-5)
     torch.testing.assert_close(y.double(), expected.detach(), **CLOSE)
-    torch.testing.assert_close(rows.norm(summed, gain, shift, 1e-5)[0], y, **CLOSE)
+    torch.testing.assert_close(rows.norm(summed, gain, shift, 1e-5, torch.float32)[0], y, **CLOSE)
 
     slope, beside = torch.randn(N, C), torch.randn(N, C)
     of_x, of_gain, of_shift = torch.autograd.grad(expected, parts, slope.double())
     found = slope.clone()
-    sums = rows.norm_backward(found, summed, stats, gain, beside)
+    same, sums = rows.norm_backward(found, summed, stats, gain, beside)
+    assert same is found
     torch.testing.assert_close(found.double(), of_x + beside, **CLOSE)
     torch.testing.assert_close(sums.double(), torch.stack([of_gain, of_shift, found.double().sum(0)]), **CLOSE)
 
@@ -115,7 +117,7 @@ def test_gradients_of_the_whole_model(onednn: bool) -> None:
     model = tiny_model()
     names = [f"{which} {i} {o}" for which in ("forward", "input", "weight") for i, o in ((32, 96), (32, 128), (32, 61))]
     exact = copy.deepcopy(model).double()
-    lean.install(model, names if onednn and products.has_onednn() else [])
+    lean.install(model, names if onednn and products.has_onednn() else [], torch.float32)
     ids = torch.randint(0, 61, (3, 25))
     loss, expected = loss_of(model, ids), loss_of(exact, ids)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=1e-6)
@@ -131,7 +133,7 @@ def test_gradients_of_the_whole_model(onednn: bool) -> None:
 def test_twenty_steps_have_the_losses_of_torchs_operators() -> None:
     plain = tiny_model()
     fast = copy.deepcopy(plain)
-    lean.install(fast, [])
+    lean.install(fast, [], torch.float32)
     draw = torch.Generator().manual_seed(1)
     optimizers = [torch.optim.AdamW(model.parameters(), lr=3e-3) for model in (plain, fast)]
     for _ in range(20):
@@ -164,7 +166,7 @@ def test_loops_have_the_same_bits_on_any_threads(monkeypatch: pytest.MonkeyPatch
 
 def test_what_it_does_not_know_goes_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    lean.install(model, [])
+    lean.install(model, [], torch.float32)
     ids = torch.randint(0, 61, (2, 25))
     calls: list[int] = []
     apply = block._Block.apply
@@ -181,7 +183,7 @@ def test_what_it_does_not_know_goes_through_torch(monkeypatch: pytest.MonkeyPatc
     model.eval()(ids[:, 1:])
     assert not calls
     assert not lean.fits(tiny_model(resid_pdrop=0.1), torch.device("cpu"), torch.float32)
-    assert not lean.fits(model, torch.device("cpu"), torch.bfloat16)
+    assert not lean.fits(model, torch.device("cpu"), torch.float16)
     assert not lean.fits(model, torch.device("meta"), torch.float32)
 
 
@@ -196,12 +198,12 @@ def test_products_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(products, "measured", measure)
     model = tiny_model()
-    assert lean.choose(model, 64) == ["forward 32 61"]
+    assert lean.choose(model, 64, torch.float32) == ["forward 32 61"]
     assert sorted(measured) == [(32, 32), (32, 128), (61, 32), (96, 32), (128, 32)]
-    assert lean.choose(model, 64) == ["forward 32 61"]
+    assert lean.choose(model, 64, torch.float32) == ["forward 32 61"]
     assert len(measured) == 5
     (tmp_path / products.CACHE).write_text("[1", encoding="utf-8")
-    assert lean.choose(model, 64) == ["forward 32 61"]
+    assert lean.choose(model, 64, torch.float32) == ["forward 32 61"]
     assert len(measured) == 10
 
 
@@ -229,13 +231,13 @@ def test_a_resume_repeats_the_recorded_step(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(lean, "choose", lambda model, rows: [])
+    monkeypatch.setattr(lean, "choose", lambda model, rows, dtype: [])
     train(tiny(steps=4, checkpoint_every=2, validate_every=4))
     whole = [record["loss"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in record]
     state = tmp_path / "run" / "checkpoints" / "step-2" / "state.json"
     assert json.loads(state.read_text(encoding="utf-8"))["computed"]["onednn"] == []
 
-    monkeypatch.setattr(lean, "choose", lambda model, rows: pytest.fail("chosen anew"))
+    monkeypatch.setattr(lean, "choose", lambda model, rows, dtype: pytest.fail("chosen anew"))
     capsys.readouterr()
     train(TrainOptions(resume=str(state.parent), workers=1))
     again = [record["loss"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in record]

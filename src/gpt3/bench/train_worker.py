@@ -36,7 +36,7 @@ def gpt3(request: Request, device: torch.device) -> Training:
     model = GPT3ForCausalLM(preset(request["model"]).config()).to(device)  # type: ignore[arg-type]
     dtype = torch.float32 if request["dtype"] == "fp32" else torch.bfloat16
     if not request["compile"] and lean.fits(model, device, dtype):
-        lean.install(model, lean.choose(model, request["batch"] * request["context"]))
+        lean.install(model, lean.choose(model, request["batch"] * request["context"], dtype), dtype)
     keywords = {"num_items_in_batch": request["batch"] * request["context"], "skip_logits": True, "use_cache": False}
 
     def loss(forward: Any, inputs: Tensor, targets: Tensor) -> Tensor:

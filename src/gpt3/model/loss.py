@@ -62,7 +62,7 @@ def linear_cross_entropy(
         real_vocab_size: rows of `weight` from here on are padding: they are left out of the softmax, and get gradient 0.
         divisor: with `sum`: divide the sum by it, as token-weighted accumulation does; cheaper here than outside.
         compiled: the model is: off the CPU, softmax and gradient of a chunk are compiled into one kernel or two, too.
-        steps: what computes products and softmax in float32. None: torch's operators.
+        steps: what computes products and softmax on a CPU. None: torch's operators.
 
     Returns:
         float32, a scalar or (N,).
@@ -138,7 +138,10 @@ def compiled_softmax_step() -> Callable[..., Tensor]:
 
 
 class LossSteps:
-    """What the loss is computed with: torch's operators. A training loop may know faster ones for float32 on a CPU."""
+    """What the loss is computed with: torch's operators. A training loop may know faster ones for a CPU."""
+
+    dtypes: tuple[torch.dtype, ...] = ()
+    """Dtypes of products that a training loop's own steps are for."""
 
     def logits(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         """out (N, V) = hidden (N, C) weight^T."""
@@ -151,6 +154,15 @@ class LossSteps:
     def add_grad_weight(self, total: Tensor, grad_logits: Tensor, hidden: Tensor, first: bool) -> None:
         """total (V, C) += grad_logits^T hidden; the `first` time without what the memory held before."""
         total.addmm_(grad_logits.t(), hidden, beta=0 if first else 1)
+
+    def add(self, total: Tensor, part: Tensor, first: bool) -> None:
+        """total (V, C) float32 += part; the `first` time without what the memory held before."""
+        if first:
+            total.copy_(part)
+            return
+        at_once = max(1, BYTES_AT_HAND // (2 * total.shape[1] * 4)) if total.device.type == "cpu" else len(total)
+        for rows_of_sum, rows_of_part in zip(total.split(at_once), part.split(at_once), strict=True):
+            rows_of_sum += rows_of_part  # in pieces, because torch casts the second one into new memory first
 
     def softmax(
         self,
@@ -281,7 +293,7 @@ def _losses_and_gradients(
         -(-V // 64) * 64 if into_views or narrow else V
     )  # numbers per row of the buffer: whole cache lines in any dtype
     hidden_cast = hidden.to(dtype)
-    if steps is None or dtype != torch.float32 or hidden.device.type != "cpu":
+    if steps is None or dtype not in steps.dtypes or hidden.device.type != "cpu":
         steps = LossSteps()
     if narrow:  # 16-bit products run faster on a rounder matrix, and the weight is copied anyway
         columns = stride
@@ -327,12 +339,7 @@ def _losses_and_gradients(
                 part = torch.mm(logits.t(), h, out_dtype=torch.float32)
             else:
                 part = torch.mm(logits.t(), h, out=product)
-            if start == 0:
-                grad_weight.copy_(part)
-                continue
-            at_once = V if hidden.device.type != "cpu" else max(1, BYTES_AT_HAND // (2 * C * exact.itemsize))
-            for rows_of_sum, rows_of_part in zip(grad_weight.split(at_once), part.split(at_once), strict=True):
-                rows_of_sum += rows_of_part  # in pieces, because torch casts the second one into new memory first
+            steps.add(grad_weight, part, first=start == 0)
     return (
         losses,
         None if grad_hidden is None else grad_hidden.to(hidden.dtype),

@@ -101,12 +101,12 @@ def choose_step(
         return compute
     if is_compiled(forward) or is_sharded(options, world) or not lean.fits(model, compute.device, compute.dtype):
         return compute
-    onednn = world.agree(lambda: lean.choose(model, rows) if before is None else before)
+    onednn = world.agree(lambda: lean.choose(model, rows, compute.dtype) if before is None else before)
     if onednn and not has_onednn():
         if world.first:
             say("this torch has no oneDNN, which the run used: MKL computes its products, and the last bits may differ")
         onednn = []
-    lean.install(model, onednn)
+    lean.install(model, onednn, compute.dtype)
     return replace(compute, onednn=tuple(onednn))
 
 

@@ -1,7 +1,8 @@
-"""The lean training step on a CPU in float32: blocks written out in loops of our own, each product by the faster library.
+"""The lean training step on a CPU, in float32 or bfloat16: blocks written out in loops of ours, products by the faster library.
 
 `fits` says whether a run trains so, `choose` which library computes which product here, `install` does it. numba is imported by
-the last two only. Everything else (GPUs, 16 bit, dropout, sharded or compiled models) trains through torch's operators.
+the last one only. Everything else (GPUs, float16, processors without instructions for bfloat16, dropout, sharded or compiled
+models) trains through torch's operators.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gpt3.training.lean.products import Products, fastest, has_bf16
+
 if TYPE_CHECKING:
     from gpt3.model import GPT3ForCausalLM
 
@@ -21,23 +24,24 @@ def fits(model: GPT3ForCausalLM, device: torch.device, dtype: torch.dtype) -> bo
     config = model.config
     return (
         device.type == "cpu"
-        and dtype == torch.float32
+        and (dtype == torch.float32 or (dtype == torch.bfloat16 and has_bf16()))
         and not any((config.resid_pdrop, config.embd_pdrop, config.attn_pdrop))
         and config.use_pre_layernorm
         and importlib.util.find_spec("numba") is not None
     )
 
 
-def choose(model: GPT3ForCausalLM, rows: int) -> list[str]:
-    """The products that oneDNN computes faster here, for micro-batches of `rows` tokens (gpt3.training.lean.products)."""
-    from gpt3.training.lean.products import fastest
+def choose(model: GPT3ForCausalLM, rows: int, dtype: torch.dtype) -> list[str]:
+    """The products in float32 that oneDNN computes faster here, for micro-batches of `rows` tokens (gpt3.training.lean.products).
 
-    return fastest(model, rows)
+    In bfloat16 there is nothing to choose: oneDNN computes them all.
+    """
+    return fastest(model, rows) if dtype == torch.float32 else []
 
 
-def install(model: GPT3ForCausalLM, onednn: Sequence[str]) -> None:
-    """Let `model` take lean steps, with oneDNN for these products."""
+def install(model: GPT3ForCausalLM, onednn: Sequence[str], dtype: torch.dtype) -> None:
+    """Let `model` take lean steps with products in `dtype`, in float32 with oneDNN for these."""
     from gpt3.training.lean.block import install as install_blocks
-    from gpt3.training.lean.products import Products
+    from gpt3.training.lean.half_products import HalfProducts
 
-    install_blocks(model, Products(onednn))
+    install_blocks(model, Products(onednn) if dtype == torch.float32 else HalfProducts())

@@ -1,7 +1,8 @@
-"""One block of the model as one autograd function, its forward and backward pass written out, for training in float32 on a CPU.
+"""One block of the model as one autograd function, its forward and backward pass written out, for training on a CPU.
 
 Between the matrix products everything is one of the loops of rows.py and attention.py: no copy of heads, no mask, and one node of
-autograd's graph. `install` puts it into a model; wherever a call asks for something else (another dtype or device, a cache, an
+autograd's graph. The residual stream and its gradient are float32; what goes into products and comes out of them is in theirs,
+float32 or bfloat16. `install` puts it into a model; wherever a call asks for something else (another dtype or device, a cache, an
 attention mask, dropout, adapters) the block's own forward runs.
 """
 
@@ -21,13 +22,22 @@ from gpt3.model.modeling_gpt3 import GPT3Block, GPT3ForCausalLM
 from gpt3.training.lean.attention import attention, attention_backward
 from gpt3.training.lean.loss import LeanLossSteps
 from gpt3.training.lean.products import Products
-from gpt3.training.lean.rows import add_and_norm, gelu, gelu_backward, norm, norm_backward
+from gpt3.training.lean.rows import (
+    add_and_norm,
+    gelu,
+    gelu_backward,
+    narrow_and_sum,
+    norm,
+    norm_backward,
+    sum_of_rows,
+)
 
 
 class _Block(torch.autograd.Function):
     """x (B, T, C) to the block's output (B, T, C).
 
-    What backward needs is kept: for each token 17 C numbers with heads of C in all and an MLP of 4 C.
+    What backward needs is kept: for each token 2 C numbers of float32 and 15 C of the products' dtype, with heads of C in all and
+    an MLP of 4 C; and the weights, where products take a copy.
     """
 
     @staticmethod
@@ -37,11 +47,12 @@ class _Block(torch.autograd.Function):
         gain_1, shift_1, w_qkv, b_qkv, w_out, b_out, gain_2, shift_2, w_up, b_up, w_down, b_down = weights
         B, T, C = x.shape
         flat = x.reshape(B * T, C)
-        normal_1, stats_1 = norm(flat, gain_1, shift_1, epsilon)
+        w_qkv, w_out, w_up, w_down = map(products.weight, (w_qkv, w_out, w_up, w_down))
+        normal_1, stats_1 = norm(flat, gain_1, shift_1, epsilon, products.dtype)
         qkv = products.forward(normal_1, w_qkv, b_qkv).view(B, T, -1)
         heads_out, sums = attention(qkv, heads, window)
         h = products.forward(heads_out.view(B * T, -1), w_out)
-        normal_2, stats_2, output = add_and_norm(flat, h, b_out, b_down, gain_2, shift_2, epsilon)
+        h, normal_2, stats_2, output = add_and_norm(flat, h, b_out, b_down, gain_2, shift_2, epsilon)
         slope = products.forward(normal_2, w_up)
         active = gelu(slope, b_up)
         output = products.add_forward(output, active, w_down)
@@ -62,20 +73,20 @@ class _Block(torch.autograd.Function):
         ) = ctx.saved_tensors  # fmt: skip
         B, T, C = grad_output.shape
         of_output = grad_output.reshape(B * T, C)
-        of_b_down = of_output.sum(0)
-        of_w_down = products.grad_weight(of_output, active)
-        inner = products.grad_input(of_output, w_down)
+        narrow, of_b_down = narrow_and_sum(of_output, products.dtype)
+        of_w_down = products.grad_weight(narrow, active)
+        inner = products.grad_input(narrow, w_down)
         of_b_up = gelu_backward(inner, slope)
         of_w_up = products.grad_weight(inner, normal_2)
-        of_h = products.grad_input(inner, w_up)
-        of_gain_2, of_shift_2, of_b_out = norm_backward(of_h, h, stats_2, gain_2, of_output)
-        of_w_out = products.grad_weight(of_h, heads_out.view(B * T, -1))
-        of_heads = products.grad_input(of_h, w_out).view(heads_out.shape)
+        narrow = products.grad_input(inner, w_up)
+        of_h, (of_gain_2, of_shift_2, of_b_out) = norm_backward(narrow, h, stats_2, gain_2, of_output)
+        of_w_out = products.grad_weight(narrow, heads_out.view(B * T, -1))
+        of_heads = products.grad_input(narrow, w_out).view(heads_out.shape)
         of_qkv = attention_backward(qkv, heads_out, sums, of_heads, heads, window).view(B * T, -1)
-        of_b_qkv = of_qkv.sum(0)
+        of_b_qkv = sum_of_rows(of_qkv)
         of_w_qkv = products.grad_weight(of_qkv, normal_1)
-        of_x = products.grad_input(of_qkv, w_qkv)
-        of_gain_1, of_shift_1, _ = norm_backward(of_x, x, stats_1, gain_1, of_h)
+        narrow = products.grad_input(of_qkv, w_qkv)
+        of_x, (of_gain_1, of_shift_1, _) = norm_backward(narrow, x, stats_1, gain_1, of_h)
         return (
             of_x.view(B, T, C), None, None, None, None,
             of_gain_1, of_shift_1, of_w_qkv, of_b_qkv, of_w_out, of_b_out,
@@ -117,13 +128,14 @@ def fits(block: GPT3Block) -> bool:
 
 
 def _forward(block: GPT3Block, hidden_states: Tensor, *, products: Products, **kwargs: Any) -> Tensor:
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     drops = (block.attn.config.attn_pdrop, block.attn.resid_dropout.p, block.mlp.dropout.p)
     lean = (
         block.training
         and torch.is_grad_enabled()
         and hidden_states.dtype == torch.float32
         and hidden_states.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
+        and autocast == products.dtype
         and not any(drops)
         and kwargs.get("attention_mask") is None
         and kwargs.get("past_key_values") is None
@@ -135,7 +147,8 @@ def _forward(block: GPT3Block, hidden_states: Tensor, *, products: Products, **k
         return GPT3Block.forward(block, hidden_states, **kwargs)
     attn = block.attn
     window = attn.sliding_window or hidden_states.shape[1]
-    return _Block.apply(hidden_states, attn.num_heads, window, block.ln_1.eps, products, *weights)
+    with torch.autocast("cpu", enabled=False):
+        return _Block.apply(hidden_states, attn.num_heads, window, block.ln_1.eps, products, *weights)
 
 
 def install(model: GPT3ForCausalLM, products: Products) -> None:

@@ -1,19 +1,20 @@
-"""The vocabulary loss on a CPU in float32: one loop for softmax, losses and gradients, products by the faster library."""
+"""The vocabulary loss on a CPU: one loop for softmax, losses and gradients, products by the faster library."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from gpt3.model.loss import LossSteps
 from gpt3.training.lean.products import Products
-from gpt3.training.lean.rows import softmax_in_place
+from gpt3.training.lean.rows import add, softmax_in_place
 
 
 class LeanLossSteps(LossSteps):
     """gpt3.model.loss's steps, each row of logits taken from softmax to gradient while it is in the cache."""
 
     def __init__(self, products: Products) -> None:
-        self.products = products
+        self.products, self.dtypes = products, (products.dtype,)
 
     def logits(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         """As LossSteps has it."""
@@ -21,11 +22,21 @@ class LeanLossSteps(LossSteps):
 
     def grad_hidden(self, grad_logits: Tensor, weight: Tensor, out: Tensor) -> None:
         """As LossSteps has it."""
-        out.copy_(self.products.grad_input(grad_logits, weight))
+        if self.products.dtype == torch.float32:
+            out.copy_(self.products.grad_input(grad_logits, weight))
+        else:
+            torch.mm(grad_logits, weight, out=out)
 
     def add_grad_weight(self, total: Tensor, grad_logits: Tensor, hidden: Tensor, first: bool) -> None:
         """As LossSteps has it."""
         self.products.add_grad_weight(total, grad_logits, hidden, first)
+
+    def add(self, total: Tensor, part: Tensor, first: bool) -> None:
+        """As LossSteps has it."""
+        if first:
+            total.copy_(part)
+        else:
+            add(total, part)
 
     def softmax(
         self,

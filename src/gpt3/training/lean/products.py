@@ -37,8 +37,15 @@ class Products:
         onednn: the products that oneDNN computes, as `name_of` has them; MKL computes all others.
     """
 
+    dtype = torch.float32
+    """Of the matrices."""
+
     def __init__(self, onednn: Iterable[str] = ()) -> None:
         self.onednn = frozenset(onednn)
+
+    def weight(self, weight: Tensor) -> Tensor:
+        """A weight as the products take it."""
+        return weight
 
     def by_onednn(self, product: str, shape: Sequence[int]) -> bool:
         """Whether oneDNN computes this of the three products with a weight of this shape (O, I)."""
@@ -102,6 +109,12 @@ def has_onednn() -> bool:
     """Whether this torch has MKL's products and oneDNN's."""
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     return both and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def has_bf16() -> bool:
+    """Whether the processor has instructions for products of bfloat16: AVX512-BF16 or AMX."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
 def fastest(model: nn.Module, rows: int) -> list[str]:

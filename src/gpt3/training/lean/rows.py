@@ -1,7 +1,8 @@
 """Compiled loops over rows: layer norm with the residual sum before it, GELU, the softmax of the vocabulary loss.
 
 A task is `ROWS_A_TASK` rows. What is summed over rows is summed by task, and by torch over tasks: in one order, whatever the
-number of threads. N rows, C columns; all tensors are float32 and contiguous.
+number of threads. N rows, C columns; all tensors are contiguous and float32. Some may be bfloat16: a row of them is widened
+before the loop over it and rounded after it, in memory of the thread's own.
 """
 
 # numba compiles these functions: types are in the docstrings, and loops are plain loops.
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 
 from gpt3.inference.activations import error_function, exponential
-from gpt3.training.lean.threads import COUNTERS, Loop
-from gpt3.training.lean.tiles import claim, floats, integers
+from gpt3.training.lean.threads import COUNTERS, Loop, scratch
+from gpt3.training.lean.tiles import claim, floats, integers, keep, load, narrow, place
 
 ROWS_A_TASK = 32
 ROW_SUMS = 3
@@ -27,25 +28,33 @@ def _tasks(rows: int) -> int:
     return -(-rows // ROWS_A_TASK)
 
 
+def _half(dtype: torch.dtype) -> int:
+    """What loops know a tensor's dtype by: 1 for bfloat16, 0 for float32."""
+    return int(dtype == torch.bfloat16)
+
+
 @Loop
 def _norm(address):  # pragma: no cover - compiled
-    d = integers(address, COUNTERS + 12)
-    N, C, add = d[2], d[3], d[6] != 0
+    d = integers(address, COUNTERS + 15)
+    N, C, add, half = d[2], d[3], d[6] != 0, d[15]
     epsilon, bias, last = floats(d[4], 1)[0], floats(d[7], C), floats(d[8], C)
     gain, shift = floats(d[9], C), floats(d[10], C)
+    memory = d[16] + 8 * claim(address + 8) * C
     while True:
         first = claim(address) * ROWS_A_TASK
         if first >= N:
             return
         for n in range(first, min(first + ROWS_A_TASK, N)):
-            x, y, stats = floats(d[5] + 4 * n * C, C), floats(d[12] + 4 * n * C, C), floats(d[13] + 8 * n, 2)
+            x, stats = floats(d[5] + 4 * n * C, C), floats(d[13] + 8 * n, 2)
+            y = floats(place(d[12], n * C, half, memory), C)
             if add:
-                h, ahead = floats(d[6] + 4 * n * C, C), floats(d[11] + 4 * n * C, C)
+                h, ahead = floats(load(d[6], n * C, C, half, memory + 4 * C), C), floats(d[11] + 4 * n * C, C)
+                summed = floats(d[14] + 4 * n * C, C)
                 for c in range(C):
                     value = h[c] + bias[c] + x[c]
-                    h[c] = value
+                    summed[c] = value
                     ahead[c] = value + last[c]
-                x = h
+                x = summed
             total = np.float32(0.0)
             for c in range(C):
                 total += x[c]
@@ -57,31 +66,48 @@ def _norm(address):  # pragma: no cover - compiled
             stats[0], stats[1] = mean, rate
             for c in range(C):
                 y[c] = (x[c] - mean) * rate * gain[c] + shift[c]
+            keep(d[12], n * C, C, half, memory)
 
 
-def norm(x: Tensor, gain: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Layer norm of x (N, C): its output, and each row's mean and 1 / deviation (N, 2)."""
-    y, stats, eps = torch.empty_like(x), x.new_empty(len(x), 2), x.new_tensor(epsilon)
-    at_eps, at_x, at_gain, at_shift, at_y, at_stats = (each.data_ptr() for each in (eps, x, gain, shift, y, stats))
-    _norm(*x.shape, at_eps, at_x, 0, 0, 0, at_gain, at_shift, 0, at_y, at_stats)
+def norm(x: Tensor, gain: Tensor, shift: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Layer norm of x (N, C) float32: its output in `dtype`, and each row's mean and 1 / deviation (N, 2)."""
+    y, stats, eps = torch.empty_like(x, dtype=dtype), x.new_empty(len(x), 2), x.new_tensor(epsilon)
+    memory = scratch(2 * x.shape[1])
+    places = (
+        eps.data_ptr(),
+        x.data_ptr(),
+        0,
+        0,
+        0,
+        gain.data_ptr(),
+        shift.data_ptr(),
+        0,
+        y.data_ptr(),
+        stats.data_ptr(),
+    )
+    _norm(*x.shape, *places, 0, _half(dtype), memory.data_ptr())
     return y, stats
 
 
 def add_and_norm(
     x: Tensor, h: Tensor, bias: Tensor, last: Tensor, gain: Tensor, shift: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """h becomes x + h + bias; its layer norm and stats as `norm` has them, and h + last, all (N, C)."""
-    y, ahead, stats, eps = torch.empty_like(x), torch.empty_like(x), x.new_empty(len(x), 2), x.new_tensor(epsilon)
-    tensors = (eps, x, h, bias, last, gain, shift, ahead, y, stats)
-    _norm(*x.shape, *(tensor.data_ptr() for tensor in tensors))
-    return y, stats, ahead
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x + h + bias in float32, in h's memory where that is float32; its layer norm in h's dtype and stats as `norm` has them; and
+    the sum plus `last`, float32. All but the stats are (N, C)."""
+    y, ahead, stats, eps = torch.empty_like(h), torch.empty_like(x), x.new_empty(len(x), 2), x.new_tensor(epsilon)
+    summed = h if h.dtype == x.dtype else torch.empty_like(x)
+    tensors = (eps, x, h, bias, last, gain, shift, ahead, y, stats, summed)
+    memory = scratch(2 * x.shape[1])
+    _norm(*x.shape, *(tensor.data_ptr() for tensor in tensors), _half(h.dtype), memory.data_ptr())
+    return summed, y, stats, ahead
 
 
 @Loop
 def _norm_backward(address):  # pragma: no cover - compiled
-    d = integers(address, COUNTERS + 8)
-    N, C = d[2], d[3]
+    d = integers(address, COUNTERS + 11)
+    N, C, half = d[2], d[3], d[11]
     gain = floats(d[7], C)
+    memory = d[12] + 4 * claim(address + 8) * C
     while True:
         task = claim(address)
         first = task * ROWS_A_TASK
@@ -94,8 +120,9 @@ def _norm_backward(address):  # pragma: no cover - compiled
             of_shift[c] = np.float32(0.0)
             of_input[c] = np.float32(0.0)
         for n in range(first, min(first + ROWS_A_TASK, N)):
-            dy, x, stats = floats(d[4] + 4 * n * C, C), floats(d[5] + 4 * n * C, C), floats(d[6] + 8 * n, 2)
-            beside = floats(d[8] + 4 * n * C, C)
+            dy = floats(load(d[4], n * C, C, half, memory), C)
+            x, stats = floats(d[5] + 4 * n * C, C), floats(d[6] + 8 * n, 2)
+            beside, dx = floats(d[8] + 4 * n * C, C), floats(d[10] + 4 * n * C, C)
             mean, rate = stats[0], stats[1]
             along, total = np.float32(0.0), np.float32(0.0)
             for c in range(C):
@@ -109,51 +136,27 @@ def _norm_backward(address):  # pragma: no cover - compiled
             for c in range(C):
                 normal = (x[c] - mean) * rate
                 value = beside[c] + rate * (dy[c] * gain[c] - total - normal * along)
-                dy[c] = value
+                dx[c] = value
                 of_input[c] += value
+            keep(d[4], n * C, C, half, d[10] + 4 * n * C)
 
 
-def norm_backward(dy: Tensor, x: Tensor, stats: Tensor, gain: Tensor, beside: Tensor) -> Tensor:
-    """dy (N, C) becomes the gradient of the layer norm's input, plus `beside`, what comes past the layer norm.
+def norm_backward(dy: Tensor, x: Tensor, stats: Tensor, gain: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the layer norm's input, plus `beside`, what comes past the layer norm; dy (N, C) becomes it, in its dtype.
 
     Returns:
-        (3, C): gradients of gain and shift, and the sum over rows of what dy became.
+        The gradient in float32, dy itself where that is float32; and (3, C): gradients of gain and shift, and the sum over rows
+        of the first.
     """
     N, C = x.shape
-    sums = x.new_empty(_tasks(N), ROW_SUMS * C)
-    _norm_backward(N, C, *(tensor.data_ptr() for tensor in (dy, x, stats, gain, beside, sums)))
-    return sums.sum(0).view(ROW_SUMS, C)
+    sums, dx = x.new_empty(_tasks(N), ROW_SUMS * C), dy if dy.dtype == x.dtype else torch.empty_like(x)
+    places, memory = [tensor.data_ptr() for tensor in (dy, x, stats, gain, beside, sums, dx)], scratch(C)
+    _norm_backward(N, C, *places, _half(dy.dtype), memory.data_ptr())
+    return dx, sums.sum(0).view(ROW_SUMS, C)
 
 
 @Loop
-def _gelu(address):  # pragma: no cover - compiled
-    d = integers(address, COUNTERS + 5)
-    N, C = d[2], d[3]
-    bias = floats(d[5], C)
-    half, one, root = np.float32(0.5), np.float32(1.0), np.float32(math.sqrt(0.5))
-    density = np.float32(1 / math.sqrt(2 * math.pi))
-    while True:
-        first = claim(address) * ROWS_A_TASK
-        if first >= N:
-            return
-        for n in range(first, min(first + ROWS_A_TASK, N)):
-            u, y = floats(d[4] + 4 * n * C, C), floats(d[6] + 4 * n * C, C)
-            for c in range(C):
-                v = u[c] + bias[c]
-                share = half * (one + error_function(v * root))
-                y[c] = v * share
-                u[c] = share + v * density * exponential(np.float32(-0.5) * v * v)
-
-
-def gelu(u: Tensor, bias: Tensor) -> Tensor:
-    """GELU (by erf) of u + bias, (N, F); u becomes its derivative there."""
-    y = torch.empty_like(u)
-    _gelu(*u.shape, u.data_ptr(), bias.data_ptr(), y.data_ptr())
-    return y
-
-
-@Loop
-def _times(address):  # pragma: no cover - compiled
+def _narrow(address):  # pragma: no cover - compiled
     d = integers(address, COUNTERS + 5)
     N, C = d[2], d[3]
     while True:
@@ -165,31 +168,148 @@ def _times(address):  # pragma: no cover - compiled
         for c in range(C):
             sums[c] = np.float32(0.0)
         for n in range(first, min(first + ROWS_A_TASK, N)):
-            dy, slope = floats(d[4] + 4 * n * C, C), floats(d[5] + 4 * n * C, C)
+            row = floats(d[4] + 4 * n * C, C)
+            for c in range(C):
+                sums[c] += row[c]
+            narrow(d[4] + 4 * n * C, d[5] + 2 * n * C, C)
+
+
+def narrow_and_sum(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """x (N, C) float32 in `dtype`, and its sum over rows (C,) in float32."""
+    if x.dtype == dtype:
+        return x, x.sum(0)
+    N, C = x.shape
+    copy, sums = torch.empty_like(x, dtype=dtype), x.new_empty(_tasks(N), C)
+    _narrow(N, C, x.data_ptr(), copy.data_ptr(), sums.data_ptr())
+    return copy, sums.sum(0)
+
+
+@Loop
+def _sum(address):  # pragma: no cover - compiled
+    d = integers(address, COUNTERS + 5)
+    N, C = d[2], d[3]
+    memory = d[6] + 4 * claim(address + 8) * C
+    while True:
+        task = claim(address)
+        first = task * ROWS_A_TASK
+        if first >= N:
+            return
+        sums = floats(d[5] + 4 * task * C, C)
+        for c in range(C):
+            sums[c] = np.float32(0.0)
+        for n in range(first, min(first + ROWS_A_TASK, N)):
+            row = floats(load(d[4], n * C, C, 1, memory), C)
+            for c in range(C):
+                sums[c] += row[c]
+
+
+def sum_of_rows(x: Tensor) -> Tensor:
+    """The sum of x (N, C) over its rows, in float32."""
+    if x.dtype == torch.float32:
+        return x.sum(0)
+    N, C = x.shape
+    sums, memory = torch.empty(_tasks(N), C), scratch(C)
+    _sum(N, C, x.data_ptr(), sums.data_ptr(), memory.data_ptr())
+    return sums.sum(0)
+
+
+@Loop
+def _add(address):  # pragma: no cover - compiled
+    d = integers(address, COUNTERS + 5)
+    N, C = d[2], d[3]
+    memory = d[6] + 4 * claim(address + 8) * C
+    while True:
+        first = claim(address) * ROWS_A_TASK
+        if first >= N:
+            return
+        for n in range(first, min(first + ROWS_A_TASK, N)):
+            total, part = floats(d[4] + 4 * n * C, C), floats(load(d[5], n * C, C, 1, memory), C)
+            for c in range(C):
+                total[c] += part[c]
+
+
+def add(total: Tensor, part: Tensor) -> Tensor:
+    """`total` (N, C) float32, which becomes total + part; part (N, C) is bfloat16."""
+    N, C = total.shape
+    memory = scratch(C)
+    _add(N, C, total.data_ptr(), part.data_ptr(), memory.data_ptr())
+    return total
+
+
+@Loop
+def _gelu(address):  # pragma: no cover - compiled
+    d = integers(address, COUNTERS + 7)
+    N, C, storage = d[2], d[3], d[7]
+    memory = d[8] + 8 * claim(address + 8) * C
+    bias = floats(d[5], C)
+    half, one, root = np.float32(0.5), np.float32(1.0), np.float32(math.sqrt(0.5))
+    density = np.float32(1 / math.sqrt(2 * math.pi))
+    while True:
+        first = claim(address) * ROWS_A_TASK
+        if first >= N:
+            return
+        for n in range(first, min(first + ROWS_A_TASK, N)):
+            u = floats(load(d[4], n * C, C, storage, memory), C)
+            y = floats(place(d[6], n * C, storage, memory + 4 * C), C)
+            for c in range(C):
+                v = u[c] + bias[c]
+                share = half * (one + error_function(v * root))
+                y[c] = v * share
+                u[c] = share + v * density * exponential(np.float32(-0.5) * v * v)
+            keep(d[4], n * C, C, storage, memory)
+            keep(d[6], n * C, C, storage, memory + 4 * C)
+
+
+def gelu(u: Tensor, bias: Tensor) -> Tensor:
+    """GELU (by erf) of u + bias, (N, F), in u's dtype; u becomes its derivative there."""
+    y, memory = torch.empty_like(u), scratch(2 * u.shape[1])
+    _gelu(*u.shape, u.data_ptr(), bias.data_ptr(), y.data_ptr(), _half(u.dtype), memory.data_ptr())
+    return y
+
+
+@Loop
+def _times(address):  # pragma: no cover - compiled
+    d = integers(address, COUNTERS + 7)
+    N, C, half = d[2], d[3], d[7]
+    memory = d[8] + 8 * claim(address + 8) * C
+    while True:
+        task = claim(address)
+        first = task * ROWS_A_TASK
+        if first >= N:
+            return
+        sums = floats(d[6] + 4 * task * C, C)
+        for c in range(C):
+            sums[c] = np.float32(0.0)
+        for n in range(first, min(first + ROWS_A_TASK, N)):
+            dy = floats(load(d[4], n * C, C, half, memory), C)
+            slope = floats(load(d[5], n * C, C, half, memory + 4 * C), C)
             for c in range(C):
                 value = dy[c] * slope[c]
                 dy[c] = value
                 sums[c] += value
+            keep(d[4], n * C, C, half, memory)
 
 
 def gelu_backward(dy: Tensor, slope: Tensor) -> Tensor:
-    """dy (N, F) becomes the gradient of `gelu`'s input; returns its sum over rows (F,), the gradient of the bias."""
+    """dy (N, F) becomes the gradient of `gelu`'s input; returns its sum over rows (F,) in float32, the gradient of the bias."""
     N, F = dy.shape
-    sums = dy.new_empty(_tasks(N), F)
-    _times(N, F, dy.data_ptr(), slope.data_ptr(), sums.data_ptr())
+    sums, memory = torch.empty(_tasks(N), F), scratch(2 * F)
+    _times(N, F, dy.data_ptr(), slope.data_ptr(), sums.data_ptr(), _half(dy.dtype), memory.data_ptr())
     return sums.sum(0)
 
 
 @Loop
 def _softmax(address):  # pragma: no cover - compiled
-    d = integers(address, COUNTERS + 9)
-    N, columns, real, stride, gradients = d[2], d[3], d[4], d[5], d[6]
+    d = integers(address, COUNTERS + 11)
+    N, columns, real, stride, gradients, half = d[2], d[3], d[4], d[5], d[6], d[11]
     targets, weights, losses = integers(d[8], N), floats(d[9], N), floats(d[10], N)
+    memory = d[12] + 4 * claim(address + 8) * columns
     while True:
         n = claim(address)
         if n >= N:
             return
-        x, weight = floats(d[7] + 4 * n * stride, real), weights[n]
+        row = load(d[7], n * stride, columns, half, memory)
+        x, weight = floats(row, real), weights[n]
         largest = x[0]
         for c in range(real):
             largest = max(largest, x[c])
@@ -205,9 +325,10 @@ def _softmax(address):  # pragma: no cover - compiled
             for c in range(real):
                 x[c] *= scale
             x[target] = x[target] - weight
-            padding = floats(d[7] + 4 * (n * stride + real), columns - real)
+            padding = floats(row + 4 * real, columns - real)
             for c in range(columns - real):
                 padding[c] = np.float32(0.0)
+            keep(d[7], n * stride, columns, half, memory)
 
 
 def softmax_in_place(
@@ -218,9 +339,10 @@ def softmax_in_place(
     Args:
         logits: (N, V), rows contiguous, at any stride.
         targets: (N,) int64, below `real`.
-        weights, losses: (N,).
+        weights, losses: (N,) float32.
         real: entries from here on are padding: no probability, gradient 0.
     """
     N, V = logits.shape
     places = (logits.data_ptr(), targets.data_ptr(), weights.data_ptr(), losses.data_ptr())
-    _softmax(N, V, real, logits.stride(0), int(gradients), *places)
+    memory = scratch(V if logits.dtype == torch.bfloat16 else 1)
+    _softmax(N, V, real, logits.stride(0), int(gradients), *places, _half(logits.dtype), memory.data_ptr())

@@ -1,6 +1,7 @@
 """Matrix products of small blocks inside a compiled loop, written in vectors for LLVM, and addresses as arrays.
 
-Everything here takes addresses (int64) and strides in floats, so that a product reads the heads inside a larger matrix.
+Everything here takes addresses (int64) and strides in floats, so that a product reads the heads inside a larger matrix. Numbers
+that are stored in bfloat16 are widened into a thread's own memory before a loop computes with them, and rounded after it.
 """
 
 # numba calls these generators with LLVM builders, which have no types mypy knows
@@ -15,7 +16,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from gpt3.inference.microkernel import FLOAT, I64, LANES, VECTOR, broadcast, fma
+from gpt3.inference.microkernel import FLOAT, I64, LANES, VECTOR, broadcast, float_of_bits, fma
 
 ROWS = 4
 """Rows of a tile: with two vectors each, as many sums as two multiply-add units need to be busy."""
@@ -120,6 +121,67 @@ def _pointer(typing_context, address):
 def floats(address, count):
     """The float32 array of `count` numbers at an address."""
     return carray(_pointer(address), (count,), np.float32)
+
+
+@intrinsic
+def _half_pointer(typing_context, address):
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], ir.IntType(16).as_pointer())
+
+    return types.CPointer(types.uint16)(types.int64), generate
+
+
+@register_jitable(fastmath=True)
+def halves(address, count):
+    """The bits of `count` bfloat16 numbers at an address, as a uint16 array."""
+    return carray(_half_pointer(address), (count,), np.uint16)
+
+
+@intrinsic
+def _bits_of_float(typing_context, value):
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+@register_jitable(fastmath=True)
+def widen(source, target, count):
+    """`count` bfloat16 numbers at one address as float32 at another."""
+    narrow, wide = halves(source, count), floats(target, count)
+    for i in range(count):
+        wide[i] = float_of_bits(np.int32(np.uint32(narrow[i]) << np.uint32(16)))
+
+
+@register_jitable(fastmath=True)
+def narrow(source, target, count):
+    """`count` float32 numbers at one address rounded to bfloat16 at another: to the nearest, of two to the even one."""
+    wide, rounded = floats(source, count), halves(target, count)
+    for i in range(count):
+        bits = _bits_of_float(wide[i])
+        rounded[i] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@register_jitable(fastmath=True)
+def load(base, index, count, half, buffer):
+    """The address of `count` float32 numbers: those from `index` on at `base`, or, where they are `half`, widened in `buffer`."""
+    if half != 0:
+        widen(base + 2 * index, buffer, count)
+        return buffer
+    return base + 4 * index
+
+
+@register_jitable(fastmath=True)
+def place(base, index, half, buffer):
+    """The address to write float32 numbers to, which `keep` then keeps from `index` on at `base`."""
+    return buffer if half != 0 else base + 4 * index
+
+
+@register_jitable(fastmath=True)
+def keep(base, index, count, half, buffer):
+    """Round what was written to `place` where numbers are `half`; else it is there already."""
+    if half != 0:
+        narrow(buffer, base + 2 * index, count)
 
 
 @intrinsic
