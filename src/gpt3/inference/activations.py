@@ -25,7 +25,7 @@ NONE, GELU, GELU_TANH, RELU, SILU = map(np.int64, range(5))
 
 
 # erf(y) = y g(y^2), g smooth: a polynomial of degree 15 in u = y^2 / 8 - 1, for y in [-4, 4], where its coefficients are small.
-_ERF_LIMIT = 4.0
+ERF_LIMIT = 4.0
 
 
 def _erf_over_y(u: Array) -> Array:
@@ -34,47 +34,47 @@ def _erf_over_y(u: Array) -> Array:
 
 
 _ERF_SERIES: Any = chebyshev.chebinterpolate(_erf_over_y, 15)
-_ERF = tuple(np.float32(c) for c in chebyshev.cheb2poly(_ERF_SERIES))
-_LOG2_E = np.float32(math.log2(math.e))
-_EXP2 = tuple(np.float32(math.log(2) ** k / math.factorial(k)) for k in range(8))  # 2^f = sum of c_k f^k
+ERF = tuple(np.float32(c) for c in chebyshev.cheb2poly(_ERF_SERIES))
+LOG2_E = np.float32(math.log2(math.e))
+EXP2 = tuple(np.float32(math.log(2) ** k / math.factorial(k)) for k in range(8))  # 2^f = sum of c_k f^k
 
 
 @njit(inline="always", fastmath=False, error_model="numpy")
 def exponential(x):
     """e^x for float32 x up to 88, to about 1e-7 of it times |x|."""
-    t = max(x, np.float32(-87.0)) * _LOG2_E
+    t = max(x, np.float32(-87.0)) * LOG2_E
     whole = np.floor(t + np.float32(0.5))
     f = t - whole
-    p = fused(_EXP2[7], f, _EXP2[6])
-    p = fused(p, f, _EXP2[5])
-    p = fused(p, f, _EXP2[4])
-    p = fused(p, f, _EXP2[3])
-    p = fused(p, f, _EXP2[2])
-    p = fused(p, f, _EXP2[1])
-    p = fused(p, f, _EXP2[0])
+    p = fused(EXP2[7], f, EXP2[6])
+    p = fused(p, f, EXP2[5])
+    p = fused(p, f, EXP2[4])
+    p = fused(p, f, EXP2[3])
+    p = fused(p, f, EXP2[2])
+    p = fused(p, f, EXP2[1])
+    p = fused(p, f, EXP2[0])
     return p * float_of_bits((types.int32(whole) + types.int32(127)) << types.int32(23))
 
 
 @njit(inline="always", fastmath=False, error_model="numpy")
 def error_function(x):
     """erf(x) for float32 x, to about 1e-7."""
-    y = min(max(x, np.float32(-_ERF_LIMIT)), np.float32(_ERF_LIMIT))
+    y = min(max(x, np.float32(-ERF_LIMIT)), np.float32(ERF_LIMIT))
     u = fused(y * y, np.float32(0.125), np.float32(-1.0))
-    p = fused(_ERF[15], u, _ERF[14])  # written out: a loop in here would keep the loop around it from being vectorized
-    p = fused(p, u, _ERF[13])
-    p = fused(p, u, _ERF[12])
-    p = fused(p, u, _ERF[11])
-    p = fused(p, u, _ERF[10])
-    p = fused(p, u, _ERF[9])
-    p = fused(p, u, _ERF[8])
-    p = fused(p, u, _ERF[7])
-    p = fused(p, u, _ERF[6])
-    p = fused(p, u, _ERF[5])
-    p = fused(p, u, _ERF[4])
-    p = fused(p, u, _ERF[3])
-    p = fused(p, u, _ERF[2])
-    p = fused(p, u, _ERF[1])
-    p = fused(p, u, _ERF[0])
+    p = fused(ERF[15], u, ERF[14])  # written out: a loop in here would keep the loop around it from being vectorized
+    p = fused(p, u, ERF[13])
+    p = fused(p, u, ERF[12])
+    p = fused(p, u, ERF[11])
+    p = fused(p, u, ERF[10])
+    p = fused(p, u, ERF[9])
+    p = fused(p, u, ERF[8])
+    p = fused(p, u, ERF[7])
+    p = fused(p, u, ERF[6])
+    p = fused(p, u, ERF[5])
+    p = fused(p, u, ERF[4])
+    p = fused(p, u, ERF[3])
+    p = fused(p, u, ERF[2])
+    p = fused(p, u, ERF[1])
+    p = fused(p, u, ERF[0])
     return y * p
 
 

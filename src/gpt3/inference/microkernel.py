@@ -129,7 +129,7 @@ def prefetch_line(builder: Any, pointer: Any) -> None:
     builder.call(function, [pointer, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
 
 
-def _sum(builder: Any, vector: Any) -> Any:
+def sum_of_lanes(builder: Any, vector: Any) -> Any:
     """The sum of a vector's lanes: its upper half onto its lower, until one is left."""
     lanes = LANES
     while lanes > 1:
@@ -214,7 +214,7 @@ def tile(rows: int, tokens: int, prefetch: bool = False) -> Any:
                         pointer = rest[k, t]
                         builder.store(fma(builder, wide, xs.scalar(t, i), builder.load(pointer)), pointer)
             for k, t in places:
-                total = _sum(builder, builder.fadd(builder.load(even[k, t]), builder.load(odd[k, t])))
+                total = sum_of_lanes(builder, builder.fadd(builder.load(even[k, t]), builder.load(odd[k, t])))
                 total = builder.fadd(total, builder.load(rest[k, t]))
                 column = builder.add(r_value, ir.Constant(I64, k))
                 builder.store(total, results.pointer(t, column, FLOAT))

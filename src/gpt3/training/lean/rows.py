@@ -16,8 +16,16 @@ import torch
 from torch import Tensor
 
 from gpt3.inference.activations import error_function, exponential
+from gpt3.inference.microkernel import LANES, float_of_bits
 from gpt3.training.lean.threads import COUNTERS, Loop, scratch
-from gpt3.training.lean.tiles import claim, floats, integers, keep, load, narrow, place
+from gpt3.training.lean.tiles import claim, floats, half_of, halves, integers, keep, load, narrow, place
+from gpt3.training.lean.vectors import (
+    exponentials_in_place,
+    gelu_half,
+    largest_float,
+    largest_half,
+    sum_of_exponentials,
+)
 
 ROWS_A_TASK = 32
 ROW_SUMS = 3
@@ -249,6 +257,9 @@ def _gelu(address):  # pragma: no cover - compiled
         if first >= N:
             return
         for n in range(first, min(first + ROWS_A_TASK, N)):
+            if storage != 0 and C % LANES == 0:
+                gelu_half(d[4] + 2 * n * C, d[5], d[6] + 2 * n * C, C)
+                continue
             u = floats(load(d[4], n * C, C, storage, memory), C)
             y = floats(place(d[6], n * C, storage, memory + 4 * C), C)
             for c in range(C):
@@ -300,20 +311,32 @@ def gelu_backward(dy: Tensor, slope: Tensor) -> Tensor:
 
 @Loop
 def _softmax(address):  # pragma: no cover - compiled
-    d = integers(address, COUNTERS + 11)
+    d = integers(address, COUNTERS + 10)
     N, columns, real, stride, gradients, half = d[2], d[3], d[4], d[5], d[6], d[11]
     targets, weights, losses = integers(d[8], N), floats(d[9], N), floats(d[10], N)
-    memory = d[12] + 4 * claim(address + 8) * columns
+    whole = real // LANES * LANES
     while True:
         n = claim(address)
         if n >= N:
             return
-        row = load(d[7], n * stride, columns, half, memory)
-        x, weight = floats(row, real), weights[n]
-        largest = x[0]
-        for c in range(real):
+        target, weight = targets[n], weights[n]
+        if half != 0:
+            row = d[7] + 2 * n * stride
+            halves(row, columns)[real:] = np.uint16(0xFF80)  # -inf
+            largest, chosen = largest_half(row, columns), halves(row + 2 * target, 1)
+            at_target = float_of_bits(np.int32(np.uint32(chosen[0]) << np.uint32(16)))
+            total = sum_of_exponentials(row, columns, largest)
+            losses[n] = (np.float32(math.log(total)) + largest - at_target) * weight
+            if gradients != 0:
+                scale = weight / total
+                exponentials_in_place(row, columns, largest, scale)
+                chosen[0] = half_of(exponential(at_target - largest) * scale - weight)
+                halves(row, columns)[real:] = np.uint16(0)
+            continue
+        x = floats(d[7] + 4 * n * stride, real)
+        largest = largest_float(d[7] + 4 * n * stride, whole)
+        for c in range(whole, real):
             largest = max(largest, x[c])
-        target = targets[n]
         at_target, total = x[target], np.float32(0.0)
         for c in range(real):
             power = exponential(x[c] - largest)
@@ -325,10 +348,9 @@ def _softmax(address):  # pragma: no cover - compiled
             for c in range(real):
                 x[c] *= scale
             x[target] = x[target] - weight
-            padding = floats(row + 4 * real, columns - real)
+            padding = floats(d[7] + 4 * (n * stride + real), columns - real)
             for c in range(columns - real):
                 padding[c] = np.float32(0.0)
-            keep(d[7], n * stride, columns, half, memory)
 
 
 def softmax_in_place(
@@ -337,12 +359,16 @@ def softmax_in_place(
     """Each row's cross-entropy times its weight into `losses`, and with `gradients` its gradient in place of the logits.
 
     Args:
-        logits: (N, V), rows contiguous, at any stride.
+        logits: (N, V), rows contiguous, at any stride; in bfloat16 V is a multiple of LANES.
         targets: (N,) int64, below `real`.
         weights, losses: (N,) float32.
         real: entries from here on are padding: no probability, gradient 0.
+
+    Raises:
+        ValueError: bfloat16 and another V.
     """
     N, V = logits.shape
     places = (logits.data_ptr(), targets.data_ptr(), weights.data_ptr(), losses.data_ptr())
-    memory = scratch(V if logits.dtype == torch.bfloat16 else 1)
-    _softmax(N, V, real, logits.stride(0), int(gradients), *places, _half(logits.dtype), memory.data_ptr())
+    if (half := _half(logits.dtype)) and V % LANES:
+        raise ValueError(f"rows of bfloat16 logits have a multiple of {LANES} numbers, got {V}")
+    _softmax(N, V, real, logits.stride(0), int(gradients), *places, half)

@@ -146,6 +146,13 @@ def _bits_of_float(typing_context, value):
 
 
 @register_jitable(fastmath=True)
+def half_of(value):
+    """The bits of a float32 rounded to bfloat16: to the nearest, of two to the even one."""
+    bits = _bits_of_float(value)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@register_jitable(fastmath=True)
 def widen(source, target, count):
     """`count` bfloat16 numbers at one address as float32 at another."""
     narrow, wide = halves(source, count), floats(target, count)
@@ -155,11 +162,10 @@ def widen(source, target, count):
 
 @register_jitable(fastmath=True)
 def narrow(source, target, count):
-    """`count` float32 numbers at one address rounded to bfloat16 at another: to the nearest, of two to the even one."""
+    """`count` float32 numbers at one address rounded to bfloat16 at another."""
     wide, rounded = floats(source, count), halves(target, count)
     for i in range(count):
-        bits = _bits_of_float(wide[i])
-        rounded[i] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+        rounded[i] = half_of(wide[i])
 
 
 @register_jitable(fastmath=True)
