@@ -71,9 +71,9 @@ class Live:
         return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
-def save_model(tokenizer, folder: Path) -> Path:
+def save_model(tokenizer, folder: Path, **changes: Any) -> Path:
     """A model folder of random weights."""
-    fixtures.make_model(tokenizer).save_pretrained(folder)
+    fixtures.make_model(tokenizer, **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -55,7 +55,8 @@ def test_a_run_that_is_found_later_is_loaded_and_served(place, tokenizer) -> Non
         (place / "runs/unfinished").mkdir()
         (card,) = available(live).values()
         size = (folder / "model.safetensors").stat().st_size
-        assert (card["id"], card["kind"], card["bytes"], card["state"]) == ("demo", "run", size, "available")
+        assert (card["id"], card["kind"], card["bytes"], card["stored"]) == ("demo", "run", size, True)
+        assert card["state"] == "available"
         assert load(live, "demo") == (200, "loading")
         wait_for(lambda: live.ask("/health")[0] == 200)
         assert (
@@ -165,12 +166,8 @@ def test_a_published_model_is_downloaded_and_a_failure_is_told(place, tokenizer,
     monkeypatch.setattr(catalog.locate, "fetch", fetch)
     with serving({}, model=[]) as live:
         card = available(live)[name]
-        assert (card["name"], card["kind"], card["parameters"], card["bytes"]) == (
-            "distilgpt2",
-            "published",
-            "82M",
-            None,
-        )
+        assert (card["name"], card["kind"], card["parameters"]) == ("distilgpt2", "published", "82M")
+        assert (card["bytes"], card["stored"]) == (328_000_000, False)
         assert load(live, name) == load(live, name) == (200, "downloading")
         wait_for(lambda: available(live)[name]["downloaded"] == 5000)
         assert available(live)[name]["state"] == "downloading"

@@ -38,15 +38,19 @@ class Entry:
     """As people call it: the run's name, or the short name."""
     place: Path | str
     """Its folder, or the hub id."""
-    parameters: str | None
-    """Of a published model, as its authors round them."""
     files: tuple[Path, ...]
     """Its weights on this machine; none: they have to be downloaded."""
+    published: Known | None = None
+    """What is known of a published model."""
 
     @property
-    def bytes(self) -> int | None:
-        """Of its weights on this machine."""
-        return sum(file.stat().st_size for file in self.files) if self.files else None
+    def bytes(self) -> int:
+        """Of its weights on this machine; of those to be downloaded about as many, at 32 bits each."""
+        if self.published is not None and not self.files:
+            return round(4 * self.published.approximate_count)
+        with contextlib.suppress(OSError):  # a run that is being removed
+            return sum(file.stat().st_size for file in self.files)
+        return 0
 
 
 @dataclass
@@ -80,20 +84,18 @@ class Catalog:
     def _card(self, entry: Entry) -> dict[str, Any]:
         loading = self._loading if self._loading is not None and self._loading.entry.id == entry.id else None
         state = "available" if loading is None else loading.state
-        card = {
+        return {
             "id": entry.id,
             "object": "model",
             "name": entry.name,
-            "kind": "published" if isinstance(entry.place, str) else "run",
-            "parameters": entry.parameters,
-            "bytes": None,
+            "kind": "run" if entry.published is None else "published",
+            "parameters": entry.published and entry.published.parameters,
+            "bytes": entry.bytes,
+            "stored": bool(entry.files),
             "state": state,
             "downloaded": downloaded(entry.id) if state == "downloading" else None,
             "error": loading and loading.error,
         }
-        with contextlib.suppress(OSError):  # a run that is being removed
-            card["bytes"] = entry.bytes
-        return card
 
     def load(self, name: str) -> str:
         """Begin to load the model with this id. Nothing happens where it is loaded, or on its way.
@@ -164,7 +166,7 @@ def runs() -> Iterator[Entry]:
         with contextlib.suppress(InputError, OSError):  # it has no model yet, or is being removed
             if (folder := locate.model_folder(run)) is not None:
                 locate.check(folder)
-                yield Entry(run.name, run.name, folder, None, tuple(sorted(folder.glob("*.safetensors"))))
+                yield Entry(run.name, run.name, folder, tuple(sorted(folder.glob("*.safetensors"))))
 
 
 def published(options: ServeOptions) -> Iterator[Entry]:
@@ -176,7 +178,7 @@ def published(options: ServeOptions) -> Iterator[Entry]:
     for name, known in KNOWN.items():
         files = cached(known)
         if (files or not constants.HF_HUB_OFFLINE) and (memory is None or known.approximate_count * size < memory):
-            yield Entry(known.hub_id, name, known.hub_id, known.parameters, files)
+            yield Entry(known.hub_id, name, known.hub_id, files, known)
 
 
 def cached(known: Known) -> tuple[Path, ...]:

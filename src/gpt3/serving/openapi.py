@@ -55,8 +55,8 @@ SIZES = {"created": COUNT, "context_length": COUNT, "vocabulary": COUNT}
 MODEL = record(id=TEXT, object=one_of("model"), owned_by=TEXT, **SIZES, chat={"type": "boolean"})
 LOADABLE = record(
     id=TEXT, object=one_of("model"), name=TEXT, kind=one_of("run", "published"), parameters=or_null(TEXT),
-    bytes=or_null(COUNT), state=one_of("available", "downloading", "loading", "failed"), downloaded=or_null(COUNT),
-    error=or_null(TEXT),
+    bytes=COUNT, stored={"type": "boolean"}, state=one_of("available", "downloading", "loading", "failed"),
+    downloaded=or_null(COUNT), error=or_null(TEXT),
 )  # fmt: skip
 MODELS = record(object=one_of("list"), data=listed(MODEL), available=listed(LOADABLE))
 LOAD = record(id=TEXT, state=one_of("loaded", "downloading", "loading"))

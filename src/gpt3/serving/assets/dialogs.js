@@ -101,14 +101,14 @@ export const size = (bytes) => (bytes < 1e9 ? `${Math.max(1, Math.round(bytes / 
 // Models that the server can load: its runs, then published ones.
 export function showModels(entries, load) {
   const list = entries.map((entry) => {
-    const where = entry.bytes === null ? "to be downloaded" : `${size(entry.bytes)} on this machine`;
+    const where = entry.stored ? `${size(entry.bytes)} on this machine` : `about ${size(entry.bytes)} to download`;
     const about = [entry.kind === "run" ? "run" : entry.id, entry.parameters && `${entry.parameters} parameters`, where].filter(Boolean).join(" · ");
     const button = element("button", { className: "entry" }, element("b", { textContent: entry.name }), element("small", { textContent: about }));
     if (entry.error) button.append(element("small", { className: "bad", textContent: entry.error }));
     button.addEventListener("click", () => { close(); load(entry); });
     return button;
   });
-  const note = list.length ? "The server loads it, and downloads it before if it has to." : "There is none: no run in ./runs, and no published model fits. Train one: gpt3 train";
+  const note = list.length ? "Runs of this folder, and published models." : "There is none: no run in ./runs, and no published model fits. Train one: gpt3 train";
   open("Load a model", element("p", { className: "soft", textContent: note }), ...list);
 }
 
