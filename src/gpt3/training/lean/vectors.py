@@ -23,7 +23,7 @@ from gpt3.inference.microkernel import I64, LANES, VECTOR, broadcast, fma, sum_o
 WORDS, HALVES = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.IntType(16), LANES)
 LEAST = -87.0
 """The exponential of less is that of this."""
-SHIFT = 1.5 * 2**23
+SHIFT, SHIFT_BITS = 1.5 * 2**23, 0x4B400000
 
 
 def constant(value: float) -> Any:
@@ -57,12 +57,13 @@ def polynomial(builder: Any, coefficients: Any, x: Any) -> Any:
 def exponential(builder: Any, x: Any) -> Any:
     """e^x for x up to 88, to about 2e-7 of it; of less than LEAST, that of LEAST.
 
-    Adding SHIFT rounds to an integer, which is then in the lowest bits.
+    Adding SHIFT rounds to an integer, which is then in the lowest bits. It is taken out as an integer, because numba lets LLVM
+    reorder sums of floats.
     """
     t = builder.fmul(larger(builder, x, constant(LEAST)), constant(LOG2_E))
-    shifted = builder.fadd(t, constant(SHIFT))
-    power = polynomial(builder, EXP2[:7], builder.fsub(t, builder.fsub(shifted, constant(SHIFT))))
-    bits = builder.shl(builder.add(builder.bitcast(shifted, WORDS), words(127)), words(23))
+    whole = builder.sub(builder.bitcast(builder.fadd(t, constant(SHIFT)), WORDS), words(SHIFT_BITS))
+    power = polynomial(builder, EXP2[:7], builder.fsub(t, builder.sitofp(whole, VECTOR)))
+    bits = builder.shl(builder.add(whole, words(127)), words(23))
     return builder.fmul(power, builder.bitcast(bits, VECTOR))
 
 
