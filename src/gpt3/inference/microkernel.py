@@ -28,10 +28,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 _CHOSEN = numba.config.CPU_NAME or numba.config.CPU_FEATURES  # type: ignore[attr-defined]
-_FEATURES = {} if _CHOSEN else llvmlite.binding.get_host_cpu_features()  # chosen for other machines: only what all have
-HALVES = bool(_FEATURES.get("f16c") or _FEATURES.get("avx512f") or platform.machine().lower() in ("arm64", "aarch64"))
+FEATURES = {} if _CHOSEN else llvmlite.binding.get_host_cpu_features()  # chosen for other machines: only what all have
+HALVES = bool(FEATURES.get("f16c") or FEATURES.get("avx512f") or platform.machine().lower() in ("arm64", "aarch64"))
 """Whether fp16 is widened by an instruction. Where not, LLVM calls a function that is not there."""
-WIDE = bool(_FEATURES.get("avx512f"))
+WIDE = bool(FEATURES.get("avx512f"))
 LANES = 16 if WIDE else 8
 """Floats in a vector: a register of AVX-512, one of AVX2, two of NEON."""
 TILE_ROWS = 2 if WIDE else 1

@@ -1,8 +1,8 @@
 """Causal attention on heads as the projection lays them out, forward and backward, over the keys that a band leaves.
 
 Queries are taken `block` at a time, of one head of one sequence: their scores over all the keys any of them sees are in the cache
-together. So each row's softmax is whole, and keys out of reach cost nothing. Heads stored in bfloat16 are widened once; all is
-computed in float32. B sequences of T tokens, H heads of width D.
+together. So each row's softmax is whole, and keys out of reach cost nothing. Heads stored in bfloat16 are widened once and all is
+computed in float32, where half_attention.py does not fit. B sequences of T tokens, H heads of width D.
 """
 
 # numba compiles these functions: types are in the docstrings, and loops are plain loops.
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gpt3.inference.activations import exponential
 from gpt3.inference.microkernel import LANES
+from gpt3.training.lean import half_attention
 from gpt3.training.lean.threads import COUNTERS, Loop, scratch
 from gpt3.training.lean.tiles import claim, floats, integers, load, narrow, product, widen
 
@@ -144,6 +145,8 @@ def attention(qkv: Tensor, heads: int, window: int) -> tuple[Tensor, Tensor]:
     Returns:
         (B, T, H D) in qkv's dtype, and the logarithm of each softmax's sum (B, H, T) float32.
     """
+    if qkv.dtype == torch.bfloat16 and half_attention.fits(qkv.shape[2] // 3 // heads):
+        return half_attention.attention(qkv, heads, window)
     B, T, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     D, block, padded = width // heads, query_block(min(window, T)), _padded(T)
     half = int(qkv.dtype == torch.bfloat16)
@@ -241,6 +244,8 @@ def attention_backward(
     qkv: Tensor, output: Tensor, sums: Tensor, grad_output: Tensor, heads: int, window: int
 ) -> Tensor:
     """The gradient of `attention`'s qkv, (B, T, 3 H D), from what it returned and the gradient of its output."""
+    if qkv.dtype == torch.bfloat16 and half_attention.fits(qkv.shape[2] // 3 // heads):
+        return half_attention.attention_backward(qkv, output, sums, grad_output, heads, window)
     B, T, width = output.shape
     D, block, padded = width // heads, query_block(min(window, T)), _padded(T)
     half = int(qkv.dtype == torch.bfloat16)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from gpt3.inference.activations import error_function, exponential
-from gpt3.inference.microkernel import LANES, float_of_bits
+from gpt3.inference.microkernel import LANES
 from gpt3.training.lean.threads import COUNTERS, Loop, scratch
-from gpt3.training.lean.tiles import claim, floats, half_of, halves, integers, keep, load, narrow, place
+from gpt3.training.lean.tiles import claim, float_of_half, floats, half_of, halves, integers, keep, load, narrow, place
 from gpt3.training.lean.vectors import (
     exponentials_in_place,
     gelu_half,
@@ -322,9 +322,9 @@ def _softmax(address):  # pragma: no cover - compiled
         target, weight = targets[n], weights[n]
         if half != 0:
             row = d[7] + 2 * n * stride
-            halves(row, columns)[real:] = np.uint16(0xFF80)  # -inf
+            halves(row, columns)[real:] = np.uint16(0xFF00)  # -1.7e38
             largest, chosen = largest_half(row, columns), halves(row + 2 * target, 1)
-            at_target = float_of_bits(np.int32(np.uint32(chosen[0]) << np.uint32(16)))
+            at_target = float_of_half(chosen[0])
             total = sum_of_exponentials(row, columns, largest)
             losses[n] = (np.float32(math.log(total)) + largest - at_target) * weight
             if gradients != 0:

@@ -23,7 +23,7 @@ from numba.core.ccallback import CFunc
 
 from gpt3.device import follow_threads
 from gpt3.inference import activations, kernel_cache, microkernel
-from gpt3.training.lean import tiles, vectors
+from gpt3.training.lean import half_tiles, tiles, vectors
 
 COUNTERS = 2
 """The next task, and the next thread's place in `scratch`."""
@@ -60,7 +60,7 @@ class Loop:
         """
         made = CFunc(self.function, ((types.int64,), types.void), {}, FAST)
         made.enable_caching()
-        kernel_cache.depend_on({self.function.__name__: made}, activations, microkernel, tiles, vectors)
+        kernel_cache.depend_on({self.function.__name__: made}, activations, microkernel, tiles, vectors, half_tiles)
         made.compile()
         return made
 

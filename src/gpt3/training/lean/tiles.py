@@ -153,11 +153,17 @@ def half_of(value):
 
 
 @register_jitable(fastmath=True)
+def float_of_half(bits):
+    """The float32 of a bfloat16 number's bits."""
+    return float_of_bits(np.int32(np.uint32(bits) << np.uint32(16)))
+
+
+@register_jitable(fastmath=True)
 def widen(source, target, count):
     """`count` bfloat16 numbers at one address as float32 at another."""
     narrow, wide = halves(source, count), floats(target, count)
     for i in range(count):
-        wide[i] = float_of_bits(np.int32(np.uint32(narrow[i]) << np.uint32(16)))
+        wide[i] = float_of_half(narrow[i])
 
 
 @register_jitable(fastmath=True)

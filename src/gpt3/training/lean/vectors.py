@@ -22,7 +22,7 @@ from gpt3.inference.microkernel import I64, LANES, VECTOR, broadcast, fma, sum_o
 
 WORDS, HALVES = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.IntType(16), LANES)
 LEAST = -87.0
-"""The exponential of less is that of this."""
+"""The exponential of less is 0."""
 SHIFT, SHIFT_BITS = 1.5 * 2**23, 0x4B400000
 
 
@@ -55,7 +55,7 @@ def polynomial(builder: Any, coefficients: Any, x: Any) -> Any:
 
 
 def exponential(builder: Any, x: Any) -> Any:
-    """e^x for x up to 88, to about 2e-7 of it; of less than LEAST, that of LEAST.
+    """e^x for x up to 88, to about 2e-7 of it; 0 for less than LEAST.
 
     Adding SHIFT rounds to an integer, which is then in the lowest bits. It is taken out as an integer, because numba lets LLVM
     reorder sums of floats.
@@ -64,7 +64,8 @@ def exponential(builder: Any, x: Any) -> Any:
     whole = builder.sub(builder.bitcast(builder.fadd(t, constant(SHIFT)), WORDS), words(SHIFT_BITS))
     power = polynomial(builder, EXP2[:7], builder.fsub(t, builder.sitofp(whole, VECTOR)))
     bits = builder.shl(builder.add(whole, words(127)), words(23))
-    return builder.fmul(power, builder.bitcast(bits, VECTOR))
+    found = builder.fmul(power, builder.bitcast(bits, VECTOR))
+    return builder.select(builder.fcmp_ordered("<", x, constant(LEAST)), constant(0.0), found)
 
 
 def error_function(builder: Any, x: Any) -> Any:
@@ -116,13 +117,13 @@ def _variable(builder: Any, value: Any) -> Any:
 
 
 def _largest(load: Any) -> Any:
-    """A numba function (source, count): the largest number there, as float32; -inf of none, and NaN may be left out."""
+    """A numba function (source, count): the largest number there, as float32; -3e38 of none, and NaN may be left out."""
 
     @intrinsic
     def compute(typing_context, source, count):
         def generate(context, builder, signature, arguments):
             source, count = arguments
-            most = _variable(builder, constant(-math.inf))
+            most = _variable(builder, constant(-3e38))
             with each_vector(builder, count) as index:
                 builder.store(larger(builder, load(builder, source, index), builder.load(most)), most)
             vector = builder.load(most)
@@ -187,3 +188,58 @@ def gelu_half(typing_context, u, bias, y, count):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), generate
+
+
+@intrinsic
+def exponentials_of_row(typing_context, source, target, count, shift, scale):
+    """target = e^((x - shift) scale) in bfloat16 of `count` float32 numbers x; returns their sum, before they are rounded."""
+
+    def generate(context, builder, signature, arguments):
+        source, target, count, shift, scale = arguments
+        total, less, factor = _variable(builder, constant(0.0)), broadcast(builder, shift), broadcast(builder, scale)
+        with each_vector(builder, count) as index:
+            x = builder.fsub(load_floats(builder, source, index), less)
+            power = exponential(builder, builder.fmul(x, factor))
+            builder.store(builder.fadd(builder.load(total), power), total)
+            store_halves(builder, power, target, index)
+        return sum_of_lanes(builder, builder.load(total))
+
+    return types.float32(*[types.int64] * 3, types.float32, types.float32), generate
+
+
+@intrinsic
+def slopes_of_pair(typing_context, scores, slopes, row, count, numbers, scale, shares, grads, lines):
+    """What backward needs of two neighboring rows of attention's scores, whose gradients by their shares are `slopes`.
+
+    Args:
+        scores, slopes: addresses of `count` float32 numbers of the first row; `row` floats on is the second.
+        numbers: address of four float32: of each row the logarithm of the softmax's sum, then of each the sum of its shares times
+            `slopes`.
+        shares, grads: (count,) pairs: of both rows the shares, e^(scores scale - logarithm), and the scores' gradients.
+        lines: (count,) bfloat16: the first row's gradients; `row` on the second's.
+    """
+
+    def generate(context, builder, signature, arguments):
+        scores, slopes, row, count, numbers, scale, shares, grads, lines = arguments
+        factor = broadcast(builder, scale)
+        each = [
+            broadcast(builder, builder.load(at(builder, numbers, ir.Constant(I64, k), 4, ir.FloatType()), align=4))
+            for k in range(4)
+        ]
+        with each_vector(builder, count) as index:
+            bits: list[tuple[Any, Any]] = []
+            for k in range(2):
+                place = builder.add(index, builder.mul(row, ir.Constant(I64, k)))
+                score = builder.fmul(load_floats(builder, scores, place), factor)
+                share = exponential(builder, builder.fsub(score, each[k]))
+                slope = builder.fsub(load_floats(builder, slopes, place), each[2 + k])
+                grad = rounded(builder, builder.fmul(builder.fmul(share, slope), factor))
+                bits.append((rounded(builder, share), grad))
+                narrow = builder.trunc(builder.lshr(grad, words(16)), HALVES)
+                builder.store(narrow, at(builder, lines, place, 2, HALVES), align=2)
+            for target, low, high in ((shares, bits[0][0], bits[1][0]), (grads, bits[0][1], bits[1][1])):
+                pair = builder.or_(builder.lshr(low, words(16)), builder.and_(high, words(0xFFFF0000)))
+                builder.store(pair, at(builder, target, index, 4, WORDS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5, types.float32, *[types.int64] * 3), generate
