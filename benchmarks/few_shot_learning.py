@@ -60,7 +60,7 @@ class Stage(NamedTuple):
 
     size: str
     steps: int
-    colour: str = ""
+    color: str = ""
     """Of its curves; without one it is in the table only."""
 
     def __str__(self) -> str:
@@ -241,10 +241,10 @@ def draw(found: Sequence[Curve]) -> str:
     """Accuracy over K as an SVG, one panel per task; dashed without the instruction, as in Figure 1.2."""
     panels = []
     for task in SCORED:
-        drawn = [curve for curve in found if curve.task == task and curve.stage.colour]
-        curves = [svg.Line("", curve.points, curve.stage.colour, not curve.instructed) for curve in drawn]
+        drawn = [curve for curve in found if curve.task == task and curve.stage.color]
+        curves = [svg.Line("", curve.points, curve.stage.color, not curve.instructed) for curve in drawn]
         panels.append(svg.Axes(task, curves, "examples K", y_text="{:g}%".format, top=100.0))
-    legend = [svg.Line(f"{stage.size} parameters", [], stage.colour) for stage in STAGES if stage.colour]
+    legend = [svg.Line(f"{stage.size} parameters", [], stage.color) for stage in STAGES if stage.color]
     legend += [
         svg.Line("instruction", [], "currentColor"),
         svg.Line("no instruction", [], "currentColor", dashed=True),

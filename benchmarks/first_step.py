@@ -1,4 +1,4 @@
-"""How long a run on large data takes to its first step, and what preparation costs meanwhile.
+"""How long a run on large data takes to its first step, and what preparation costs during it.
 
     python benchmarks/first_step.py [--gigabytes 10] [--minutes 1] [--model demo] [--tokenizer gpt2] [--hub SECONDS]
 
@@ -114,7 +114,7 @@ def main() -> None:
         command += ["--minutes", str(options.minutes), "--tokenizer", options.tokenizer]
         where = "of JSON lines" if options.hub is None else f"on a hub that waits {options.hub:g} s before every answer"
         print(f"{options.gigabytes:g} GB {where}, {' '.join(command[2:])}", flush=True)
-        for number, what in enumerate(("empty cache, preparing meanwhile", "blocks there already")):
+        for number, what in enumerate(("empty cache, preparing while training", "blocks there already")):
             first, speed = timed_run(command, folder / f"run-{number}", **variables)
             print(f"{what}: first step after {first:.1f} s, {speed:,.0f} tokens/s", flush=True)
 

@@ -114,7 +114,7 @@ def utf8(text: str) -> bytes:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; links are not followed, what vanishes meanwhile counts nothing."""
+    """Bytes of all files below a folder; links are not followed; what vanishes while it is counted counts nothing."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -124,7 +124,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """A file's sha256 in hex. Other threads run meanwhile."""
+    """A file's sha256 in hex. Other threads can run during it."""
     digest, block = hashlib.sha256(), memoryview(bytearray(1 << 22))
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(block):

@@ -64,7 +64,8 @@ def test_pages_of_an_archive(tmp_path: Path, name: str, capsys: pytest.CaptureFi
     assert found[1:3] == READ
     assert found[3].startswith("Not in UTF-8:")
     assert found[4:] == ["Plain text, as WET has it: ü"]
-    assert "1 pages skipped" in capsys.readouterr().err
+    assert "a.warc" in (err := capsys.readouterr().err)
+    assert "1 pages skipped" in err
     assert next(open_rows(str(tmp_path / name)))[1]["url"] == "http://a/page"
 
 
@@ -80,3 +81,11 @@ def test_a_page_is_a_document(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(PAGE, encoding="utf-8")
     (found,) = texts(tmp_path / "a.html")
     assert [line for line in found.splitlines() if line] == TEXT
+
+
+def test_a_page_that_is_too_large_is_skipped_and_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.html").write_bytes(PAGE.encode().replace(b"</p>", b" and mills" * (MOST_BYTES // 10) + b"</p>"))
+    (tmp_path / "b.html").write_text(PAGE, encoding="utf-8")
+    (found,) = texts(tmp_path)
+    assert found.endswith(TEXT[-1])
+    assert "a.html: 1 pages skipped" in capsys.readouterr().err

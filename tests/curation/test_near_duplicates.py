@@ -21,7 +21,7 @@ from gpt3.curation.deduplication import find_duplicates, without_near_duplicates
 from gpt3.curation.minhash import signatures
 from gpt3.curation.near_duplicates import NearDuplicateOptions, NearDuplicates
 from gpt3.curation.shingles import WITHOUT_SPACES, shingle_sets
-from gpt3.curation.stages import LocalEngine
+from gpt3.curation.stages import Engine
 from gpt3.errors import InputError
 
 TEXTS = st.text(
@@ -116,9 +116,9 @@ def on_disk(tmp_path: Path, texts: list[str], options: NearDuplicateOptions, **m
     path = tmp_path / "texts.jsonl"
     tmp_path.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    chunks, key = read_sources(tmp_path / "work", open_sources(str(path)), LocalEngine(1), 10_000)
+    chunks, key = read_sources(tmp_path / "work", open_sources(str(path)), Engine(1), 10_000)
     assert len(chunks) > 3
-    return find_duplicates(tmp_path / "work", chunks, key, options, LocalEngine(1), **more)
+    return find_duplicates(tmp_path / "work", chunks, key, options, Engine(1), **more)
 
 
 @pytest.mark.parametrize("verify", ["signatures", "exact"])

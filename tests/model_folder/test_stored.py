@@ -17,7 +17,7 @@ from gpt3.inference.cpu_engine import CpuEngine
 from gpt3.inference.language_model import load
 from gpt3.inference.packing import WEIGHT_FORMATS
 from gpt3.model_folder.load import load_transformers, open_converted
-from gpt3.model_folder.stored import mapped, open_stored
+from gpt3.model_folder.stored import mapped_arrays, open_stored
 from gpt3.tokenizer.encoder import HARD_TEXTS
 from gpt3.tokenizer.loading import load_tokenizer, prompt_start
 from gpt3.tokenizer.plain import read_plain
@@ -148,7 +148,7 @@ def test_mapped_tensors_are_safetensors_own(tmp_path):
         "d": torch.ones(0, 3),
     }
     save_file(tensors, tmp_path / "x.safetensors")
-    for name, stored in mapped(tmp_path / "x.safetensors").items():
+    for name, stored in mapped_arrays(tmp_path / "x.safetensors").items():
         assert stored.shape == tuple(tensors[name].shape)
         assert torch.equal(torch.from_numpy(stored.read().copy()).float(), tensors[name].float())
 

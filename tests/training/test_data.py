@@ -10,8 +10,9 @@ import pytest
 from gpt3.corpus.mixture import Mixture
 from gpt3.corpus.shards import documents
 from gpt3.errors import InputError
-from gpt3.training import data as training_data
-from gpt3.training.data import TrainingData, open_data, parse_val, set_rows, trained_on, val_sets, warning
+from gpt3.training import named_sets
+from gpt3.training.data import TrainingData, open_data
+from gpt3.training.named_sets import parse_val, set_rows, trained_on, val_sets, warning
 from gpt3.training.plan import shape_of
 from gpt3.training.run import train
 
@@ -55,7 +56,7 @@ def test_validation_documents_that_are_trained_on_are_counted(tiny, shards, text
     said = "3 of the 6 documents of --val copies are also in the training text, word for word"
     assert warning(rows) == f"warning: {said}"
     assert warning(rows[1:]) is None
-    monkeypatch.setattr(training_data, "MOST_SEARCHED", len(train) - 1)
+    monkeypatch.setattr(named_sets, "MOST_SEARCHED", len(train) - 1)
     assert trained_on(sets, [train]) is None
     assert warning(set_rows(sets, [train])) is None
 

@@ -341,7 +341,7 @@ def gigabytes(size: int | None) -> str:
 
 
 def megabytes(size: int | None) -> str:
-    """The same for small programs."""
+    """A size in bytes as a cell of a table, in megabytes; empty where it is unknown."""
     return "" if size is None else f"{size / 1e6:,.0f} MB"
 
 

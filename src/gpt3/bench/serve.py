@@ -267,7 +267,7 @@ def run_clients(request: Request) -> dict[str, Any]:
 
     Returns:
         firsts, seconds to the first token of each prompt; total, seconds to the last of all; tokens of each; cpu_seconds of the
-        server meanwhile, or None; idle, busy: seconds to the first token of each.
+        server during it, or None; idle, busy: seconds to the first token of each.
 
     Raises:
         RuntimeError: a background completion ended before the last first token.

@@ -50,11 +50,11 @@ def run(options: CorpusOptions) -> None:
     from gpt3.curation.corpus import MIXTURE, Corpus
     from gpt3.curation.funnel import PAGE, REPORT, table
     from gpt3.curation.recipe import read_recipe
-    from gpt3.curation.stages import LocalEngine
+    from gpt3.curation.stages import Engine
     from gpt3.tables import aligned
 
     recipe = read_recipe(Path(options.recipe).expanduser())
-    out, engine = Path(options.out), LocalEngine(options.workers or usable_cores())
+    out, engine = Path(options.out), Engine(options.workers or usable_cores())
     memory = int(float(options.memory[:-1]) * SIZES[options.memory[-1]])
     corpus = Corpus(recipe, out, engine, memory, float(options.sample[:-1]) / 100, options.accept_loss)
     if options.plan:

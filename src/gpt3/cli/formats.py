@@ -17,7 +17,7 @@ from gpt3.tables import counted
 from gpt3.work_folder import check_file, check_out
 
 BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 1.0625, "q4_0": 0.75}
-"""Bytes of a weight in each number format; in q4_0 with a 3rd of them in the embedding, which is q8_0."""
+"""Bytes per weight in each number format. q4_0 counts a third of the weights as q8_0: the embedding keeps that format."""
 EXPORTED = "gpt3_export.json"
 """Written last into an exported folder: what tells it from a model of the user's."""
 FILES = [

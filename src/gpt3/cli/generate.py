@@ -29,7 +29,7 @@ Chosen = TypeVar("Chosen", bound=SamplingOptions)
 UNMET = "ended before the constraint was met: it left no token to choose"
 FREE = ("model", "prompt", "prompt_file", "input", "output", "overwrite", "json", "stats", "threads")
 """Options that a file of samples does not depend on, or whose content it records itself."""
-COMPILED_IN_BACKGROUND = "fast kernels are compiled for this machine meanwhile, once; until then it is slower"
+COMPILED_IN_BACKGROUND = "fast kernels are being compiled for this machine, once; until then it is slower"
 
 
 def run(options: GenerateOptions) -> None:

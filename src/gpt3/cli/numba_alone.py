@@ -7,7 +7,7 @@ import sys
 
 
 def import_numba() -> None:
-    """Import numba, unless it is there, and let it find no scipy meanwhile: it would import that for `np.dot` in its functions.
+    """Import numba, unless it is there, with scipy hidden from it: it would import that for `np.dot` in its functions.
 
     For a process of our own only: in a user's, other functions of numba may need it.
     """

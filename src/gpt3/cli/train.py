@@ -150,7 +150,7 @@ def launch(options: TrainOptions) -> int:
 
     def forward(number: int, frame: FrameType | None) -> None:
         if os.name == "nt" and number == signal.SIGINT:
-            return  # Windows' Ctrl-C reaches every process of the console by itself
+            return  # Windows' Ctrl-C reaches every process of the console on its own
         for rank in ranks:
             if rank.poll() is None:
                 rank.send_signal(number)

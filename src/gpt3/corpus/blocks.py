@@ -1,6 +1,6 @@
 """Reading shards that still grow (`gpt3.corpus.growing`): a folder of blocks, and which tokens a training window holds.
 
-The windows of the first block come first, then those of the second, and so on; within a block their order is a seeded
+The windows of the first block come first, then those of the second, in the blocks' order; within a block their order is a seeded
 permutation. So window i is a pure function of (seed, i) and of the blocks up to its own: nothing waits for the end of the source.
 After the last block the next epoch begins, with other permutations and other cuts.
 """
@@ -123,7 +123,7 @@ class GrowingFolder(ShardFolder):
         return sum(block.shard.tokens for block in self.blocks)
 
     def want(self, tokens: int) -> None:
-        """Ask for at least this many training tokens, which are prepared meanwhile."""
+        """Ask for at least this many training tokens; they are prepared in the background."""
         self.wanted = max(self.wanted, tokens)
         if self.producer is not None and self.tokens < self.wanted and not self.ended:
             self.producer.want(self.wanted)

@@ -1,4 +1,4 @@
-"""Shards that grow while they are read: training begins with the first block, the rest is prepared meanwhile.
+"""Shards that grow while they are read: training begins with the first block while the rest is prepared.
 
 A growing folder in the cache holds ``tokenizer/``, the held-out documents as one validation shard, and *blocks*: shards of
 several million tokens each, in the order of the source, every one with a record that is written last. What a block holds

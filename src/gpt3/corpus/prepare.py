@@ -25,7 +25,7 @@ from gpt3.corpus.documents import Part, Source, total_size
 from gpt3.corpus.ngrams import NgramIndex
 from gpt3.corpus.options import PrepareOptions, parse_fold
 from gpt3.corpus.pool import share
-from gpt3.corpus.shards import TOKENIZER_FOLDER, open_shards
+from gpt3.corpus.shards import TOKENIZER_FOLDER, ShardFolder, open_shards
 from gpt3.corpus.slices import SlicedSource, link_segments, shared_segments
 from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
@@ -84,6 +84,13 @@ def prepare_cached(
     elsewhere = f"a folder on another disk for the cache ({CACHE_VARIABLE})"
     preparation = Preparation(PrepareOptions(names, tokenizer=str(tokenizer), **options), elsewhere, sources)
     return preparation.run(cache_folder() / "shards" / preparation.cache_name())
+
+
+def open_or_prepare(data: Sequence[str], tokenizer: str | Path, **options: Any) -> ShardFolder:
+    """The shard folder that `data` names; else the one in the cache, made with `options` (`prepare_cached`)."""
+    if len(data) == 1 and manifest.is_shard_folder(data[0]) and options.get("fold") is None:
+        return open_shards(data[0])
+    return open_shards(prepare_cached(data, tokenizer, **options))
 
 
 def cache_folder() -> Path:

@@ -41,7 +41,7 @@ BATCH_TOKENS = 1 << 18
 
 
 def shard_name(split: str, number: int) -> str:
-    """``train-00000.bin`` and so on."""
+    """``train-00000.bin``, ``train-00001.bin``, …"""
     return f"{split}-{number:05d}.bin"
 
 

@@ -44,7 +44,7 @@ def read_warc(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
         elif text:
             yield number, {"text": text, "url": url}
     if skipped:
-        say(f"{skipped:,} pages skipped: over {MOST_BYTES >> 20} MB, or the parser fails on them")
+        _say_skipped(skipped, getattr(stream, "name", "a stream"))
 
 
 class _UntilCut:
@@ -74,14 +74,21 @@ def _is_page(record: Any) -> bool:
 
 
 def read_html(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
-    """One document: the main text of an HTML file.
+    """One document: the main text of an HTML file; none where it is skipped.
 
     Raises:
         InputError: the extra is missing.
     """
-    text = page_text(stream.read(MOST_BYTES))
-    if text:
+    data = stream.read(MOST_BYTES + 1)
+    text = page_text(data) if len(data) <= MOST_BYTES else None
+    if text is None:
+        _say_skipped(1, getattr(stream, "name", "a stream"))
+    elif text:
         yield 1, {"text": text}
+
+
+def _say_skipped(count: int, where: object) -> None:
+    say(f"{where}: {count:,} pages skipped, over {MOST_BYTES >> 20} MB or not parsed")
 
 
 def page_text(data: bytes, charset: str | None = None) -> str | None:

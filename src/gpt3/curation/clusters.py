@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from gpt3.corpus.ngram_kernels import mix
+from gpt3.curation.near_duplicates import KEPT, Duplicates
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +30,6 @@ BYTES_PER_KEY = 64
 """Memory for sorting one key."""
 BYTES_PER_MEMBER = 1024
 """Memory for one document of a cluster: signature, keys, the lists of its buckets."""
-KEPT = -1
 
 
 @dataclass(frozen=True)
@@ -257,20 +257,6 @@ def gather(blocks: Sequence[Block], members: Array) -> tuple[Array, Array]:
     return keys, signatures
 
 
-@dataclass
-class Verdicts:
-    """What became of the documents."""
-
-    witnesses: Array
-    """(documents,) int64: the kept document of which this one is a near-duplicate; KEPT for a document that is kept."""
-    similarities: Array
-    """(documents,) float32: to the witness."""
-    sizes: Array
-    """(clusters,) int64: documents of each cluster that share bands, of two or more."""
-    left_out: int
-    """Comparisons left out, see `MOST_COMPARED`."""
-
-
 def judge(
     blocks: Sequence[Block],
     parents: Array,
@@ -278,7 +264,7 @@ def judge(
     memory: int,
     shingles: Callable[[Array], tuple[Array, Array]] | None = None,
     most: int = MOST_COMPARED,
-) -> Verdicts:
+) -> Duplicates:
     """The rule in every cluster.
 
     Args:
@@ -291,7 +277,9 @@ def judge(
         most: see `MOST_COMPARED`.
     """
     count = len(parents)
-    found = Verdicts(np.full(count, KEPT, dtype=np.int64), np.zeros(count, dtype=np.float32), np.zeros(0, np.int64), 0)
+    found = Duplicates(
+        np.full(count, KEPT, dtype=np.int64), np.zeros(count, dtype=np.float32), np.zeros(0, np.int64), 0
+    )
     sizes = [np.zeros(0, dtype=np.int64)]
     for members, starts in clusters(parents, memory):
         keys, signatures = gather(blocks, members)

@@ -31,7 +31,7 @@ from gpt3.curation.chunks import Chunk, KeptPart, KeptSource, over_chunks, read_
 from gpt3.curation.deduplication import Duplicates, find_duplicates, write_kept
 from gpt3.curation.funnel import write_funnel
 from gpt3.curation.recipe import TRUSTED, Recipe, SourceOptions
-from gpt3.curation.sampling import SampledSource
+from gpt3.curation.selected import ByShare, SelectedSource
 from gpt3.curation.stages import Engine, digest, place
 from gpt3.curation.verdicts import RowWriter, ScoreWriter, Verdicts, texts_of
 from gpt3.durable import TEMPORARY_SUFFIX, discard, replacing, write_text
@@ -71,7 +71,8 @@ class Corpus:
         self.work = out / WORK
         self.opened = [open_sources(source.data, tokenizer=recipe.tokenizer) for source in recipe.sources]
         if sample < 1:
-            self.opened = [[SampledSource(each.name, each, sample) for each in sources] for sources in self.opened]
+            share = ByShare(sample)
+            self.opened = [[SelectedSource(each.name, each, share) for each in sources] for sources in self.opened]
 
     def run(self) -> None:
         """Make everything that is not there yet.
@@ -217,7 +218,7 @@ class Corpus:
             say(
                 f"near_duplicates: {found.left_out:,} comparisons left out in huge clusters; some near-duplicates may remain"
             )
-        verdicts.drop(found.witnesses >= 0, NEAR)
+        verdicts.drop(found.dropped, NEAR)
         verdicts.key = digest({"before": verdicts.key, "near_duplicates": found.key})
         return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 from gpt3.corpus.documents import Source
 from gpt3.corpus.pool import Report
 from gpt3.curation.chunks import Chunk, KeptPart, KeptSource, chosen_texts, over_chunks, read_sources, write_array
-from gpt3.curation.near_duplicates import NearDuplicateOptions
-from gpt3.curation.stages import Engine, LocalEngine, digest, place
+from gpt3.curation.near_duplicates import Duplicates, NearDuplicateOptions
+from gpt3.curation.stages import Engine, digest, place
 from gpt3.durable import TEMPORARY_SUFFIX, discard, write_text
 from gpt3.progress import Progress, say
 from gpt3.work_folder import locked
@@ -27,22 +26,6 @@ SIGNATURES, KEYS, SETS, PLACES = ".signatures.npy", ".keys.npy", ".sets.npy", ".
 WITNESSES, SIMILARITIES, SIZES, COMPLETE = "witnesses.npy", "similarities.npy", "sizes.npy", "left_out"
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """The near-duplicates of some chunks. Documents are numbered through all of them."""
-
-    witnesses: Array
-    """(documents,) int64: of a dropped document its witness, else -1."""
-    similarities: Array
-    """(documents,) float32."""
-    sizes: Array
-    """(clusters,) int64: documents of each cluster."""
-    left_out: int
-    """Comparisons left out in huge clusters."""
-    key: str
-    """A hash of all that this depends on."""
 
 
 class SignatureWriter:
@@ -173,14 +156,14 @@ def without_near_duplicates(
         InputError: a source cannot be read.
     """
     key = digest({"sources": [source.fingerprint() for source in sources]})
-    work, engine = cache / key, LocalEngine(workers)
+    work, engine = cache / key, Engine(workers)
     with locked(cache / f"{key}.lock", "another process looks for near-duplicates here; waiting for it", wait=True):
         for left in work.rglob(f"*{TEMPORARY_SUFFIX}"):  # of a killed process
             discard(left)
         chunks, inputs = read_sources(work, sources, engine)
         found = find_duplicates(work, chunks, inputs, options, engine)
-        kept = write_kept(work, chunks, [found.witnesses < 0], found.key)
-    dropped = int((found.witnesses >= 0).sum())
+        kept = write_kept(work, chunks, [~found.dropped], found.key)
+    dropped = int(found.dropped.sum())
     say(f"near-duplicates: {dropped:,} of {len(found.witnesses):,} documents dropped")
     if found.left_out:
         say(

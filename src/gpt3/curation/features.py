@@ -101,33 +101,36 @@ def _scores(data, places, weights, bias, out):
         out[d] = 1 / (1 + np.exp(-z))
 
 
+def _hashed(texts: Sequence[str], features: int) -> tuple[Array, Array, Array, Array, Array]:
+    """The texts in lower case, see `joined`; of their words the features and first bytes, and where each text's begin."""
+    data, places = joined([text.lower() for text in texts])
+    out, starts = np.empty(len(data) + len(texts), dtype=np.int64), np.empty(len(data) + len(texts), dtype=np.int64)
+    ends = np.zeros(len(texts) + 1, dtype=np.int64)
+    _all(data, places, features, out, starts, ends)
+    return data, places, out[: ends[-1]], starts[: ends[-1]], ends
+
+
 def words_of(texts: Sequence[str], features: int = FEATURES) -> tuple[Array, Array, list[bytes]]:
     """The features of each text's words, one text's after the other's: int64.
 
     Returns:
         The features; where each text's begin and the last one's end, (texts + 1,) int64; the words in UTF-8.
     """
-    data, places = joined([text.lower() for text in texts])
-    out, starts = np.empty(len(data) + len(texts), dtype=np.int64), np.empty(len(data) + len(texts), dtype=np.int64)
-    ends = np.zeros(len(texts) + 1, dtype=np.int64)
-    _all(data, places, features, out, starts, ends)
+    data, places, out, starts, ends = _hashed(texts, features)
     raw, words = data.tobytes(), []
     for d in range(len(texts)):
         begins = starts[ends[d] : ends[d + 1]].tolist()
         words += [raw[begin : after - 1] for begin, after in itertools.pairwise(begins)]
         words += [b"".join(raw[begins[-1] : places[d + 1]].split()[:1])] if begins else []
-    return out[: ends[-1]], ends, words
+    return out, ends, words
 
 
 def frequencies(texts: Sequence[str], features: int = FEATURES) -> Any:
     """What HashingTF gives: a scipy CSR matrix (texts, features) float64."""
     from scipy.sparse import csr_matrix
 
-    data, places = joined([text.lower() for text in texts])
-    out, starts = np.empty(len(data) + len(texts), dtype=np.int64), np.empty(len(data) + len(texts), dtype=np.int64)
-    ends = np.zeros(len(texts) + 1, dtype=np.int64)
-    _all(data, places, features, out, starts, ends)
-    made = csr_matrix((np.ones(ends[-1]), out[: ends[-1]], ends), shape=(len(texts), features))
+    _, _, found, _, ends = _hashed(texts, features)
+    made = csr_matrix((np.ones(len(found)), found, ends), shape=(len(texts), features))
     made.sum_duplicates()
     return made
 

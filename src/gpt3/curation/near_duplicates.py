@@ -18,6 +18,9 @@ from gpt3.options import Options, option
 
 Array = np.ndarray[Any, Any]
 
+KEPT = -1
+"""In place of a witness: the document is kept."""
+
 
 @dataclass(frozen=True)
 class NearDuplicateOptions(Options):
@@ -72,6 +75,27 @@ class NearDuplicateOptions(Options):
         from gpt3.curation.minhash import band_keys
 
         return band_keys(signatures, int(self.bands or 0), int(self.rows or 0), group)
+
+
+@dataclass
+class Duplicates:
+    """Which documents are dropped. They are numbered through the whole corpus."""
+
+    witnesses: Array
+    """(documents,) int64: the kept document of which this one is a near-duplicate; KEPT for a document that is kept."""
+    similarities: Array
+    """(documents,) float32: to the witness."""
+    sizes: Array
+    """(clusters,) int64: documents of each cluster that share bands, of two or more."""
+    left_out: int
+    """Comparisons left out in huge clusters, see `gpt3.curation.clusters.MOST_COMPARED`."""
+    key: str = ""
+    """A hash of all that they depend on, where they are kept on disk."""
+
+    @property
+    def dropped(self) -> Array:
+        """(documents,) bool."""
+        return self.witnesses != KEPT
 
 
 class NearDuplicates:

@@ -39,9 +39,9 @@ def curated(sources: Sequence[Source], filter: str, near_duplicates: bool, worke
     if shards := [source.name for source in sources if isinstance(source, ShardFolder)]:
         raise InputError(f"{used[0]}: {shards[0]} is a shard folder. Filter when you prepare the shards.")
     if filter != "none":
-        from gpt3.curation.filtered import FilteredSource
+        from gpt3.curation.selected import ByRules, SelectedSource
 
-        sources = [FilteredSource(source.name, source, filter) for source in sources]
+        sources = [SelectedSource(source.name, source, ByRules(filter)) for source in sources]
     if near_duplicates:
         from gpt3.curation.deduplication import without_near_duplicates
         from gpt3.curation.near_duplicates import NearDuplicateOptions

@@ -14,7 +14,7 @@ import yaml
 from gpt3.corpus.mixture import NAME
 from gpt3.curation.heuristics import Rule, rules_of
 from gpt3.curation.near_duplicates import NearDuplicateOptions
-from gpt3.errors import InputError
+from gpt3.errors import InputError, yaml_fault
 from gpt3.options import Options, option
 
 TRUSTED = "trusted"
@@ -115,7 +115,7 @@ def read_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Give a YAML file.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}{yaml_fault(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping with the key sources")
     problems: list[str] = []

@@ -23,7 +23,7 @@ from gpt3.corpus.ngrams import TABLE_SIZE, word_characters
 Array = np.ndarray[Any, Any]
 
 ALONE = np.uint32(1 << 31)
-"""Marks a character that is a word by itself."""
+"""Marks a character that is a word of its own."""
 POINT = np.uint32(ALONE - 1)
 BEYOND = np.uint32(0xFFFFFFFF)
 """The entry of a byte that begins a character of several bytes."""

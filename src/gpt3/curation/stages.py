@@ -10,33 +10,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gpt3.corpus.pool import share
 from gpt3.progress import Progress
 
 
-class Engine(Protocol):
-    """What shares work among processes."""
-
-    workers: int
-    """Processes."""
-
-    def run(
-        self,
-        make: Callable[..., Callable[[Any], Any]],
-        arguments: tuple[Any, ...],
-        items: Sequence[Any],
-        what: Progress,
-    ) -> list[Any]:
-        """``[make(*arguments, report)(item) for item in items]`` in any order of time; see `gpt3.corpus.pool.share`."""
-
-
-class LocalEngine:
-    """Processes of this machine.
+class Engine:
+    """What shares work: processes of this machine. One that shares it among machines has the same two members.
 
     Args:
-        workers: how many.
+        workers: processes.
     """
 
     def __init__(self, workers: int) -> None:
@@ -47,11 +31,11 @@ class LocalEngine:
         make: Callable[..., Callable[[Any], Any]],
         arguments: tuple[Any, ...],
         items: Sequence[Any],
-        what: Progress,
+        progress: Progress,
     ) -> list[Any]:
-        """See `Engine`."""
+        """``[make(*arguments, report)(item) for item in items]``, done in any order; see `gpt3.corpus.pool.share`."""
         remedy = "what is done is kept: run the same command again, with fewer --workers"
-        return share(make, arguments, items, min(self.workers, max(1, len(items))), what, remedy)
+        return share(make, arguments, items, min(self.workers, max(1, len(items))), progress, remedy)
 
 
 def digest(identity: Mapping[str, Any]) -> str:

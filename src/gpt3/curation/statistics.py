@@ -1,7 +1,7 @@
 """What a document's text looks like, in counts, compiled by numba: the figures that the filters of web corpora compare.
 
 A *line* is a longest run of characters without a line feed that is not blank; a *paragraph* what blank lines part. A *word* is
-cut at white space, and each character of punctuation at its ends is a word by itself, as tokenizers of treebanks have it; a
+cut at white space, and each character of punctuation at its ends is a word of its own, as tokenizers of treebanks have it; a
 *symbol* is such a word. An n-gram's characters count without the spaces between its words.
 """
 

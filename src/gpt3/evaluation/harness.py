@@ -211,7 +211,7 @@ class PaperTask(HarnessTask):
 
     @cached_property
     def lengths(self) -> dict[str, Any]:
-        """Further arguments of a generation: its tokens, and what ends a beam, so that each ends by itself."""
+        """Further arguments of a generation: its tokens, and what ends a beam, so that each ends with EOS."""
         if self.encoder is None:
             return {"max_gen_toks": self.ours.max_new_tokens}
         roomy = protocol.with_room(self.encoder, self.ours, self.asked.split)

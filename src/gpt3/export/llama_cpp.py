@@ -93,7 +93,7 @@ class LlamaCpp:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Nothing that C code prints meanwhile is seen."""
+    """Nothing that C code prints inside is seen."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]

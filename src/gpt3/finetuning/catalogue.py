@@ -114,7 +114,7 @@ def helpful(rows: Iterable[Row]) -> Iterable[Row]:
 
 
 def best_threads(rows: Iterable[Row]) -> Iterator[Row]:
-    """OpenAssistant's trees of messages as conversations: from each root, the best-ranked reply, and so on.
+    """OpenAssistant's trees of messages as conversations: from each root down, always the best-ranked reply.
 
     Where a question in the middle has no rank, the one that came first. Deleted messages and replies to them are left out.
     """

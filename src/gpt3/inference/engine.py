@@ -106,7 +106,7 @@ class Engine(ABC):
     """
 
     gathers: bool = False
-    """Whether short runs of several slots are computed together, to the same bits as each by itself."""
+    """Whether short runs of several slots are computed together, to the same bits as each alone."""
     packs: bool = False
     """Whether the engine has `tree_logits`, which reads contexts with their continuations in one forward without a cache, and
     which is known to be right for this model."""
@@ -180,7 +180,7 @@ class Engine(ABC):
         return self.forward(cache, runs)
 
     def compile_in_background(self) -> bool:
-        """If something has to be compiled for this machine, compute in another way meanwhile. Returns whether that is so."""
+        """If something has to be compiled for this machine, compute in another way until it is. Returns whether that is so."""
         return False
 
     def non_finite_error(self) -> Exception:

@@ -50,7 +50,7 @@ def tile(rows: int, tokens: int, blocks: int = 1, ahead: int = 0) -> Any:
 
     k runs below `rows`, t below `tokens`. units is (O / ROWS, I / BLOCK, UNIT) uint8, x is what `prepare` has made, out (N, O)
     float32, all C-contiguous; r, a multiple of `rows`, and n are intp. `blocks` are computed at a time, so that more sums are
-    under way; the units `ahead` of these are called for meanwhile.
+    under way; the units `ahead` of these are prefetched.
     """
     groups = range(rows // LANES)
 

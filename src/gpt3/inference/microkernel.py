@@ -171,7 +171,7 @@ def tile(rows: int, tokens: int, prefetch: bool = False) -> Any:
     """A numba function (weight, r, x, n, out): out[n + t, r + k] = sum over i of weight[r + k, i] x[n + t, i].
 
     k runs below `rows`, t below `tokens`. weight is (O, I) in one of the stored formats, x (N, I) and out (N, O) float32, all
-    with contiguous rows; r and n are intp. With `prefetch` the next tile's rows are called for meanwhile.
+    with contiguous rows; r and n are intp. With `prefetch` the next tile's rows are prefetched.
     """
 
     @intrinsic

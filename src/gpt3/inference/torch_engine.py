@@ -268,7 +268,7 @@ class TorchEngine(Engine):
                 self._decode(cache)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # on this device's stream; other threads may use theirs meanwhile
+        # on this device's stream; other threads may use theirs while it is captured
         with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             logits = self._decode(cache)
 
@@ -334,7 +334,7 @@ class TorchEngine(Engine):
         return {run.slot: logits[row : row + run.logits] for row, run in enumerate(runs)}
 
     def _read(self, cache: TorchCache, run: Run) -> Tensor:
-        """A run by itself: (run.logits, V) float32."""
+        """One run alone: (run.logits, V) float32."""
         transformer, total = self.model.transformer, len(run.tokens)
         wanted = []
         for begin in range(0, total, CHUNK):

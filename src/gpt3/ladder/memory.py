@@ -107,8 +107,8 @@ def block_parameters(preset: Preset) -> int:
 def gathered_bytes(preset: Preset, dtype: str) -> float:
     """What FSDP2 holds whole for a while, each block being a unit and the rest (embeddings, last norm) the root.
 
-    Per block: its weights in `dtype`, the buffer they were gathered into and the next block's buffer, which is on its way
-    meanwhile; in backward its gradients in `dtype` and the float32 buffer they are reduced from. The root stays gathered from
+    Per block: its weights in `dtype`, the buffer they were gathered into and the next block's buffer, which is on its
+    way; in backward its gradients in `dtype` and the float32 buffer they are reduced from. The root stays gathered from
     forward to the end of backward (FSDP2's default), with its gradient. Assumes MixedPrecisionPolicy(param_dtype=dtype,
     reduce_dtype=float32) and one reduction in flight (FSDP2's default). Autocast in its place would keep a 16-bit copy of
     every weight, gathered or not. Counted on CPU tensors, but for the buffer on its way, which is read off torch 2.13's

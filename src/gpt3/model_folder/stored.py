@@ -35,7 +35,7 @@ BESIDES = (
 """What else this package writes into a config.json: it decides neither shape nor arithmetic."""
 
 
-class Stored(NamedTuple):
+class StoredArray(NamedTuple):
     """A tensor in a file."""
 
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class Stored(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shape:
+class PlainConfig:
     """What a model computes: the fields of `gpt3.GPT3Config` that decide it, with its defaults."""
 
     vocab_size: int = 50257
@@ -93,7 +93,7 @@ class StoredModel:
     """A model in its folder, ready to be packed by an engine."""
 
     config: Any
-    """A Shape, or a GPT3Config."""
+    """A PlainConfig, or a GPT3Config."""
     weights: Mapping[str, Callable[[], Array]]
     """How each tensor is read, by the names of `GPT3ForCausalLM`; tied ones once."""
     tokenizer: PlainTokenizer | PreTrainedTokenizerFast
@@ -113,7 +113,7 @@ def open_stored(folder: Path) -> StoredModel | None:
         if locate.is_adapter(folder):
             return None
         raw = locate.read_json(folder / locate.CONFIG)
-        config = shape_of(raw)
+        config = plain_config(raw)
         generation = folder / locate.GENERATION
         ends = locate.read_json(generation) if generation.is_file() else raw
         if config is None or "eos_token_id" not in ends:
@@ -128,9 +128,9 @@ def open_stored(folder: Path) -> StoredModel | None:
     return StoredModel(config, weights, tokenizer, ends["eos_token_id"], config.parameters, whole_config)
 
 
-def shape_of(raw: dict[str, Any]) -> Shape | None:
-    """The shape that a config.json states; None where transformers has to read it: it has other names in it, or a fault."""
-    known = {field.name: field for field in fields(Shape)}
+def plain_config(raw: dict[str, Any]) -> PlainConfig | None:
+    """What a config.json states; None where transformers has to read it: it has other names in it, or a fault."""
+    known = {field.name: field for field in fields(PlainConfig)}
     if raw.get("model_type") != "gpt3" or not set(raw) <= {*known, *BESIDES}:
         return None
     given = {name: value for name, value in raw.items() if name in known and value is not None}
@@ -144,33 +144,33 @@ def shape_of(raw: dict[str, Any]) -> Shape | None:
             return None
         if kinds is int and value < (2 if name == "sliding_window" else 1):
             return None
-    shape = Shape(**given)
-    layers, heads = shape.num_hidden_layers, shape.num_attention_heads
-    if not shape.head_dim and shape.hidden_size % heads:
+    config = PlainConfig(**given)
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    if not config.head_dim and config.hidden_size % heads:
         return None
     filled = {
-        "head_dim": shape.head_dim or shape.hidden_size // heads,
-        "intermediate_size": shape.intermediate_size or 4 * shape.hidden_size,
+        "head_dim": config.head_dim or config.hidden_size // heads,
+        "intermediate_size": config.intermediate_size or 4 * config.hidden_size,
         "layer_types": tuple(given.get("layer_types") or (ALTERNATING[layer % 2] for layer in range(layers))),
     }
-    shape = Shape(**{**given, **filled})
+    config = PlainConfig(**{**given, **filled})
     right = (
-        len(shape.layer_types) == layers
-        and set(shape.layer_types) <= set(ALTERNATING)
-        and shape.layer_norm_epsilon > 0
-        and (shape.real_vocab_size or 1) <= shape.vocab_size
+        len(config.layer_types) == layers
+        and set(config.layer_types) <= set(ALTERNATING)
+        and config.layer_norm_epsilon > 0
+        and (config.real_vocab_size or 1) <= config.vocab_size
     )
-    return shape if right else None
+    return config if right else None
 
 
-def _weights(folder: Path, config: Shape) -> dict[str, Callable[[], Array]] | None:
+def _weights(folder: Path, config: PlainConfig) -> dict[str, Callable[[], Array]] | None:
     files, pickled, placed = locate.weight_files(folder)
     if pickled:
         return None
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredArray] = {}
     count = 0
     for file in files:
-        tensors = mapped(file)
+        tensors = mapped_arrays(file)
         count += len(tensors)
         found |= tensors
     wanted = config.tensors()
@@ -183,7 +183,7 @@ def _weights(folder: Path, config: Shape) -> dict[str, Callable[[], Array]] | No
     return {name: stored.read for name, stored in found.items()} if right else None
 
 
-def mapped(file: Path) -> dict[str, Stored]:
+def mapped_arrays(file: Path) -> dict[str, StoredArray]:
     """The tensors of a safetensors file, which stays mapped into memory as long as they are used.
 
     Raises:
@@ -203,7 +203,7 @@ def mapped(file: Path) -> dict[str, Stored]:
     found = {}
     for name in names:
         dtype, shape, (begin, end) = (header[name][key] for key in ("dtype", "shape", "data_offsets"))
-        found[name] = Stored(tuple(shape), dtype, partial(_read, content[begin:end], dtype, tuple(shape)))
+        found[name] = StoredArray(tuple(shape), dtype, partial(_read, content[begin:end], dtype, tuple(shape)))
     return found
 
 

@@ -139,7 +139,7 @@ class ChatTemplate:
     def encode(self, messages: Sequence[Message], prompt: bool = False) -> tuple[list[int], list[bool]]:
         """A conversation's ids, and for each whether the assistant says it.
 
-        The text is cut at the template's generation marks and each piece is encoded by itself, as at inference, where the
+        The text is cut at the template's generation marks and each piece is encoded alone, as at inference, where the
         prompt ends at a mark. So ids and marks come from the same pass.
 
         Args:

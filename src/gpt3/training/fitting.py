@@ -1,4 +1,4 @@
-"""What fits in the device's memory: the micro-batch by itself, half of it where memory runs out after all, and what would fit.
+"""What fits in the device's memory: the automatic micro-batch, half of it where memory runs out after all, and what would fit.
 
 The batch and all numbers that follow from it stay: a micro-batch only decides in how many parts a step is computed.
 """

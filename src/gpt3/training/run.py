@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gpt3.durable import check_room, replacing, utf8
+from gpt3.durable import replacing, utf8
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation.runner import Probe, check_probes
 from gpt3.ladder.presets import flops_per_token
@@ -35,7 +35,6 @@ from gpt3.training.distributed import World, agree_on_compute, full_machine, is_
 from gpt3.training.fitting import fitted, memory_of, shortage
 from gpt3.training.init_from import open_initial
 from gpt3.training.model_building import build_model, choose_step
-from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import copy_origin, write_origin
 from gpt3.training.pace import Pace, recorded_layouts
@@ -158,10 +157,7 @@ def train_in(
         random.seed(options.seed)
         np.random.seed(options.seed % 2**32)
         if not options.plan:
-            # of a checkpoint at most: fp32 weights, their average, the optimizer's state
-            each = (4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * shape.parameters
-            need = round((options.keep_checkpoints + 2) * each)
-            world.agree(lambda: check_room(folder, need, purpose="checkpoints"))
+            world.agree(lambda: run_folder.check_checkpoint_room(folder, options, shape))
         weights = initial.weight if initial and checkpoint is None else None
         model, forward = build_model(options, shape, end_of_text, compute, world, weights)
         recorded = read_state(checkpoint)["computed"] if checkpoint else None

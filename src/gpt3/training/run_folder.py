@@ -19,15 +19,17 @@ import yaml
 
 from gpt3 import __version__, work_folder
 from gpt3.device import usable_cores
-from gpt3.durable import write_text
+from gpt3.durable import check_room, write_text
 from gpt3.errors import InputError
+from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say
 from gpt3.report.run_folder import CONFIG, DATA, ENVIRONMENT, FINAL_MODEL, METRICS, number, read_metrics
 from gpt3.training.checkpoint import newest_whole
-from gpt3.training.data import TrainingData, warning
+from gpt3.training.data import TrainingData
 from gpt3.training.distributed import World
-from gpt3.training.optimizers import describe
+from gpt3.training.named_sets import warning
+from gpt3.training.optimizers import OPTIMIZERS, describe
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import card_parts, read_origin
 from gpt3.training.panel import sparkline
@@ -116,6 +118,17 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
         raise InputError(
             f"{folder} cannot be resumed: its {CONFIG} is unreadable ({error}). Use --resume never."
         ) from None
+
+
+def check_checkpoint_room(folder: Path, options: TrainOptions, shape: Preset) -> None:
+    """Refuse before training when the disk of `folder` has no room for the checkpoints of a model.
+
+    Raises:
+        InputError: see `gpt3.durable.check_room`.
+    """
+    # of a checkpoint at most: fp32 weights, their average, the optimizer's state
+    each = (4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * shape.parameters
+    check_room(folder, round((options.keep_checkpoints + 2) * each), purpose="checkpoints")
 
 
 def find_checkpoint(folder: Path, options: TrainOptions, world: World) -> Path | None:

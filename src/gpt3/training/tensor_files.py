@@ -4,7 +4,7 @@ Where each tensor lies follows from the names, shapes and number formats alone. 
 without a word to the others, and writes the rows it holds straight to their place: FSDP2 shards the first dimension, whose rows
 are contiguous. The files are what one process would have written with safetensors, byte for byte; a set larger than
 `SHARD_BYTES` is split into numbered files with an index, as transformers does. Writing goes through Python's files, which let
-other threads run meanwhile.
+other threads run.
 """
 
 from __future__ import annotations

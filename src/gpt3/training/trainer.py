@@ -330,7 +330,7 @@ class WeightAverage:
     def swapped_in(self) -> Iterator[None]:
         """The model holds the average inside, and afterwards its own weights again, bit for bit.
 
-        The weights are copied meanwhile: 4 bytes per parameter, where gradients have gone (``set_to_none``) no more than those
+        The weights are copied: 4 bytes per parameter, where gradients have gone (``set_to_none``) no more than those
         took. Do not take a step inside.
         """
         aside = [weight.clone() for weight in held(self._weights)]

@@ -217,7 +217,7 @@ def student_quantile(freedom: int) -> float:
 
 
 def records(step: int, tokens: int, scores: Mapping[str, Score]) -> dict[str, Any]:
-    """One metrics record of all sets: ``val/loss`` and so on of the unnamed one (``""``), ``val/NAME/loss`` of the others.
+    """One metrics record of all sets: ``val/loss``, … of the unnamed one (``""``), ``val/NAME/loss``, … of the others.
 
     Args:
         step, tokens: done so far.
