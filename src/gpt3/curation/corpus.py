@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,27 +25,22 @@ from gpt3.corpus.options import PrepareOptions
 from gpt3.corpus.prepare import Preparation
 from gpt3.corpus.shards import open_shards
 from gpt3.corpus.sources import open_sources
-from gpt3.curation import heuristics, language, pareto, statistics
-from gpt3.curation.chunks import Chunk, KeptPart, KeptSource, over_chunks, read_sources
-from gpt3.curation.deduplication import Duplicates, find_duplicates, write_kept
+from gpt3.curation.chunks import KeptPart, KeptSource, read_sources
+from gpt3.curation.deduplication import write_kept
+from gpt3.curation.documents import Documents, SourceOptions
 from gpt3.curation.funnel import write_funnel
-from gpt3.curation.recipe import TRUSTED, Recipe, SourceOptions
+from gpt3.curation.recipe import STAGES, Recipe
 from gpt3.curation.selected import ByShare, SelectedSource
-from gpt3.curation.stages import Engine, digest, place
-from gpt3.curation.verdicts import RowWriter, ScoreWriter, Verdicts, texts_of
+from gpt3.curation.stages import Engine, digest
 from gpt3.durable import TEMPORARY_SUFFIX, discard, replacing, write_text
 from gpt3.errors import InputError
-from gpt3.progress import say
 from gpt3.work_folder import LOCK, check_out, locked_folder
 
-WORK, SHARDS, MIXTURE, DUPLICATES, DROPPED, CLASSIFIER = (
-    "work", "shards", "mixture.yaml", "duplicates.parquet", "dropped", "classifier",
-)  # fmt: skip
+WORK, SHARDS, MIXTURE, DROPPED = "work", "shards", "mixture.yaml", "dropped"
 MOST_LOST = 0.9
 """Share of a source's documents whose loss stops the work, unless it is accepted."""
 SAMPLES, SHOWN = 20, 600
 """Documents of each reason in the folder of what is dropped; characters of each on the page."""
-NEAR, QUALITY = "near-duplicate", "quality"
 
 Array = np.ndarray[Any, Any]
 
@@ -94,194 +88,82 @@ class Corpus:
             sizes = [each.size_bytes() for each in opened]
             size = "unknown" if None in sizes else f"{sum(s or 0 for s in sizes) * self.sample / 1e6:,.1f}"
             parts = sum(len(each.parts()) for each in opened)
-            stages = [name for name, on in (("heuristics", recipe.heuristics), ("quality", recipe.quality)) if on]
-            stages = [] if source.trusted else stages
-            stages += ["near-duplicates"] * (recipe.near_duplicates is not None) + ["decontaminate"] * bool(
-                recipe.decontaminate
-            )
+            stages = [name for name in recipe.stages if STAGES[name].trusted or not source.trusted]
+            stages += ["decontaminate"] * bool(recipe.decontaminate)
             rows.append([source.name, size, f"{parts:,}", f"{source.weight:g}", ", ".join(stages) or "none"])
         return rows
 
     def _run(self) -> None:
+        documents = self._read()
+        report: dict[str, Any] = {}
+        for name, stage in STAGES.items():
+            if name in self.recipe.stages:
+                judgment = stage.judge(documents, self.recipe.stages[name])
+                documents.follow(name, judgment, None if stage.trusted else documents.trusted)
+                if judgment.report is not None:
+                    report[name] = judgment.report
+            elif stage.makes:
+                discard(self.out / stage.makes)  # of an earlier recipe
+        self._check_loss(documents)
+        parts = write_kept(self.work, documents.chunks, documents.kept, documents.key)
+        samples = self._samples(documents)
+        write_funnel(self.out, documents, self._shards(documents, parts), report, samples)
+
+    def _read(self) -> Documents:
         flat: list[Source] = [source for sources in self.opened for source in sources]
         owners = [number for number, sources in enumerate(self.opened) for _ in sources]
         read, inputs = read_sources(self.work, flat, self.engine)
         chunks = [dataclasses.replace(chunk, source=owners[chunk.source]) for chunk in read]
-        trusted = np.repeat([self.recipe.sources[c.source].trusted for c in chunks], [c.documents for c in chunks])
-        sizes, keys = (
-            np.concatenate([np.zeros(0, np.uint64), *map(what, chunks)]) for what in (Chunk.sizes, Chunk.keys)
-        )
-        verdicts = Verdicts(["kept"], np.zeros(len(trusted), dtype=np.int16), digest({"inputs": inputs}))
-        extra: dict[str, Any] = {}
-        if self.recipe.language:
-            self._language(chunks, inputs, trusted, verdicts)
-        if self.recipe.heuristics:
-            self._heuristics(chunks, inputs, trusted, verdicts)
-        if self.recipe.quality:
-            extra["quality"] = self._quality(chunks, inputs, keys, verdicts)
-        duplicates = self._near_duplicates(chunks, inputs, verdicts) if self.recipe.near_duplicates else None
-        self._check_loss(chunks, verdicts)
-        parts = write_kept(self.work, chunks, [verdicts.codes == 0], verdicts.key)
-        samples = self._outputs(chunks, verdicts, duplicates, keys)
-        shards = self._shards(chunks, parts, verdicts)
-        write_funnel(
-            self.out, [source.name for source in self.recipe.sources], chunks, verdicts.reasons, verdicts.codes, sizes,
-            duplicates, shards, extra, samples,
-        )  # fmt: skip
-
-    def _language(self, chunks: Sequence[Chunk], inputs: str, trusted: Array, verdicts: Verdicts) -> None:
-        wanted = self.recipe.language
-        assert wanted is not None
-        folder = place(self.work, "languages", {"inputs": inputs, "version": language.VERSION})
-        over_chunks(folder, RowWriter, (language.languages,), chunks, [".npy"], self.engine, "languages")
-        found = np.concatenate([np.load(folder / f"{c.name}.npy") for c in chunks])
-        kept = np.isin(found["language"], [code.encode() for code in wanted.keep])
-        verdicts.drop(~kept & ~trusted, "other language")
-        verdicts.drop((found["probability"] < wanted.at_least) & ~trusted, "language unsure")
-        verdicts.key = digest({"before": verdicts.key, "keep": wanted.keep, "at_least": wanted.at_least})
-
-    def _heuristics(self, chunks: Sequence[Chunk], inputs: str, trusted: Array, verdicts: Verdicts) -> None:
-        folder = place(self.work, "figures", {"inputs": inputs, "version": statistics.VERSION})
-        over_chunks(folder, RowWriter, (statistics.measure,), chunks, [".npy"], self.engine, "figures")
-        rules = self.recipe.heuristics
-        broken = np.concatenate([heuristics.broken(rules, np.load(folder / f"{c.name}.npy")) for c in chunks])
-        for number, rule in enumerate(rules):
-            verdicts.drop((broken == number) & ~trusted, rule.name)
-        verdicts.key = digest({"before": verdicts.key, "rules": [rule.name for rule in rules]})
-
-    def _quality(self, chunks: Sequence[Chunk], inputs: str, keys: Array, verdicts: Verdicts) -> dict[str, Any]:
-        """Learn, show, apply."""
-        from gpt3.curation import classifier, features
-
-        wanted = self.recipe.quality
-        assert wanted is not None
-        sources = self.recipe.sources
-        is_good = [s.name == wanted.good or (wanted.good == TRUSTED and s.trusted) for s in sources]
-        is_raw = [s.name == wanted.raw if wanted.raw else not s.trusted for s in sources]
-        counts = [c.documents for c in chunks]
-        good, raw = (np.repeat([which[c.source] for c in chunks], counts) for which in (is_good, is_raw))
-        identity = {
-            "before": verdicts.key, "good": is_good, "raw": is_raw, "samples": wanted.samples,
-            "version": [classifier.VERSION, features.VERSION],
-        }  # fmt: skip
-        model = place(self.work, CLASSIFIER, identity) / "model"
-        if not model.exists():
-            say("quality: learning what good text is")
-            texts = [self._chosen(chunks, keys, which & (verdicts.codes == 0), wanted.samples) for which in (good, raw)]
-            classifier.learn(*texts).save(model)
-        learned = classifier.Classifier.load(model)
-        folder = place(self.work, "scores", identity | {"inputs": inputs})
-        over_chunks(folder, ScoreWriter, (model,), chunks, [".npy"], self.engine, "scores")
-        scores = np.concatenate([np.load(folder / f"{c.name}.npy") for c in chunks])
-        candidates = raw & (verdicts.codes == 0)
-        alpha = wanted.alpha
-        if alpha == "match":
-            alpha = pareto.matching_alpha(scores[candidates], learned.good_scores)
-        if wanted.rule == "pareto":
-            stays = pareto.kept(scores, pareto.draws(keys, self.recipe.seed), float(alpha))
-        else:
-            stays = scores >= wanted.at_least
-        share = float(stays[candidates].mean()) if candidates.any() else 0.0
-        about = dataclasses.asdict(learned.about)
-        say(f"quality: held-out AUC {learned.about.auc:.3f}, correlation of score and length "
-            f"{learned.about.correlation_with_length:.2f}, keeps {share:.1%} of raw text")  # fmt: skip
-        say(f"quality: good words are {' '.join(learned.about.good_words[:10])}")
-        for warning in learned.about.warnings:
-            say(f"quality: warning: {warning}")
-        verdicts.drop(candidates & ~stays, QUALITY)
-        rule = [wanted.rule, alpha, wanted.at_least, self.recipe.seed]
-        verdicts.key = digest({"before": verdicts.key, "model": model.parent.name, "rule": rule})
-        with replacing(self.out / CLASSIFIER) as temporary:
-            shutil.copytree(model, temporary)
-        edges = np.linspace(0, 1, 21)
-        histograms = {n: np.histogram(scores[w], edges)[0].tolist() for n, w in (("good", good), ("raw", raw))}
-        return about | {"rule": wanted.rule, "alpha": alpha, "share_kept": share, "histograms": histograms}
-
-    def _chosen(self, chunks: Sequence[Chunk], keys: Array, which: Array, most: int) -> list[str]:
-        """The texts of the documents of the smallest keys, in the order of the keys."""
-        (rows,) = np.nonzero(which)
-        rows = rows[np.argsort(keys[rows], kind="stable")[:most]]
-        return list(texts_of(chunks, rows))
-
-    def _near_duplicates(self, chunks: Sequence[Chunk], inputs: str, verdicts: Verdicts) -> Duplicates:
-        ends = np.cumsum([c.documents for c in chunks])
-        alive = [verdicts.codes[end - c.documents : end] == 0 for c, end in zip(chunks, ends, strict=True)]
-        options = self.recipe.near_duplicates
-        assert options is not None
-        inputs = digest({"inputs": inputs, "owners": [c.source for c in chunks]})
-        if options.rule == "paper":
-            say(
-                "near_duplicates: the paper's rule compares every two documents with a word's hash in common, up to a bound"
-            )
-        found = find_duplicates(self.work, chunks, inputs, options, self.engine, alive, verdicts.key, self.memory)
-        if found.left_out:
-            say(
-                f"near_duplicates: {found.left_out:,} comparisons left out in huge clusters; some near-duplicates may remain"
-            )
-        verdicts.drop(found.dropped, NEAR)
-        verdicts.key = digest({"before": verdicts.key, "near_duplicates": found.key})
-        return found
-
-    def _check_loss(self, chunks: Sequence[Chunk], verdicts: Verdicts) -> None:
-        owners = np.repeat([c.source for c in chunks], [c.documents for c in chunks])
+        found = {chunk.source for chunk in chunks}
         for number, source in enumerate(self.recipe.sources):
-            mine = verdicts.codes[owners == number]
-            lost = float((mine != 0).mean()) if len(mine) else 1.0
+            if number not in found:
+                raise InputError(f"source {source.name} holds no documents. Leave it out, or name other data.")
+        return Documents(
+            self.recipe.sources, chunks, inputs, self.work, self.out, self.engine, self.memory, self.recipe.seed
+        )
+
+    def _check_loss(self, documents: Documents) -> None:
+        for number, source in enumerate(self.recipe.sources):
+            mine = documents.codes[documents.owners == number]
+            lost = float((mine != 0).mean())
             if lost == 1:
-                raise InputError(f"source {source.name}: nothing of it is kept ({_most(mine, verdicts.reasons)})")
+                raise InputError(f"source {source.name}: nothing of it is kept ({_most(mine, documents.reasons)})")
             if lost > MOST_LOST and not self.accept_loss:
                 raise InputError(
-                    f"source {source.name} loses {lost:.1%} of its documents ({_most(mine, verdicts.reasons)}). Change the "
+                    f"source {source.name} loses {lost:.1%} of its documents ({_most(mine, documents.reasons)}). Change the "
                     "recipe, or give --accept-loss."
                 )
 
-    def _outputs(
-        self, chunks: Sequence[Chunk], verdicts: Verdicts, duplicates: Duplicates | None, keys: Array
-    ) -> dict[str, list[str]]:
-        """duplicates.parquet and samples of what is dropped; the beginnings of some, by reason."""
+    def _samples(self, documents: Documents) -> dict[str, list[str]]:
+        """Write samples of what is dropped; the beginnings of some texts, by reason."""
         import pyarrow
-        import pyarrow.parquet
 
-        counts = [c.documents for c in chunks]
-        owners = np.repeat([c.source for c in chunks], counts)
-        names = np.array([source.name for source in self.recipe.sources])
-        first = np.searchsorted(owners, np.arange(len(names)))  # sources are in order
-        numbers = np.arange(len(owners)) - first[owners] if len(owners) else owners
-        if duplicates is not None:
-            (dropped,) = np.nonzero(verdicts.codes == verdicts.reasons.index(NEAR))
-            kept = duplicates.witnesses[dropped]
-            table = pyarrow.table(
-                {
-                    "dropped_source": names[owners[dropped]], "dropped_document": numbers[dropped],
-                    "kept_source": names[owners[kept]], "kept_document": numbers[kept],
-                    "similarity": duplicates.similarities[dropped],
-                }
-            )  # fmt: skip
-            with replacing(self.out / DUPLICATES) as temporary:
-                pyarrow.parquet.write_table(table, temporary)
         shown: dict[str, list[str]] = {}
         with replacing(self.out / DROPPED) as temporary:
             temporary.mkdir()
-            for code, reason in enumerate(verdicts.reasons):
-                (rows,) = np.nonzero(verdicts.codes == code)
-                rows = rows[np.argsort(keys[rows], kind="stable")[:SAMPLES]]
-                shown[reason] = [text[:SHOWN] for text in texts_of(chunks, rows[:5])]
-                if not code or not len(rows):
+            for code, reason in enumerate(documents.reasons):
+                rows = documents.sample(documents.codes == code, SAMPLES)
+                if not len(rows):
+                    continue
+                texts = list(documents.texts(rows))
+                shown[reason] = [text[:SHOWN] for text in texts[:5]]
+                if not code:
                     continue
                 file = temporary / f"{slug(reason)}.jsonl.zst"
                 with pyarrow.CompressedOutputStream(pyarrow.OSFile(str(file), "wb"), "zstd") as stream:
-                    for row, text in zip(rows.tolist(), texts_of(chunks, rows), strict=True):
+                    for row, text in zip(rows.tolist(), texts, strict=True):
                         line: dict[str, Any] = {
-                            "source": names[owners[row]],
-                            "document": int(numbers[row]),
+                            "source": self.recipe.sources[documents.owners[row]].name,
+                            "document": int(documents.places[row]),
                             "reason": reason,
+                            "text": text,
                         }
-                        stream.write(json.dumps({**line, "text": text}, ensure_ascii=False).encode() + b"\n")
-        return {reason: texts for reason, texts in shown.items() if texts}
+                        stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        return shown
 
-    def _shards(self, chunks: Sequence[Chunk], parts: Sequence[KeptPart], verdicts: Verdicts) -> dict[str, Any]:
+    def _shards(self, documents: Documents, parts: Sequence[KeptPart]) -> dict[str, Any]:
         """A shard folder for each source, and the mixture; what each holds."""
-        recipe, wrapped, key = self.recipe, list[Part](parts), verdicts.key
+        recipe, wrapped, key = self.recipe, list[Part](parts), documents.key
         if recipe.decontaminate:
             files = find_tasks(expanded(recipe.decontaminate), None)
             index = index_benchmarks(
@@ -293,7 +175,7 @@ class Corpus:
             wrapped = [CleanPart(part.name, part.size, part, folder) for part in parts]
         made: dict[str, Any] = {}
         for number, source in enumerate(recipe.sources):
-            mine = tuple(part for chunk, part in zip(chunks, wrapped, strict=True) if chunk.source == number)
+            mine = tuple(part for chunk, part in zip(documents.chunks, wrapped, strict=True) if chunk.source == number)
             about: dict[str, Any] = {
                 "kind": "corpus",
                 "spec": " ".join(source.data),

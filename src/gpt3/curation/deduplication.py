@@ -12,9 +12,10 @@ import numpy as np
 from gpt3.corpus.documents import Source
 from gpt3.corpus.pool import Report
 from gpt3.curation.chunks import Chunk, KeptPart, KeptSource, chosen_texts, over_chunks, read_sources, write_array
+from gpt3.curation.documents import Documents, Judgment
 from gpt3.curation.near_duplicates import Duplicates, NearDuplicateOptions
 from gpt3.curation.stages import Engine, digest, place
-from gpt3.durable import TEMPORARY_SUFFIX, discard, write_text
+from gpt3.durable import TEMPORARY_SUFFIX, discard, replacing, write_text
 from gpt3.progress import Progress, say
 from gpt3.work_folder import locked
 
@@ -24,6 +25,9 @@ MEMORY = 1 << 28
 """Bytes for sorting keys and for the documents of some clusters."""
 SIGNATURES, KEYS, SETS, PLACES = ".signatures.npy", ".keys.npy", ".sets.npy", ".places.npy"
 WITNESSES, SIMILARITIES, SIZES, COMPLETE = "witnesses.npy", "similarities.npy", "sizes.npy", "left_out"
+
+DUPLICATES = "duplicates.parquet"
+REASON = "near-duplicate"
 
 Array = np.ndarray[Any, Any]
 
@@ -63,6 +67,57 @@ class SetWriter:
         write_array(self.folder / f"{chunk.name}{SETS}", np.concatenate([np.zeros(0, dtype=np.uint64), *sets]))
         write_array(self.folder / f"{chunk.name}{PLACES}", np.concatenate([[0], np.cumsum(lengths)]))
         self.report(chunk.text_bytes / 1e6)
+
+
+def judge(documents: Documents, options: NearDuplicateOptions) -> Judgment:
+    """Drop near-duplicates, and write which they are."""
+    chunks = documents.chunks
+    inputs = digest({"inputs": documents.inputs, "owners": [chunk.source for chunk in chunks]})
+    if options.rule == "paper":
+        say(
+            "near_duplicates: the paper's rule compares every two documents with a word's hash in common, up to a bound"
+        )
+    found = find_duplicates(
+        documents.work, chunks, inputs, options, documents.engine, documents.by_chunk(documents.kept), documents.key,
+        documents.memory,
+    )  # fmt: skip
+    say_left_out(found)
+    write_duplicates(documents, found)
+    edges = [2, 3, 5, 10, 100, 1000, 10_000]
+    report = {
+        "clusters": len(found.sizes),
+        "largest_cluster": int(found.sizes.max(initial=0)),
+        "cluster_sizes": {f"{edge} or more": int((found.sizes >= edge).sum()) for edge in edges},
+        "comparisons_left_out": found.left_out,
+    }
+    return Judgment({REASON: found.dropped}, found.key, report)
+
+
+def say_left_out(found: Duplicates) -> None:
+    """Say how much was not compared."""
+    if found.left_out:
+        say(
+            f"near-duplicates: {found.left_out:,} comparisons left out in huge clusters; some near-duplicates may remain"
+        )
+
+
+def write_duplicates(documents: Documents, found: Duplicates) -> None:
+    """Write duplicates.parquet: each dropped document, the kept one, their similarity."""
+    import pyarrow
+    import pyarrow.parquet
+
+    names = np.array([source.name for source in documents.sources])
+    (dropped,) = np.nonzero(found.dropped)
+    kept = found.witnesses[dropped]
+    table = pyarrow.table(
+        {
+            "dropped_source": names[documents.owners[dropped]], "dropped_document": documents.places[dropped],
+            "kept_source": names[documents.owners[kept]], "kept_document": documents.places[kept],
+            "similarity": found.similarities[dropped],
+        }
+    )  # fmt: skip
+    with replacing(documents.out / DUPLICATES) as temporary:
+        pyarrow.parquet.write_table(table, temporary)
 
 
 def find_duplicates(
@@ -162,13 +217,10 @@ def without_near_duplicates(
             discard(left)
         chunks, inputs = read_sources(work, sources, engine)
         found = find_duplicates(work, chunks, inputs, options, engine)
-        kept = write_kept(work, chunks, [~found.dropped], found.key)
+        kept = write_kept(work, chunks, ~found.dropped, found.key)
     dropped = int(found.dropped.sum())
     say(f"near-duplicates: {dropped:,} of {len(found.witnesses):,} documents dropped")
-    if found.left_out:
-        say(
-            f"near-duplicates: {found.left_out:,} comparisons left out in a huge cluster; some near-duplicates may remain"
-        )
+    say_left_out(found)
     made: list[Source] = []
     for number, source in enumerate(sources):
         mine = [part for chunk, part in zip(chunks, kept, strict=True) if chunk.source == number]
@@ -178,18 +230,18 @@ def without_near_duplicates(
     return made
 
 
-def write_kept(work: Path, chunks: Sequence[Chunk], masks: Sequence[Array], key: str) -> list[KeptPart]:
-    """Parts of the documents that all `masks` keep: (documents,) bool through all chunks each.
+def write_kept(work: Path, chunks: Sequence[Chunk], kept: Array, key: str) -> list[KeptPart]:
+    """Parts of the documents that are kept.
 
     Args:
-        key: a hash of what the masks depend on.
+        kept: (documents,) bool through all chunks.
+        key: a hash of what it depends on.
     """
-    folder = place(work, "kept", {"masks": key})
+    folder = place(work, "kept", {"key": key})
     parts, start = [], 0
-    together = np.logical_and.reduce(masks)
     for chunk in chunks:
         path = folder / f"{chunk.name}.npy"
-        mask = together[start : start + chunk.documents]
+        mask = kept[start : start + chunk.documents]
         start += chunk.documents
         if not path.exists():
             write_array(path, mask)

@@ -3,79 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpt3.curation.chunks import Chunk
-from gpt3.curation.deduplication import Duplicates
+from gpt3.curation.documents import Documents
 from gpt3.durable import write_text
 from gpt3.report.page import fill_page
 
 REPORT, PAGE = "report.json", "report.html"
 
-Array = np.ndarray[Any, Any]
-
 
 def write_funnel(
     out: Path,
-    sources: Sequence[str],
-    chunks: Sequence[Chunk],
-    reasons: Sequence[str],
-    codes: Array,
-    sizes: Array,
-    duplicates: Duplicates | None,
+    documents: Documents,
     shards: Mapping[str, Any],
-    extra: Mapping[str, Any],
+    stages: Mapping[str, Any],
     samples: Mapping[str, list[str]],
 ) -> None:
     """Write both files.
 
     Args:
         out: the corpus folder.
-        sources: names, in order.
-        chunks: whose documents the arrays are about.
-        reasons: names of the codes; number 0 is kept.
-        codes: (documents,) int16.
-        sizes: (documents,) bytes of text.
-        duplicates: of the stage, if there was one.
+        documents: all, with the reasons for dropping them.
         shards: by source, what its shards hold.
-        extra: of further stages, ready for JSON.
+        stages: by stage, what it says, ready for JSON.
         samples: texts by reason.
     """
-    owners = np.repeat([chunk.source for chunk in chunks], [chunk.documents for chunk in chunks]).astype(np.int64)
+    sources, reasons = [source.name for source in documents.sources], documents.reasons
+    owners, sizes, codes = documents.owners, documents.sizes, documents.codes
     cells = owners * len(reasons) + codes
     shape = (len(sources), len(reasons))
-    documents = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+    counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
     text_bytes = np.bincount(cells, weights=sizes.astype(np.float64), minlength=shape[0] * shape[1]).reshape(shape)
     report: dict[str, Any] = {
         "sources": {
             name: {
-                "documents": int(documents[number].sum()),
+                "documents": int(counts[number].sum()),
                 "text_bytes": int(text_bytes[number].sum()),
-                "kept_documents": int(documents[number, 0]),
+                "kept_documents": int(counts[number, 0]),
                 "kept_text_bytes": int(text_bytes[number, 0]),
                 "dropped": {
-                    reason: {"documents": int(documents[number, code]), "text_bytes": int(text_bytes[number, code])}
+                    reason: {"documents": int(counts[number, code]), "text_bytes": int(text_bytes[number, code])}
                     for code, reason in enumerate(reasons)
-                    if code and documents[number, code]
+                    if code and counts[number, code]
                 },
                 "shards": shards[name],
             }
             for number, name in enumerate(sources)
         },
-        **extra,
+        **stages,
     }
-    if duplicates is not None:
-        counts, edges = duplicates.sizes, [2, 3, 5, 10, 100, 1000, 10_000]
-        report["near_duplicates"] = {
-            "clusters": len(counts),
-            "largest_cluster": int(counts.max(initial=0)),
-            "cluster_sizes": {f"{edge} or more": int((counts >= edge).sum()) for edge in edges},
-            "comparisons_left_out": duplicates.left_out,
-        }
     write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(out / PAGE, fill_page("gpt3.curation", "funnel", report | {"samples": samples}))
 

@@ -12,33 +12,60 @@ from typing import Any
 
 import numpy as np
 
+from gpt3.curation.documents import Documents, Judgment
 from gpt3.errors import InputError
 
 Array = np.ndarray[Any, Any]
 Columns = Mapping[str, Array]
 
+
+@dataclass(frozen=True)
+class Figure:
+    """A number about a document."""
+
+    summary: str
+    count: str
+    """A field of `gpt3.curation.statistics.FIELDS`, or plain_words: words but for symbols."""
+    per: str = ""
+    """The field that it is divided by, where it is a share."""
+
+
 FIGURES = {
-    "words": "words but for symbols",
-    "word_length": "mean characters of a word",
-    "hashes_per_word": "# per word",
-    "ellipses_per_word": "... and … per word",
-    "bullet_lines": "share of lines that begin with • or -",
-    "ellipsis_lines": "share of lines that end with an ellipsis",
-    "letter_words": "share of words with a letter",
-    "stop_words": "different words of the, be, to, of, and, that, have, with",
-    "ended_lines": "share of lines that end with punctuation",
-    "short_lines": "share of lines of at most 30 characters",
-    "line_feeds_per_word": "line feeds per word",
-    "sentences": "sentences in lines of three words or more that end with one",
-    "braces": "{ in the text",
-    "lorem_ipsum": "lorem ipsum in the text",
-    "repeated_lines": "share of lines that came before",
-    "repeated_line_characters": "their share of the characters",
-    "repeated_characters_of_lines": "their share of the characters of all lines",
-    "repeated_paragraphs": "share of paragraphs that came before",
-    "repeated_paragraph_characters": "their share of the characters",
-    **{f"top_{n}_gram": f"share of the characters in the most frequent {n}-gram" for n in (2, 3, 4)},
-    **{f"repeated_{n}_grams": f"share of the characters in {n}-grams that came before" for n in range(5, 11)},
+    "words": Figure("words but for symbols", "plain_words"),
+    "word_length": Figure("mean characters of a word", "word_characters", "plain_words"),
+    "hashes_per_word": Figure("# per word", "hashes", "words"),
+    "ellipses_per_word": Figure("... and … per word", "ellipses", "words"),
+    "bullet_lines": Figure("share of lines that begin with • or -", "bullet_lines", "lines"),
+    "ellipsis_lines": Figure("share of lines that end with an ellipsis", "ellipsis_lines", "lines"),
+    "letter_words": Figure("share of words with a letter", "letter_words", "words"),
+    "stop_words": Figure("different words of the, be, to, of, and, that, have, with", "stop_words"),
+    "ended_lines": Figure("share of lines that end with punctuation", "ended_lines", "lines"),
+    "short_lines": Figure("share of lines of at most 30 characters", "short_lines", "lines"),
+    "line_feeds_per_word": Figure("line feeds per word", "line_feeds", "words"),
+    "sentences": Figure("sentences in lines of three words or more that end with one", "sentences"),
+    "braces": Figure("{ in the text", "braces"),
+    "lorem_ipsum": Figure("lorem ipsum in the text", "lorem_ipsum"),
+    "repeated_lines": Figure("share of lines that came before", "repeated_lines", "lines"),
+    "repeated_line_characters": Figure("their share of the characters", "repeated_line_characters", "characters"),
+    "repeated_characters_of_lines": Figure(
+        "their share of the characters of all lines", "repeated_line_characters", "line_characters"
+    ),
+    "repeated_paragraphs": Figure("share of paragraphs that came before", "repeated_paragraphs", "paragraphs"),
+    "repeated_paragraph_characters": Figure(
+        "their share of the characters", "repeated_paragraph_characters", "characters"
+    ),
+    **{
+        f"top_{n}_gram": Figure(
+            f"share of the characters in the most frequent {n}-gram", f"top_{n}_gram_characters", "characters"
+        )
+        for n in (2, 3, 4)
+    },
+    **{
+        f"repeated_{n}_grams": Figure(
+            f"share of the characters in {n}-grams that came before", f"repeated_{n}_gram_characters", "characters"
+        )
+        for n in range(5, 11)
+    },
 }
 """What rules may be about."""
 
@@ -102,33 +129,10 @@ def figures(counts: Array) -> Columns:
     from gpt3.curation.statistics import FIELDS
 
     raw = {name: counts[:, number].astype(np.float64) for number, name in enumerate(FIELDS)}
-
-    def share(name: str, whole: str) -> Array:
-        return raw[name] / np.maximum(1, raw[whole])
-
-    plain = raw["words"] - raw["symbols"]
+    raw["plain_words"] = raw["words"] - raw["symbols"]
     return {
-        "words": plain,
-        "word_length": raw["word_characters"] / np.maximum(1, plain),
-        "hashes_per_word": share("hashes", "words"),
-        "ellipses_per_word": share("ellipses", "words"),
-        "bullet_lines": share("bullet_lines", "lines"),
-        "ellipsis_lines": share("ellipsis_lines", "lines"),
-        "letter_words": share("letter_words", "words"),
-        "stop_words": raw["stop_words"],
-        "ended_lines": share("ended_lines", "lines"),
-        "short_lines": share("short_lines", "lines"),
-        "line_feeds_per_word": share("line_feeds", "words"),
-        "sentences": raw["sentences"],
-        "braces": raw["braces"],
-        "lorem_ipsum": raw["lorem_ipsum"],
-        "repeated_lines": share("repeated_lines", "lines"),
-        "repeated_line_characters": share("repeated_line_characters", "characters"),
-        "repeated_characters_of_lines": share("repeated_line_characters", "line_characters"),
-        "repeated_paragraphs": share("repeated_paragraphs", "paragraphs"),
-        "repeated_paragraph_characters": share("repeated_paragraph_characters", "characters"),
-        **{f"top_{n}_gram": share(f"top_{n}_gram_characters", "characters") for n in (2, 3, 4)},
-        **{f"repeated_{n}_grams": share(f"repeated_{n}_gram_characters", "characters") for n in range(5, 11)},
+        name: raw[figure.count] / np.maximum(1, raw[figure.per]) if figure.per else raw[figure.count]
+        for name, figure in FIGURES.items()
     }
 
 
@@ -142,7 +146,7 @@ def broken(rules: Sequence[Rule], counts: Array) -> Array:
     return found
 
 
-def rules_of(given: str | Mapping[str, Any]) -> tuple[Rule, ...]:
+def rules_of(given: Any) -> tuple[Rule, ...]:
     """The rules that a recipe names: a set, or figures with their bounds, such as ``{words: {least: 50}}``.
 
     Raises:
@@ -152,6 +156,8 @@ def rules_of(given: str | Mapping[str, Any]) -> tuple[Rule, ...]:
         if given not in SETS:
             raise InputError(f"heuristics {given!r} must be one of {', '.join(SETS)}, or figures with their bounds")
         return SETS[given]
+    if not isinstance(given, Mapping):
+        raise InputError(f"heuristics must name a set of rules, or figures with their bounds, not {given!r}")
     problems, rules = [], []
     for figure, bounds in given.items():
         if figure not in FIGURES:
@@ -165,3 +171,11 @@ def rules_of(given: str | Mapping[str, Any]) -> tuple[Rule, ...]:
     if problems:
         raise InputError(f"heuristics: {'; '.join(problems)}")
     return tuple(rules)
+
+
+def judge(documents: Documents, rules: tuple[Rule, ...]) -> Judgment:
+    """Drop documents that break a rule; the reason is the first one."""
+    from gpt3.curation.statistics import VERSION, measure
+
+    found = np.concatenate([broken(rules, rows) for rows in documents.rows("figures", {"version": VERSION}, measure)])
+    return Judgment({rule.name: found == number for number, rule in enumerate(rules)}, [rule.name for rule in rules])

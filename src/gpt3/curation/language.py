@@ -9,12 +9,15 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpt3.curation.documents import Documents, Judgment
 from gpt3.errors import InputError, install_command, require
+from gpt3.options import Options, option
 
 Array = np.ndarray[Any, Any]
 
@@ -24,6 +27,24 @@ CHARACTERS = 2000
 """Of a document that are looked at."""
 MODEL = Path("resources") / "lid.176.ftz"
 VERDICT = np.dtype([("language", "S8"), ("probability", "<f4")])
+
+
+@dataclass(frozen=True)
+class LanguageOptions(Options):
+    """Languages to keep, by fastText's lid.176."""
+
+    keep: list[str] = option(["en"])
+    """ISO codes."""
+    at_least: float = option(0.65, least=0, most=1)
+    """Probability of the language from which a document is kept."""
+
+
+def judge(documents: Documents, wanted: LanguageOptions) -> Judgment:
+    """Drop documents of other languages, and those whose language is unsure."""
+    found = np.concatenate([*documents.rows("languages", {"version": VERSION}, languages)])
+    kept = np.isin(found["language"], [code.encode() for code in wanted.keep])
+    drops = {"other language": ~kept, "language unsure": found["probability"] < wanted.at_least}
+    return Judgment(drops, [wanted.keep, wanted.at_least])
 
 
 @functools.lru_cache(maxsize=1)

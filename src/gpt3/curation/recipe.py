@@ -4,69 +4,66 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from gpt3.corpus.mixture import NAME
-from gpt3.curation.heuristics import Rule, rules_of
-from gpt3.curation.near_duplicates import NearDuplicateOptions
+from gpt3.curation.documents import Documents, Judgment, SourceOptions
 from gpt3.errors import InputError, yaml_fault
 from gpt3.options import Options, option
 
-TRUSTED = "trusted"
-
 
 @dataclass(frozen=True)
-class SourceOptions(Options):
-    """One source of a corpus."""
+class Stage:
+    """A step that drops documents: a key of a recipe."""
 
-    name: str
-    """Of its folder of shards, and in the mixture."""
-    data: list[str]
-    """What ``--data`` takes."""
-    weight: float = option(1.0, above=0)
-    """Of its tokens in training, relative to the other sources'."""
+    module: str
+    """In this package. Its ``judge(documents, settings)`` returns a `gpt3.curation.documents.Judgment`."""
+    settings: str
+    """The name in it of the options that the key takes; or of a function that makes settings of the key's value."""
     trusted: bool = False
-    """Good text: neither language, heuristics nor quality filter it, and the classifier learns what is good from it."""
+    """Whether it judges trusted sources, too."""
+    default: bool = False
+    """Whether it is part of a recipe that does not name it."""
+    makes: str = ""
+    """The name of what it writes into the corpus folder."""
 
-    def errors(self) -> Iterable[str]:
-        """Of the name."""
-        if not NAME.fullmatch(self.name):
-            yield f"name {self.name!r} may hold a-z, 0-9, _ and - only"
-        if not self.data:
-            yield f"data of {self.name} is empty"
+    def read(self, value: Any) -> Any:
+        """The settings that a key's value states.
+
+        Raises:
+            InputError: it is wrong.
+        """
+        kind = self._named(self.settings)
+        return _options(kind, {} if value is True else value) if isinstance(kind, type) else kind(value)
+
+    def check(self, settings: Any, sources: Sequence[SourceOptions]) -> Iterable[str]:
+        """What is wrong with the recipe's sources for it, if its module has a ``check(settings, sources)``."""
+        check = self._named("check")
+        return check(settings, sources) if check else ()
+
+    def judge(self, documents: Documents, settings: Any) -> Judgment:
+        """What it says of all documents."""
+        found: Judgment = self._named("judge")(documents, settings)
+        return found
+
+    def _named(self, name: str) -> Any:
+        return getattr(importlib.import_module(f"gpt3.curation.{self.module}"), name, None)
 
 
-@dataclass(frozen=True)
-class LanguageOptions(Options):
-    """Languages to keep, by fastText's lid.176."""
-
-    keep: list[str] = option(["en"])
-    """ISO codes."""
-    at_least: float = option(0.65, least=0, most=1)
-    """Probability of the language from which a document is kept."""
-
-
-@dataclass(frozen=True)
-class QualityOptions(Options):
-    """The paper's quality filter (App. A): a classifier of good against raw text, and a rule that draws by its score."""
-
-    good: str = TRUSTED
-    """The source of good text; trusted: all trusted sources."""
-    raw: str = ""
-    """The source of raw text. Default: all sources that are not trusted."""
-    rule: Literal["pareto", "threshold"] = "pareto"
-    """pareto: keep with probability (2 - score)^-alpha; threshold: keep from --at-least on."""
-    alpha: float | Literal["match"] = option(9.0, above=0)
-    """Of the Pareto rule; match: so that the mean score of what is kept is that of good text."""
-    at_least: float = option(0.5, least=0, most=1)
-    """Score from which the threshold keeps a document."""
-    samples: int = option(20_000, least=10)
-    """Documents of each kind to learn from, at most."""
+STAGES = {
+    "language": Stage("language", "LanguageOptions"),
+    "heuristics": Stage("heuristics", "rules_of"),
+    "quality": Stage("quality", "QualityOptions", makes="classifier"),
+    "near_duplicates": Stage(
+        "deduplication", "NearDuplicateOptions", trusted=True, default=True, makes="duplicates.parquet"
+    ),
+}
+"""By key, in the order in which they judge."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +71,8 @@ class Recipe:
     """What to do with which sources."""
 
     sources: tuple[SourceOptions, ...]
-    language: LanguageOptions | None = None
-    heuristics: tuple[Rule, ...] = ()
-    quality: QualityOptions | None = None
-    near_duplicates: NearDuplicateOptions | None = field(default_factory=NearDuplicateOptions)
+    stages: Mapping[str, Any]
+    """What each key of `STAGES` says, of those that take part, in their order."""
     decontaminate: tuple[str, ...] = ()
     tokenizer: str = "gpt2"
     validation_fraction: float = 0.005
@@ -94,14 +89,7 @@ class PlainKeys(Options):
     decontaminate: list[str] = option([])
 
 
-KEYS = (
-    "sources",
-    "language",
-    "heuristics",
-    "quality",
-    "near_duplicates",
-    *(f.name for f in dataclasses.fields(PlainKeys)),
-)
+KEYS = ("sources", *STAGES, *(field.name for field in dataclasses.fields(PlainKeys)))
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -135,30 +123,22 @@ def read_recipe(path: Path) -> Recipe:
     sources = [attempt(f"source {n}", _source, entry) for n, entry in enumerate(listed, 1)]
     names = [source.name for source in sources if source]
     problems += [f"source {name!r} is there twice" for name in dict.fromkeys(names) if names.count(name) > 1]
-    parts: dict[str, Any] = {}
-    for name, kind in (("language", LanguageOptions), ("quality", QualityOptions)):
-        if content.get(name) not in (None, False):
-            parts[name] = attempt(name, _options, kind, content[name])
-    if content.get("near_duplicates") in (None, False) and "near_duplicates" in content:
-        parts["near_duplicates"] = None
-    elif content.get("near_duplicates", True) is not True:
-        parts["near_duplicates"] = attempt(
-            "near_duplicates", _options, NearDuplicateOptions, content["near_duplicates"]
-        )
-    if content.get("heuristics") is not None:
-        parts["heuristics"] = attempt("heuristics", _rules, content["heuristics"])
+    stages: dict[str, Any] = {}
+    for name, stage in STAGES.items():
+        value = content.get(name, stage.default)
+        if value not in (None, False):
+            stages[name] = attempt(name, stage.read, value)
     plain = {key: value for key, value in content.items() if key in {f.name for f in dataclasses.fields(PlainKeys)}}
     if isinstance(plain.get("decontaminate"), str):
         plain["decontaminate"] = [plain["decontaminate"]]
     values = attempt("recipe", _options, PlainKeys, plain)
-    quality = parts.get("quality")
-    if quality and not problems:
-        problems += _quality_problems(quality, [source for source in sources if source])
+    for name, settings in stages.items():
+        if not problems:
+            problems += [f"{name}: {problem}" for problem in STAGES[name].check(settings, sources)]
     if problems:
         raise InputError(f"{path}: {'; '.join(problems)}")
-    return Recipe(
-        tuple(sources), **parts, **dataclasses.asdict(values) | {"decontaminate": tuple(values.decontaminate)}
-    )
+    stages = {name: settings for name, settings in stages.items() if settings}  # heuristics may be no rules
+    return Recipe(tuple(sources), stages, **dataclasses.asdict(values) | {"decontaminate": tuple(values.decontaminate)})
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -183,21 +163,3 @@ def _source(entry: Any) -> Any:
         if isinstance(entry["data"], str):
             entry = {**entry, "data": [entry["data"]]}
     return _options(SourceOptions, entry)
-
-
-def _rules(given: Any) -> tuple[Rule, ...]:
-    if not isinstance(given, (str, Mapping)):
-        raise InputError(f"must name a set of rules, or figures with their bounds, not {given!r}")
-    return rules_of(given)
-
-
-def _quality_problems(quality: QualityOptions, sources: list[SourceOptions]) -> Iterable[str]:
-    names = [source.name for source in sources]
-    if quality.good == TRUSTED and not any(source.trusted for source in sources):
-        yield "quality: no source is trusted; mark one with `trusted: true`, or name it with `good`"
-    if quality.good not in (TRUSTED, *names):
-        yield f"quality: good {quality.good!r} is no source{_near(quality.good, names)}"
-    if quality.raw and quality.raw not in names:
-        yield f"quality: raw {quality.raw!r} is no source{_near(quality.raw, names)}"
-    if not quality.raw and all(source.trusted for source in sources):
-        yield "quality: all sources are trusted, so there is no raw text"
