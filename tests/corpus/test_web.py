@@ -1,10 +1,16 @@
 """Web archives and pages: which records are read, their encodings, damage; archives are written here byte by byte."""
 
 import gzip
+import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from gpt3.cli import main as cli
+from gpt3.corpus import page_parser
+from gpt3.corpus.skipped import take
 from gpt3.corpus.sources import open_rows, open_sources
 from gpt3.corpus.web import MOST_BYTES
 
@@ -65,7 +71,7 @@ def test_pages_of_an_archive(tmp_path: Path, name: str, capsys: pytest.CaptureFi
     assert found[3].startswith("Not in UTF-8:")
     assert found[4:] == ["Plain text, as WET has it: ü"]
     assert "a.warc" in (err := capsys.readouterr().err)
-    assert "1 pages skipped" in err
+    assert "1 page over 8 MB" in err
     assert next(open_rows(str(tmp_path / name)))[1]["url"] == "http://a/page"
 
 
@@ -74,7 +80,79 @@ def test_an_archive_that_is_cut_off_is_read_up_to_there(tmp_path: Path, capsys: 
     whole = b"".join(map(gzip.compress, [*RECORDS[:5], *images]))
     (tmp_path / "a.warc.gz").write_bytes(whole[:-60])
     assert texts(tmp_path / "a.warc.gz")[1:] == READ[:1]
-    assert "is cut off" in capsys.readouterr().err
+    (tmp_path / "b.warc.gz").write_bytes(b"".join(map(gzip.compress, RECORDS[:6]))[:-20])
+    assert texts(tmp_path / "b.warc.gz")[1:] == READ[:1]
+    (tmp_path / "c.warc").write_bytes(b"".join(RECORDS[:6])[:-20])
+    assert texts(tmp_path / "c.warc")[1:] == READ[:1]
+    assert capsys.readouterr().err.count("1 record that is cut off") == 3
+
+
+def test_a_damaged_member_costs_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    members = [
+        bytearray(gzip.compress(response(f"http://a/{n}", f"<p>Page number {n} is here.".encode()))) for n in range(6)
+    ]
+    members[2][40:50] = bytes(10)
+    members[4] = members[4][:60]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(members))
+    take()
+    assert texts(tmp_path / "a.warc.gz") == [f"Page number {n} is here." for n in (0, 1, 3, 5)]
+    assert "a.warc.gz skipped: 2 record that is cut off" in capsys.readouterr().err
+    (tmp_path / "b.warc.gz").write_bytes(gzip.compress(b"".join(map(gzip.decompress, map(bytes, members[:2])))))
+    assert texts(tmp_path / "b.warc.gz") == ["Page number 0 is here.", "Page number 1 is here."]  # one member
+
+
+PARSER = """
+import os, re, signal, time
+def extract_plain_text(page, **options):
+    if "crash" in page:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    while "hang" in page:
+        pass
+    if "refuse" in page:
+        raise ValueError("no")
+    return re.sub("<[^>]*>", "", page)
+"""
+
+
+ENCODING = """
+def detect_encoding(data):
+    return "utf-8"
+def bytes_to_str(data, charset):
+    return data.decode(charset)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system does not limit a process's CPU time by itself")
+def test_a_page_that_crashes_or_hangs_the_parser_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A parser planted in place of the real one; the funnel of `gpt3 corpus` names the pages."""
+    package = tmp_path / "planted" / "resiliparse"
+    for name, code in (("extract", PARSER), ("parse", ENCODING)):
+        (package / name).mkdir(parents=True)
+        module = {"extract": "html2text", "parse": "encoding"}[name]
+        (package / name / f"{module}.py").write_text(code, encoding="utf-8")
+        (package / name / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr(page_parser, "CPU_SECONDS", 0.2)
+    monkeypatch.setattr(page_parser, "_idle", [])
+    pages = ["one", "crash", "two", "hang", "refuse", "three", *(f"page {n}" for n in range(40)), "crash"]
+    records = [response(f"http://a/{n}", f"<p>{text} is here.".encode()) for n, text in enumerate(pages)]
+    (tmp_path / "a.warc").write_bytes(b"".join(records))
+    kept = [f"{text} is here." for text in pages if text not in ("crash", "hang", "refuse")]
+    assert texts(tmp_path / "a.warc") == kept
+    assert f"skipped: 3 {page_parser.CRASHED}, 1 {page_parser.FAILED}" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    recipe = "sources: [{name: web, data: a.warc}]\nnear_duplicates: false\nvalidation_fraction: 0\n"
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    assert cli.main(["corpus", "recipe.yaml", "--out", "out", "--workers", "1"]) == 0
+    found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["sources"]["web"]
+    assert found["kept_documents"] == len(kept)
+    assert found["skipped"] == {
+        page_parser.CRASHED: {"count": 3, "places": ["http://a/1", "http://a/3", f"http://a/{len(pages) - 1}"]},
+        page_parser.FAILED: {"count": 1, "places": ["http://a/4"]},
+    }
 
 
 def test_a_page_is_a_document(tmp_path: Path) -> None:
@@ -88,4 +166,4 @@ def test_a_page_that_is_too_large_is_skipped_and_said_so(tmp_path: Path, capsys:
     (tmp_path / "b.html").write_text(PAGE, encoding="utf-8")
     (found,) = texts(tmp_path)
     assert found.endswith(TEXT[-1])
-    assert "a.html: 1 pages skipped" in capsys.readouterr().err
+    assert "a.html skipped: 1 page over 8 MB" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def on_disk(tmp_path: Path, texts: list[str], options: NearDuplicateOptions, **m
     path = tmp_path / "texts.jsonl"
     tmp_path.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    chunks, key = read_sources(tmp_path / "work", open_sources(str(path)), Engine(1), 10_000)
+    chunks, key, _ = read_sources(tmp_path / "work", open_sources(str(path)), Engine(1), 10_000)
     assert len(chunks) > 3
     return find_duplicates(tmp_path / "work", chunks, key, options, Engine(1), **more)
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from gpt3.corpus.skipped import take
 from gpt3.errors import InputError
 
 PART_BYTES = 64 * 1024 * 1024
@@ -42,6 +43,8 @@ class Part(ABC):
         for _ in range(start):
             if next(documents, None) is None:
                 return
+        if start:
+            take()  # what was skipped before
         yield from documents
 
 

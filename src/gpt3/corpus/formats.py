@@ -289,6 +289,9 @@ READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
 }
 """Readers of records by suffix."""
 
+BY_MEMBER = (".warc", ".wet")
+"""Formats whose readers decompress gzip themselves, one member after the other."""
+
 TEXT = (".txt", ".md")
 """Formats of plain text, which have no fields; `read_text` reads them."""
 

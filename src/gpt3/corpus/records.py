@@ -75,7 +75,8 @@ def read_records(
         with open_parquet(path) as table:
             yield from parquet_records(table, column, start, stop)
         return
-    with open_stream(path, start, stop) as stream:
+    by_member = kind in formats.BY_MEMBER and path.suffix.lower() == ".gz"
+    with open(path, "rb") if by_member else open_stream(path, start, stop) as stream:
         yield from enumerate(formats.read_text(stream), 1) if kind in formats.TEXT else formats.READERS[kind](stream)
 
 

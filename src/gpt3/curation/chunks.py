@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ import numpy as np
 from gpt3.corpus.documents import Part, Source, not_blank
 from gpt3.corpus.pool import Report
 from gpt3.corpus.segments import document_key
+from gpt3.corpus.skipped import Skipped, add, take
 from gpt3.curation.stages import Engine, place
 from gpt3.durable import replacing
 from gpt3.progress import Progress
 
-VERSION = 2
+VERSION = 3
 """Counts changes in what a chunk holds."""
 CHUNK_BYTES = 32 << 20
 """Text of a chunk, about: what a kill costs each worker at most, and what it holds in memory."""
@@ -45,6 +46,8 @@ class Chunk:
     text_bytes: int
     last: bool
     """Whether its part ends with it."""
+    skipped: Mapping[str, Skipped] = field(default_factory=dict)
+    """What its part's reader left out, by reason."""
 
     @property
     def name(self) -> str:
@@ -78,7 +81,8 @@ def read_chunk(path: Path, source: int) -> Chunk:
     import pyarrow.parquet
 
     known = json.loads(pyarrow.parquet.read_metadata(path).metadata[KEY])
-    return Chunk(path, source, known["documents"], known["text_bytes"], known["last"])
+    skipped = {reason: Skipped(*found) for reason, found in known["skipped"].items()}
+    return Chunk(path, source, known["documents"], known["text_bytes"], known["last"], skipped)
 
 
 class ChunkWriter:
@@ -99,6 +103,7 @@ class ChunkWriter:
         while (path := self._path(number, len(done))).exists() and not (done and done[-1].last):
             done.append(read_chunk(path, source))
         if not (done and done[-1].last):
+            take()  # of other readers
             texts = not_blank(part.read(sum(chunk.documents for chunk in done)))
             while not (done and done[-1].last):
                 path = self._path(number, len(done))
@@ -144,14 +149,18 @@ def write_chunk(path: Path, texts: Iterator[str], chunk_bytes: int, report: Repo
                 writer.write_table(pyarrow.table(columns, schema=schema))
             documents, total = documents + len(group), total + size
             report(size / 1e6)
-        known = {"documents": documents, "text_bytes": total, "last": last}
+        skipped = {reason: [found.count, found.places] for reason, found in take().items()}
+        known = {"documents": documents, "text_bytes": total, "last": last, "skipped": skipped}
         writer.add_key_value_metadata({KEY: json.dumps(known).encode()})
 
 
 def read_sources(
     work: Path, sources: Sequence[Source], engine: Engine, chunk_bytes: int = CHUNK_BYTES
-) -> tuple[list[Chunk], str]:
-    """The chunks of some sources, in order, written now as far as they are not; and a hash of the sources.
+) -> tuple[list[Chunk], str, list[dict[str, Skipped]]]:
+    """The chunks of some sources, in order, written now as far as they are not.
+
+    Returns:
+        The chunks; a hash of the sources; of each source what its reader left out, by reason.
 
     Raises:
         InputError: a source cannot be read.
@@ -164,7 +173,10 @@ def read_sources(
     total = None if None in sizes else sum(size or 0 for size in sizes) / 1e6
     with Progress("reading", total, "MB") as progress:
         found = engine.run(ChunkWriter, (folder, chunk_bytes), items, progress)
-    return [chunk for part in found for chunk in part if chunk.documents], folder.name
+    skipped: list[dict[str, Skipped]] = [{} for _ in sources]
+    for chunk in (chunk for part in found for chunk in part):
+        add(skipped[chunk.source], chunk.skipped)
+    return [chunk for part in found for chunk in part if chunk.documents], folder.name, skipped
 
 
 def write_array(path: Path, array: Array) -> None:

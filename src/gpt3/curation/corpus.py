@@ -24,6 +24,7 @@ from gpt3.corpus.documents import Part, Source
 from gpt3.corpus.options import PrepareOptions
 from gpt3.corpus.prepare import Preparation
 from gpt3.corpus.shards import open_shards
+from gpt3.corpus.skipped import Skipped, add
 from gpt3.corpus.sources import open_sources
 from gpt3.curation.chunks import KeptPart, KeptSource, read_sources
 from gpt3.curation.deduplication import write_kept
@@ -112,14 +113,25 @@ class Corpus:
     def _read(self) -> Documents:
         flat: list[Source] = [source for sources in self.opened for source in sources]
         owners = [number for number, sources in enumerate(self.opened) for _ in sources]
-        read, inputs = read_sources(self.work, flat, self.engine)
+        read, inputs, skips = read_sources(self.work, flat, self.engine)
         chunks = [dataclasses.replace(chunk, source=owners[chunk.source]) for chunk in read]
         found = {chunk.source for chunk in chunks}
         for number, source in enumerate(self.recipe.sources):
             if number not in found:
                 raise InputError(f"source {source.name} holds no documents. Leave it out, or name other data.")
+        skipped: list[dict[str, Skipped]] = [{} for _ in self.recipe.sources]
+        for owner, found_of in zip(owners, skips, strict=True):
+            add(skipped[owner], found_of)
         return Documents(
-            self.recipe.sources, chunks, inputs, self.work, self.out, self.engine, self.memory, self.recipe.seed
+            self.recipe.sources,
+            chunks,
+            inputs,
+            self.work,
+            self.out,
+            self.engine,
+            self.memory,
+            self.recipe.seed,
+            skipped,
         )
 
     def _check_loss(self, documents: Documents) -> None:

@@ -176,9 +176,9 @@ def find_duplicates(
         found = clusters.judge(blocks, parents, options.at_least, memory, shingles)
         for name, array in ((WITNESSES, found.witnesses), (SIMILARITIES, found.similarities), (SIZES, found.sizes)):
             write_array(out / name, array)
-        write_text(out / COMPLETE, str(found.left_out))
         del parents
         discard(out / "parents")
+        write_text(out / COMPLETE, str(found.left_out))
     witnesses, similarities, sizes = (np.load(out / name) for name in (WITNESSES, SIMILARITIES, SIZES))
     left_out = int((out / COMPLETE).read_text(encoding="utf-8"))
     return Duplicates(witnesses, similarities, sizes, left_out, out.name)
@@ -215,7 +215,7 @@ def without_near_duplicates(
     with locked(cache / f"{key}.lock", "another process looks for near-duplicates here; waiting for it", wait=True):
         for left in work.rglob(f"*{TEMPORARY_SUFFIX}"):  # of a killed process
             discard(left)
-        chunks, inputs = read_sources(work, sources, engine)
+        chunks, inputs, _ = read_sources(work, sources, engine)
         found = find_duplicates(work, chunks, inputs, options, engine)
         kept = write_kept(work, chunks, ~found.dropped, found.key)
     dropped = int(found.dropped.sum())

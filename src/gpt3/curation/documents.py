@@ -12,6 +12,7 @@ import numpy as np
 
 from gpt3.corpus.mixture import NAME
 from gpt3.corpus.pool import Report
+from gpt3.corpus.skipped import Skipped
 from gpt3.curation.chunks import Chunk, chosen_texts, over_chunks, write_array
 from gpt3.curation.stages import Engine, digest, place
 from gpt3.options import Options, option
@@ -64,6 +65,7 @@ class Documents:
         engine: shares the work.
         memory: bytes that comparing documents may take in one process.
         seed: of draws.
+        skipped: of each source what its reader left out, by reason.
 
     Attributes:
         reasons: why documents are dropped; number 0 is kept.
@@ -73,10 +75,10 @@ class Documents:
 
     def __init__(
         self, sources: Sequence[SourceOptions], chunks: Sequence[Chunk], inputs: str, work: Path, out: Path,
-        engine: Engine, memory: int, seed: int,
+        engine: Engine, memory: int, seed: int, skipped: Sequence[Mapping[str, Skipped]] = (),
     ) -> None:  # fmt: skip
         self.sources, self.chunks, self.inputs, self.work, self.out = sources, chunks, inputs, work, out
-        self.engine, self.memory, self.seed = engine, memory, seed
+        self.engine, self.memory, self.seed, self.skipped = engine, memory, seed, skipped
         self.counts = [chunk.documents for chunk in chunks]
         self.reasons, self.key = ["kept"], digest({"inputs": inputs})
         self.codes = np.zeros(sum(self.counts), dtype=np.int16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def write_funnel(
                     for code, reason in enumerate(reasons)
                     if code and counts[number, code]
                 },
+                "skipped": {reason: asdict(found) for reason, found in documents.skipped[number].items()},
                 "shards": shards[name],
             }
             for number, name in enumerate(sources)

@@ -39,6 +39,12 @@ for (const [name, s] of Object.entries(data.sources)) {
     ]),
   );
 }
+const skipped = Object.entries(data.sources).flatMap(([name, s]) =>
+  Object.entries(s.skipped).map(([reason, found]) => [`${name}: ${reason}`, found.count, found.places.slice(0, 3).join(" ")]));
+if (skipped.length) {
+  add(page, "h2", "Not read");
+  table(["source", "count", "the first"], skipped);
+}
 if (data.quality) {
   const q = data.quality;
   add(page, "h2", "Quality");
