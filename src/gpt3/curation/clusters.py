@@ -299,5 +299,15 @@ def judge(
 
 
 def parents_file(folder: Path, documents: int) -> Array:
-    """A mapped file for `join_buckets`, which the disk holds in place of memory."""
-    return np.memmap(folder / "parents", dtype=np.int64, mode="w+", shape=(max(1, documents),))[:documents]
+    """A mapped file for `join_buckets`, which the disk holds in place of memory.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    size = 8 * max(1, documents)
+    with open(
+        folder / "parents", "wb"
+    ) as file:  # written whole: a mapped hole without room for it would end the process
+        while left := size - file.tell():
+            file.write(bytes(min(left, 1 << 20)))
+    return np.memmap(folder / "parents", dtype=np.int64, mode="r+", shape=(size // 8,))[:documents]
