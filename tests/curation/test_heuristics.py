@@ -1,5 +1,6 @@
 """Figures and rules against plain Python, written from the papers' words with lists, sets and counters."""
 
+import itertools
 import json
 import re
 import unicodedata
@@ -19,7 +20,8 @@ from gpt3.curation.statistics import FIELDS, STOP_WORDS, TERMINAL, measure
 from gpt3.errors import InputError
 
 PIECES = st.sampled_from(
-    ["the", "of", "and", "with", "word", "Word", "naïve", "日本", "(cat)", "it's", "...", "…", "#", "12", "- item", "• item", " ",
+    ["the", "of", "and", "with", "word", "Word", "naïve", "日本", "(cat)", "it's", "don’t", "well-known", "a--b", "c...d", "x…y",
+     "...", "…", "#", "12", "- item", "• item", " ",
      "\n", "\n\n", "\n\n\n", "the cat sat.", "Is it?", "{", "Lorem ipsum", "lorem\nipsum", "\t", "🎉", "\"x.\"",
      "e.g. this!", "𠀀"]
 )  # fmt: skip
@@ -34,6 +36,23 @@ def is_letter(c: str) -> bool:
     return c.isalpha() or ord(c) >= 0x20000
 
 
+def symbols_of(text: str) -> list[str]:
+    return re.findall(r"\.+|-+|.", text, flags=re.DOTALL)
+
+
+def parts_of(word: str) -> list[str]:
+    """A word without punctuation at its ends, cut at dashes between letters and at ellipses; 's and n't cut off."""
+    cuts = {0, len(word)}
+    if ending := re.search(r"(?<=.)(n['’]t|['’]s)$", word, flags=re.DOTALL):
+        cuts.add(ending.start())
+    for mark in re.finditer(r"\.\.+|…|-+|[–—~]", word):
+        ends = word[mark.start() - 1 : mark.start()], word[mark.end() : mark.end() + 1]
+        if mark[0][0] in ".…" or all(end and is_letter(end) for end in ends):
+            cuts |= {mark.start(), mark.end()}
+    places = sorted(cuts)
+    return [word[a:b] for a, b in itertools.pairwise(places)]
+
+
 def plain_words(text: str) -> list[str]:
     found: list[str] = []
     for chunk in re.split(r"\s+", "".join(" " if c.isspace() else c for c in text)):
@@ -42,7 +61,7 @@ def plain_words(text: str) -> list[str]:
             start += 1
         while stop > start and is_symbol(chunk[stop - 1]):
             stop -= 1
-        found += [*chunk[:start], *([chunk[start:stop]] if stop > start else []), *chunk[stop:]]
+        found += [*symbols_of(chunk[:start]), *parts_of(chunk[start:stop]), *symbols_of(chunk[stop:])]
     return found
 
 
@@ -53,7 +72,7 @@ def repeats(items: list[str]) -> list[str]:
 def plain_figures(text: str) -> dict[str, int]:
     words, lines = plain_words(text), [line for line in text.split("\n") if line.strip()]
     paragraphs = [piece.strip("\n") for piece in re.split(r"\n{2,}", text) if piece.strip()]
-    plain = [word for word in words if not (len(word) == 1 and is_symbol(word))]
+    plain = [word for word in words if not all(map(is_symbol, word))]
     found = {
         "characters": len(text), "words": len(words), "symbols": len(words) - len(plain),
         "word_characters": sum(map(len, plain)), "letter_words": sum(any(map(is_letter, word)) for word in words),
@@ -69,9 +88,8 @@ def plain_figures(text: str) -> dict[str, int]:
     }  # fmt: skip
     for n in (2, 3, 4):
         grams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-        found[f"top_{n}_gram_characters"] = max(
-            (len("".join(gram)) * count for gram, count in grams.items()), default=0
-        )
+        ((gram, count),) = grams.most_common(1) or [((), 0)]
+        found[f"top_{n}_gram_characters"] = len(" ".join(gram)) * count
     for n in range(5, 11):
         seen, i, total = set(), 0, 0
         while i + n <= len(words):

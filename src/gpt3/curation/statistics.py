@@ -1,8 +1,9 @@
 """What a document's text looks like, in counts, compiled by numba: the figures that the filters of web corpora compare.
 
-A *line* is a longest run of characters without a line feed that is not blank; a *paragraph* what blank lines part. A *word* is
-cut at white space, and each character of punctuation at its ends is a word of its own, as tokenizers of treebanks have it; a
-*symbol* is such a word. An n-gram's characters count without the spaces between its words.
+A *line* is a longest run of characters without a line feed that is not blank; a *paragraph* what blank lines part. *Words* are
+cut as tokenizers of treebanks do: at white space; each character of punctuation at the ends is a word of its own, but ``..`` and
+``--`` are one; within a word so are dashes between letters and an ellipsis; ``'s`` and ``n't`` are cut off. A *symbol* is a word
+of punctuation.
 """
 
 # numba compiles these functions: types are in the docstrings, and loops are plain loops.
@@ -22,7 +23,7 @@ from gpt3.corpus.ngrams import TABLE_SIZE
 
 Array = np.ndarray[Any, Any]
 
-VERSION = 1
+VERSION = 2
 """Counts changes in what the figures are."""
 FIELDS = (
     "characters", "words", "symbols", "word_characters", "letter_words", "stop_words", "hashes", "ellipses",
@@ -34,10 +35,10 @@ FIELDS = (
     "repeated_8_gram_characters", "repeated_9_gram_characters", "repeated_10_gram_characters",
     "sentences", "braces", "lorem_ipsum",
 )  # fmt: skip
-"""In the order of a document's row. Repeated: those that came before in the document. Top: the most frequent one, each time it
-occurs. symbols: words of punctuation alone. word_characters: of all others. stop_words: how many of `STOP_WORDS` occur.
-short_lines: of at most 30 characters. ended_lines: that end with one of `TERMINAL`. sentences: ends of sentences in lines of
-three words or more that end with one, as C4 keeps them."""
+"""In the order of a document's row. Repeated: those that came before in the document, without the spaces between words. Top: the
+most frequent one, each time it occurs, the first one of several, with a space between words. symbols: words of punctuation alone.
+word_characters: of all others. stop_words: how many of `STOP_WORDS` occur. short_lines: of at most 30 characters. ended_lines:
+that end with one of `TERMINAL`. sentences: ends of sentences in lines of three words or more that end with one, as C4 has it."""
 (
     CHARACTERS, WORDS, SYMBOLS, WORD_CHARACTERS, LETTER_WORDS, STOPS, HASHES, ELLIPSES, LINES, LINE_CHARACTERS, LINE_FEEDS,
     BULLETS, ELLIPSIS_LINES, ENDED, SHORT, REPEATED_LINES, REPEATED_LINE_CHARACTERS, PARAGRAPHS, REPEATED_PARAGRAPHS,
@@ -45,13 +46,15 @@ three words or more that end with one, as C4 keeps them."""
 ) = range(len(FIELDS))  # fmt: skip
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """Rae et al. 2021, App. A.1.1."""
-TERMINAL = '.!?"”…。！？؟۔।'
+TERMINAL = ".!?\"”'’…。！？؟۔।"
 """Characters that end a line as prose ends it."""
 SENTENCE_ENDS = ".!?"
 SHORT_LINE = 30
 SPACE, PUNCTUATION, LETTER, ENDS, FULL_STOP = (np.uint8(1 << bit) for bit in range(5))
 BULLETS_AT = (ord("•"), ord("-"))
 ELLIPSIS, DOT, HASH, FEED, BRACE = ord("…"), ord("."), ord("#"), ord("\n"), ord("{")
+HYPHEN, EN_DASH, EM_DASH, TILDE = ord("-"), ord("–"), ord("—"), ord("~")
+APOSTROPHE, QUOTE, LETTER_S, LETTER_N, LETTER_T = ord("'"), ord("’"), ord("s"), ord("n"), ord("t")
 IPSUM = np.frombuffer("lorem ipsum".encode("utf-32-le"), dtype=np.uint32)
 
 
@@ -94,6 +97,43 @@ def _slot(table, h):
 
 
 @njit(cache=True, nogil=True)
+def _run(points, k, stop):
+    """The end of the symbol that begins at `k`: full stops and hyphens that follow one another are one."""
+    run = k + 1
+    if points[k] == DOT or points[k] == HYPHEN:
+        while run < stop and points[run] == points[k]:
+            run += 1
+    return run
+
+
+@njit(cache=True, nogil=True)
+def _inner_symbol(points, table, k, first, stop):
+    """The end of the symbol at `k` within a word that parts it; `k` if there is none."""
+    c = points[k]
+    if c == ELLIPSIS:
+        return k + 1
+    if c == DOT:
+        run = _run(points, k, stop)
+        return run if run > k + 1 else k
+    if c in (HYPHEN, EN_DASH, EM_DASH, TILDE):
+        run = _run(points, k, stop)
+        if k > first and run < stop and _kind(table, points[k - 1]) & _kind(table, points[run]) & LETTER:
+            return run
+    return k
+
+
+@njit(cache=True, nogil=True)
+def _suffix(points, first, last):
+    """Where ``'s`` or ``n't`` begins at the end of a word; `last` if it has none."""
+    quote = last - first > 2 and (points[last - 2] == APOSTROPHE or points[last - 2] == QUOTE)
+    if quote and points[last - 1] == LETTER_S:
+        return last - 2
+    if quote and last - first > 3 and points[last - 1] == LETTER_T and points[last - 3] == LETTER_N:
+        return last - 3
+    return last
+
+
+@njit(cache=True, nogil=True)
 def _words(points, table, stops, hashes, lengths, row):
     """Cut words; their hashes and lengths. Counts of words are added to `row`."""
     count, i, seen = 0, 0, 0
@@ -110,25 +150,37 @@ def _words(points, table, stops, hashes, lengths, row):
         last = stop
         while last > first and _kind(table, points[last - 1]) & PUNCTUATION:
             last -= 1
-        for k in range(i, stop):
-            if first <= k < last:
-                if k > first:
-                    continue
-                h, length, letters = START, last - first, False
-                for j in range(first, last):
-                    h = (h ^ np.uint64(points[j])) * FACTOR
-                    letters |= (_kind(table, points[j]) & LETTER) != 0
-                h = mix(h)
-                row[WORD_CHARACTERS] += length
+        suffix = _suffix(points, first, last)
+        k = i
+        while k < stop:
+            inside = first <= k < last
+            end = (
+                _inner_symbol(points, table, k, first, last)
+                if inside
+                else _run(points, k, first if k < first else stop)
+            )
+            if end == k:
+                end = k + 1
+                while end < last and end != suffix and _inner_symbol(points, table, end, first, last) == end:
+                    end += 1
+            h, letters, plain = START, False, False
+            for j in range(k, end):
+                h = (h ^ np.uint64(points[j])) * FACTOR
+                kind = _kind(table, points[j])
+                letters |= (kind & LETTER) != 0
+                plain |= not kind & PUNCTUATION
+            h = mix(h)
+            if not plain:
+                row[SYMBOLS] += 1
+            else:
+                row[WORD_CHARACTERS] += end - k
                 row[LETTER_WORDS] += letters
                 for s in range(len(stops)):
                     if h == stops[s]:
                         seen |= 1 << s
-            else:
-                h, length = mix((START ^ np.uint64(points[k])) * FACTOR), 1
-                row[SYMBOLS] += 1
-            hashes[count], lengths[count] = h, length
+            hashes[count], lengths[count] = h, end - k
             count += 1
+            k = end
         i = stop
     for s in range(len(stops)):
         row[STOPS] += (seen >> s) & 1
@@ -204,11 +256,11 @@ def _line(points, table, row):
 
 
 @njit(cache=True, nogil=True)
-def _grams(hashes, lengths, seen, counts, row):
+def _grams(hashes, lengths, seen, counts, slots, row):
     """Characters in the most frequent n-grams, and in those that came before."""
     for n in range(2, 11):
         seen[:] = 0
-        most = i = 0
+        i = 0
         while i + n <= len(hashes):
             h, size = START, 0
             for k in range(i, i + n):
@@ -220,15 +272,19 @@ def _grams(hashes, lengths, seen, counts, row):
             seen[slot] = h
             if n < 5:
                 counts[slot] = counts[slot] + 1 if repeated else 1
-                most = max(most, counts[slot] * size)
+                slots[i] = slot
                 i += 1
             elif repeated:
                 row[REPEATED_GRAMS + n - 5] += size
                 i += n
             else:
                 i += 1
-        if n < 5:
-            row[TOP + n - 2] = most
+        if n < 5 and n <= len(hashes):
+            best = 0
+            for i in range(len(hashes) - n + 1):
+                if counts[slots[i]] > counts[slots[best]]:
+                    best = i
+            row[TOP + n - 2] = counts[slots[best]] * (lengths[best : best + n].sum() + n - 1)
 
 
 @njit(cache=True, nogil=True)
@@ -259,9 +315,10 @@ def _measure(points, places, table, stops, ipsum, out):
         while size < 2 * count:
             size *= 2
         seen, counts = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.int64)
+        slots = np.empty(count, dtype=np.int64)
         _pieces(text, table, 1, seen, row, True)
         _pieces(text, table, 2, seen, row, False)
-        _grams(hashes[:count], lengths[:count], seen, counts, row)
+        _grams(hashes[:count], lengths[:count], seen, counts, slots, row)
 
 
 def measure(texts: Sequence[str]) -> Array:
