@@ -31,7 +31,8 @@ from gpt3.model import GPT3ForCausalLM
 from gpt3.tables import aligned
 from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 from gpt3.training.data import open_on_every_rank
-from gpt3.training.distributed import ALONE, agree_on_compute, build_model
+from gpt3.training.distributed import ALONE, agree_on_compute
+from gpt3.training.model_building import build_model
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import make_plan, shape_of
 from gpt3.training.trainer import Trainer

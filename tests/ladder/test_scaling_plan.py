@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.cli.ladder import LadderOptions, run
+from gpt3.errors import InputError
 from gpt3.ladder.cluster import (
     GPUS,
     RESERVE,
@@ -24,8 +25,10 @@ from gpt3.ladder.cluster import (
 from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, preset
 
 
-def cluster(gpus: int, gpu: str = "H100", memory: str | None = None, parallel: str = "fsdp", dtype: str = "auto"):
-    return make_cluster(gpus, gpu, memory, None, 0.4, dtype, parallel)
+def cluster(
+    gpus: int, gpu: str = "H100", memory: str | None = None, parallel: str = "fsdp", dtype: str = "auto", shards=None
+):
+    return make_cluster(gpus, gpu, memory, None, 0.4, dtype, parallel, shards)
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,14 +90,27 @@ def test_parallel_ways_differ_as_they_should() -> None:
     assert cluster(1).fsdp is False  # nothing to shard over
 
 
+def test_copies_of_the_model_take_the_memory_of_their_shards() -> None:
+    whole, copies, small = cluster(64), cluster(64, shards=8), cluster(8)
+    for one, other, alone in zip(plan_rows(whole), plan_rows(copies), plan_rows(small), strict=True):
+        assert one["gpus"] == other["gpus"]
+        assert other["memory"]["weights"] == alone["memory"]["weights"] >= one["memory"]["weights"]
+    assert plan_table(copies).startswith("64 x 80 GB, HSDP with 8 GPUs per copy, bf16")
+    assert plan_table(cluster(64, shards=64)).startswith("64 x 80 GB, FSDP, bf16")
+    with pytest.raises(InputError, match=r"^--shards 7 does not divide --gpus 64; give a divisor"):
+        cluster(64, shards=7)
+    with pytest.raises(InputError, match=r"^--shards is for --parallel fsdp"):
+        cluster(64, parallel="ddp", shards=8)
+
+
 def test_what_does_not_fit_says_what_would() -> None:
     rows = {(row["name"], row["gradient_checkpointing"]): row for row in plan_rows(cluster(8))}
     assert not rows["175B", True]["fits"]
-    assert rows["175B", True]["remedy"] == "FSDP over 128 GPUs with gradient checkpointing"
-    assert next(r for r in plan_rows(cluster(128)) if r["name"] == "175B" and r["gradient_checkpointing"])["fits"]
+    assert rows["175B", True]["remedy"] == "FSDP over 64 GPUs with gradient checkpointing"
+    assert next(r for r in plan_rows(cluster(64)) if r["name"] == "175B" and r["gradient_checkpointing"])["fits"]
     small = plan_table(cluster(1, "RTX-4090"))
     assert "1.3B does not fit. What would: FSDP over 2 GPUs." in small
-    assert "175B does not fit. What would: no number of these GPUs, but 1,568 of 48 GB" in small
+    assert "175B does not fit. What would: no number of these GPUs, but 1,568 of 36 GB" in small
     checkpointed = {r["name"]: r for r in plan_rows(cluster(1024)) if not r["gradient_checkpointing"]}
     assert checkpointed["175B"]["remedy"] == "gradient checkpointing"
 

@@ -38,6 +38,38 @@ class Hooks(torch._C._acc.PrivateUse1Hooks):  # type: ignore[misc, name-defined]
         return True
 
 
+class Event:
+    """What FSDP2 orders its streams by; here everything is in order."""
+
+    def record(self, stream: object = None) -> Event:
+        return self
+
+    def wait(self, stream: object = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Stream:
+    """A queue of a device that computes nothing."""
+
+    def wait_stream(self, stream: object) -> None:
+        pass
+
+    def wait_event(self, event: object) -> None:
+        pass
+
+    def record_event(self, event: object = None) -> Event:
+        return Event()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
 class Module(backend_registration._DummyBackendModule):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
@@ -45,14 +77,53 @@ class Module(backend_registration._DummyBackendModule):
     def synchronize(self, device: object = None) -> None:
         pass
 
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def set_device(self, device: object) -> None:
+        pass
+
+    def Stream(self, *args: object, **options: object) -> Stream:  # noqa: N802  # torch's name
+        return Stream()
+
+    def Event(self, *args: object, **options: object) -> Event:  # noqa: N802
+        return Event()
+
+    def stream(self, stream: Stream) -> Stream:
+        return stream
+
+    def current_stream(self, device: object = None) -> Stream:
+        return Stream()
+
 
 def register() -> torch.device:
     """The device, which this process then has for good."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, hook=Hooks(), backend_module=Module())
     autocast = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
     autocast.fallback(torch.library.fallthrough_kernel)  # what autocast does not cast
-    libraries.append(autocast)
+    cast = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
+    cast.impl("linear", linear)
+    cast.impl("layer_norm", layer_norm)
+    libraries.extend([autocast, cast])
     return torch.device(NAME, 0)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """In autocast's format, as on CUDA."""
+    dtype = torch.get_autocast_dtype(NAME)
+    with torch.autocast(NAME, enabled=False):
+        return torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+
+def layer_norm(
+    x: torch.Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, _: Any = True
+) -> Any:
+    """In float32, as on CUDA."""
+    with torch.autocast(NAME, enabled=False):
+        return torch.nn.functional.layer_norm(x.float(), shape, weight.float(), bias.float(), eps)
 
 
 def kernels_by_name() -> dict[str, dict[str, Any]]:

@@ -19,8 +19,17 @@ from gpt3.errors import InputError, RunError
 from gpt3.ladder.presets import PRESETS
 from gpt3.report.run_folder import read_metrics
 from gpt3.training.checkpoint import checkpoints
-from gpt3.training.distributed import ALONE, Compute, full_machine
-from gpt3.training.fitting import MOST_TOKENS, fitted, memory_of, room, shortage
+from gpt3.training.distributed import ALONE, Compute, World, full_machine
+from gpt3.training.fitting import (
+    MOST_TOKENS,
+    Exchange,
+    choose_exchange,
+    fitted,
+    memory_of,
+    parallel_text,
+    room,
+    shortage,
+)
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import DEFAULT_MICRO_BATCH_TOKENS, make_plan, shape_of
 from gpt3.training.run import train
@@ -86,6 +95,35 @@ def test_a_given_micro_batch_stays() -> None:
     options = TrainOptions(model="17M", tokens="100M", micro_batch=8)
     plan = make_plan(options, 10**9)
     assert fitted(plan, options, shape_of(options), machine(0.3), ALONE) == plan
+
+
+def test_memory_that_is_left_saves_communication() -> None:
+    """Gradients once per step before weights once per micro-batch; neither where memory is short, or a CPU's."""
+    options = TrainOptions(model="1.3B", parallel="fsdp", steps=9, batch_tokens=64 * 2048, micro_batch=2)
+    world, shape = World(0, 8), shape_of(options)
+    plan = make_plan(options, 10**9)
+
+    def chosen(gigabytes: float, device: str = "cuda", **changes: Any) -> tuple[bool, bool]:
+        given = dataclasses.replace(options, **changes)
+        return dataclasses.astuple(choose_exchange(plan, given, shape, machine(gigabytes, device), world))
+
+    needs = [
+        memory_of(options, shape, plan, machine(99, "cuda"), world, exchange).total / 0.9e9
+        for exchange in (Exchange(True, False), Exchange(False, False), Exchange(True, True), Exchange(False, True))
+    ]
+    assert needs == sorted(needs)
+    found = [chosen(need + 0.01) for need in (needs[0] - 1, *needs)]
+    assert found == [(True, False), (True, False), (False, False), (True, True), (False, True)]
+    assert chosen(999, "cpu") == (True, False)
+    assert chosen(1, regather=False, reduce_once=True) == (False, True)  # as the options say
+    assert chosen(999, regather=True) == (True, True)
+    assert dataclasses.astuple(choose_exchange(plan, options, shape, machine(999, "cuda"), World(0, 32))) == (
+        False,
+        False,
+    )
+    assert parallel_text(options, world, Exchange()) == "fsdp"
+    text = parallel_text(dataclasses.replace(options, shards=4), world, Exchange(reduce_once=True))
+    assert text == "fsdp, 4 processes per copy, gradients exchanged once per step"
 
 
 @pytest.mark.parametrize("name", ["demo", "17M", "125M"])

@@ -16,7 +16,15 @@ from checkpoint_case import make_model, make_optimizer, make_tokenizer
 from gpt3.errors import InputError, RunError
 from gpt3.training import checkpoint_writer, distributed
 from gpt3.training.checkpoint_writer import CheckpointWriter
-from gpt3.training.distributed import PeersLostError, World, choose_compute, device_of_ranks, open_world
+from gpt3.training.distributed import (
+    PeersLostError,
+    World,
+    choose_compute,
+    device_of_ranks,
+    open_world,
+    shards_of,
+)
+from gpt3.training.options import TrainOptions
 from gpt3.training.rendezvous import check_shared
 
 
@@ -100,6 +108,18 @@ def test_the_device_of_one_of_several_processes(monkeypatch: pytest.MonkeyPatch)
         device_of_ranks("cuda:1")
     with pytest.raises(InputError, match=r"^--device mps takes one process"):
         device_of_ranks("mps")
+
+
+def test_copies_of_the_model_share_the_processes_evenly() -> None:
+    options = TrainOptions(parallel="fsdp", shards=4)
+    assert [shards_of(options, World(0, size)) for size in (1, 4, 8)] == [1, 4, 4]
+    assert shards_of(TrainOptions(parallel="fsdp"), World(0, 6)) == 6
+    assert shards_of(TrainOptions(), World(0, 6)) == 1
+    with pytest.raises(InputError, match=r"^--shards 4 does not divide the 6 processes; give a divisor"):
+        shards_of(options, World(0, 6))
+    for name, value in (("shards", 2), ("regather", False), ("reduce_once", True)):
+        with pytest.raises(InputError, match=rf"^--{name.replace('_', '-')} is for --parallel fsdp"):
+            TrainOptions(**{name: value})
 
 
 def test_a_named_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ class LadderOptions(Options):
     """Number format of matrix products; weights and moments stay fp32. auto: bf16, or fp16 if the GPU has no bf16."""
     parallel: Literal["fsdp", "ddp"] = option("fsdp")
     """fsdp: weights, gradients and moments sharded over the GPUs; ddp: each GPU holds all of them."""
+    shards: int | None = option(None, least=2)
+    """With fsdp: GPUs that share one copy of the model, such as a machine's (HSDP). Default: all."""
 
 
 def run(options: LadderOptions) -> None:

@@ -76,6 +76,8 @@ class Cluster:
     """Of the matrix products: float32, bfloat16 or float16."""
     fsdp: bool
     """Shard weights, gradients and moments; False: DDP."""
+    shards: int | None = None
+    """GPUs that share one copy of the model (HSDP); None: all that have work."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,14 @@ def memory_bytes(text: str) -> float:
 
 
 def make_cluster(
-    gpus: int, gpu: str | None, gpu_memory: str | None, gpu_flops: float | None, mfu: float, dtype: str, parallel: str
+    gpus: int,
+    gpu: str | None,
+    gpu_memory: str | None,
+    gpu_flops: float | None,
+    mfu: float,
+    dtype: str,
+    parallel: str,
+    shards: int | None = None,
 ) -> Cluster:
     """Settle what the options leave open.
 
@@ -132,10 +141,18 @@ def make_cluster(
         gpu_flops: peak of one GPU in `dtype`, operations per second.
         dtype: auto, bf16, fp16 or fp32.
         parallel: fsdp or ddp; of one GPU neither matters.
+        shards: under fsdp, GPUs that share one copy of the model; None: all.
 
     Raises:
-        InputError: an unknown GPU, a number format it does not have, or nothing that tells the memory.
+        InputError: an unknown GPU, a number format it does not have, shards that do not divide the GPUs, or nothing that tells
+            the memory.
     """
+    if shards is not None and parallel != "fsdp":
+        raise InputError("--shards is for --parallel fsdp; add that, or leave it out")
+    if shards is not None and gpus % shards:
+        raise InputError(
+            f"--shards {shards} does not divide --gpus {gpus}; give a divisor, such as the GPUs of a machine"
+        )
     if gpu is None and gpu_memory is None:
         raise InputError("a plan needs the memory of each GPU. Add --gpu H100 or --gpu-memory 80")
     model = gpu_called(gpu or DEFAULT_GPU)
@@ -145,7 +162,7 @@ def make_cluster(
         raise InputError(f"--dtype bf16: a {model.name} has none. Use --dtype fp16")
     peak = 1e12 * (model.single_tflops if dtype == "fp32" else model.half_tflops)
     memory = 1e9 * model.memory_gb if gpu_memory is None else memory_bytes(gpu_memory)
-    return Cluster(gpus, memory, gpu_flops or peak, mfu, DTYPES[dtype], parallel == "fsdp" and gpus > 1)
+    return Cluster(gpus, memory, gpu_flops or peak, mfu, DTYPES[dtype], parallel == "fsdp" and gpus > 1, shards)
 
 
 def lay_out(preset: Preset, gpus: int, fitting: int) -> Batch:
@@ -162,25 +179,25 @@ def lay_out(preset: Preset, gpus: int, fitting: int) -> Batch:
     return next(layout for layout in layouts if abs(layout.sequences - wanted) <= slack)
 
 
-def fitting_sequences(preset: Preset, cluster: Cluster, shards: int, checkpointing: bool) -> int:
+def fitting_sequences(preset: Preset, cluster: Cluster, gpus: int, checkpointing: bool) -> int:
     """The largest micro-batch whose memory fits beside RESERVE, up to the GPU's share of the paper's batch; 0: none."""
-    counts = range(1, max(1, round(preset.sequences / shards)) + 1)  # memory grows with sequences
+    counts = range(1, max(1, round(preset.sequences / gpus)) + 1)  # memory grows with sequences
 
     def need(sequences: int) -> float:
-        return memory_of(preset, cluster, shards, sequences, checkpointing).total + RESERVE
+        return memory_of(preset, cluster, gpus, sequences, checkpointing).total + RESERVE
 
     return bisect.bisect_right(counts, cluster.memory, key=need)
 
 
-def memory_of(preset: Preset, cluster: Cluster, shards: int, sequences: int, checkpointing: bool) -> TrainingMemory:
-    """gpt3.ladder.memory's estimate for one of `shards` GPUs of `cluster`."""
-    shards = shards if cluster.fsdp else 1
+def memory_of(preset: Preset, cluster: Cluster, gpus: int, sequences: int, checkpointing: bool) -> TrainingMemory:
+    """gpt3.ladder.memory's estimate for one of `gpus` GPUs of `cluster` that have work."""
+    shards = min(gpus, cluster.shards or gpus) if cluster.fsdp else 1
     return training_memory(preset, cluster.dtype, sequences, checkpointing=checkpointing, shards=shards)
 
 
 def remedy(preset: Preset, cluster: Cluster) -> str:
     """What would make one sequence fit: the fewest GPUs (by doubling), else how much memory, in a few words."""
-    sharded = dataclasses.replace(cluster, fsdp=True)
+    sharded = dataclasses.replace(cluster, fsdp=True, shards=None)
     gpus = cluster.gpus if cluster.fsdp else 1
     while gpus < preset.sequences:
         gpus = min(2 * gpus, preset.sequences)
@@ -243,6 +260,8 @@ def plan_table(cluster: Cluster) -> str:
         layouts.append([*first, largest, layout, batch, sizes[-1], time, f"{row['flops_of_6nd']:.2f}"])
         memory.append([*first, *sizes])
     kind = "FSDP" if cluster.fsdp else "DDP" if cluster.gpus > 1 else "one GPU"
+    if cluster.fsdp and cluster.shards and cluster.shards < cluster.gpus:
+        kind = f"HSDP with {cluster.shards:,} GPUs per copy"
     short = {name: short for short, name in DTYPES.items()}[cluster.dtype]
     return "\n".join(
         [

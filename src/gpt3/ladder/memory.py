@@ -24,15 +24,13 @@ LOSS_SCRATCH_ROWS = 512
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes on each GPU to train. The parts are summed, though they do not all peak at the same moment (the loss is done before
-    backward gathers its first block): the sum is a little more than needed, which leaves room for the allocator's
-    fragmentation."""
+    """Bytes on each GPU to train. The sum is what is needed at the moment that needs most."""
 
     weights: float
     """The weights, 4 bytes each (float32 also where products are 16 bit); under FSDP this rank's shard."""
     gradients: float
-    """Their gradients, 4 bytes each; under FSDP this rank's shard, reduced after every micro-batch. DDP reduces them in place
-    (`gradient_as_bucket_view=True`)."""
+    """Their gradients, 4 bytes each; under FSDP this rank's shard, reduced after every micro-batch, or in addition all of them,
+    reduced after the last. DDP reduces them in place (`gradient_as_bucket_view=True`)."""
     optimizer: float
     """The optimizer's state, for AdamW two moments of 4 bytes per weight; under FSDP of this rank's shard."""
     copies: float
@@ -41,7 +39,7 @@ class TrainingMemory:
     activations: float
     """What backward needs of forward, see `activation_bytes`."""
     loss: float
-    """The vocabulary loss, see `loss_bytes`."""
+    """The vocabulary loss, see `loss_bytes`. Under FSDP what it needs beyond `copies`, since it is done before those peak."""
 
     @property
     def total(self) -> float:
@@ -57,6 +55,8 @@ def training_memory(
     checkpointing: bool = False,
     shards: int = 1,
     moments: float = 8.0,
+    regather: bool = True,
+    whole_gradients: bool = False,
 ) -> TrainingMemory:
     """Estimate of the memory to train `preset` on each GPU; assumptions at TrainingMemory's fields.
 
@@ -66,12 +66,18 @@ def training_memory(
         checkpointing: keep each block's input only, and compute the block again in backward.
         shards: GPUs over which FSDP shards weights, gradients and moments; 1: each GPU has all of them (one GPU, DDP).
         moments: bytes of optimizer state per weight; 8 for AdamW's two moments in float32.
+        regather: under FSDP, weights are freed after a block's forward pass and gathered again for its backward pass.
+        whole_gradients: under FSDP, each GPU keeps whole gradients until a step's last micro-batch.
     """
     number = shard_numbers(preset, shards)
-    copies = gathered_bytes(preset, dtype) if shards > 1 else BYTES[dtype] * number * (BYTES[dtype] < 4)
-    activations = activation_bytes(preset, dtype, sequences, checkpointing=checkpointing)
     loss = loss_bytes(preset, dtype, sequences)
-    return TrainingMemory(4.0 * number, 4.0 * number, moments * number, copies, activations, loss)
+    copies, gradients = BYTES[dtype] * number * (BYTES[dtype] < 4), 4.0 * number
+    if shards > 1:
+        copies = gathered_bytes(preset, dtype, regather)
+        loss = max(0.0, loss + gathered_at_loss(preset, dtype, regather) - copies)
+        gradients += 4.0 * preset.parameters * whole_gradients
+    activations = activation_bytes(preset, dtype, sequences, checkpointing=checkpointing)
+    return TrainingMemory(4.0 * number, gradients, moments * number, copies, activations, loss)
 
 
 def parameter_shapes(preset: Preset) -> Iterator[tuple[tuple[int, ...], int]]:
@@ -104,19 +110,29 @@ def block_parameters(preset: Preset) -> int:
     return (preset.parameters - outside) // preset.n_layers
 
 
-def gathered_bytes(preset: Preset, dtype: str) -> float:
-    """What FSDP2 holds whole for a while, each block being a unit and the rest (embeddings, last norm) the root.
+def gathered_bytes(preset: Preset, dtype: str, regather: bool = True) -> float:
+    """What FSDP2 holds whole for a while in backward, each block being a unit and the rest (embeddings, last norm) the root.
 
-    Per block: its weights in `dtype`, the buffer they were gathered into and the next block's buffer, which is on its
-    way; in backward its gradients in `dtype` and the float32 buffer they are reduced from. The root stays gathered from
-    forward to the end of backward (FSDP2's default), with its gradient. Assumes MixedPrecisionPolicy(param_dtype=dtype,
-    reduce_dtype=float32) and one reduction in flight (FSDP2's default). Autocast in its place would keep a 16-bit copy of
-    every weight, gathered or not. Counted on CPU tensors, but for the buffer on its way, which is read off torch 2.13's
-    `_fsdp_param_group.py`.
+    Of one block its weights in `dtype` and their gradients, of the block after it the float32 buffer that its gradients are
+    reduced from, and of the block before it the buffer that its weights are gathered into. The root stays gathered from forward
+    to the end of backward, with its gradient. Assumes MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=float32) and one
+    reduction in flight (FSDP2's default). Autocast in its place would keep a 16-bit copy of every weight, gathered or not.
+
+    Args:
+        regather: blocks are freed after their forward pass; False: all stay gathered until their backward pass.
     """
     size, block = BYTES[dtype], block_parameters(preset)
     root = preset.parameters - preset.n_layers * block
-    return block * (3 * size + size + 4.0) + root * 2 * size
+    weights = 2 if regather else preset.n_layers - 1
+    return block * (weights * size + size + 4.0) + root * 2 * size
+
+
+def gathered_at_loss(preset: Preset, dtype: str, regather: bool = True) -> float:
+    """What FSDP2 holds whole while the vocabulary loss is computed: the root, and the buffer that the last block was gathered
+    into; without `regather` all blocks, too."""
+    size, block = BYTES[dtype], block_parameters(preset)
+    root = preset.parameters - preset.n_layers * block
+    return size * (root + block * (1 if regather else preset.n_layers + 1))
 
 
 def activation_bytes(preset: Preset, dtype: str, sequences: int = 1, *, checkpointing: bool = False) -> float:

@@ -258,6 +258,8 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
     loss_steps: LossSteps | None = None
     """What a training loop has the loss computed with; None: torch's operators."""
+    compiles_loss = False
+    """Whether a training loop compiles block by block, and the loss is to be compiled, too."""
 
     def __init__(self, config: GPT3Config) -> None:
         super().__init__(config)
@@ -337,7 +339,7 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
                 loss = loss if num_items_in_batch is None else loss / num_items_in_batch
             else:
                 options: Any = {"reduction": reduction, "divisor": num_items_in_batch, "real_vocab_size": real}
-                options |= {"compiled": torch.compiler.is_compiling(), "steps": self.loss_steps}
+                options |= {"compiled": self.compiles_loss or torch.compiler.is_compiling(), "steps": self.loss_steps}
                 loss = linear_cross_entropy(hidden_states.flatten(0, 1), self.lm_head.weight, targets, **options)
 
         return CausalLMOutputWithPast(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -41,11 +42,6 @@ def chooses_compile(options: TrainOptions, device: torch.device, world: World) -
     return False
 
 
-def is_compiled(forward: torch.nn.Module) -> bool:
-    """Whether what forward passes go through is compiled."""
-    return hasattr(forward, "_orig_mod")
-
-
 @functools.cache
 def failure(device: torch.device) -> str | None:
     """Why torch.compile does not work on `device`, in a few words; None where it does. It compiles one addition to find out."""
@@ -56,6 +52,23 @@ def failure(device: torch.device) -> str | None:
         text = next(filter(None, map(str.strip, str(cause).splitlines())), type(cause).__name__)
         return text.removesuffix(".")[:160]
     return None
+
+
+def compile_block(block: torch.nn.Module) -> None:
+    """Compile one block's computation in place; what FSDP2 hooks on it runs outside of the compiled part, without a graph break.
+
+    All blocks share what is compiled: one graph for dense and one for banded layers, for each size of micro-batch.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 8 * SIZES)
+    block.forward = torch.compile(block.forward, dynamic=False)
+
+
+def is_compiled(forward: Any) -> bool:
+    """Whether what forward passes go through is compiled, whole or block by block."""
+    blocks = getattr(getattr(forward, "transformer", None), "h", ())
+    return hasattr(forward, "_orig_mod") or any(
+        hasattr(block.forward, "_torchdynamo_orig_callable") for block in blocks
+    )
 
 
 def _plus_one(x: torch.Tensor) -> torch.Tensor:

@@ -273,6 +273,22 @@ def is_sharded(options: TrainOptions, world: World) -> bool:
     return options.parallel == "fsdp" and world.size > 1
 
 
+def shards_of(options: TrainOptions, world: World) -> int:
+    """The ranks that share one copy of the model; 1: each has all of it.
+
+    Raises:
+        InputError: ``--shards`` does not divide the ranks.
+    """
+    if not is_sharded(options, world):
+        return 1
+    shards = options.shards or world.size
+    if world.size % shards:
+        raise InputError(
+            f"--shards {shards} does not divide the {world.size} processes; give a divisor, such as the GPUs of a machine"
+        )
+    return shards
+
+
 @contextlib.contextmanager
 def full_machine() -> Iterator[None]:
     """A full disk, a file-size limit or full GPU memory as one line.

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gpt3.errors import RunError
 from gpt3.ladder.memory import TrainingMemory, training_memory
 from gpt3.ladder.presets import PRESETS, Preset, readable_size
 from gpt3.progress import say
 from gpt3.tables import counted
-from gpt3.training.distributed import Compute, World, is_sharded
+from gpt3.training.distributed import Compute, World, is_sharded, shards_of
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import DEFAULT_MICRO_BATCH_TOKENS, Plan
@@ -26,12 +27,59 @@ LEAST_CONTEXT = 128
 """A shorter context is no advice."""
 
 
-def memory_of(options: TrainOptions, shape: Preset, plan: Plan, compute: Compute, world: World) -> TrainingMemory:
-    """Memory of each device."""
+@dataclass(frozen=True)
+class Exchange:
+    """When sharded processes exchange weights and gradients; the frugal way by default."""
+
+    regather: bool = True
+    """A block's weights are freed after its forward pass, and gathered again for its backward pass."""
+    reduce_once: bool = False
+    """Gradients accumulate whole on each device, and are exchanged once per step."""
+
+
+def memory_of(
+    options: TrainOptions, shape: Preset, plan: Plan, compute: Compute, world: World, exchange: Exchange | None = None
+) -> TrainingMemory:
+    """Memory of each device; by default of the most frugal `Exchange` that the options allow."""
+    exchange = exchange or Exchange(options.regather is not False, options.reduce_once is True)
     return training_memory(
         shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.gradient_checkpointing,
-        shards=world.size if is_sharded(options, world) else 1, moments=OPTIMIZERS[options.optimizer].state_bytes,
+        shards=shards_of(options, world), moments=OPTIMIZERS[options.optimizer].state_bytes,
+        regather=exchange.regather, whole_gradients=exchange.reduce_once,
     )  # fmt: skip
+
+
+def choose_exchange(plan: Plan, options: TrainOptions, shape: Preset, compute: Compute, world: World) -> Exchange:
+    """What the options say, else what saves most communication within the device's memory; a CPU's is never filled with it.
+
+    Of P bytes of 16-bit weights and A micro-batches, to keep weights gathered saves A P of a step's 2 A P, and holds P more; to
+    reduce once saves 2 (A - 1) P of 2 A P, and holds 2 P more.
+
+    Args:
+        shape: with the data's vocabulary.
+    """
+    if not is_sharded(options, world):
+        return Exchange()
+    have = room(compute) if compute.device.type == "cuda" else 0.0
+    accumulates = plan.batch_tokens > plan.micro_batch * plan.context * world.size
+    for regather, once in ((False, True), (True, True), (False, False)):
+        exchange = Exchange(
+            regather if options.regather is None else options.regather,
+            once and accumulates if options.reduce_once is None else options.reduce_once,
+        )
+        if have is not None and memory_of(options, shape, plan, compute, world, exchange).total <= have:
+            return exchange
+    return Exchange(options.regather is not False, options.reduce_once is True)
+
+
+def parallel_text(options: TrainOptions, world: World, exchange: Exchange) -> str:
+    """How processes share the work, such as ``fsdp, 8 processes per copy, gradients exchanged once per step``."""
+    if world.size == 1:
+        return "none"
+    shards = shards_of(options, world)
+    copies = f"{shards} processes per copy" if is_sharded(options, world) and shards < world.size else ""
+    once = "gradients exchanged once per step" if exchange.reduce_once else ""
+    return ", ".join(filter(None, [options.parallel, copies, once]))
 
 
 def room(compute: Compute) -> float | None:

@@ -1,13 +1,14 @@
 """A run's model: built without memory, filled with weights part by part, spread over the processes, compiled.
 
-Data-parallel (`ddp`): each process holds the whole model. Fully sharded (`fsdp`, FSDP2): each holds a part of every tensor.
+Data-parallel (`ddp`): each process holds the whole model. Fully sharded (`fsdp`, FSDP2): each holds a part of every tensor. With
+``--shards N`` (hybrid, HSDP) N processes share the parts of one copy of the model, and there are as many copies as there are N's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -15,16 +16,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say
 from gpt3.training import lean
-from gpt3.training.compilation import chooses_compile, is_compiled
-from gpt3.training.distributed import Compute, World, is_sharded, peers_lost
+from gpt3.training.compilation import chooses_compile, compile_block, is_compiled
+from gpt3.training.distributed import Compute, World, is_sharded, peers_lost, shards_of
 from gpt3.training.lean.products import has_onednn
 from gpt3.training.options import TrainOptions
 
@@ -62,22 +63,38 @@ def build_model(
                 raise InputError(
                     "--parallel fsdp needs NCCL, which torch does not have on this system; use --parallel ddp"
                 )
-            mesh = init_device_mesh(device.type, (world.size,))
-            narrow = device.type == "cuda" and compute.dtype != torch.float32
+            mesh = mesh_of(options, device.type, world)
+            compiled = chooses_compile(options, device, world)
+            narrow = device.type != "cpu" and compute.dtype != torch.float32
             policy = mixed_precision(model, compute.dtype if narrow else None)
             for block in model.transformer.h:
                 fill(model, block, options.seed, device, weights)
+                if compiled:
+                    compile_block(block)
                 fully_shard(block, mesh=mesh, mp_policy=policy)
             fill(model, model, options.seed, device, weights)  # what is left
             fully_shard(model, mesh=mesh, mp_policy=policy)
+            model.compiles_loss = compiled
         else:
             fill(model, model, options.seed, device, weights)
             if world.size > 1:
                 ids = [device.index] if device.type == "cuda" else None
                 forward = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-    if chooses_compile(options, device, world):
-        forward = torch.compile(forward, dynamic=False)
+            if chooses_compile(options, device, world):
+                forward = torch.compile(forward, dynamic=False)
     return model, forward
+
+
+def mesh_of(options: TrainOptions, device_type: str, world: World) -> DeviceMesh:
+    """FSDP2's mesh of processes: all of them share one copy of the model, or with ``--shards`` so many neighbours do.
+
+    Raises:
+        InputError: ``--shards`` does not divide the processes.
+    """
+    shards = shards_of(options, world)
+    if shards == world.size:
+        return init_device_mesh(device_type, (world.size,), mesh_dim_names=("shard",))
+    return init_device_mesh(device_type, (world.size // shards, shards), mesh_dim_names=("replicate", "shard"))
 
 
 def choose_step(
@@ -111,14 +128,15 @@ def choose_step(
 
 
 def mixed_precision(model: GPT3ForCausalLM, dtype: torch.dtype | None) -> MixedPrecisionPolicy:
-    """FSDP2's policy: weights are gathered in `dtype` (None: as they are), gradients summed in float32.
+    """FSDP2's policy: weights are gathered in `dtype` and gradients summed in float32; None: both in the weights' own format.
 
     The residual stream stays float32, as it does under autocast on one GPU or DDP: sums over many layers keep their small parts,
     and float16's range, which ends at 65,504, is no limit. FSDP2's default would round it at each block.
     """
     if dtype is not None:
         model.transformer.drop.register_forward_hook(lambda module, inputs, output: output.float())
-    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    reduced = None if dtype is None else torch.float32
+    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced, cast_forward_inputs=False)
 
 
 def fill(
@@ -161,12 +179,22 @@ def fill(
         head.weight = table.weight
 
 
-def gradients_stay(forward: torch.nn.Module, stay: bool) -> contextlib.AbstractContextManager[None]:
-    """With `stay`, DDP's backward passes inside keep their gradients on each rank: only the last micro-batch's are exchanged.
+@contextlib.contextmanager
+def gradients_stay(forward: torch.nn.Module, stay: bool, whole: bool = False) -> Iterator[None]:
+    """With `stay`, backward passes inside leave an exchange of gradients to the last micro-batch's.
 
-    FSDP exchanges after each one: to keep whole gradients on every rank would undo what sharding saves.
+    Under DDP all of it. Under FSDP2 only that between copies of the model (HSDP): gradients are reduced to each rank's part
+    after every backward pass.
+
+    Args:
+        whole: under FSDP2, too, each rank keeps whole gradients until the last: one reduction per step, and memory for them.
     """
-    inner = getattr(forward, "_orig_mod", forward)  # of a compiled module
-    if stay and isinstance(inner, torch.nn.parallel.DistributedDataParallel):
-        return inner.no_sync()
-    return contextlib.nullcontext()
+    inner: Any = getattr(forward, "_orig_mod", forward)  # of a compiled module
+    if not isinstance(inner, FSDPModule):
+        no_sync = stay and isinstance(inner, torch.nn.parallel.DistributedDataParallel)
+        with inner.no_sync() if no_sync else contextlib.nullcontext():
+            yield
+        return
+    inner.set_requires_gradient_sync(not (stay and whole))
+    inner.set_requires_all_reduce(not stay)
+    yield

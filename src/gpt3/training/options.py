@@ -176,6 +176,12 @@ class TrainOptions(Options):
     """Processes to start on this machine, one per GPU (several machines: docs/scaling-out.md)."""
     parallel: Literal["ddp", "fsdp"] = option("ddp")
     """With several processes: each holds the whole model (ddp) or a part of every tensor (fsdp)."""
+    shards: int | None = option(None, least=2)
+    """With fsdp: processes that share one copy of the model, such as a machine's GPUs (HSDP). Default: all."""
+    regather: bool | None = option(None)
+    """With fsdp: free a layer's weights after its forward pass, and gather them again. Default: where memory is short."""
+    reduce_once: bool | None = option(None)
+    """With fsdp: keep whole gradients, and exchange them once per step. Default: where memory allows."""
 
     def __post_init__(self) -> None:
         if isinstance(self.tokens, int):  # gpt3.train(tokens=2_500_000)
@@ -213,6 +219,9 @@ class TrainOptions(Options):
                 yield f"{flag(f'{name}_lr')} is for --optimizer {name}, not {self.optimizer}; use --lr"
         if self.mixture is not None and self.data != ["wiki"]:
             yield f"--mixture {self.mixture} and --data {' '.join(self.data)} both name the data; give one"
+        for name in ("shards", "regather", "reduce_once"):
+            if self.parallel != "fsdp" and getattr(self, name) is not None:
+                yield f"{flag(name)} is for --parallel fsdp; add that, or leave it out"
         if error := threads_error(self.threads):
             yield error
         if not self.data:

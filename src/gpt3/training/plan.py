@@ -296,12 +296,13 @@ def settled(options: TrainOptions, plan: Plan) -> TrainOptions:
 
 
 def plan_rows(
-    plan: Plan, options: TrainOptions, shape: Preset, data: TrainingData, compute: Compute, world: World
+    plan: Plan, options: TrainOptions, shape: Preset, data: TrainingData, compute: Compute, world: World, parallel: str
 ) -> list[tuple[str, str]]:
     """What the run will do: names and texts, for the lines at its start and for ``--plan``.
 
     Args:
         shape: with the data's vocabulary.
+        parallel: how processes share the work (gpt3.training.fitting.parallel_text).
     """
     first, last = plan.stages[0], plan.stages[-1]
     batch = f"{plan.batch_tokens:,} tokens, micro-batches of {plan.micro_batch} × {plan.context} on each device"
@@ -310,7 +311,7 @@ def plan_rows(
         batch += (
             f"; a ramp from {least:,} tokens in {counted(len(plan.stages), 'stage')} until step {last.first_step + 1:,}"
         )
-    processes = "" if world.size == 1 else f", {world.size} processes ({options.parallel})"
+    processes = "" if world.size == 1 else f", {world.size} processes ({parallel})"
     mixture = data.mixture(plan.context, options.seed)
     epochs = f"{plan.total_sequences / mixture.windows_per_epoch:.2f} epochs of {data.tokens:,}"
     if not data.ended:

@@ -32,7 +32,7 @@ from gpt3.training.checkpoint import load_checkpoint, read_state
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank
 from gpt3.training.distributed import World, agree_on_compute, full_machine, is_sharded, open_world
-from gpt3.training.fitting import fitted, memory_of, shortage
+from gpt3.training.fitting import choose_exchange, fitted, memory_of, parallel_text, shortage
 from gpt3.training.init_from import open_initial
 from gpt3.training.model_building import build_model, choose_step
 from gpt3.training.options import TrainOptions
@@ -175,20 +175,21 @@ def train_in(
     if checkpoint is not None:
         world.agree(lambda: check_resumed(checkpoint, folder, plan, tokenizer_hash(data.tokenizer)))
     options = settled(options, plan)
-    rows = plan_rows(plan, options, shape, data, compute, world)
+    exchange = world.agree(lambda: choose_exchange(plan, options, shape, compute, world))
+    rows = plan_rows(plan, options, shape, data, compute, world, parallel_text(options, world, exchange))
     rows[1:1] = [("weights", str(initial))] if initial else []
     if world.first and checkpoint is None:
         for line in filter(None, [lacks, *warnings(plan, options, shape, data)]):
             say(line)
     if options.plan:
         if world.first:
-            memory = memory_of(options, shape, plan, compute, world)
+            memory = memory_of(options, shape, plan, compute, world, exchange)
             print(plan_report(plan, rows, shape, memory, compute.peak_flops * world.size, token_seconds, bool(initial)))
         return RunResult(folder, None, 0.0, finished=False)
 
     # All that moves: fresh, or as the checkpoint has it.
     plan = recorded_layouts(folder, plan)
-    trainer, seconds = Trainer(options, plan, *parts), 0.0
+    trainer, seconds = Trainer(options, plan, *parts, exchange), 0.0
     if checkpoint is not None:
         state = load_checkpoint(checkpoint, model, trainer.optimizer, extra=trainer.averages(), rank=world.rank)
         trainer.load(state)

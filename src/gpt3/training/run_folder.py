@@ -44,10 +44,12 @@ SAME_DATA = ("name", "tokens", "documents", "weight", "blocks")
 """What of the sources in data.json must not change when a run resumes; "blocks" is there for data prepared while training."""
 EARLY = frozenset({ASKED, DATA, ENVIRONMENT})
 """What is written before config.yaml; a folder that holds no more has no run in it yet."""
+SHARDING = ("shards", "regather", "reduce_once")
+"""Options that fit the processes of one session: the next has its own."""
 FREE_TO_CHANGE = frozenset(
     {
         "resume", "out", "track", "keep_checkpoints", "keep_every", "checkpoint_every", "workers", "device", "nproc",
-        "parallel", "micro_batch", "profile", "plan", "gradient_checkpointing", "compile", "threads",
+        "parallel", "micro_batch", "profile", "plan", "gradient_checkpointing", "compile", "threads", *SHARDING,
     }
 )  # fmt: skip
 """Options that may change when a run resumes: they do not change what is computed, but for the order of sums."""
@@ -110,7 +112,7 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
             defaults = TrainOptions()
             today |= {name for name in saved if getattr(options, name) != getattr(defaults, name)}
         lengths = {"tokens", "minutes", "steps"}
-        dropped = today | {"resume", "out", "plan"} | (lengths if lengths & today else set())
+        dropped = today | {"resume", "out", "plan", *SHARDING} | (lengths if lengths & today else set())
         values: dict[str, Any] = {"stream": "off", "validation_share": None, **dict.fromkeys(lengths - today)}
         values |= {name: value for name, value in saved.items() if name not in dropped}
         return dataclasses.replace(options, **values)

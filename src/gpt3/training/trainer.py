@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from gpt3.model import GPT3ForCausalLM
 from gpt3.training import random_state
 from gpt3.training.compilation import is_compiled, sizes
 from gpt3.training.distributed import Compute, World, peers_lost
-from gpt3.training.fitting import halved
+from gpt3.training.fitting import Exchange, halved, parallel_text
 from gpt3.training.model_building import gradients_stay
 from gpt3.training.optimizers import make_optimizer
 from gpt3.training.options import TrainOptions
@@ -47,6 +47,7 @@ class Trainer:
         forward: what forward passes go through: the model, its DDP wrapper, its compiled form.
         mixture: the training sequences.
         end_of_text: id of the token that ends a document.
+        exchange: when sharded processes exchange weights and gradients; None: as often as saves most memory.
 
     Attributes:
         step: optimizer steps done, skipped ones included.
@@ -64,6 +65,7 @@ class Trainer:
         end_of_text: int,
         compute: Compute,
         world: World,
+        exchange: Exchange | None = None,
     ) -> None:
         self.options, self.plan, self.model, self.forward, self.mixture = options, plan, model, forward, mixture
         self.end_of_text, self.compute, self.world = end_of_text, compute, world
@@ -73,6 +75,10 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(compute.device.type) if compute.dtype == torch.float16 else None
         self.compiled = is_compiled(forward)
         self.step = 0
+        self.exchange = exchange or Exchange()
+        blocks: Any = model.transformer.h if isinstance(model, FSDPModule) else ()
+        for block in blocks:  # the embeddings stay gathered
+            block.set_reshard_after_forward(self.exchange.regather, recurse=False)
 
     def batches(self, step: int) -> Iterator[dict[str, torch.Tensor]]:
         """This rank's micro-batches of step `step` (0-based): a pure function of the step, so any resume sees the same.
@@ -107,7 +113,7 @@ class Trainer:
         options: dict[str, Any] = {"loss_reduction": "sum"} if self.compiled else {"num_items_in_batch": tokens}
         batches = list(self.batches(step))
         for index, batch in enumerate(batches):
-            with peers_lost(), gradients_stay(self.forward, index + 1 < len(batches)):
+            with peers_lost(), gradients_stay(self.forward, index + 1 < len(batches), self.exchange.reduce_once):
                 with self.compute.autocast():
                     output = self.forward(**batch, **options, skip_logits=True, use_cache=False)
                 mean = output.loss / tokens if self.compiled else output.loss
@@ -201,9 +207,12 @@ class Trainer:
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip or math.inf)
             return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # of a sharded model
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """A context inside which the model's weights are their moving average, where one is kept."""
-        return nullcontext() if self.average is None else self.average.swapped_in()
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context to evaluate in: the model's weights are their moving average, where one is kept, and nothing is compiled."""
+        eager = torch.compiler.set_stance("force_eager" if self.compiled else "default")  # shapes are any
+        with eager, nullcontext() if self.average is None else self.average.swapped_in():
+            yield
 
     def averages(self) -> dict[str, dict[str, torch.Tensor]]:
         """The weights' moving average as a checkpoint's further set of tensors, where one is kept."""
@@ -231,7 +240,7 @@ class Trainer:
         """What decides the order of floating-point sums."""
         return {
             "ranks": self.world.size,
-            "parallel": self.options.parallel if self.world.size > 1 else "none",
+            "parallel": parallel_text(self.options, self.world, self.exchange),
             "micro_batch": self.plan.micro_batch,
             "device": self.compute.device.type,
             "compile": self.compiled,

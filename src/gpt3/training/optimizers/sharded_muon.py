@@ -29,11 +29,15 @@ class ShardedMuon(torch.optim.Muon):
         if not weights or not isinstance(weights[0][0], DTensor):
             return super().step(closure)
         loss = None if closure is None else torch.enable_grad()(closure)()
-        mesh, size = weights[0][0].device_mesh, weights[0][0].device_mesh.size()
+        mesh = weights[0][0].device_mesh
+        among = (
+            mesh.ndim - 1
+        )  # of a mesh of copies of the model (HSDP) the ranks that share one: all copies do the same
+        size = mesh.size(among)
         # the largest first, so that the matrices of one exchange cost about the same; in the same order on every rank
         weights.sort(key=lambda pair: -pair[0].numel() * min(pair[0].shape))
         for first in range(0, len(weights), size):
-            self._exchange(weights[first : first + size], mesh.get_group(), mesh.get_local_rank(), size)
+            self._exchange(weights[first : first + size], mesh.get_group(among), mesh.get_local_rank(among), size)
         return loss
 
     def _exchange(self, weights: Sequence[tuple[DTensor, dict[str, Any]]], ranks: Any, rank: int, size: int) -> None:
