@@ -30,10 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "corpus"))
-from loopback_hub import LoopbackHub
-
 from gpt3.corpus.wiki import articles, document
 from gpt3.report.run_folder import read_metrics
+from loopback_hub import LoopbackHub
 
 PARQUET_BYTES = 25e6
 

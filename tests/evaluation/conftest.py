@@ -1,12 +1,9 @@
 """A tiny random model with a byte-level BPE of its own, and models that prefer a given text."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "corpus"))  # loopback_hub
 
 TEXTS = [
     "Q: What is 48 plus 76?\n\nA: 124\n\nQ: What is 9 minus 17?\n\nA: -8\n\nThe sea is blue and the sky is grey. Topic: Arts\n"

@@ -6,14 +6,14 @@ import json
 
 import pytest
 import torch
-from without_gpt3 import python
 
 from gpt3.model_folder.load import load_transformers
+from without_gpt3 import python
 
 
 def test_it_generates_and_trains_a_step_with_transformers_alone(saved, tokenizer, tmp_path):
     code = """
-import json
+from transformers import pipeline
 folder = sys.argv[1]
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)

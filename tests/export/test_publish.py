@@ -16,8 +16,6 @@ import pytest
 import yaml
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
-from model_hub import Hub
-from without_gpt3 import python
 
 from gpt3.cli.main import main
 from gpt3.cli.publish import PublishOptions
@@ -26,6 +24,8 @@ from gpt3.export.card import published_card, read_results
 from gpt3.export.hub import check_names, gguf_name, llama_cpp_choice
 from gpt3.model_folder.load import load_transformers
 from gpt3.training.origin import NO_LICENCE
+from model_hub import ModelHub
+from without_gpt3 import python
 
 TOKEN = "hf_theTokenOfTheTest"
 CARD = f"""---
@@ -43,7 +43,7 @@ base_model: someone/base
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    with Hub(TOKEN) as served:
+    with ModelHub(TOKEN) as served:
         monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

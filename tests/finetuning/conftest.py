@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "corpus"))  # loopback_hub
 
 TEXTS = ["What is the colour of the sea? The sea is blue, and the sky is blue too. Who wrote it? Nobody knows. " * 30]
 THINGS = ("sea", "sky", "sun", "moon", "grass", "snow", "coal", "rose", "sand", "rain", "fire", "leaf")

@@ -1,5 +1,7 @@
 """Run by test_checkpoint_writer: fork a process that saves in a loop, kill it at a random moment, look at what is left; again.
 
+The first kill waits for a whole checkpoint: a busy machine may need more than those moments for one.
+
 Arguments: the folder, the number of kills. A process that dies on its own, or a damaged checkpoint, ends it with an error.
 """
 
@@ -14,6 +16,8 @@ from checkpoint_case import average_of, make_model, make_optimizer, make_tokeniz
 
 from gpt3.training.checkpoint import checkpoints, damage, discard_partial, newest_whole, step_of
 from gpt3.training.checkpoint_writer import CheckpointWriter
+
+DEAD = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def save_for_ever(folder: Path) -> None:
@@ -31,10 +35,12 @@ def save_for_ever(folder: Path) -> None:
 def main(folder: Path, kills: int) -> None:
     moments = random.Random(0)
     half_written, last = 0, 0
-    for _ in range(kills):
+    for number in range(kills):
         child = os.fork()
         if child == 0:
             save_for_ever(folder)
+        while number == 0 and not checkpoints(folder) and os.waitid(os.P_PID, child, DEAD) is None:
+            time.sleep(0.01)
         time.sleep(moments.uniform(0.05, 0.6))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)

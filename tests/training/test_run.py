@@ -92,8 +92,9 @@ def test_bits_per_byte_is_what_the_logits_say(tiny, tmp_path: Path) -> None:
 
 
 def test_accumulation_does_not_change_what_is_learned(tiny, tmp_path: Path) -> None:
-    train(tiny(out=str(tmp_path / "whole"), micro_batch=8))
-    train(tiny(out=str(tmp_path / "parts"), micro_batch=2))
+    """With a larger epsilon: the keys' biases change nothing, and Adam would turn the rounding of their gradients into steps."""
+    train(tiny(out=str(tmp_path / "whole"), micro_batch=8, eps=1e-4))
+    train(tiny(out=str(tmp_path / "parts"), micro_batch=2, eps=1e-4))
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=2e-5)

@@ -6,16 +6,17 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from loopback_hub import HubServer, send
 
 MODEL = r"/api/models/([^/]+/[^/]+)"
 
 
-class Hub:
-    """Serves repositories, name → path → content. A context manager.
+class ModelHub(HubServer):
+    """Serves repositories, name → path → content.
 
     Attributes:
         private: the repositories that are private.
@@ -27,6 +28,7 @@ class Hub:
     """
 
     def __init__(self, token: str | None = None) -> None:
+        super().__init__()
         self.token = token
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
@@ -36,51 +38,22 @@ class Hub:
         self.objects: dict[str, bytes] = {}
         self.sent: list[str] = []
         self.reads_configurations = True
-        hub = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def answer(self, request: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
+        """Answer one request, or refuse it."""
+        status, content = self.refuse(request.command, path), b"refused"
+        if self.token and "/objects/" not in path and request.headers.get("Authorization") != f"Bearer {self.token}":
+            status = 401
+        if status is None:
+            status, content = self.found(request.command, path, body)
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        headers = {"X-Repo-Commit": "0" * 40, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
+        if status == 404:
+            kind = "RepoNotFound" if re.fullmatch(r"/api/\w+/[^/]+/[^/]+", path) else "EntryNotFound"
+            headers["X-Error-Code"] = kind
+        send(request, status, data, headers)
 
-            def log_message(self, *arguments: Any) -> None:
-                """Say nothing."""
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                path = self.path.partition("?")[0]
-                status, content = hub.refuse(self.command, path), b"refused"
-                if hub.token and "/objects/" not in path and self.headers.get("Authorization") != f"Bearer {hub.token}":
-                    status = 401
-                if status is None:
-                    status, content = hub.answer(self.command, path, body)
-                data = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.send_header("X-Repo-Commit", "0" * 40)
-                self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-                if status == 404:
-                    self.send_header(
-                        "X-Error-Code",
-                        "RepoNotFound" if re.fullmatch(r"/api/\w+/[^/]+/[^/]+", path) else "EntryNotFound",
-                    )
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(data)
-
-            do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def __enter__(self) -> Hub:
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+    def found(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         if path == "/api/repos/create":
             wish = json.loads(body)
             name = f"{wish.get('organization') or 'me'}/{wish['name']}"

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on 127.0.0.1: as much of it as streaming a dataset asks for, with failures on order.
+"""A Hugging Face hub on 127.0.0.1: as much of it as streaming a dataset asks for, with failures on order; models: model_hub.py.
 
 `HF_ENDPOINT` must point at it before `datasets` is imported, so what reads from it runs in a process of its own.
 """
@@ -9,10 +9,11 @@ import hashlib
 import json
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -21,20 +22,14 @@ Failure = Callable[[str, str, int], str | int | None]
 """(method, path, number of the request for this path) → a status to answer, "drop" to cut the body in half, None: serve."""
 
 
-class LoopbackHub:
-    """Serves dataset repositories, name → path → content. A context manager.
+class HubServer(ABC):
+    """Answers requests in threads. A context manager.
 
     Attributes:
         endpoint: its address.
-        failed: how many requests failed as ordered.
-        sent: how many bytes of files were sent.
     """
 
-    def __init__(self, repositories: dict[str, dict[str, bytes]], failure: Failure | None = None) -> None:
-        self.repositories, self.failure = repositories, failure
-        self.failed = self.sent = 0
-        self.counts: dict[str, int] = {}
-        self.lock = threading.Lock()
+    def __init__(self) -> None:
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,19 +43,39 @@ class LoopbackHub:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 hub.answer(self, unquote(urlsplit(self.path).path), body)
 
-            do_GET = do_HEAD = do_POST = answer  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
 
-    def __enter__(self) -> LoopbackHub:
+    def __enter__(self) -> Self:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+    @abstractmethod
+    def answer(self, request: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
+        """Answer one request, by `send` or `send_json`."""
+
+
+class LoopbackHub(HubServer):
+    """Serves dataset repositories, name → path → content.
+
+    Attributes:
+        failed: how many requests failed as ordered.
+        sent: how many bytes of files were sent.
+    """
+
+    def __init__(self, repositories: dict[str, dict[str, bytes]], failure: Failure | None = None) -> None:
+        super().__init__()
+        self.repositories, self.failure = repositories, failure
+        self.failed = self.sent = 0
+        self.counts: dict[str, int] = {}
+        self.lock = threading.Lock()
 
     def answer(self, request: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
         """Answer one request, or fail as ordered."""
