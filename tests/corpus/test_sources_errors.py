@@ -84,12 +84,12 @@ def test_no_documents(tmp_path, name, data):
 
 
 def test_unknown_kinds(tmp_path):
-    for name in ["paper.pdf", "a.tar.gz", "noextension", "a.parquet.gz", "b.gz"]:
+    for name in ["paper.odt", "a.tar.gz", "noextension", "a.parquet.gz", "b.gz"]:
         (tmp_path / name).write_bytes(b"x")
         check(
             tmp_path / name,
             f"{name}: unknown kind of file",
-            ".txt .md .jsonl .ndjson .json .csv .tsv .warc .wet .html .htm .parquet",
+            ".txt .md .jsonl .ndjson .json .csv .tsv .warc .wet .html .htm .epub .pdf .docx .parquet",
         )
     check(tmp_path, "none of 5 files is of a known kind", ".txt .md")
 

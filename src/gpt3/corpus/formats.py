@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from gpt3.corpus.books import read_docx, read_epub, read_pdf
 from gpt3.corpus.web import read_html, read_warc
 
 SEPARATOR = b"<|endoftext|>"
@@ -276,6 +277,12 @@ def _delimiter(header: str, usual: str) -> str:
     return others[0]
 
 
+def _book(read: Callable[[BinaryIO], Iterator[str]], file: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """The texts of a file, those longer than `TEXT_BLOCK` cut as those of text files are."""
+    texts = (text for long in read(file) for text in read_text(io.BytesIO(long.encode("utf-8", "replace"))))
+    yield from ((number, {"text": text}) for number, text in enumerate(texts, 1) if text)
+
+
 READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
@@ -286,6 +293,9 @@ READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
     ".wet": read_warc,
     ".html": read_html,
     ".htm": read_html,
+    ".epub": functools.partial(_book, read_epub),
+    ".pdf": functools.partial(_book, read_pdf),
+    ".docx": functools.partial(_book, read_docx),
 }
 """Readers of records by suffix."""
 

@@ -28,32 +28,36 @@ WALL_SECONDS = 300.0
 AHEAD, AHEAD_BYTES = 16, 2 << 20
 """Pages that are sent before an answer is waited for, and their bytes."""
 FAILED, CRASHED = "page that the parser fails on", "page that crashes or hangs the parser"
-PAGE, ANSWER = struct.Struct("<HI"), struct.Struct("<?I")
+PAGE, ANSWER = struct.Struct("<?HI"), struct.Struct("<?I")
 
 Key = TypeVar("Key")
 
 
-def page_text(data: bytes, charset: str | None = None) -> str | None:
+def page_text(data: bytes, charset: str | None = None, main_content: bool = True) -> str | None:
     """The main text of a page, paragraphs on lines of their own; None where the parser fails on it.
 
     Args:
         charset: of the HTTP header, where there is one.
+        main_content: without navigation, advertisements and what else is around the text.
     """
     encoding: Any = require("resiliparse.parse.encoding", extra=EXTRA, purpose="reading HTML")
     html2text: Any = require("resiliparse.extract.html2text", extra=EXTRA, purpose="reading HTML")
     try:
         page = encoding.bytes_to_str(data, charset or encoding.detect_encoding(data))
-        text = html2text.extract_plain_text(page, main_content=True, alt_texts=False, links=False)
+        text = html2text.extract_plain_text(page, main_content=main_content, alt_texts=False, links=False)
     except (ValueError, RuntimeError, UnicodeError, LookupError):
         return None
     return str(text).replace("\0", "").strip()
 
 
-def page_texts(pages: Iterable[tuple[Key, bytes | str, str | None]]) -> Iterator[tuple[Key, str, str | None]]:
+def page_texts(
+    pages: Iterable[tuple[Key, bytes | str, str | None]], main_content: bool = True
+) -> Iterator[tuple[Key, str, str | None]]:
     """The texts of pages, in order.
 
     Args:
         pages: of each a key, its bytes and its charset; in place of bytes a text, which stays as it is.
+        main_content: see `page_text`.
 
     Yields:
         The key, the text, and why there is none: None, `FAILED` or `CRASHED`.
@@ -64,6 +68,7 @@ def page_texts(pages: Iterable[tuple[Key, bytes | str, str | None]]) -> Iterator
     """
     sent: deque[tuple[Key, bytes | str, str | None]] = deque()
     parser, size = PageParser.idle(), 0
+    parser.main_content = main_content
     try:
         for page in pages:
             sent.append(page)
@@ -84,6 +89,7 @@ class PageParser:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.process: subprocess.Popen[bytes] | None = None
+        self.main_content = True
 
     @classmethod
     def idle(cls) -> PageParser:
@@ -115,7 +121,7 @@ class PageParser:
             name = (charset or "").encode()
             with contextlib.suppress(OSError):  # it has died: seen by the missing answer
                 assert self.process.stdin is not None
-                self.process.stdin.write(PAGE.pack(len(name), len(data)) + name + data)
+                self.process.stdin.write(PAGE.pack(self.main_content, len(name), len(data)) + name + data)
                 self.process.stdin.flush()
 
     def answer(self, sent: deque[tuple[Key, bytes | str, str | None]]) -> tuple[Key, str, str | None]:
@@ -182,10 +188,10 @@ def serve(seconds: float) -> None:
 
     answer("")
     while head := pages.read(PAGE.size):
-        name, size = PAGE.unpack(head)
+        main_content, name, size = PAGE.unpack(head)
         charset = pages.read(name).decode()
         data = pages.read(size)
         limit(seconds)
-        text = page_text(data, charset or None)
+        text = page_text(data, charset or None, main_content)
         limit(0)
         answer(text)

@@ -13,7 +13,7 @@ import copy
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -259,13 +259,18 @@ class ShardFolder(Source):
         return WindowOrder(self.split("train"), context, seed)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Name, training tokens and documents: of the source `name` of a mixture, or ("") of each source here, with licence."""
+        """Name, training tokens and documents: of the source `name` of a mixture, or ("") of each source here, with licence.
+
+        Of a source that `gpt3 corpus` made also its funnel: documents, kept ones, those dropped by reason.
+        """
         if name:
-            split = self.split("train")
-            return [{"name": name, "tokens": len(split), "documents": split.documents}]
+            split, (first, *more) = self.split("train"), self.manifest.sources
+            row = {"name": name, "tokens": len(split), "documents": split.documents}
+            return [row if more else row | _funnel(first)]
         return [
             {"name": str(source["name"]), **{key: source["splits"]["train"][key] for key in ("tokens", "documents")}}
             | {"licence": source.get("licence")}
+            | _funnel(source)
             for source in self.manifest.sources
         ]
 
@@ -366,3 +371,7 @@ def _check_size(path: Path, expected: int) -> None:
     if found != expected:
         state = f"{'cut short' if found < expected else 'too long'}: {found:,} bytes, the manifest says {expected:,}"
         raise InputError(f"{path} is {state}; copy it again or prepare the data again")
+
+
+def _funnel(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {"funnel": source["funnel"]} if "funnel" in source else {}

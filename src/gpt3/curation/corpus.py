@@ -192,6 +192,7 @@ class Corpus:
                 "kind": "corpus",
                 "spec": " ".join(source.data),
                 "licence": None,
+                "funnel": documents.funnel(number),
                 "of": [s.describe() for s in self.opened[number]],
             }
             kept = KeptSource(source.name, f"{key}-{number}", mine, about)

@@ -156,6 +156,12 @@ class Documents:
             start += chunk.documents
         return iter(found)
 
+    def funnel(self, source: int) -> dict[str, Any]:
+        """Counts of a source's documents: all, kept ones, and those dropped by reason, the largest first."""
+        counts = np.bincount(self.codes[self.owners == source], minlength=len(self.reasons)).tolist()
+        dropped = sorted(zip(self.reasons[1:], counts[1:], strict=True), key=lambda pair: -pair[1])
+        return {"documents": sum(counts), "kept": counts[0], "dropped": {name: n for name, n in dropped if n}}
+
     def follow(self, stage: str, judgment: Judgment, spared: Array | None = None) -> None:
         """Drop what a stage says.
 

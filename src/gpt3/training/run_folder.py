@@ -306,6 +306,11 @@ def source_table(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         cells = [row["name"], f"{row['share']:.1%}", *sizes, row.get("licence") or "not recorded"]
         lines.append(f"| {' | '.join(cells)} |")
+    for row in rows:
+        if funnel := row.get("funnel"):
+            dropped = ", ".join(f"{reason} {count:,}" for reason, count in funnel["dropped"].items())
+            kept = f"`gpt3 corpus` kept {funnel['kept']:,} of {funnel['documents']:,} documents"
+            lines += ["", f"{row['name']}: {kept}; dropped: {dropped or 'none'}."]
     return "\n".join(lines) + "\n"
 
 
