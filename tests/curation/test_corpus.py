@@ -39,15 +39,20 @@ WORDS = "river miller village island stone water door child grave hill spring ba
 NOUNS = WORDS.split()
 
 
+SENTENCES = (
+    "The {} of the {} and that {} have gone {} with it.",
+    "Nobody asked {3} times to see the {0}, and we have been to that {1} with a {2}.",
+    "They say that {3} people live in the {0} and have a {1} for every {2}.",
+    "With that {} to be found at the {}, a few of the men and their {} went {} times.",
+    "It was {3} when a {0} fell to the ground, and the {1} broke a {2}.",
+)
+
+
 def prose(draw: random.Random, sentences: int) -> str:
     """Sentences that the filters keep."""
-    made = []
-    for _ in range(sentences):
-        a, b, c = draw.sample(NOUNS, 3)
-        made.append(
-            f"The {a} of the {b} and that {c} have gone {draw.choice(NOUNS)} {draw.randrange(9999)} with it to be {a}."
-        )
-    return " ".join(made)
+    return " ".join(
+        draw.choice(SENTENCES).format(*draw.sample(NOUNS, 3), draw.randrange(9999)) for _ in range(sentences)
+    )
 
 
 def write_inputs(folder: Path, documents: int = 60) -> None:
