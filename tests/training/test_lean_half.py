@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from gpt3.model import GPT3Config, GPT3ForCausalLM
+from gpt3.model.loss import linear_cross_entropy
 from gpt3.report.run_folder import read_metrics
 from gpt3.training import lean
 from gpt3.training.lean import attention, block, rows
+from gpt3.training.lean.half_products import HalfProducts
+from gpt3.training.lean.loss import LeanLossSteps
 from gpt3.training.options import TrainOptions
 from gpt3.training.run import train
 
@@ -202,3 +205,21 @@ def test_a_resume_gives_the_same_bits(
     train(TrainOptions(resume=str(state.parent), workers=1, dtype="bf16"))
     again = [record["loss"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in record]
     assert again[-2:] == whole[-2:]
+
+
+def test_the_loss_keeps_its_memory_from_step_to_step() -> None:
+    """Smaller and larger batches after one another: the same losses and gradients as with new memory for each."""
+    kept = LeanLossSteps(HalfProducts())
+    weight, places = torch.randn(61, 32), []
+    for rows_of_step in (9, 5, 14, 14):
+        hidden, targets = torch.randn(rows_of_step, 32), torch.randint(0, 61, (rows_of_step,))
+        found = []
+        for steps in (kept, LeanLossSteps(HalfProducts())):
+            inputs = [tensor.clone().requires_grad_() for tensor in (hidden, weight)]
+            with torch.autocast("cpu", dtype=HALF):
+                loss = linear_cross_entropy(*inputs, targets, steps=steps)
+            found.append([loss, *torch.autograd.grad(loss, inputs)])
+        assert all(one.equal(two) for one, two in zip(*found, strict=True))
+        places.append(kept.memory("logits", rows_of_step, 64, weight, HALF).data_ptr())
+    assert places[0] == places[1]
+    assert places[2] == places[3]

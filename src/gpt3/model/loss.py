@@ -143,6 +143,10 @@ class LossSteps:
     dtypes: tuple[torch.dtype, ...] = ()
     """Dtypes of products that a training loop's own steps are for."""
 
+    def memory(self, purpose: str, rows: int, columns: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """A matrix to write to, on `like`'s device; one of each purpose is in use at a time, and none after the loss."""
+        return like.new_empty(rows, columns, dtype=dtype)
+
     def logits(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         """out (N, V) = hidden (N, C) weight^T."""
         torch.mm(hidden, weight.t(), out=out)
@@ -297,20 +301,20 @@ def _losses_and_gradients(
         steps = LossSteps()
     if narrow:  # 16-bit products run faster on a rounder matrix, and the weight is copied anyway
         columns = stride
-        weight_cast = weight.new_empty(columns, C, dtype=dtype)
+        weight_cast = steps.memory("weight", columns, C, weight, dtype)
         weight_cast[:V] = weight
         weight_cast[V:] = 0
     else:
         columns, weight_cast = V, weight.to(dtype)
     rows = min(chunk, N)
-    buffer = hidden.new_empty(rows, stride, dtype=dtype)
+    buffer = steps.memory("logits", rows, stride, hidden, dtype)
     rows_at_hand = rows_of_softmax(hidden, stride * exact.itemsize)
     scratch = hidden.new_empty(min(rows_at_hand, rows), stride, dtype=exact) if narrow else None
     losses = hidden.new_empty(N, dtype=exact)
     grad_hidden = hidden.new_empty(N, C, dtype=dtype) if needed[0] else None
     new_sum = weight.new_empty if N else weight.new_zeros
     grad_weight = new_sum(columns, C, dtype=exact) if needed[1] else None
-    product = weight.new_empty(columns, C, dtype=dtype) if needed[1] and narrow else None
+    product = steps.memory("product", columns, C, weight, dtype) if needed[1] and narrow else None
     scale = scale.to(exact)
 
     for start in range(0, N, chunk):

@@ -15,6 +15,15 @@ class LeanLossSteps(LossSteps):
 
     def __init__(self, products: Products) -> None:
         self.products, self.dtypes = products, (products.dtype,)
+        self._kept: dict[str, Tensor] = {}
+
+    def memory(self, purpose: str, rows: int, columns: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """As LossSteps has it; kept from step to step, because the system takes time to give so much anew."""
+        kept = self._kept.get(purpose)
+        if kept is None or kept.numel() < rows * columns or kept.dtype != dtype:
+            self._kept.pop(purpose, None)
+            kept = self._kept[purpose] = like.new_empty(rows * columns, dtype=dtype)
+        return kept[: rows * columns].view(rows, columns)
 
     def logits(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         """As LossSteps has it."""
