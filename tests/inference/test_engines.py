@@ -1,6 +1,8 @@
 """The CPU engine against the model's own forward: logits, in every format, for texts that come, go and share."""
 
+import functools
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.errors import InputError
-from gpt3.inference import activations, kernels, torch_engine
-from gpt3.inference.cpu_engine import SHORT, CpuEngine
+from gpt3.inference import activations, cpu_engine, kernels, torch_engine
+from gpt3.inference.attention_kernel import QUERIES
+from gpt3.inference.cpu_engine import CpuEngine
 from gpt3.inference.engine import ROLLBACK, Run
 from gpt3.inference.language_model import make_engine
-from gpt3.inference.packing import WEIGHT_FORMATS
+from gpt3.inference.microkernel import PANEL
+from gpt3.inference.packing import WEIGHT_FORMATS, panels_of, rows_of
 from gpt3.inference.torch_engine import ReferenceEngine, TorchEngine
 
 V, CONTEXT, WINDOW = 211, 200, 12
@@ -63,6 +67,11 @@ def forward(engine, cache, runs):
     return torch.as_tensor(engine.forward(cache, runs)).clone()
 
 
+def matrix_of(panels, scale):
+    """A matrix as the engine stores it, times its rows' scales."""
+    return rows_of(panels)[: len(scale)] * scale[:, None]
+
+
 def relative(ours, theirs):
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
@@ -74,7 +83,7 @@ def model():
 
 @pytest.mark.parametrize("new_engine", [CpuEngine, TorchEngine])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, SHORT, SHORT + 1, 3 * WINDOW, CONTEXT - 20])
+@pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, QUERIES + 1, 3 * WINDOW, ROLLBACK + 1, CONTEXT - 20])
 def test_logits_are_the_models_own(new_engine, shape, length):
     """A prompt below, at and beyond the window, whole; then 20 tokens one by one, up to the last position."""
     model = make_model(**SHAPES[shape])
@@ -158,13 +167,65 @@ def test_a_texts_numbers_do_not_depend_on_its_neighbours(model, weight_format):
         assert torch.equal(last_logits(count)[:1], alone)
 
 
+@st.composite
+def cut_texts(draw):
+    """Up to four texts' lengths, and forwards that read them piece by piece: of which text, how many tokens."""
+    lengths = draw(st.lists(st.integers(1, CONTEXT), min_size=1, max_size=4))
+    left, forwards = list(lengths), []
+    while any(left):
+        runs = []
+        for slot in draw(st.permutations([slot for slot, count in enumerate(left) if count])):
+            if not runs or draw(st.booleans()):
+                count = min(left[slot], draw(st.one_of(st.integers(1, 7), st.integers(1, CONTEXT))))
+                left[slot] -= count
+                runs.append((slot, count))
+        forwards.append(runs)
+    return lengths, forwards
+
+
+@settings(max_examples=30, deadline=None)
+@given(cut_texts(), st.sampled_from(["fp32", "int8", "int4"]), st.sampled_from(sorted(SHAPES)), st.integers(5, 99))
+def test_nor_on_how_texts_are_cut_and_grouped(texts, weight_format, shape, rows):
+    """To the last bit: every token's logits are those of its text read at once, alone, in a cache of another size."""
+    lengths, forwards = texts
+    engine = engine_of(weight_format, shape)
+    expected = []
+    for slot, length in enumerate(lengths):
+        expected.append(forward(engine, engine.new_cache(1, length), [Run(0, ids(length, slot), length)]))
+    cache, done = engine.new_cache(len(lengths), CONTEXT), [0] * len(lengths)
+    for runs in forwards:
+        pieces = [Run(slot, ids(lengths[slot], slot)[done[slot] : done[slot] + n], n) for slot, n in runs]
+        with mock.patch.object(cpu_engine, "ROWS", rows):
+            found = forward(engine, cache, pieces)
+        places = [expected[slot][done[slot] : done[slot] + n] for slot, n in runs]
+        assert torch.equal(found, torch.cat(places))
+        for slot, n in runs:
+            done[slot] += n
+
+
+@functools.cache
+def engine_of(weight_format, shape):
+    wide = {"hidden_size": 64, "num_attention_heads": 4} if weight_format == "int4" else {}  # it wants multiples of 32
+    return CpuEngine(make_model(**{**SHAPES[shape], **wide}), weight_format)
+
+
+def test_many_prompts_are_read_in_groups_of_bounded_size(model):
+    engine = CpuEngine(model)
+    cache = engine.new_cache(60, 100)
+    logits = forward(engine, cache, [Run(slot, ids(90, slot), slot % 3) for slot in range(60)])
+    assert len(cache._buffers["x"]) == cpu_engine.ROWS < 60 * 90
+    one = engine.new_cache(1, 100)
+    assert torch.equal(forward(engine, one, [Run(0, ids(90, 59), 2)]), logits[-2:])
+    assert cache.lengths == [90] * 60
+
+
 @pytest.mark.parametrize(("width", "heads"), [(36, 4), (30, 1), (6, 3)])
 def test_nor_at_widths_that_no_vector_divides(width, heads):
     """Fewer than four tokens, four and more, and prompts have norms of their own, each compiled for itself."""
     shape = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 53, "num_hidden_layers": 2}
     engine = CpuEngine(make_model(**shape))
-    text, more = ids(SHORT + 9), [ids(count, count) for count in (1, 2, 5, SHORT + 3)]
-    for parts in ((2, 1, 3), (7, 1), (SHORT + 5, 1, 1)):
+    text, more = ids(41), [ids(count, count) for count in (1, 2, 5, 35)]
+    for parts in ((2, 1, 3), (7, 1), (37, 1, 1)):
         alone, beside = engine.new_cache(1, CONTEXT), engine.new_cache(5, CONTEXT)
         at = 0
         for length in parts:
@@ -207,10 +268,11 @@ def test_int8_weights_are_within_half_a_step(model):
     packed = CpuEngine(zeroed, "int8").weights
     assert packed.fc.dtype == np.int8
     weight = zeroed.transformer.h[1].mlp.c_fc.weight.detach().numpy()
-    scale = packed.fc_scale[1][:, None]
-    assert np.allclose(scale[:5, 0], np.abs(weight[:5]).max(1) / 127)
-    assert (np.abs(weight - packed.fc[1] * scale) <= scale / 2 * 1.001).all()
-    assert not packed.fc[1][5].any()
+    scale = packed.fc_scale[1]
+    assert np.allclose(scale[:5], np.abs(weight[:5]).max(1) / 127)
+    stored = matrix_of(packed.fc[1], scale)
+    assert (np.abs(weight - stored) <= scale[:, None] / 2 * 1.001).all()
+    assert not stored[5].any()
     assert packed.head.ctypes.data == packed.wte.ctypes.data  # tied: stored once
 
 
@@ -220,9 +282,11 @@ def test_int8_decodes_as_its_own_matrices(model):
     w = engine.weights
     for layer, block in enumerate(rounded.transformer.h):
         for module, name in ((block.attn.c_attn, "qkv"), (block.attn.c_proj, "proj"), (block.mlp.c_fc, "fc")):
-            module.weight.data = torch.from_numpy(getattr(w, name)[layer] * getattr(w, f"{name}_scale")[layer][:, None])
-        block.mlp.c_proj.weight.data = torch.from_numpy(w.out[layer] * w.out_scale[layer][:, None])
-    rounded.transformer.wte.weight.data[:V] = torch.from_numpy(w.wte * w.wte_scale[:, None])
+            module.weight.data = torch.from_numpy(
+                matrix_of(getattr(w, name)[layer], getattr(w, f"{name}_scale")[layer])
+            )
+        block.mlp.c_proj.weight.data = torch.from_numpy(matrix_of(w.out[layer], w.out_scale[layer]))
+    rounded.transformer.wte.weight.data[:V] = torch.from_numpy(matrix_of(w.wte, w.wte_scale))
     text = ids(40)
     with torch.no_grad():
         expected = rounded(torch.tensor([text])).logits[0, :, :V]
@@ -235,11 +299,12 @@ def test_activations_are_transformers(name):
     from transformers.activations import ACT2FN
 
     x = torch.linspace(-30, 30, 4801)
-    line = x.numpy().copy()[None]
+    line = np.empty((1, 4801), np.float32)
     one, zero = np.ones(4801, np.float32), np.zeros(4801, np.float32)
-    kernels.linear(np.eye(1, dtype=np.float32).repeat(4801, 0), one, zero, np.ones((1, 1), np.float32), 1, line, 0)
     weight = x.numpy()[:, None].copy()  # (4801, 1): each output is its x
-    kernels.linear(weight, one, zero, np.ones((1, 1), np.float32), 1, line, activations.ACTIVATIONS[name])
+    panels = np.ascontiguousarray(panels_of(weight, PANEL))
+    activation = np.int64(activations.ACTIVATIONS[name])
+    kernels.linear(panels, one, zero, np.ones((1, 1), np.float32), 1, line, activation)
     assert torch.allclose(torch.from_numpy(line[0]), ACT2FN[name](x), atol=3e-6, rtol=2e-6)
 
 
@@ -248,7 +313,7 @@ def test_a_banded_layer_keeps_a_ring():
     banded = CpuEngine(make_model(**SHAPES["SiLU, banded"]))
     dense = CpuEngine(make_model(**SHAPES["ReLU, dense"]))
     assert banded.new_cache(1, 100).nbytes == banded.new_cache(1, CONTEXT).nbytes
-    assert dense.new_cache(1, CONTEXT).nbytes == 2 * dense.new_cache(1, CONTEXT // 2).nbytes
+    assert dense.new_cache(1, 192).nbytes == 2 * dense.new_cache(1, 96).nbytes
 
 
 def test_the_model_may_go(model):

@@ -7,10 +7,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from test_engines import CONTEXT, SHAPES, V, forward, ids, make_model, relative
+from test_engines import CONTEXT, SHAPES, V, forward, ids, make_model, matrix_of, relative
 
 from gpt3.inference import activations, four_bit, kernels
-from gpt3.inference.cpu_engine import SHORT, CpuEngine
+from gpt3.inference.cpu_engine import CpuEngine
 from gpt3.inference.engine import Run
 from gpt3.inference.torch_engine import ReferenceEngine
 
@@ -90,9 +90,9 @@ def rounded(model, weights):
         for key, module in MODULES.items():
             units = getattr(weights, key)[layer]
             block.get_submodule(module).weight.data = torch.from_numpy(four_bit.dequantized(units))
-    model.transformer.wte.weight.data[:V] = torch.from_numpy(weights.wte * weights.wte_scale[:, None])
+    model.transformer.wte.weight.data[:V] = torch.from_numpy(matrix_of(weights.wte, weights.wte_scale))
     if not model.config.tie_word_embeddings:
-        model.lm_head.weight.data[:V] = torch.from_numpy(weights.head * weights.head_scale[:, None])
+        model.lm_head.weight.data[:V] = torch.from_numpy(matrix_of(weights.head, weights.head_scale))
     return model
 
 
@@ -106,7 +106,7 @@ def test_the_engine_decodes_as_its_own_matrices(shape):
     assert engine.weights.wte.dtype == np.int8
     reference = ReferenceEngine(rounded(make_model(**WIDE, **shape), engine.weights))
     caches = engine.new_cache(2, CONTEXT), reference.new_cache(2, CONTEXT)
-    for length in (SHORT + 30, 9, 1):
+    for length in (62, 9, 1):
         runs = [Run(0, ids(length), length), Run(1, ids(length, 1), 1)]
         ours, theirs = (forward(e, c, runs) for e, c in zip((engine, reference), caches, strict=True))
         assert relative(ours, theirs) < 1e-5

@@ -1,6 +1,7 @@
 """The arrays that the CPU engine's compiled loops (kernels.py) read and write, under their names.
 
-Letters in shapes: N tokens, C width, A heads x head width, F width of the MLP, V vocabulary, L layers, S slots, D head width.
+Letters in shapes: N tokens, C width, A heads x head width, F width of the MLP, V vocabulary, L layers, S slots, D head width,
+W D rounded up to vectors.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Array = np.ndarray[Any, Any]
 class Weights(NamedTuple):
     """A GPT-3 model, layers stacked. Matrices are stored in a format of packing.py; scales and all else are float32.
 
-    In int4, (O, I) stands for the matrix's units (four_bit.py)."""
+    A matrix (O, I) lies in panels, (panels, I, PANEL) (microkernel.py), in int4 in units (four_bit.py)."""
 
     wte: Array
     """(V, C)"""
@@ -80,13 +81,13 @@ class Keys(NamedTuple):
     number: Array
     """(L,) int64: a layer's number among those of its kind."""
     dense_keys: Array
-    """(dense layers, S, heads, capacity, D)"""
+    """(dense layers, S, heads, blocks, D, LANES): a block has LANES positions (attention_kernel.py)."""
     dense_values: Array
-    """The same."""
+    """(dense layers, S, heads, places, W)"""
     ring_keys: Array
-    """(banded layers, S, heads, ring, D): position p is at p modulo ring."""
+    """(banded layers, S, heads, blocks of a ring, D, LANES)"""
     ring_values: Array
-    """The same."""
+    """(banded layers, S, heads, places of a ring, W): position p is at p modulo places."""
 
 
 class Buffers(NamedTuple):
@@ -102,7 +103,3 @@ class Buffers(NamedTuple):
     """(N, A)"""
     hidden: Array
     """(N, F)"""
-    scores: Array
-    """(N, heads, capacity)"""
-    logits: Array
-    """(N, V)"""

@@ -106,7 +106,7 @@ class Engine(ABC):
     """
 
     gathers: bool = False
-    """Whether short runs of several slots are computed together, to the same bits as each alone."""
+    """Whether runs of several slots are computed together, to the same bits as each alone and however a text is cut into runs."""
     packs: bool = False
     """Whether the engine has `tree_logits`, which reads contexts with their continuations in one forward without a cache, and
     which is known to be right for this model."""

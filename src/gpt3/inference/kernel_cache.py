@@ -72,21 +72,21 @@ class Compilation:
 
 
 def compile_kernels(weight_format: str) -> None:
-    """Run a prompt and a token through a tiny model, so that numba compiles the kernels or finds them."""
+    """Run a token through a tiny model, so that numba compiles the kernels or finds them."""
     from gpt3.inference import kernels
-    from gpt3.inference.cpu_engine import SHORT, CpuEngine
+    from gpt3.inference.cpu_engine import CpuEngine
     from gpt3.inference.engine import Run
     from gpt3.model_folder.stored import PlainConfig, StoredModel
 
     config = PlainConfig(
-        vocab_size=2, max_position_embeddings=2 * SHORT, hidden_size=32, num_hidden_layers=2, num_attention_heads=1,
+        vocab_size=2, max_position_embeddings=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=1,
         head_dim=32, intermediate_size=32, layer_types=("full_attention", "sliding_attention"),
     )  # fmt: skip
     zeros: dict[str, Any] = {name: partial(np.zeros, size, np.float32) for name, size in config.tensors().items()}
     nothing: Any = None
     engine = CpuEngine(StoredModel(config, zeros, nothing, None, 0, lambda: config), weight_format)
-    cache = engine.new_cache(2, 2 * SHORT)
+    cache = engine.new_cache(1, 8)
     with locked(
         Path(str(kernels.step.stats.cache_path)) / "compiling.lock", "", wait=True
     ):  # one at a time compiles, others read
-        engine.forward(cache, [Run(0, [0] * (SHORT + 1)), Run(1, [0])])
+        engine.forward(cache, [Run(0, [0])])

@@ -1,9 +1,10 @@
-"""The innermost loop of the CPU engine, written in vectors for LLVM: a few rows of a weight matrix times a few tokens.
+"""The innermost loop of the CPU engine, written in vectors for LLVM: a few tokens times a few rows of a weight matrix.
 
-`tile(rows, tokens)` makes a numba function that reads each weight once, widens it to float32 in a register, and multiplies it
-with every token of the tile. The order of the sums is the same whatever the tile's size: LANES partial sums over even vectors,
-LANES over odd ones, then halves onto halves, then what is left over one by one. So a token's numbers do not depend on how many
-others are computed with it, to the last bit.
+A matrix (O, I) is stored in panels of PANEL rows, (O / PANEL, I, PANEL): a column's weights are neighbors, so that a vector's
+lanes are rows, a token's value is the same for all of them, and nothing is summed across lanes. `tile` makes a numba function
+that reads each weight once, widens it to float32 in a register, and multiplies it with every token of the tile. A sum's order is
+that of the columns, whatever the tile's size: a token's numbers do not depend on how many others are computed with it, to the
+last bit. Attention is made of the same tiles, with keys or values in place of weights.
 
 | stored | array's dtype | widened by            |
 |--------|---------------|-----------------------|
@@ -34,8 +35,11 @@ HALVES = bool(FEATURES.get("f16c") or FEATURES.get("avx512f") or platform.machin
 WIDE = bool(FEATURES.get("avx512f"))
 LANES = 16 if WIDE else 8
 """Floats in a vector: a register of AVX-512, one of AVX2, two of NEON."""
-TILE_ROWS = 2 if WIDE else 1
-"""Rows of a tile: with 4 tokens and two partial sums each, as many registers as the operands leave."""
+PANEL = 32
+"""Rows of a weight matrix that are stored together."""
+MANY = 8 if WIDE else 6
+"""Tokens of the largest tile. With two vectors of rows each, AVX2's registers leave no room for more; with AVX-512, 12 were no
+faster, and batches of 8 slower."""
 
 FLOAT, I64 = ir.FloatType(), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
@@ -141,85 +145,81 @@ def sum_of_lanes(builder: Any, vector: Any) -> Any:
     return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
 
-class _Lines:
-    """Neighboring rows of a two-dimensional array, as pointers to their elements."""
+@intrinsic
+def address(typing_context, array):
+    """Where an array's first element is, int64."""
 
-    def __init__(self, context: Any, builder: Any, kind: types.Array, value: Any, first: Any, count: int) -> None:
-        array = context.make_array(kind)(context, builder, value)
-        self.builder = builder
-        self.element = context.get_data_type(kind.dtype)
-        self.size = context.get_abi_sizeof(self.element)
-        self.width = cgutils.unpack_tuple(builder, array.shape)[1]
-        stride = cgutils.unpack_tuple(builder, array.strides)[0]
-        rows = [builder.add(first, ir.Constant(I64, k)) for k in range(count)]
-        self.elements_a_tile = builder.mul(self.width, ir.Constant(I64, count))  # from a row to that of the next tile
-        self.starts = [cgutils.pointer_add(builder, array.data, builder.mul(row, stride)) for row in rows]
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, I64)
 
-    def pointer(self, row: int, index: Any, kind: Any) -> Any:
-        offset = self.builder.mul(index, ir.Constant(I64, self.size))
-        return cgutils.pointer_add(self.builder, self.starts[row], offset, kind.as_pointer())
-
-    def vector(self, row: int, index: Any) -> Any:
-        kind = ir.VectorType(self.element, LANES)
-        return self.builder.load(self.pointer(row, index, kind), align=self.size)
-
-    def scalar(self, row: int, index: Any) -> Any:
-        return self.builder.load(self.pointer(row, index, self.element), align=self.size)
+    return types.int64(array), generate
 
 
-def tile(rows: int, tokens: int, prefetch: bool = False) -> Any:
-    """A numba function (weight, r, x, n, out): out[n + t, r + k] = sum over i of weight[r + k, i] x[n + t, i].
+def tile(tokens: int, vectors: int, panels: int = 1, chain: bool = False, prefetch: int = 0) -> Any:
+    """A numba function (like, a, a_row, b, b_step, b_panel, c, c_row, depth, onto), all int64 but `like`.
 
-    k runs below `rows`, t below `tokens`. weight is (O, I) in one of the stored formats, x (N, I) and out (N, O) float32, all
-    with contiguous rows; r and n are intp. With `prefetch` the next tile's rows are prefetched.
+    It computes c[t, p, r] = the sum over k below `depth` of a[t, k] b[p, k, r], for t below `tokens`, p below `panels`, r below
+    `vectors` x LANES. a, b and c are addresses, of float32 but for b, which holds numbers as the array `like` does; a[t, k] is
+    a_row t + k numbers after a, b[p, k, r] is b_panel p + b_step k + r after b, c[t, p, r] is c_row t + (p `vectors` LANES + r)
+    after c. Where `onto` is not 0, the sum is added to what is in c; or begins with it, if this is a link of a `chain`.
+
+    A sum has one order, that of k, whatever the tile's size. With `prefetch`, what lies so many bytes ahead in b is called for.
     """
 
     @intrinsic
-    def compute(typing_context, weight, r, x, n, out):
+    def compute(typing_context, like, a, a_row, b, b_step, b_panel, c, c_row, depth, onto):
         def generate(context, builder, signature, arguments):
-            weight_value, r_value, x_value, n_value, out_value = arguments
-            w = _Lines(context, builder, weight, weight_value, r_value, rows)
-            xs = _Lines(context, builder, x, x_value, n_value, tokens)
-            results = _Lines(context, builder, out, out_value, n_value, tokens)
-            places = [(k, t) for k in range(rows) for t in range(tokens)]
+            _, a, a_row, b, b_step, b_panel, c, c_row, depth, onto = arguments
+            stored = context.get_data_type(like.dtype)
+            size = context.get_abi_sizeof(stored)
+            held = ir.VectorType(stored, LANES)
 
-            zeros, zero = ir.Constant(VECTOR, [0.0] * LANES), ir.Constant(FLOAT, 0.0)
-            even = {place: cgutils.alloca_once(builder, VECTOR) for place in places}
-            odd = {place: cgutils.alloca_once(builder, VECTOR) for place in places}
-            rest = {place: cgutils.alloca_once(builder, FLOAT) for place in places}
+            def after(base: Any, numbers: Any, bytes_each: int) -> Any:
+                return builder.add(base, builder.mul(numbers, ir.Constant(I64, bytes_each)))
+
+            def at(place: Any, offset: int, kind: Any) -> Any:
+                return builder.inttoptr(builder.add(place, ir.Constant(I64, offset)), kind.as_pointer())
+
+            lines = [after(a, builder.mul(a_row, ir.Constant(I64, t)), 4) for t in range(tokens)]
+            blocks = [after(b, builder.mul(b_panel, ir.Constant(I64, p)), size) for p in range(panels)]
+            results = [after(c, builder.mul(c_row, ir.Constant(I64, t)), 4) for t in range(tokens)]
+            places = [(t, p, v) for t in range(tokens) for p in range(panels) for v in range(vectors)]
+            sums = {place: cgutils.alloca_once(builder, VECTOR) for place in places}
+            targets = {(t, p, v): at(results[t], 4 * LANES * (p * vectors + v), VECTOR) for t, p, v in places}
+            for pointer in sums.values():
+                builder.store(ir.Constant(VECTOR, [0.0] * LANES), pointer)
+            goes_on = builder.icmp_signed("!=", onto, ir.Constant(I64, 0))
+            if chain:
+                with builder.if_then(goes_on):
+                    for place in places:
+                        builder.store(builder.load(targets[place], align=4), sums[place])
+            with cgutils.for_range(builder, depth, intp=I64) as loop:
+                step = builder.mul(loop.index, b_step)
+                wide = {}
+                for p, block in enumerate(blocks):
+                    row = after(block, step, size)
+                    for v in range(vectors):
+                        value = builder.load(at(row, size * LANES * v, held), align=size)
+                        wide[p, v] = _widen_vector(builder, like.dtype, value)
+                    for offset in range(0, size * LANES * vectors, 64) if prefetch else ():
+                        prefetch_line(builder, at(row, prefetch + offset, ir.IntType(8)))
+                for t, line in enumerate(lines):
+                    number = builder.load(at(after(line, loop.index, 4), 0, FLOAT), align=4)
+                    left = broadcast(builder, number)
+                    for p in range(panels):
+                        for v in range(vectors):
+                            pointer = sums[t, p, v]
+                            builder.store(fma(builder, left, wide[p, v], builder.load(pointer)), pointer)
+            if not chain:
+                with builder.if_then(goes_on):
+                    for place in places:
+                        before = builder.load(targets[place], align=4)
+                        builder.store(builder.fadd(before, builder.load(sums[place])), sums[place])
             for place in places:
-                builder.store(zeros, even[place])
-                builder.store(zeros, odd[place])
-                builder.store(zero, rest[place])
-            pair = ir.Constant(I64, 2 * LANES)
-            pairs = builder.sdiv(w.width, pair)
-            with cgutils.for_range(builder, pairs, intp=I64) as loop:
-                for which, sums in enumerate((even, odd)):
-                    index = builder.add(builder.mul(loop.index, pair), ir.Constant(I64, which * LANES))
-                    columns = [xs.vector(t, index) for t in range(tokens)]
-                    for k in range(rows):
-                        if prefetch:
-                            prefetch_line(builder, w.pointer(k, builder.add(index, w.elements_a_tile), ir.IntType(8)))
-                        wide = _widen_vector(builder, weight.dtype, w.vector(k, index))
-                        for t in range(tokens):
-                            pointer = sums[k, t]
-                            builder.store(fma(builder, wide, columns[t], builder.load(pointer)), pointer)
-            with cgutils.for_range_slice(builder, builder.mul(pairs, pair), w.width, ir.Constant(I64, 1), I64) as (
-                i,
-                _,
-            ):
-                for k in range(rows):
-                    wide = _widen_scalar(builder, weight.dtype, w.scalar(k, i))
-                    for t in range(tokens):
-                        pointer = rest[k, t]
-                        builder.store(fma(builder, wide, xs.scalar(t, i), builder.load(pointer)), pointer)
-            for k, t in places:
-                total = sum_of_lanes(builder, builder.fadd(builder.load(even[k, t]), builder.load(odd[k, t])))
-                total = builder.fadd(total, builder.load(rest[k, t]))
-                column = builder.add(r_value, ir.Constant(I64, k))
-                builder.store(total, results.pointer(t, column, FLOAT))
+                builder.store(builder.load(sums[place]), targets[place], align=4)
             return context.get_dummy_value()
 
-        return types.void(weight, types.intp, x, types.intp, out), generate
+        return types.void(like, *[types.int64] * 9), generate
 
     return compute

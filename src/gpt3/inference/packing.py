@@ -44,13 +44,16 @@ class Matrix:
         weight_format: one of WEIGHT_FORMATS.
 
     Attributes:
-        weight: as the kernels know the format (STORED).
+        weight: (..., panels, I, PANEL), as the kernels know the format (STORED), or the units of int4. Rows that fill up the last
+            panel are zeros.
         scale: (..., O) float32.
     """
 
     def __init__(self, shape: tuple[int, ...], weight_format: str) -> None:
+        from gpt3.inference.microkernel import PANEL
+
         self.weight_format = weight_format
-        stored = shape
+        stored: tuple[int, ...] = (*shape[:-2], -(-shape[-2] // PANEL), shape[-1], PANEL)
         if weight_format == "int4":
             from gpt3.inference.four_bit import units_shape
 
@@ -66,19 +69,18 @@ class Matrix:
 
             store(matrix, target)
             return
-        for rows in _blocks(matrix):
+        for panels, rows in _blocks(matrix, target.shape[-1]):
             block = np.asarray(matrix[rows], dtype=np.float32, order="C")
             if self.weight_format == "int8":
                 scale[rows] = np.abs(block).max(-1, initial=0.0) / np.float32(127)
                 scale[rows][scale[rows] == 0] = 1.0
-                target[rows] = np.rint(block / scale[rows, None])
+                block = np.rint(block / scale[rows, None]).astype(np.int8)
             elif self.weight_format == "fp16":
-                target[rows] = block.astype(np.float16).view(np.uint16)
+                block = block.astype(np.float16).view(np.uint16)
             elif self.weight_format == "bf16":
                 bits = block.view(np.uint32)  # rounded to the nearest, halves to the even one
-                target[rows] = ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16).view(np.int16)
-            else:
-                target[rows] = block
+                block = ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16).view(np.int16)
+            target[panels] = panels_of(block, target.shape[-1])
 
 
 def pack(config: Any, weights: Mapping[str, Read], weight_format: str) -> Weights:
@@ -181,7 +183,20 @@ def check(name: str, tensor: Any, largest: float = LARGEST) -> None:
         )
 
 
-def _blocks(matrix: Array) -> Iterator[slice]:
-    """Rows of a matrix, some BLOCK numbers at a time."""
-    rows = max(1, BLOCK // max(1, matrix.shape[1]))
-    return (slice(begin, begin + rows) for begin in range(0, len(matrix), rows))
+def panels_of(matrix: Array, panel: int) -> Array:
+    """A matrix (O, I) in panels of so many rows: (panels, I, panel), the last one filled up with zeros."""
+    if missing := -len(matrix) % panel:
+        matrix = np.concatenate([matrix, np.zeros((missing, matrix.shape[1]), matrix.dtype)])
+    return matrix.reshape(-1, panel, matrix.shape[1]).swapaxes(1, 2)
+
+
+def rows_of(panels: Array) -> Array:
+    """The rows of a matrix in panels: (panels, I, panel) to (O, I), with those that fill up the last panel."""
+    return panels.swapaxes(-1, -2).reshape(*panels.shape[:-3], -1, panels.shape[-2])
+
+
+def _blocks(matrix: Array, panel: int) -> Iterator[tuple[slice, slice]]:
+    """Panels of a matrix, and their rows, some BLOCK numbers at a time."""
+    count = max(1, BLOCK // max(1, panel * matrix.shape[1]))
+    for begin in range(0, -(-len(matrix) // panel), count):
+        yield slice(begin, begin + count), slice(panel * begin, panel * (begin + count))

@@ -6,13 +6,15 @@ as the order of the sums does.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 
-from gpt3.inference import four_bit
+from gpt3.inference import four_bit, packing
 from gpt3.inference.arrays import Array, Buffers, Keys, Shape, Weights
+from gpt3.inference.microkernel import LANES, PANEL
 
 _ERF: Any = np.frompyfunc(math.erf, 1, 1)
 ROWS = 4096
@@ -25,13 +27,19 @@ def step(
     store: Keys,
     buffers: Buffers,
     tokens: Array,
-    slots: Array,
     positions: Array,
+    blocks: Array,
+    rounds: Array,
     wanted: Array,
+    logits: Array,
 ) -> None:
     """As `kernels.step`."""
     w = weights
-    x = _widened(w.wte[tokens]) * w.wte_scale[tokens, None] + w.wpe[positions]
+    slots = np.empty_like(positions)
+    for row, count, slot, _ in blocks.tolist():
+        slots[row : row + count] = slot
+    embedded = _widened(w.wte[tokens // PANEL, :, tokens % PANEL])
+    x = embedded * w.wte_scale[tokens, None] + w.wpe[positions]
     for layer in range(len(w.qkv)):
         source = _norm(x, w.ln_1[layer], shape.epsilon) if shape.pre_norm else x
         qkv = _linear(w.qkv[layer], w.qkv_scale[layer], w.qkv_bias[layer], source)
@@ -39,8 +47,11 @@ def step(
         if store.banded[layer]:
             keys, values, window = store.ring_keys[number], store.ring_values[number], shape.window
         else:
-            keys, values, window = store.dense_keys[number], store.dense_values[number], store.dense_keys.shape[3]
-        attended = _attend(qkv, slots, positions, keys, values, window)
+            keys, values, window = store.dense_keys[number], store.dense_values[number], store.dense_values.shape[3]
+        attended = np.empty((len(x), qkv.shape[1] // 3), np.float32)
+        for begin, end in itertools.pairwise(rounds.tolist()):
+            rows = np.concatenate([np.arange(row, row + count) for row, count, *_ in blocks[begin:end].tolist()])
+            attended[rows] = _attend(qkv[rows], slots[rows], positions[rows], keys, values, window)
         x = x + _linear(w.proj[layer], w.proj_scale[layer], w.proj_bias[layer], attended)
         if not shape.pre_norm:
             x = _norm(x, w.ln_1[layer], shape.epsilon)
@@ -50,19 +61,22 @@ def step(
         if not shape.pre_norm:
             x = _norm(x, w.ln_2[layer], shape.epsilon)
     last = _norm(x[wanted], w.ln_f, shape.epsilon)
-    buffers.logits[: len(wanted)] = _linear(w.head, w.head_scale, w.head_bias, last)
+    logits[:] = _linear(w.head, w.head_scale, w.head_bias, last)
 
 
 def _attend(qkv: Array, slots: Array, positions: Array, keys: Array, values: Array, window: int) -> Array:
-    heads, places, D = keys.shape[1:]
+    heads, ring, D = keys.shape[1:4]
+    places = values.shape[2]
     query, key, value = qkv.reshape(len(qkv), 3, heads, D).swapaxes(0, 1)
-    keys[slots, :, positions % places], values[slots, :, positions % places] = key, value
+    keys[slots, :, positions // LANES % ring, :, positions % LANES] = key
+    values[slots, :, positions % places, :D] = value
     out = np.empty((len(qkv), heads, D), np.float32)
     for n, (slot, position) in enumerate(zip(slots.tolist(), positions.tolist(), strict=True)):
-        seen = np.arange(max(0, position + 1 - window), position + 1) % places
-        scores = np.einsum("hkd,hd->hk", keys[slot][:, seen], query[n]) / np.float32(math.sqrt(D))
+        seen = np.arange(max(0, position + 1 - window), position + 1)
+        held = keys[slot][:, seen // LANES % ring, :, seen % LANES]  # (keys, heads, D)
+        scores = np.einsum("khd,hd->hk", held, query[n]) / np.float32(math.sqrt(D))
         shares = np.exp(scores - scores.max(1, keepdims=True))
-        out[n] = np.einsum("hkd,hk->hd", values[slot][:, seen], shares / shares.sum(1, keepdims=True))
+        out[n] = np.einsum("hkd,hk->hd", values[slot][:, seen % places, :D], shares / shares.sum(1, keepdims=True))
     return out.reshape(len(qkv), -1)
 
 
@@ -70,12 +84,9 @@ def _linear(weight: Array, scale: Array, bias: Array, x: Array) -> Array:
     """x weight^T * scale + bias."""
     out = np.empty((len(x), len(bias)), np.float32)
     for begin in range(0, len(bias), ROWS):
-        rows = slice(begin, begin + ROWS)
-        if weight.dtype == np.uint8:
-            wide = four_bit.dequantized(weight[begin // four_bit.ROWS : (begin + ROWS) // four_bit.ROWS])
-        else:
-            wide = _widened(weight[rows])
-        np.matmul(x, wide.T, out=out[:, rows])
+        panels = weight[begin // PANEL : (begin + ROWS) // PANEL]
+        wide = four_bit.dequantized(panels) if weight.dtype == np.uint8 else _widened(packing.rows_of(panels))
+        np.matmul(x, wide[: len(bias) - begin].T, out=out[:, begin : begin + ROWS])
     return out * scale + bias
 
 
