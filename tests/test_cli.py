@@ -24,8 +24,8 @@ SURFACE = {
         lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes mixture model
         muon_lr muon_momentum near_duplicates nproc optimizer out parallel plan positions pre_layernorm probe profile
         ramp_tokens reduce_once regather replay resume sample_every sample_prompt seed shards spike_patience spike_sigmas
-        spike_window steps stream threads tokenizer tokens track val validate_every validation_fraction validation_share
-        validation_tokens warmup_tokens weight_decay width window workers""",
+        spike_window steps stream tensor_parallel threads tokenizer tokens track trust_device val validate_every
+        validation_fraction validation_share validation_tokens warmup_tokens weight_decay width window workers""",
     "generate": """bad_words batch choices device draft dtype frequency_penalty input json json_schema logit_bias logprobs
         lookup max_new_tokens min_new_tokens min_p model no_repeat_ngram num_samples output overwrite
         presence_penalty prompt prompt_file quantize regex repetition_penalty seed stats stop temperature threads
@@ -56,7 +56,7 @@ SURFACE = {
     "runs rename": "names",
     "runs remove": "names yes",
     "completion": "shell",
-    "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel shards",
+    "ladder": "dtype gpu gpu_flops gpu_memory gpus json mfu parallel shards tensor_parallel",
     "report": "live out overwrite port runs",
     "bench contexts": "contexts json model out overwrite rounds seed steps threads weights",
     "bench formats": "formats json model new_tokens prompt_tokens prompts seed text",

@@ -97,6 +97,13 @@ def test_copies_of_the_model_take_the_memory_of_their_shards() -> None:
         assert other["memory"]["weights"] == alone["memory"]["weights"] >= one["memory"]["weights"]
     assert plan_table(copies).startswith("64 x 80 GB, HSDP with 8 GPUs per copy, bf16")
     assert plan_table(cluster(64, shards=64)).startswith("64 x 80 GB, FSDP, bf16")
+    split = make_cluster(64, "H100", None, None, 0.4, "auto", "fsdp", None, 8)
+    rows = {row["name"]: row for row in plan_rows(split) if row["gradient_checkpointing"]}
+    assert rows["175B"]["gpus"] == 64
+    assert rows["175B"]["memory"]["weights"] == pytest.approx(4 * preset("175B").parameters / 64, rel=2e-3)
+    assert rows["175B"]["memory"]["copies"] < plan_rows(whole)[-1]["memory"]["copies"] / 7
+    assert rows["125M"]["remedy"] == "--tensor-parallel that divides its 12 heads"
+    assert plan_table(split).startswith("64 x 80 GB, FSDP, matrices over 8 GPUs, bf16")
     with pytest.raises(InputError, match=r"^--shards 7 does not divide --gpus 64; give a divisor"):
         cluster(64, shards=7)
     with pytest.raises(InputError, match=r"^--shards is for --parallel fsdp"):

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -80,9 +81,14 @@ def empty(model: Any, part: Any, seed: int, device: torch.device, weights: Any =
     model.lm_head.weight = model.transformer.wte.weight
 
 
-def mesh(*args: Any, **kwargs: Any) -> Any:
-    with unset_fake_temporarily():  # a mesh looks into a real tensor for its rank
-        return dist.device_mesh.init_device_mesh(*args, **kwargs)
+def unfaked(function: Any) -> Any:
+    """The function outside of fake tensors: a mesh looks into real ones for its rank."""
+
+    def work(*args: Any, **kwargs: Any) -> Any:
+        with unset_fake_temporarily():
+            return function(*args, **kwargs)
+
+    return work
 
 
 class Tracked:
@@ -107,13 +113,15 @@ class Windows:
 def examined(case: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Numbers on this rank, collectives of a step, its peak of memory by part, and the estimate of it."""
     ranks, micro, accumulation = case["ranks"], case.get("micro_batch", 1), case.get("accumulation", 1)
+    sharing = ranks // case.get("options", {}).get("tensor_parallel", 1)
     shape = dataclasses.replace(preset(case["model"]), n_layers=case.get("layers", 4))
     dist.init_process_group("fake", store=FakeStore(), rank=case.get("rank", 0), world_size=ranks)
     options = TrainOptions(
-        steps=4, context=shape.context, batch_tokens=micro * accumulation * ranks * shape.context, micro_batch=micro,
+        steps=4, context=shape.context, batch_tokens=micro * accumulation * sharing * shape.context, micro_batch=micro,
         ramp_tokens=0, device="cpu", dtype="bf16", **{"parallel": "fsdp", **case.get("options", {})},
     )  # fmt: skip
-    compute, world = Compute(device, torch.bfloat16, 1e12), Pretended(case.get("rank", 0), ranks)
+    compute = Compute(device, torch.bfloat16, 1e12)
+    world = Pretended(case.get("rank", 0), ranks, None, options.tensor_parallel or 1)
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model, _ = model_building.build_model(options, shape, 0, compute, world)
@@ -145,7 +153,10 @@ def main(cases: list[dict[str, Any]]) -> None:
     device = stub.register()
     stub.count_reads()
     model_building.fill = empty
-    model_building.init_device_mesh = mesh
+    model_building.init_device_mesh = unfaked(dist.device_mesh.init_device_mesh)
+    DeviceMesh.__getitem__ = unfaked(DeviceMesh.__getitem__)
+    DeviceMesh._flatten = unfaked(DeviceMesh._flatten)
+    DeviceMesh._concatenate = staticmethod(unfaked(DeviceMesh._concatenate))
     torch.nn.functional.scaled_dot_product_attention = lambda query, key, value, **options: FlashAttention.apply(
         query, key, value
     )

@@ -38,6 +38,8 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "fsdp, reduced once": (2, {"parallel": "fsdp", "reduce_once": True, "regather": False}),
     "hsdp": (4, {"parallel": "fsdp", "shards": 2}),
     "hsdp, reduced once": (4, {"parallel": "fsdp", "shards": 2, "reduce_once": True}),
+    "tensor": (2, {"parallel": "fsdp", "tensor_parallel": 2}),
+    "tensor, fsdp": (4, {"parallel": "fsdp", "tensor_parallel": 2}),
 }
 """Processes and options of each way to train."""
 SEQUENCES = 8
@@ -102,7 +104,8 @@ def process(rank: int, size: int, jobs: list[dict[str, Any]], folder: Path) -> N
     for job in jobs:
         if backend := job.get("backend"):
             torch.compile = functools.partial(torch.compile, backend=backend)  # type: ignore[assignment]
-        run(job, World(rank, size) if size > 1 else ALONE, folder)
+        tensor = KINDS[job["kind"]][1].get("tensor_parallel", 1)
+        run(job, World(rank, size, None, tensor) if size > 1 else ALONE, folder)
     if size > 1:
         dist.destroy_process_group()
 

@@ -246,6 +246,7 @@ def main() -> None:
     from gpt3.training.options import TrainOptions
     from gpt3.training.plan import make_plan
     from gpt3.training.trainer import Trainer
+    from gpt3.training.validation import validate
 
     device, found = register(), dict[str, Any]()
     count_reads()
@@ -253,6 +254,18 @@ def main() -> None:
     class Windows:
         def batch(self, indices: list[int]) -> np.ndarray:
             return np.zeros((len(indices), 129), np.int64)
+
+    class HeldOut:
+        name, text_bytes, end_of_text = "held out", 2000, 0
+
+        def __len__(self) -> int:
+            return 5 * 128 + 1
+
+        def document_ends(self) -> np.ndarray:
+            return np.array([200, 300, len(self)])
+
+        def read(self, start: int, stop: int) -> np.ndarray:
+            return np.zeros(stop - start, np.int64)
 
     shape = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "sliding_window": 16}
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -265,6 +278,8 @@ def main() -> None:
                 trainer.one_step()  # makes the optimizer's state
                 found[f"{name} {dtype}"] = audited(trainer.one_step)
         model = empty_model(device, **shape)
+        on_device = Compute(device, torch.bfloat16, 1e12)
+        found["validation"] = audited(lambda: validate(model, HeldOut(), on_device, 128, 2))  # type: ignore[arg-type]
         engine = TorchEngine(model)
         cache = engine.new_cache(4, 100)
         prompts = [Run(slot, [1] * (20 + slot)) for slot in range(4)]

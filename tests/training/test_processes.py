@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +119,12 @@ def test_copies_of_the_model_share_the_processes_evenly() -> None:
     assert shards_of(TrainOptions(), World(0, 6)) == 1
     with pytest.raises(InputError, match=r"^--shards 4 does not divide the 6 processes; give a divisor"):
         shards_of(options, World(0, 6))
-    for name, value in (("shards", 2), ("regather", False), ("reduce_once", True)):
+    assert shards_of(TrainOptions(parallel="fsdp", tensor_parallel=2), World(0, 8, tensor=2)) == 4
+    assert shards_of(options, World(0, 16, tensor=2)) == 4
+    for other in ({"dropout": 0.1}, {"compile": True}):
+        with pytest.raises(InputError, match=r"^--tensor-parallel 2 does not work with --"):
+            TrainOptions(parallel="fsdp", tensor_parallel=2, **other)
+    for name, value in (("shards", 2), ("tensor_parallel", 2), ("regather", False), ("reduce_once", True)):
         with pytest.raises(InputError, match=rf"^--{name.replace('_', '-')} is for --parallel fsdp"):
             TrainOptions(**{name: value})
 
@@ -125,10 +132,19 @@ def test_copies_of_the_model_share_the_processes_evenly() -> None:
 def test_a_named_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
     named = torch.device("cuda", 1)
     chosen: list[torch.device] = []
+    settings: list[str] = []
     monkeypatch.setattr(distributed, "choose_device", lambda name: named)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", settings.append)
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
     choose_compute("cuda:1", "bf16")
     assert chosen == [named]
+    assert settings == ["expandable_segments:True"]
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")
+    choose_compute("cuda:1", "bf16")
+    assert len(settings) == 1  # the user's own stay
 
 
 @pytest.mark.parametrize("nccl", [True, False])
@@ -136,6 +152,9 @@ def test_a_rank_that_fails_does_not_wait_for_nccl(nccl: bool, monkeypatch: pytes
     calls: list[Any] = []
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")
+    monkeypatch.setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "")
+    monkeypatch.delenv("TORCH_NCCL_TRACE_BUFFER_SIZE")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
@@ -147,6 +166,8 @@ def test_a_rank_that_fails_does_not_wait_for_nccl(nccl: bool, monkeypatch: pytes
     with pytest.raises(RunError, match="full disk"), open_world("auto"):
         raise RunError("full disk")
     assert calls == ([backend] if nccl else [backend, "destroyed"])
+    assert os.environ["TORCH_NCCL_TRACE_BUFFER_SIZE"] == "2000"
+    assert os.environ["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "0"  # the user's
     calls.clear()
     with open_world("cuda") as world:
         assert world.control == "gloo"

@@ -31,6 +31,14 @@ def test_a_training_step_reads_back_its_loss_and_its_norm_alone(audits: dict[str
         assert sum(audit["reads"].values()) <= 3, (name, audit["reads"])
 
 
+def test_a_validation_reads_back_once_for_each_forward_pass(audits: dict[str, Any]) -> None:
+    """Five windows, two at a time."""
+    assert audits["validation"]["operators"] > 100
+    (line,) = audits["validation"]["reads"]
+    assert line.startswith("validation.py:")
+    assert audits["validation"]["reads"][line] == 3
+
+
 def test_a_training_step_takes_nothing_that_mps_lacks(audits: dict[str, Any]) -> None:
     for name, audit in audits.items():
         assert audit["no_mps_kernel"] == [], name

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpt3.errors import InputError
 from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.training import validation
-from gpt3.training.distributed import Compute
+from gpt3.training.distributed import Compute, World
 from gpt3.training.validation import EarlyStopping, Score, loss_interval, records, student_quantile, validate
 
 CONTEXT = 16
@@ -101,16 +101,13 @@ class Threads:
     def rank(self, rank):
         world = self
 
-        class Rank:
-            def __init__(self):
-                self.rank, self.size = rank, world.size
-
+        class Rank(World):
             def all_reduce(self, tensor):
                 world.given[rank] = tensor
                 world.barrier.wait(timeout=60)
                 return torch.stack(world.given).sum(0)
 
-        return Rank()
+        return Rank(rank, world.size)
 
 
 class Counted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -85,6 +86,7 @@ def compute() -> dict[str, Any]:
     import torch
 
     from gpt3.device import choose_device
+    from gpt3.inference.device_check import known_check
     from gpt3.inference.speed import read_bandwidth
     from gpt3.training.distributed import BF16_WORTH, choose_compute, gemm_flops
 
@@ -99,6 +101,7 @@ def compute() -> dict[str, Any]:
         why = "bf16 where the GPU has it, else fp16" if device.type == "cuda" else "fp32 on Apple silicon"
     return {
         "device": str(device),
+        "check": None if device.type == "cpu" else dataclasses.asdict(known_check(device)),
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -173,6 +176,7 @@ def text(found: dict[str, Any]) -> str:
         ("system", host["system"]),
         ("processor", f"{host['processor'] or 'unknown'}, {compute['instructions']}, {counted(host['cores'], 'core')}"),
         ("device", compute["device"] + (f" ({compute['name']})" if compute["name"] else "")),
+        *([("check", check_text(compute["check"]))] if compute["check"] else []),
         ("dtype", f"{compute['dtype']} ({compute['dtype_reason']})"),
         (
             "threads",
@@ -194,6 +198,13 @@ def text(found: dict[str, Any]) -> str:
         [(f"  {readable_size(each['bytes'])}", each["owner"], each["folder"]) for each in found["caches"]], left=(1, 2)
     )
     return "\n".join(lines)
+
+
+def check_text(check: dict[str, Any]) -> str:
+    """What the device made of a tiny model, compared with the CPU."""
+    if check["faults"]:
+        return f"NOT what the CPU computes: {'; '.join(check['faults'])}"
+    return f"computes what the CPU does (differences up to {max(check['differences'].values()):.1%}; {check['device']})"
 
 
 def cleared_text(cleared: list[dict[str, Any]]) -> str:

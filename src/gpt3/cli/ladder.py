@@ -34,6 +34,8 @@ class LadderOptions(Options):
     """fsdp: weights, gradients and moments sharded over the GPUs; ddp: each GPU holds all of them."""
     shards: int | None = option(None, least=2)
     """With fsdp: GPUs that share one copy of the model, such as a machine's (HSDP). Default: all."""
+    tensor_parallel: int | None = option(None, least=2)
+    """With fsdp: GPUs that split each matrix; --shards then counts groups of them. Default: none."""
 
 
 def run(options: LadderOptions) -> None:

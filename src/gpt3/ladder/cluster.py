@@ -77,7 +77,9 @@ class Cluster:
     fsdp: bool
     """Shard weights, gradients and moments; False: DDP."""
     shards: int | None = None
-    """GPUs that share one copy of the model (HSDP); None: all that have work."""
+    """Groups of `tensor` GPUs that share one copy of the model (HSDP); None: all that have work."""
+    tensor: int = 1
+    """GPUs that split each matrix and compute the same sequences (tensor parallelism)."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def make_cluster(
     dtype: str,
     parallel: str,
     shards: int | None = None,
+    tensor_parallel: int | None = None,
 ) -> Cluster:
     """Settle what the options leave open.
 
@@ -141,18 +144,20 @@ def make_cluster(
         gpu_flops: peak of one GPU in `dtype`, operations per second.
         dtype: auto, bf16, fp16 or fp32.
         parallel: fsdp or ddp; of one GPU neither matters.
-        shards: under fsdp, GPUs that share one copy of the model; None: all.
+        shards, tensor_parallel: as gpt3.training's options of these names, under fsdp.
 
     Raises:
         InputError: an unknown GPU, a number format it does not have, shards that do not divide the GPUs, or nothing that tells
             the memory.
     """
-    if shards is not None and parallel != "fsdp":
-        raise InputError("--shards is for --parallel fsdp; add that, or leave it out")
-    if shards is not None and gpus % shards:
-        raise InputError(
-            f"--shards {shards} does not divide --gpus {gpus}; give a divisor, such as the GPUs of a machine"
-        )
+    tensor = tensor_parallel or 1
+    for option, value, each in (("--tensor-parallel", tensor_parallel, 1), ("--shards", shards, tensor)):
+        if value is not None and parallel != "fsdp":
+            raise InputError(f"{option} is for --parallel fsdp; add that, or leave it out")
+        if value is not None and gpus % (value * each):
+            raise InputError(
+                f"{option} {value} does not divide --gpus {gpus}; give a divisor, such as the GPUs of a machine"
+            )
     if gpu is None and gpu_memory is None:
         raise InputError("a plan needs the memory of each GPU. Add --gpu H100 or --gpu-memory 80")
     model = gpu_called(gpu or DEFAULT_GPU)
@@ -162,7 +167,9 @@ def make_cluster(
         raise InputError(f"--dtype bf16: a {model.name} has none. Use --dtype fp16")
     peak = 1e12 * (model.single_tflops if dtype == "fp32" else model.half_tflops)
     memory = 1e9 * model.memory_gb if gpu_memory is None else memory_bytes(gpu_memory)
-    return Cluster(gpus, memory, gpu_flops or peak, mfu, DTYPES[dtype], parallel == "fsdp" and gpus > 1, shards)
+    return Cluster(
+        gpus, memory, gpu_flops or peak, mfu, DTYPES[dtype], parallel == "fsdp" and gpus > tensor, shards, tensor
+    )
 
 
 def lay_out(preset: Preset, gpus: int, fitting: int) -> Batch:
@@ -190,14 +197,18 @@ def fitting_sequences(preset: Preset, cluster: Cluster, gpus: int, checkpointing
 
 
 def memory_of(preset: Preset, cluster: Cluster, gpus: int, sequences: int, checkpointing: bool) -> TrainingMemory:
-    """gpt3.ladder.memory's estimate for one of `gpus` GPUs of `cluster` that have work."""
+    """gpt3.ladder.memory's estimate for one of `gpus` GPUs of `cluster` that have different sequences."""
     shards = min(gpus, cluster.shards or gpus) if cluster.fsdp else 1
-    return training_memory(preset, cluster.dtype, sequences, checkpointing=checkpointing, shards=shards)
+    return training_memory(
+        preset, cluster.dtype, sequences, checkpointing=checkpointing, shards=shards, tensor=cluster.tensor
+    )
 
 
 def remedy(preset: Preset, cluster: Cluster) -> str:
     """What would make one sequence fit: the fewest GPUs (by doubling), else how much memory, in a few words."""
-    sharded = dataclasses.replace(cluster, fsdp=True, shards=None)
+    if preset.n_heads % cluster.tensor:
+        return f"--tensor-parallel that divides its {preset.n_heads} heads"
+    sharded = dataclasses.replace(cluster, fsdp=True, shards=None, tensor=1)
     gpus = cluster.gpus if cluster.fsdp else 1
     while gpus < preset.sequences:
         gpus = min(2 * gpus, preset.sequences)
@@ -216,9 +227,12 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
     """
     rows = []
     for entry in PRESETS.values():
-        used = min(cluster.gpus, entry.sequences)
-        days = PAPER_TOKENS * entry.flops_per_token / (used * cluster.flops * cluster.mfu) / 86_400
+        tensor = cluster.tensor
+        used = min(cluster.gpus // tensor, entry.sequences)
+        days = PAPER_TOKENS * entry.flops_per_token / (used * tensor * cluster.flops * cluster.mfu) / 86_400
         fits = [fitting_sequences(entry, cluster, used, checkpointing) for checkpointing in (False, True)]
+        if entry.n_heads % tensor:
+            fits = [0, 0]
         for checkpointing, fitting in zip((False, True), fits, strict=True):
             batch = lay_out(entry, used, max(1, fitting))
             memory = memory_of(entry, cluster, used, batch.micro_batch, checkpointing)
@@ -228,10 +242,11 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
                     "gradient_checkpointing": checkpointing,
                     "fits": fitting > 0,
                     "largest_micro_batch": fitting,
-                    **dataclasses.asdict(batch),
+                    **dataclasses.asdict(batch) | {"gpus": used * tensor},
                     "batch_tokens": batch.sequences * entry.context,
                     "paper_batch_tokens": entry.batch_tokens,
-                    "gpus_that_divide_the_batch": next(n for n in range(used, 0, -1) if entry.sequences % n == 0),
+                    "gpus_that_divide_the_batch": tensor
+                    * next(n for n in range(used, 0, -1) if entry.sequences % n == 0),
                     "memory": dataclasses.asdict(memory) | {"reserve": RESERVE, "total": memory.total + RESERVE},
                     "remedy": None if fitting else CHECKPOINTING if fits[1] else remedy(entry, cluster),
                     "flops_per_token": entry.flops_per_token,
@@ -253,20 +268,22 @@ def plan_table(cluster: Cluster) -> str:
         sizes = [f"{row['memory'][part] / 1e9:.1f}" for part in parts]
         layout, batch, time = "-", "-", "-"
         if row["fits"]:
-            layout = f"{row['gpus']:,} x {row['micro_batch']} x {row['accumulation']}"
+            gpus = f"{row['gpus'] // cluster.tensor:,}" + (f"·{cluster.tensor}" if cluster.tensor > 1 else "")
+            layout = f"{gpus} x {row['micro_batch']} x {row['accumulation']}"
             batch = f"{row['batch_tokens']:,}" + ("*" if row["batch_tokens"] != row["paper_batch_tokens"] else "")
             time = three_digits(row["days_300b"])
         largest = str(row["largest_micro_batch"] or "none")
         layouts.append([*first, largest, layout, batch, sizes[-1], time, f"{row['flops_of_6nd']:.2f}"])
         memory.append([*first, *sizes])
-    kind = "FSDP" if cluster.fsdp else "DDP" if cluster.gpus > 1 else "one GPU"
-    if cluster.fsdp and cluster.shards and cluster.shards < cluster.gpus:
-        kind = f"HSDP with {cluster.shards:,} GPUs per copy"
+    split = f"matrices over {cluster.tensor} GPUs, " if cluster.tensor > 1 else ""
+    kind = "FSDP" if cluster.fsdp else "DDP" if cluster.gpus > cluster.tensor else "one GPU"
+    if cluster.fsdp and cluster.shards and cluster.shards * cluster.tensor < cluster.gpus:
+        kind = f"HSDP with {cluster.shards * cluster.tensor:,} GPUs per copy"
     short = {name: short for short, name in DTYPES.items()}[cluster.dtype]
     return "\n".join(
         [
-            f"{cluster.gpus:,} x {cluster.memory / 1e9:.4g} GB, {kind}, {short}, {cluster.flops / 1e12:.4g} TFLOP/s each at "
-            f"{cluster.mfu:.0%} MFU",
+            f"{cluster.gpus:,} x {cluster.memory / 1e9:.4g} GB, {kind}, {split}{short}, {cluster.flops / 1e12:.4g} TFLOP/s each "
+            f"at {cluster.mfu:.0%} MFU",
             "",
             *aligned(layouts, left=()),
             "",

@@ -57,6 +57,7 @@ def training_memory(
     moments: float = 8.0,
     regather: bool = True,
     whole_gradients: bool = False,
+    tensor: int = 1,
 ) -> TrainingMemory:
     """Estimate of the memory to train `preset` on each GPU; assumptions at TrainingMemory's fields.
 
@@ -68,26 +69,28 @@ def training_memory(
         moments: bytes of optimizer state per weight; 8 for AdamW's two moments in float32.
         regather: under FSDP, weights are freed after a block's forward pass and gathered again for its backward pass.
         whole_gradients: under FSDP, each GPU keeps whole gradients until a step's last micro-batch.
+        tensor: GPUs that split each matrix among them (tensor parallelism); `shards` is then of each one's part.
     """
-    number = shard_numbers(preset, shards)
-    loss = loss_bytes(preset, dtype, sequences)
+    number = shard_numbers(preset, shards, tensor)
+    loss = loss_bytes(preset, dtype, sequences, tensor)
     copies, gradients = BYTES[dtype] * number * (BYTES[dtype] < 4), 4.0 * number
     if shards > 1:
-        copies = gathered_bytes(preset, dtype, regather)
-        loss = max(0.0, loss + gathered_at_loss(preset, dtype, regather) - copies)
-        gradients += 4.0 * preset.parameters * whole_gradients
-    activations = activation_bytes(preset, dtype, sequences, checkpointing=checkpointing)
+        copies = gathered_bytes(preset, dtype, regather, tensor)
+        loss = max(0.0, loss + gathered_at_loss(preset, dtype, regather, tensor) - copies)
+        gradients += 4.0 * shard_numbers(preset, 1, tensor) * whole_gradients
+    activations = activation_bytes(preset, dtype, sequences, checkpointing=checkpointing, tensor=tensor)
     return TrainingMemory(4.0 * number, gradients, moments * number, copies, activations, loss)
 
 
-def parameter_shapes(preset: Preset) -> Iterator[tuple[tuple[int, ...], int]]:
+def parameter_shapes(preset: Preset, tensor: int = 1) -> Iterator[tuple[tuple[int, ...], int]]:
     """Every parameter's shape as nn.Linear and nn.Embedding store it, and how many there are of it; the tied head once.
 
-    Biases everywhere, learned positions, an MLP of 4 x d_model, two layer norms per block and a last one.
+    Biases everywhere, learned positions, an MLP of 4 x d_model, two layer norms per block and a last one. With `tensor` the
+    shapes of one of the GPUs that split the matrices.
     """
-    width, attention, layers = preset.d_model, preset.n_heads * preset.d_head, preset.n_layers
-    inner = 4 * width
-    yield (preset.vocab_size, width), 1  # wte
+    width, attention, layers = preset.d_model, preset.n_heads * preset.d_head // tensor, preset.n_layers
+    inner = 4 * width // tensor
+    yield (-(-preset.vocab_size // tensor), width), 1  # wte
     yield (preset.positions or preset.context, width), 1  # wpe
     yield (3 * attention, width), layers  # c_attn
     yield (3 * attention,), layers
@@ -98,19 +101,25 @@ def parameter_shapes(preset: Preset) -> Iterator[tuple[tuple[int, ...], int]]:
     yield (width,), 6 * layers + 2  # biases of both projections, gains and biases of the norms
 
 
-def shard_numbers(preset: Preset, shards: int) -> int:
+def shard_numbers(preset: Preset, shards: int, tensor: int = 1) -> int:
     """Parameters on the fullest of `shards` ranks under FSDP2, which cuts each tensor along its first dimension into pieces
     of ceil(rows / shards) rows: with more ranks than rows a rank has one row, or none."""
-    return sum(-(-shape[0] // shards) * math.prod(shape[1:]) * count for shape, count in parameter_shapes(preset))
+    return sum(
+        -(-shape[0] // shards) * math.prod(shape[1:]) * count for shape, count in parameter_shapes(preset, tensor)
+    )
 
 
-def block_parameters(preset: Preset) -> int:
+def block_parameters(preset: Preset, tensor: int = 1) -> int:
     """Parameters of one block, the unit FSDP gathers."""
-    outside = (preset.vocab_size + (preset.positions or preset.context) + 2) * preset.d_model
-    return (preset.parameters - outside) // preset.n_layers
+    return (shard_numbers(preset, 1, tensor) - root_parameters(preset, tensor)) // preset.n_layers
 
 
-def gathered_bytes(preset: Preset, dtype: str, regather: bool = True) -> float:
+def root_parameters(preset: Preset, tensor: int = 1) -> int:
+    """Parameters outside of the blocks: embeddings and the last norm."""
+    return (-(-preset.vocab_size // tensor) + (preset.positions or preset.context) + 2) * preset.d_model
+
+
+def gathered_bytes(preset: Preset, dtype: str, regather: bool = True, tensor: int = 1) -> float:
     """What FSDP2 holds whole for a while in backward, each block being a unit and the rest (embeddings, last norm) the root.
 
     Of one block its weights in `dtype` and their gradients, of the block after it the float32 buffer that its gradients are
@@ -121,21 +130,21 @@ def gathered_bytes(preset: Preset, dtype: str, regather: bool = True) -> float:
     Args:
         regather: blocks are freed after their forward pass; False: all stay gathered until their backward pass.
     """
-    size, block = BYTES[dtype], block_parameters(preset)
-    root = preset.parameters - preset.n_layers * block
+    size, block, root = BYTES[dtype], block_parameters(preset, tensor), root_parameters(preset, tensor)
     weights = 2 if regather else preset.n_layers - 1
     return block * (weights * size + size + 4.0) + root * 2 * size
 
 
-def gathered_at_loss(preset: Preset, dtype: str, regather: bool = True) -> float:
+def gathered_at_loss(preset: Preset, dtype: str, regather: bool = True, tensor: int = 1) -> float:
     """What FSDP2 holds whole while the vocabulary loss is computed: the root, and the buffer that the last block was gathered
     into; without `regather` all blocks, too."""
-    size, block = BYTES[dtype], block_parameters(preset)
-    root = preset.parameters - preset.n_layers * block
+    size, block, root = BYTES[dtype], block_parameters(preset, tensor), root_parameters(preset, tensor)
     return size * (root + block * (1 if regather else preset.n_layers + 1))
 
 
-def activation_bytes(preset: Preset, dtype: str, sequences: int = 1, *, checkpointing: bool = False) -> float:
+def activation_bytes(
+    preset: Preset, dtype: str, sequences: int = 1, *, checkpointing: bool = False, tensor: int = 1
+) -> float:
     """What forward keeps for backward, and backward's own working set, for `sequences` of the full context.
 
     Per token and layer, C = d_model, w = n_heads x d_head, b = bytes of `dtype`:
@@ -149,17 +158,18 @@ def activation_bytes(preset: Preset, dtype: str, sequences: int = 1, *, checkpoi
 
     The last layer norm has 2 C of 4 bytes. Backward holds gradients of the MLP's inside and of the stream, 4 C of b and 2 C of
     4 bytes. With checkpointing each layer keeps its input, C of 4 bytes, and one layer at a time all of the above.
+    With `tensor` the insides of attention and MLP, w and 8 C of the 10 C, are split.
     """
-    size, width, attention = BYTES[dtype], preset.d_model, preset.n_heads * preset.d_head
+    size, width, attention = BYTES[dtype], preset.d_model, preset.n_heads * preset.d_head / tensor
     tokens = sequences * preset.context
-    dense = 8.0 * width + size * (10 * width + 4 * attention)
+    dense = 8.0 * width + size * (2 * width + 8 * width / tensor + 4 * attention)
     banded, mask = dense, 0.0
     if preset.context >= 2 * preset.window:
         blocks = -(-preset.context // preset.window)
         again = (4 + (sequences > 1)) * (blocks - 1) / blocks + 1
         banded, mask = dense + size * attention * again, size * 2 * preset.window**2
     banded_layers = preset.n_layers // 2  # every second, dense first
-    working = size * 4 * width + 8.0 * width
+    working = size * 4 * width / tensor + 8.0 * width
     if checkpointing:
         largest, its_mask = (banded, mask) if banded_layers else (dense, 0.0)
         return tokens * (4.0 * width * (preset.n_layers - 1) + largest + working) + its_mask
@@ -167,10 +177,14 @@ def activation_bytes(preset: Preset, dtype: str, sequences: int = 1, *, checkpoi
     return tokens * (layers + 8.0 * width + working) + banded_layers * mask
 
 
-def loss_bytes(preset: Preset, dtype: str, sequences: int = 1) -> float:
+def loss_bytes(preset: Preset, dtype: str, sequences: int = 1, tensor: int = 1) -> float:
     """The peak of gpt3.model.loss on a GPU: a chunk of logits in `dtype` and the float32 gradient of the head's weight; in 16 bit
-    also the cast weight, one product of it and one in float32, some rows of softmax, and the cast input; the input's gradient."""
+    also the cast weight, one product of it and one in float32, some rows of softmax, and the cast input; the input's gradient.
+
+    With `tensor` > 1 torch's parallel loss: all logits of this GPU's part of the vocabulary, and three of that in float32."""
     size, tokens, head = BYTES[dtype], sequences * preset.context, preset.vocab_size * preset.d_model
+    if tensor > 1:
+        return tokens * -(-preset.vocab_size // tensor) * (size + 3 * 4.0)
     rows = min(LOSS_ROWS[size], tokens)
     padded = -(-preset.vocab_size // 64) * 64
     logits = size * rows * padded

@@ -335,7 +335,8 @@ class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):
             targets = shift_labels.reshape(-1).to(hidden_states.device)  # (B T,)
             reduction = loss_reduction or ("mean" if num_items_in_batch is None else "sum")
             if logits is not None:
-                loss = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction=reduction)
+                exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+                loss = F.cross_entropy(exact.flatten(0, 1), targets, reduction=reduction)
                 loss = loss if num_items_in_batch is None else loss / num_items_in_batch
             else:
                 options: Any = {"reduction": reduction, "divisor": num_items_in_batch, "real_vocab_size": real}

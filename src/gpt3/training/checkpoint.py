@@ -212,7 +212,7 @@ def load_checkpoint(
     known = rank < state["world_size"]
     generators = load_file(path / random_name(rank if known else 0, state["world_size"]))
     for stem, tensors in sets.items():
-        read_into({name: piece_of(tensor) for name, tensor in tensors.items()}, found[stem])
+        read_into({name: piece_of(tensor, name=name) for name, tensor in tensors.items()}, found[stem])
     if optimizer is not None:
         load_optimizer_state(model, optimizer, saved, state["optimizer"]["numbers"])
     if known:
@@ -284,7 +284,7 @@ def load_optimizer_state(
             optimizer.state[weight] = state
             if optimizer.state.get(weight) is not state:
                 raise TypeError(f"{type(optimizer).__name__}.state is a copy; a checkpoint must be able to fill it")
-    read_into({key: piece_of(tensor) for key, tensor in tensors.items()}, entries)
+    read_into({key: piece_of(tensor, name=key) for key, tensor in tensors.items()}, entries)
 
 
 def random_name(rank: int, world_size: int) -> str:

@@ -158,7 +158,7 @@ class CheckpointWriter:
         }
         sets = {"model": named_tensors(self.model), "optimizer": tensors, **(extra or {})}
         pieces = {
-            stem: {name: piece_of(tensor, self.world.rank) for name, tensor in named.items()}
+            stem: {name: piece_of(tensor, self.world.rank, name) for name, tensor in named.items()}
             for stem, named in sets.items()
         }
         layouts = {stem: plan_layout(stem, held, self.shard_bytes) for stem, held in pieces.items()}

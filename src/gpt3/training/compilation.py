@@ -19,12 +19,13 @@ for 8 sizes; each takes about a minute on a GPU."""
 
 
 def chooses_compile(options: TrainOptions, device: torch.device, world: World) -> bool:
-    """Whether the model is compiled: where ``--compile`` says so, and by default on CUDA if torch.compile works there.
+    """Whether the model is compiled: where ``--compile`` says so, and by default on CUDA if torch.compile works there, and no
+    matrices are split (``--tensor-parallel``).
 
     Raises:
         InputError: ``--compile`` was given, and does not work here.
     """
-    if not (device.type == "cuda" if options.compile is None else options.compile):
+    if not (device.type == "cuda" and not options.tensor_parallel if options.compile is None else options.compile):
         return False
     reason = failure(device)
     failures = int(world.all_reduce(torch.tensor(0 if reason is None else 1)))  # ranks that differ would not meet

@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,8 +25,10 @@ import torch.distributed as dist
 from gpt3.adaptive_threads import AdaptiveThreads, set_threads
 from gpt3.device import choose_device, machine_memory, ran_out_of_memory
 from gpt3.errors import InputError, RunError
+from gpt3.inference.device_check import check_device
 from gpt3.options import DType
 from gpt3.progress import say
+from gpt3.tables import counted
 from gpt3.training.lean.products import has_onednn, onednn_linear
 from gpt3.training.options import TrainOptions
 
@@ -37,6 +40,9 @@ PATIENCE = datetime.timedelta(minutes=10)
 """How long a rank waits for others in a collective of training."""
 LONG_PATIENCE = datetime.timedelta(days=2)
 """How long ranks wait for work that only rank 0 does: preparing data."""
+
+FLIGHT_RECORDER = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+"""NCCL's record of its last collectives, which it writes to /tmp/nccl_trace_rank_N where one waits in vain."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,11 @@ class Compute:
 
 
 def agree_on_compute(options: TrainOptions, world: World) -> Compute:
-    """`choose_compute` with the dtype of rank 0: it is measured, and ranks might differ. Sets the number of threads."""
+    """`choose_compute` with the dtype of rank 0: it is measured, and ranks might differ. Sets the number of threads.
+
+    Raises:
+        InputError: no such device, or one that does not compute what the CPU does.
+    """
     name = options.device if world.size == 1 else device_of_ranks(options.device)
     if name != options.device and world.first and torch.backends.mps.is_available():
         say("Several processes train on the CPU: Apple's GPU takes one process.")
@@ -88,7 +98,27 @@ def agree_on_compute(options: TrainOptions, world: World) -> Compute:
     agreed = world.agree(lambda: compute.dtype_name)
     if agreed != compute.dtype_name:
         compute = choose_compute(name, agreed)
+    check_trusted(compute.device, options.trust_device, world)
     return replace(compute, adaptive=adaptive)
+
+
+def check_trusted(device: torch.device, trust: bool, world: World) -> None:
+    """Refuse devices that do not compute what the CPU does, on all ranks where one has such a device.
+
+    Raises:
+        InputError: this rank's device is one, and `trust` is not given.
+        PeersLostError: another's is.
+    """
+    error: InputError | None = None
+    try:
+        check_device(device, trust)
+    except InputError as found:
+        error = found
+    failures = int(world.all_reduce(torch.tensor(0 if error is None else 1)))
+    if error is not None:
+        raise error
+    if failures:
+        raise PeersLostError("the device of another process does not compute what the CPU does")
 
 
 def device_of_ranks(name: str) -> str:
@@ -111,6 +141,9 @@ def choose_compute(device_name: str, dtype_name: DType) -> Compute:
         if device.index is not None:  # streams, synchronization and the random generator are the current device's
             torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 where fp32 is asked for
+        if sys.platform == "linux" and not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+            allocator: Any = torch._C
+            allocator._accelerator_setAllocatorSettings("expandable_segments:True")  # less is lost to fragmentation
     dtype = torch.float32
     if dtype_name != "auto":
         dtype = DTYPES[dtype_name]
@@ -162,6 +195,18 @@ class World:
     size: int = 1
     control: Any = None
     """A process group for small messages between CPUs."""
+    tensor: int = 1
+    """Neighbouring ranks that split each matrix among them (tensor parallelism); they compute the same sequences."""
+
+    @property
+    def data_size(self) -> int:
+        """Among how many a batch's sequences are shared out."""
+        return self.size // self.tensor
+
+    @property
+    def data_rank(self) -> int:
+        """This rank's number among those."""
+        return self.rank // self.tensor
 
     @property
     def first(self) -> bool:
@@ -232,13 +277,19 @@ def peers_lost() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_world(device: str) -> Iterator[World]:
+def open_world(device: str, tensor: int = 1) -> Iterator[World]:
     """Join the processes that torchrun (or ``gpt3 train --nproc``) started; one rank where nobody did.
 
     Args:
         device: ``--device``: gloo for cpu, NCCL for CUDA.
+        tensor: ``--tensor-parallel``.
+
+    Raises:
+        InputError: more processes than GPUs, or `tensor` does not divide the processes.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size % tensor:
+        raise InputError(f"--tensor-parallel {tensor} does not divide the {counted(size, 'process')}; give a divisor")
     if size == 1:
         yield ALONE
         return
@@ -248,12 +299,14 @@ def open_world(device: str) -> Iterator[World]:
         if here > gpus:
             raise InputError(f"{here} ranks on a machine of {gpus} GPUs: start one a GPU, or give --device cpu")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    for name, value in FLIGHT_RECORDER.items():
+        os.environ.setdefault(name, value)
     nccl = cuda and dist.is_nccl_available()  # not on Windows, where gloo exchanges what DDP needs
     with peers_lost():
         dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=PATIENCE)
         control = dist.new_group(backend="gloo", timeout=LONG_PATIENCE)
     try:
-        yield World(int(os.environ["RANK"]), size, control)
+        yield World(int(os.environ["RANK"]), size, control, tensor)
     except BaseException:
         if not nccl:  # NCCL would wait for the others, who wait for this process: its end tells them
             leave()
@@ -274,17 +327,18 @@ def is_sharded(options: TrainOptions, world: World) -> bool:
 
 
 def shards_of(options: TrainOptions, world: World) -> int:
-    """The ranks that share one copy of the model; 1: each has all of it.
+    """The ranks that share one copy of the model's rows; 1: each has all of them. Ranks that split matrices count as one.
 
     Raises:
         InputError: ``--shards`` does not divide the ranks.
     """
     if not is_sharded(options, world):
         return 1
-    shards = options.shards or world.size
-    if world.size % shards:
+    shards = options.shards or world.data_size
+    if world.data_size % shards:
+        pairs = "" if world.tensor == 1 else f" / {world.tensor} of --tensor-parallel"
         raise InputError(
-            f"--shards {shards} does not divide the {world.size} processes; give a divisor, such as the GPUs of a machine"
+            f"--shards {shards} does not divide the {world.size} processes{pairs}; give a divisor, such as the GPUs of a machine"
         )
     return shards
 

@@ -45,7 +45,7 @@ def memory_of(
     return training_memory(
         shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.gradient_checkpointing,
         shards=shards_of(options, world), moments=OPTIMIZERS[options.optimizer].state_bytes,
-        regather=exchange.regather, whole_gradients=exchange.reduce_once,
+        regather=exchange.regather, whole_gradients=exchange.reduce_once, tensor=world.tensor,
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def choose_exchange(plan: Plan, options: TrainOptions, shape: Preset, compute: C
     if not is_sharded(options, world):
         return Exchange()
     have = room(compute) if compute.device.type == "cuda" else 0.0
-    accumulates = plan.batch_tokens > plan.micro_batch * plan.context * world.size
+    accumulates = plan.batch_tokens > plan.micro_batch * plan.context * world.data_size
     for regather, once in ((False, True), (True, True), (False, False)):
         exchange = Exchange(
             regather if options.regather is None else options.regather,
@@ -77,9 +77,11 @@ def parallel_text(options: TrainOptions, world: World, exchange: Exchange) -> st
     if world.size == 1:
         return "none"
     shards = shards_of(options, world)
-    copies = f"{shards} processes per copy" if is_sharded(options, world) and shards < world.size else ""
+    split = f"matrices split over {world.tensor} processes" if world.tensor > 1 else ""
+    per_copy = shards * world.tensor
+    copies = f"{per_copy} processes per copy" if is_sharded(options, world) and per_copy < world.size else ""
     once = "gradients exchanged once per step" if exchange.reduce_once else ""
-    return ", ".join(filter(None, [options.parallel, copies, once]))
+    return ", ".join(filter(None, [options.parallel, split, copies, once]))
 
 
 def room(compute: Compute) -> float | None:
@@ -99,7 +101,7 @@ def fitted(
     """
     if options.micro_batch is not None:
         return plan
-    share = -(-(plan.batch_tokens // plan.context) // world.size)
+    share = -(-(plan.batch_tokens // plan.context) // world.data_size)
     usual = MOST_TOKENS.get(compute.device.type, DEFAULT_MICRO_BATCH_TOKENS) // plan.context
     have = room(compute)
     for micro in divisors(plan, min(share, max(1, usual), most or share)):

@@ -2,6 +2,7 @@
 
 Data-parallel (`ddp`): each process holds the whole model. Fully sharded (`fsdp`, FSDP2): each holds a part of every tensor. With
 ``--shards N`` (hybrid, HSDP) N processes share the parts of one copy of the model, and there are as many copies as there are N's.
+With ``--tensor-parallel N`` the matrices are split over N processes before (tensor_parallel.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gpt3.training.compilation import chooses_compile, compile_block, is_compile
 from gpt3.training.distributed import Compute, World, is_sharded, peers_lost, shards_of
 from gpt3.training.lean.products import has_onednn
 from gpt3.training.options import TrainOptions
+from gpt3.training.tensor_parallel import split_block, split_rest
 
 Weights = Callable[[str], torch.Tensor]
 """A tensor by its parameter's name, such as ``transformer.h.0.ln_1.weight``."""
@@ -63,17 +65,27 @@ def build_model(
                 raise InputError(
                     "--parallel fsdp needs NCCL, which torch does not have on this system; use --parallel ddp"
                 )
-            mesh = mesh_of(options, device.type, world)
+            if shape.n_heads % world.tensor:
+                raise InputError(
+                    f"--tensor-parallel {world.tensor} does not divide the {shape.n_heads} heads of {shape.name}; give a divisor"
+                )
+            data, tensor = meshes_of(options, device.type, world)
             compiled = chooses_compile(options, device, world)
             narrow = device.type != "cpu" and compute.dtype != torch.float32
             policy = mixed_precision(model, compute.dtype if narrow else None)
             for block in model.transformer.h:
                 fill(model, block, options.seed, device, weights)
+                if tensor is not None:
+                    split_block(block, tensor)
                 if compiled:
                     compile_block(block)
-                fully_shard(block, mesh=mesh, mp_policy=policy)
+                if data is not None:
+                    fully_shard(block, mesh=data, mp_policy=policy)
             fill(model, model, options.seed, device, weights)  # what is left
-            fully_shard(model, mesh=mesh, mp_policy=policy)
+            if tensor is not None:
+                split_rest(model, tensor)
+            if data is not None:
+                fully_shard(model, mesh=data, mp_policy=policy)
             model.compiles_loss = compiled
         else:
             fill(model, model, options.seed, device, weights)
@@ -85,16 +97,23 @@ def build_model(
     return model, forward
 
 
-def mesh_of(options: TrainOptions, device_type: str, world: World) -> DeviceMesh:
-    """FSDP2's mesh of processes: all of them share one copy of the model, or with ``--shards`` so many neighbours do.
+def meshes_of(options: TrainOptions, device_type: str, world: World) -> tuple[DeviceMesh | None, DeviceMesh | None]:
+    """The mesh of FSDP2, and the one of tensor parallelism; None where there is one process in each.
+
+    Copies of the model are farthest apart, then the parts of its rows (``shard``), and the processes that split matrices
+    (``tensor``), which exchange most, are neighbours.
 
     Raises:
         InputError: ``--shards`` does not divide the processes.
     """
     shards = shards_of(options, world)
-    if shards == world.size:
-        return init_device_mesh(device_type, (world.size,), mesh_dim_names=("shard",))
-    return init_device_mesh(device_type, (world.size // shards, shards), mesh_dim_names=("replicate", "shard"))
+    sizes = {"replicate": world.data_size // shards, "shard": shards, "tensor": world.tensor}
+    sizes = {name: size for name, size in sizes.items() if size > 1}
+    mesh = init_device_mesh(device_type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+    if {"shard", "tensor"} <= sizes.keys():
+        mesh["shard", "tensor"]._flatten()  # so that a norm is summed over both in one exchange, the same on all
+    data = tuple(name for name in sizes if name != "tensor")
+    return mesh[data] if data else None, mesh["tensor"] if world.tensor > 1 else None
 
 
 def choose_step(

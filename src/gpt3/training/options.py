@@ -164,6 +164,8 @@ class TrainOptions(Options):
 
     device: str = option("auto", group="Hardware", common=True)
     """auto, cpu, cuda, cuda:N or mps."""
+    trust_device: bool = option(False)
+    """Train on a GPU also where it does not compute what the CPU does (checked once for each torch and driver)."""
     dtype: DType = option("auto")
     """Format of matrix products; weights stay fp32. auto: bf16 where the device supports it well."""
     threads: str = option("auto", common=True)
@@ -178,6 +180,8 @@ class TrainOptions(Options):
     """With several processes: each holds the whole model (ddp) or a part of every tensor (fsdp)."""
     shards: int | None = option(None, least=2)
     """With fsdp: processes that share one copy of the model, such as a machine's GPUs (HSDP). Default: all."""
+    tensor_parallel: int | None = option(None, least=2)
+    """With fsdp: neighbouring processes that split each matrix, for models too large for a GPU's sequence. Default: none."""
     regather: bool | None = option(None)
     """With fsdp: free a layer's weights after its forward pass, and gather them again. Default: where memory is short."""
     reduce_once: bool | None = option(None)
@@ -219,9 +223,12 @@ class TrainOptions(Options):
                 yield f"{flag(f'{name}_lr')} is for --optimizer {name}, not {self.optimizer}; use --lr"
         if self.mixture is not None and self.data != ["wiki"]:
             yield f"--mixture {self.mixture} and --data {' '.join(self.data)} both name the data; give one"
-        for name in ("shards", "regather", "reduce_once"):
+        for name in ("shards", "tensor_parallel", "regather", "reduce_once"):
             if self.parallel != "fsdp" and getattr(self, name) is not None:
                 yield f"{flag(name)} is for --parallel fsdp; add that, or leave it out"
+        if self.tensor_parallel and (self.dropout or self.compile):
+            other = f"--dropout {self.dropout:g}" if self.dropout else "--compile"
+            yield f"--tensor-parallel {self.tensor_parallel} does not work with {other}; leave one of them out"
         if error := threads_error(self.threads):
             yield error
         if not self.data:

@@ -44,7 +44,7 @@ from gpt3.training.replay import epoch_tokens
 from gpt3.training.run_name import default_name
 from gpt3.training.same_run import AUTOMATIC, check_resumed, named_checkpoint
 from gpt3.training.tracking import Tracker, check_trackers, open_trackers, record_file, step_profiler
-from gpt3.training.trainer import Trainer
+from gpt3.training.trainer import Trainer, frozen_garbage
 from gpt3.training.validation import Score, Validation, draw_samples, first_lines
 from gpt3.work_folder import Interruption, interruptible, locked_folder
 
@@ -106,7 +106,11 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
     name = default_name(options) if options.resume in AUTOMATIC else ""
     check_trackers(options.track)
     check_probes(options.probe_names)
-    with full_machine(), open_world(options.device) as world, contextlib.ExitStack() as held:
+    with (
+        full_machine(),
+        open_world(options.device, options.tensor_parallel or 1) as world,
+        contextlib.ExitStack() as held,
+    ):
         held.callback(torch.set_num_threads, torch.get_num_threads())
 
         def claim() -> tuple[Path, bool, str]:
@@ -276,7 +280,7 @@ class Run:
             for folder in self.data.shards:
                 folder.stop = interruption.asked
         trainer.model.train()
-        with self.panel or contextlib.nullcontext(), profiler as step_done:
+        with self.panel or contextlib.nullcontext(), profiler as step_done, frozen_garbage():
             lap_tokens, lap_seconds = plan.tokens_after(trainer.step), self.seconds
             began, shown = time.perf_counter(), 0.0
             while trainer.step < plan.steps:

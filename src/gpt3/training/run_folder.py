@@ -44,11 +44,12 @@ SAME_DATA = ("name", "tokens", "documents", "weight", "blocks")
 """What of the sources in data.json must not change when a run resumes; "blocks" is there for data prepared while training."""
 EARLY = frozenset({ASKED, DATA, ENVIRONMENT})
 """What is written before config.yaml; a folder that holds no more has no run in it yet."""
-SHARDING = ("shards", "regather", "reduce_once")
+SHARDING = ("shards", "tensor_parallel", "regather", "reduce_once")
 """Options that fit the processes of one session: the next has its own."""
 FREE_TO_CHANGE = frozenset(
     {
         "resume", "out", "track", "keep_checkpoints", "keep_every", "checkpoint_every", "workers", "device", "nproc",
+        "trust_device",
         "parallel", "micro_batch", "profile", "plan", "gradient_checkpointing", "compile", "threads", *SHARDING,
     }
 )  # fmt: skip

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gpt3.errors import InputError
+from gpt3.training.tensor_parallel import held_of
 
 SHARD_BYTES = 5_000_000_000
 """A set of tensors larger than this is split over several files."""
@@ -46,6 +47,17 @@ class Piece:
     """Where in the whole tensor `data` begins."""
     owned: bool
     """Whether this process is the one to write it: replicas are written once."""
+    rows: tuple[tuple[int, int], ...] | None = None
+    """Where `data` is several stretches of the whole tensor's rows: first row and number of each, in the order of `data`."""
+
+    @property
+    def stretches(self) -> list[Piece]:
+        """The piece as pieces of neighbouring rows."""
+        if self.rows is None:
+            return [self]
+        counts = [count for _, count in self.rows]
+        parts = zip(self.rows, self.data.split(counts), strict=True)
+        return [Piece(part, self.shape, (first, *self.offsets[1:]), self.owned) for (first, _), part in parts]
 
     @property
     def slices(self) -> tuple[slice, ...]:
@@ -53,7 +65,12 @@ class Piece:
         return tuple(slice(o, o + n) for o, n in zip(self.offsets, self.data.shape, strict=True))
 
     def runs(self, data: Tensor) -> Iterator[tuple[int, memoryview]]:
-        """(byte offset in the whole row-major tensor, bytes) of each stretch of `data`, the values on the CPU."""
+        """(byte offset in the whole row-major tensor, bytes) of each run of `data`, the values on the CPU."""
+        if self.rows is not None:
+            counts = [count for _, count in self.rows]
+            for stretch, part in zip(self.stretches, data.split(counts), strict=True):
+                yield from stretch.runs(part)
+            return
         size, shape = self.data.shape, self.shape
         cut = max((d for d in range(len(shape)) if size[d] != shape[d]), default=0)  # all dimensions after it are whole
         strides = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
@@ -65,8 +82,8 @@ class Piece:
             yield at * width, flat[index * run * width : (index + 1) * run * width]
 
 
-def piece_of(tensor: Tensor, rank: int = 0) -> Piece:
-    """What this process, of this rank, holds of `tensor`: a plain tensor is all there and rank 0's to write."""
+def piece_of(tensor: Tensor, rank: int = 0, name: str = "") -> Piece:
+    """What this process, of this rank, holds of the `tensor` of this name: a plain tensor is all there and rank 0's to write."""
     tensor = tensor.detach()
     if not hasattr(tensor, "device_mesh"):
         return Piece(tensor, tuple(tensor.shape), (0,) * tensor.dim(), owned=rank == 0)
@@ -74,6 +91,10 @@ def piece_of(tensor: Tensor, rank: int = 0) -> Piece:
     chunk = sharded.__create_chunk_list__()[0]
     copies = [i for i, placement in enumerate(sharded.placements) if placement.is_replicate()]
     first = all(sharded.device_mesh.get_coordinate()[i] == 0 for i in copies)
+    if "tensor" in (sharded.device_mesh.mesh_dim_names or ()):
+        rows, columns = held_of(sharded, name)
+        offsets = (0, columns) if tensor.dim() > 1 else (0,)
+        return Piece(sharded.to_local(), tuple(sharded.shape), offsets, first, rows)
     return Piece(sharded.to_local(), tuple(sharded.shape), tuple(chunk.offsets), owned=first)
 
 
@@ -220,8 +241,8 @@ def read_into(pieces: Mapping[str, Piece], entries: Mapping[str, Entry]) -> None
     for path, names in by_file.items():
         with safe_open(path, framework="pt") as file:
             for name in names:
-                piece = pieces[name]
-                if piece.data.shape == piece.shape:
-                    piece.data.copy_(file.get_tensor(name))
-                elif piece.data.numel():
-                    piece.data.copy_(file.get_slice(name)[piece.slices])
+                for piece in pieces[name].stretches:
+                    if piece.data.shape == piece.shape:
+                        piece.data.copy_(file.get_tensor(name))
+                    elif piece.data.numel():
+                        piece.data.copy_(file.get_slice(name)[piece.slices])

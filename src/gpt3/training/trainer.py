@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import time
@@ -53,6 +54,7 @@ class Trainer:
         step: optimizer steps done, skipped ones included.
         plan: the run's numbers; its micro-batch is smaller where the given one did not fit in memory.
         average: the moving average of the weights, where one is kept.
+        ahead: whether the next step's batches are read and sent while the device computes this one.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(compute.device.type) if compute.dtype == torch.float16 else None
         self.compiled = is_compiled(forward)
         self.step = 0
+        self.ahead = compute.device.type != "cpu"
+        self._next: tuple[int, Plan, list[dict[str, torch.Tensor]]] | None = None
         self.exchange = exchange or Exchange()
         blocks: Any = model.transformer.h if isinstance(model, FSDPModule) else ()
         for block in blocks:  # the embeddings stay gathered
@@ -87,7 +91,7 @@ class Trainer:
         each exchange: where sequences run out, rows that count nothing.
         """
         numbers = self.plan.sequences(step)
-        rank, size, first = self.world.rank, self.world.size, 0
+        rank, size, first = self.world.data_rank, self.world.data_size, 0
         mine = numbers[len(numbers) * rank // size : len(numbers) * (rank + 1) // size]
         cuda = self.compute.device.type == "cuda"
         for rows in sizes(-(-len(numbers) // size), self.plan.micro_batch, self.compiled):
@@ -111,16 +115,21 @@ class Trainer:
         tokens = len(self.plan.sequences(step)) * self.plan.context
         # A compiled model is compiled for each number that it is given, and during a ramp this one changes: divided outside.
         options: dict[str, Any] = {"loss_reduction": "sum"} if self.compiled else {"num_items_in_batch": tokens}
-        batches = list(self.batches(step))
+        batches = self._batches_of(step)
         for index, batch in enumerate(batches):
             with peers_lost(), gradients_stay(self.forward, index + 1 < len(batches), self.exchange.reduce_once):
                 with self.compute.autocast():
                     output = self.forward(**batch, **options, skip_logits=True, use_cache=False)
                 mean = output.loss / tokens if self.compiled else output.loss
-                loss = mean * self.world.size  # exchanged gradients are means over ranks, wanted is their sum
+                loss = mean * self.world.data_size  # exchanged gradients are means over ranks, wanted is their sum
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             total += mean.detach()
         return total
+
+    def _batches_of(self, step: int) -> list[dict[str, torch.Tensor]]:
+        """`batches`, which may have been read ahead."""
+        ready, self._next = self._next, None
+        return ready[2] if ready is not None and ready[:2] == (step, self.plan) else list(self.batches(step))
 
     def accumulate_fitting(self, step: int) -> torch.Tensor:
         """`accumulate`; where memory runs out, again from the same random state with a smaller micro-batch, which the plan keeps.
@@ -156,7 +165,9 @@ class Trainer:
         lr = self.plan.learning_rate(tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        share = self.accumulate_fitting(self.step)
+        share = self.accumulate_fitting(self.step) / self.world.tensor  # each of those has it whole
+        if self.ahead and self.step + 1 < self.plan.steps:  # before the loss is waited for
+            self._next = self.step + 1, self.plan, list(self.batches(self.step + 1))
         loss, stops = self.world.all_reduce(torch.stack([share, torch.full_like(share, float(stop()))])).tolist()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -258,7 +269,7 @@ class Trainer:
         Every rank takes part, rank 0's clock counts. The time is the lower quartile of many: other work on the machine makes
         steps slower, nothing makes them faster.
         """
-        plan, small = self.plan, self.plan.micro_batch * self.plan.context * self.world.size
+        plan, small = self.plan, self.plan.micro_batch * self.plan.context * self.world.data_size
         self.plan = replace(plan, batch_tokens=min(plan.batch_tokens, small), ramp_tokens=0)
         random_state = torch.get_rng_state()
         saved = [weight.detach().clone() for weight in self.model.parameters()]
@@ -291,6 +302,17 @@ class Trainer:
         seconds = sorted(times[1:])[len(times[1:]) // 4] / self.plan.batch_tokens  # the first one warms up
         self.plan = replace(plan, micro_batch=self.plan.micro_batch)
         return float(self.world.agree(lambda: seconds))
+
+
+@contextmanager
+def frozen_garbage() -> Iterator[None]:
+    """Keep Python's garbage collector from what is there already: it looks at every module and tensor, while all ranks wait."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def enough(times: Sequence[float]) -> bool:

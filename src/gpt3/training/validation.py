@@ -99,14 +99,14 @@ def validate(
     chosen = windows if most_tokens is None else min(windows, max(1, -(-most_tokens // context)))
     numbers = np.arange(chosen) * windows // chosen  # (chosen,) rising
     rows = min(micro_batch, chosen)
-    mine = numbers[world.rank :: world.size]
+    mine = numbers[world.data_rank :: world.data_size]
 
     sums = np.zeros((2, len(ends)))  # of every document: nats, predicted tokens
     was_training = model.training
     model.eval()
     try:
         first = 0
-        while first < -(-chosen // world.size):
+        while first < -(-chosen // world.data_size):
             inputs, targets, documents = read_windows(split, mine[first : first + rows] * context, ends, rows, context)
             arrays = {"input_ids": inputs, "shift_labels": targets}
             batch = {name: torch.from_numpy(array).to(compute.device) for name, array in arrays.items()}
@@ -131,7 +131,7 @@ def validate(
     finally:
         model.train(was_training)
     if world.size > 1:
-        sums = world.all_reduce(torch.from_numpy(sums)).numpy()
+        sums = world.all_reduce(torch.from_numpy(sums)).numpy() / world.tensor
     return score_of(sums[0], sums[1], split.text_bytes, len(split) - 1)
 
 

@@ -13,12 +13,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
+
+from gpt3.training.tensor_parallel import part_of
 
 
 class ShardedMuon(torch.optim.Muon):
     """torch's Muon, whose step on weights that FSDP2 has sharded by rows takes two exchanges for as many matrices as ranks."""
+
+    _among: DeviceMesh | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -29,16 +34,22 @@ class ShardedMuon(torch.optim.Muon):
         if not weights or not isinstance(weights[0][0], DTensor):
             return super().step(closure)
         loss = None if closure is None else torch.enable_grad()(closure)()
-        mesh = weights[0][0].device_mesh
-        among = (
-            mesh.ndim - 1
-        )  # of a mesh of copies of the model (HSDP) the ranks that share one: all copies do the same
-        size = mesh.size(among)
+        ranks = self._ranks(weights[0][0].device_mesh)
         # the largest first, so that the matrices of one exchange cost about the same; in the same order on every rank
         weights.sort(key=lambda pair: -pair[0].numel() * min(pair[0].shape))
-        for first in range(0, len(weights), size):
-            self._exchange(weights[first : first + size], mesh.get_group(among), mesh.get_local_rank(among), size)
+        for first in range(0, len(weights), ranks.size()):
+            self._exchange(
+                weights[first : first + ranks.size()], ranks.get_group(), ranks.get_local_rank(), ranks.size()
+            )
         return loss
+
+    def _ranks(self, mesh: DeviceMesh) -> DeviceMesh:
+        """The ranks that share one copy of the model, as one dimension; of several copies (HSDP) all do the same."""
+        if self._among is None:
+            names = tuple(name for name in mesh.mesh_dim_names or () if name != "replicate")
+            inner = mesh if mesh.ndim == 1 else mesh[names]
+            self._among = inner if inner.ndim == 1 else inner._flatten()
+        return self._among
 
     def _exchange(self, weights: Sequence[tuple[DTensor, dict[str, Any]]], ranks: Any, rank: int, size: int) -> None:
         """Step on at most `size` matrices; rank i orthogonalizes the i-th."""
@@ -47,15 +58,19 @@ class ShardedMuon(torch.optim.Muon):
         here = [part.numel() for part in parts] + [0] * (size - len(parts))  # numbers of this rank, by owner
         there = [0] * size  # of this rank's own matrix, by the rank that holds them
         if rank < len(weights):
-            rows, columns = weights[rank][0].shape
-            each = -(-rows // size)
-            there = [max(0, min(each, rows - other * each)) * columns for other in range(size)]
+            places = [rectangle(weights[rank][0], other) for other in range(size)]
+            there = [len(rows) * len(columns) for rows, columns in places]
         whole = sent.new_empty(sum(there))
         dist.all_to_all_single(whole, sent, there, here, group=ranks)
         if rank < len(weights):
             weight, group = weights[rank]
-            update = whole.view(weight.shape)
-            whole = _zeropower_via_newtonschulz(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+            update = whole.new_empty(weight.shape)
+            for (rows, columns), part in zip(places, whole.split(there), strict=True):
+                update[rows.start : rows.stop, columns.start : columns.stop] = part.view(len(rows), len(columns))
+            update = _zeropower_via_newtonschulz(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+            whole = torch.cat([
+                update[rows.start : rows.stop, columns.start : columns.stop].flatten() for rows, columns in places
+            ])  # fmt: skip
         updates = torch.empty_like(sent)
         dist.all_to_all_single(updates, whole.reshape(-1), here, there, group=ranks)
         for (weight, group), update in zip(weights, updates.split(here[: len(weights)]), strict=True):
@@ -73,3 +88,19 @@ class ShardedMuon(torch.optim.Muon):
         gradient, held = gradient.to_local(), state["momentum_buffer"].to_local()
         held.lerp_(gradient, 1 - group["momentum"])
         return (gradient.lerp(held, group["momentum"]) if group["nesterov"] else held).bfloat16()
+
+
+def rectangle(matrix: DTensor, rank: int) -> tuple[range, range]:
+    """Rows and columns of a matrix that one of the ranks which share it holds.
+
+    Rows over all of them, as FSDP2 cuts them; with tensor parallelism rows or columns over neighbours, and rows of that part.
+    A DTensor's own order of rows: to orthogonalize commutes with any other.
+    """
+    sizes = dict(zip(matrix.device_mesh.mesh_dim_names or ("shard",), matrix.device_mesh.shape, strict=True))
+    shards, parts = sizes.get("shard", 1), sizes.get("tensor", 1)
+    rows, columns = (range(n) for n in matrix.shape)
+    if parts > 1 and matrix.placements[-1].is_shard(1):
+        columns = part_of(columns, parts, rank % parts)
+    elif parts > 1:
+        rows = part_of(rows, parts, rank % parts)
+    return part_of(rows, shards, rank // parts), columns
