@@ -62,11 +62,12 @@ def test_losses_of_several_processes_are_those_of_one(tmp_path: Path) -> None:
         ({"optimizer": "lion", "lion_lr": 4e-3}, "float64", 1e-9),
         ({"gradient_checkpointing": True, "mask_documents": True}, "float64", 1e-9),
         ({"compile": True}, "float64", 1e-9),
+        ({"opt_state_on_cpu": True}, "float64", 1e-9),
     ],
     ids=str,
 )
 def test_the_same_of_other_options(options: dict[str, Any], dtype: str, tolerance: float, tmp_path: Path) -> None:
-    kinds = [kind for kind in KINDS if "tensor" not in kind or not options.get("compile")]
+    kinds = [kind for kind in KINDS if "tensor" not in kind or not {"compile", "opt_state_on_cpu"} & options.keys()]
     jobs = [{"name": kind, "kind": kind, "save": [20], "options": options, "dtype": dtype} for kind in kinds]
     if options.get("compile"):
         jobs = [{"name": "eager", "kind": "single", "save": [20]}, *({**job, "backend": "aot_eager"} for job in jobs)]

@@ -87,10 +87,12 @@ def test_two_ranks_learn_what_one_does(one_process: Path, two_ranks: Path) -> No
     same_as(one_process, two_ranks)
 
 
+@pytest.mark.parametrize("way", [{}, pytest.param({"tensor_parallel": 2}, marks=pytest.mark.slow)], ids=str)
 def test_two_ranks_with_a_part_of_each_tensor_learn_what_one_does(
-    server: Server, one_process: Path, text_file: Path, shared_cache: Path, tmp_path: Path
+    way: dict[str, Any], server: Server, one_process: Path, text_file: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
-    chosen = options(text_file, tmp_path / "run", nproc=2, parallel="fsdp")
+    """Samples and validations, too."""
+    chosen = options(text_file, tmp_path / "run", nproc=2, parallel="fsdp", **way)
     same_as(one_process, train(server, chosen, shared_cache))
 
 

@@ -162,6 +162,11 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *buffers.items())}
 
 
+def kind_of(optimizer: torch.optim.Optimizer) -> str:
+    """The optimizer's name, which a checkpoint's must be: of one that steps on the CPU the one inside."""
+    return str(getattr(optimizer, "kind", type(optimizer).__name__))
+
+
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The optimizer's state by ``NAME.key``, NAME being the parameter's: its tensors, and its plain numbers."""
     tensors, numbers = {}, {}
@@ -237,7 +242,7 @@ def _differences(stem: str, tensors: Mapping[str, Tensor], entries: Mapping[str,
 def _optimizer_differences(
     model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], entries: Mapping[str, Entry]
 ) -> list[str]:
-    made_by, here = state["optimizer"]["class"], type(optimizer).__name__
+    made_by, here = state["optimizer"]["class"], kind_of(optimizer)
     if made_by != here:
         return [f"its optimizer is {made_by}, here it is {here}"]
     shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
@@ -260,13 +265,16 @@ def load_optimizer_state(
     for key in (*entries, *numbers):
         keys.setdefault(key.rpartition(".")[0], []).append(key)
     on_device = {
-        weight: bool(group.get("fused") or group.get("capturable"))  # where torch keeps its step count on the device
+        # where torch keeps its step count on the device
+        weight: bool(group.get("fused") or group.get("capturable")) and not group.get("on_cpu")
         for group in optimizer.param_groups
         for weight in group["params"]
     }
+    on_cpu = {weight for group in optimizer.param_groups if group.get("on_cpu") for weight in group["params"]}
     tensors: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
         state: dict[str, Any] = {}
+        device = torch.device("cpu") if weight in on_cpu else weight.device
         for key in keys.get(name, ()):
             short = key.rpartition(".")[2]
             if key in numbers:
@@ -274,10 +282,10 @@ def load_optimizer_state(
                 continue
             entry = entries[key]
             if entry.shape == tuple(weight.shape) and short != "step":
-                value = torch.empty_like(weight, dtype=entry.dtype, requires_grad=False)
+                value = torch.empty_like(weight, dtype=entry.dtype, device=device, requires_grad=False)
             else:
                 host = short == "step" and not on_device.get(weight, False)
-                value = torch.empty(entry.shape, dtype=entry.dtype, device="cpu" if host else weight.device)
+                value = torch.empty(entry.shape, dtype=entry.dtype, device="cpu" if host else device)
             state[short] = tensors[key] = value
         optimizer.state.pop(weight, None)
         if state:

@@ -40,6 +40,7 @@ from gpt3.training.checkpoint import (
     STATE,
     checkpoints,
     discard_partial,
+    kind_of,
     manifest_text,
     named_tensors,
     optimizer_state,
@@ -154,7 +155,7 @@ class CheckpointWriter:
             **state,
             "format": FORMAT,
             "world_size": self.world.size,
-            "optimizer": {"class": type(optimizer).__name__, "numbers": numbers},
+            "optimizer": {"class": kind_of(optimizer), "numbers": numbers},
         }
         sets = {"model": named_tensors(self.model), "optimizer": tensors, **(extra or {})}
         pieces = {

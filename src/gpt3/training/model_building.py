@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset
@@ -73,6 +73,9 @@ def build_model(
             compiled = chooses_compile(options, device, world)
             narrow = device.type != "cpu" and compute.dtype != torch.float32
             policy = mixed_precision(model, compute.dtype if narrow else None)
+            offload = (
+                CPUOffloadPolicy(pin_memory=device.type == "cuda") if options.opt_state_on_cpu else OffloadPolicy()
+            )
             for block in model.transformer.h:
                 fill(model, block, options.seed, device, weights)
                 if tensor is not None:
@@ -80,12 +83,12 @@ def build_model(
                 if compiled:
                     compile_block(block)
                 if data is not None:
-                    fully_shard(block, mesh=data, mp_policy=policy)
+                    fully_shard(block, mesh=data, mp_policy=policy, offload_policy=offload)
             fill(model, model, options.seed, device, weights)  # what is left
             if tensor is not None:
                 split_rest(model, tensor)
             if data is not None:
-                fully_shard(model, mesh=data, mp_policy=policy)
+                fully_shard(model, mesh=data, mp_policy=policy, offload_policy=offload)
             model.compiles_loss = compiled
         else:
             fill(model, model, options.seed, device, weights)

@@ -104,6 +104,8 @@ class TrainOptions(Options):
     """Share of Lion's momentum in an update (Chen et al. 2023)."""
     lion_beta2: float = option(0.98, least=0, below=1)
     """Decay of Lion's momentum (Chen et al. 2023)."""
+    opt_state_on_cpu: bool = option(False)
+    """Keep the optimizer's state on the CPU, and take its steps there: slower, for GPUs of little memory."""
     ema: float | None = option(None, above=0, below=1)
     """Decay of a moving average of the weights, which becomes the final model. Default: no average."""
 
@@ -226,8 +228,9 @@ class TrainOptions(Options):
         for name in ("shards", "tensor_parallel", "regather", "reduce_once"):
             if self.parallel != "fsdp" and getattr(self, name) is not None:
                 yield f"{flag(name)} is for --parallel fsdp; add that, or leave it out"
-        if self.tensor_parallel and (self.dropout or self.compile):
-            other = f"--dropout {self.dropout:g}" if self.dropout else "--compile"
+        if self.tensor_parallel and (self.dropout or self.compile or self.opt_state_on_cpu):
+            other = "--compile" if self.compile else "--opt-state-on-cpu"
+            other = f"--dropout {self.dropout:g}" if self.dropout else other
             yield f"--tensor-parallel {self.tensor_parallel} does not work with {other}; leave one of them out"
         if error := threads_error(self.threads):
             yield error

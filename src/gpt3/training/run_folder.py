@@ -49,7 +49,7 @@ SHARDING = ("shards", "tensor_parallel", "regather", "reduce_once")
 FREE_TO_CHANGE = frozenset(
     {
         "resume", "out", "track", "keep_checkpoints", "keep_every", "checkpoint_every", "workers", "device", "nproc",
-        "trust_device",
+        "trust_device", "opt_state_on_cpu",
         "parallel", "micro_batch", "profile", "plan", "gradient_checkpointing", "compile", "threads", *SHARDING,
     }
 )  # fmt: skip

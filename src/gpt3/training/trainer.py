@@ -221,7 +221,8 @@ class Trainer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """A context to evaluate in: the model's weights are their moving average, where one is kept, and nothing is compiled."""
-        eager = torch.compiler.set_stance("force_eager" if self.compiled else "default")  # shapes are any
+        # Shapes are any. Without compiled code not even torch's compiler is loaded.
+        eager: Any = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
         with eager, nullcontext() if self.average is None else self.average.swapped_in():
             yield
 

@@ -55,9 +55,16 @@ def make_optimizer(model: torch.nn.Module, options: Any, lr: float) -> torch.opt
     Args:
         options: gpt3.training.options.TrainOptions.
         lr: the peak rate, AdamW's; the groups start at it times their ``lr_scale``.
+
+    Returns:
+        The optimizer; with ``--opt-state-on-cpu`` one that takes its steps on the CPU.
     """
     module, _, name = OPTIMIZERS[options.optimizer].maker.partition(":")
     optimizer: torch.optim.Optimizer = getattr(importlib.import_module(module), name)(model, options, lr)
+    if getattr(options, "opt_state_on_cpu", False) and not hasattr(next(model.parameters()), "device_mesh"):
+        from gpt3.training.optimizers.on_cpu import OnCpu
+
+        optimizer = OnCpu(optimizer)  # sharded weights are on the CPU themselves
     for group in optimizer.param_groups:
         group["lr"] = lr * group.setdefault("lr_scale", 1.0)
     return optimizer
