@@ -29,7 +29,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "corpus"))
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # loopback_hub
 from gpt3.corpus.wiki import articles, document
 from gpt3.report.run_folder import read_metrics
 from loopback_hub import LoopbackHub

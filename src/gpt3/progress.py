@@ -94,7 +94,7 @@ class Progress:
             )
             self._bar.start()
             self._task = self._bar.add_task(
-                self.label, total=self.total, completed=self.done, note="", share=self._share()
+                self.label, total=1 if self.total else None, completed=self._part(), note="", share=self._share()
             )
         return self
 
@@ -109,7 +109,7 @@ class Progress:
             self.note = note
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, note=self.note, share=self._share())
+            self._bar.update(self._task, completed=self._part(), note=self.note, share=self._share())
         elif now - self.said >= PLAIN_INTERVAL_SECONDS:
             self.said = now
             say(self.line(now))
@@ -135,6 +135,10 @@ class Progress:
         if self.total and speed > 0:
             parts.append(f"ETA {clock((self.total - self.done) / speed)}")
         return ", ".join(parts)
+
+    def _part(self) -> float:
+        """What rich counts: from 0 to 1, of which it draws the whole bar whatever the total; without one the units."""
+        return self.done / self.total if self.total else self.done
 
     def _share(self) -> str:
         """Per cent done, rounded down: 100% is the end."""
