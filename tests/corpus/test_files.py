@@ -12,6 +12,7 @@ from gpt3.corpus import formats
 from gpt3.corpus.files import open_files
 from gpt3.corpus.records import KNOWN, RATIOS, format_of, open_stream
 from gpt3.corpus.sources import SOURCES, open_sources
+from gpt3.errors import InputError
 
 
 @pytest.fixture
@@ -39,6 +40,15 @@ def test_folders(folder):
     about = source.describe()
     assert (about["files"], about["skipped_files"]) == (4, 3)
     json.dumps(about)
+
+
+def test_what_people_give_that_is_no_text_is_named_with_what_to_do(tmp_path):
+    for name, told in (("train.bin", "give the text that they were made from"), ("a.ODT", "save it as plain text")):
+        (tmp_path / name).write_bytes(b"PK")
+        for given in (tmp_path, tmp_path / name):
+            with pytest.raises(InputError, match=rf"{name}: .*{told}.*; known are \.txt"):
+                open_files(str(given))
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.parametrize(

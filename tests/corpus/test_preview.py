@@ -85,11 +85,12 @@ def test_warnings(tmp_path, capsys, texts, warning):
     assert warning in capsys.readouterr().out
 
 
-def test_files_of_other_kinds_are_counted(tmp_path, capsys):
+def test_files_of_other_kinds_are_named(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("some words")
     (tmp_path / "b.odt").write_bytes(b"PK")
     told = look(capsys, str(tmp_path))["warnings"]
-    assert told[0].startswith(f"Skipped: 1 of the files in {tmp_path}, of other kinds than .txt .md")
+    assert told[0].startswith(f"Skipped: 1 of the files in {tmp_path} (b.odt), of other kinds than .txt .md")
+    assert told[0].endswith(". b.odt: save it as plain text, UTF-8.")
     (tmp_path / "b.odt").unlink()
     assert not any("Skipped" in warning for warning in look(capsys, str(tmp_path))["warnings"])
 

@@ -27,8 +27,15 @@ SEARCH_BYTES = 1024 * 1024
 # ---- which files
 
 
-def find_files(pattern: str, sources: Sequence[str] = ()) -> tuple[list[Path], int]:
-    """The files a path or pattern names, sorted, each once; and how many in folders are of no known format.
+ADVICE = {
+    "it holds token ids; give the text that they were made from": (".bin", ".idx", ".npy", ".npz", ".pt"),
+    "save it as plain text, UTF-8": (".azw3", ".doc", ".mobi", ".odt", ".pages", ".rtf"),
+}
+"""What to do with files of other kinds that people give."""
+
+
+def find_files(pattern: str, sources: Sequence[str] = ()) -> tuple[list[Path], list[Path]]:
+    """The files a path or pattern names, sorted, each once; and those in folders that are of no known format.
 
     Args:
         sources: names that could have been given instead of files, for the error message.
@@ -51,16 +58,30 @@ def find_files(pattern: str, sources: Sequence[str] = ()) -> tuple[list[Path], i
         raise InputError(f"{pattern}: no such file or folder{known}")
     if matches == [path] and not path.is_dir():
         if format_of(path) is None:
-            raise InputError(f"{pattern}: unknown kind of file {''.join(path.suffixes[-2:])!r}; known are {KNOWN}")
-        return matches, 0
+            told = f"{advice([path])}; " * bool(advice([path]))
+            raise InputError(
+                f"{pattern}: unknown kind of file {''.join(path.suffixes[-2:])!r}; {told}known are {KNOWN}"
+            )
+        return matches, []
     found: set[Path] = set()
     for match in matches:
         found.update(_walk(match) if match.is_dir() else [match])
     readable = sorted(path for path in found if format_of(path) is not None)
+    others = sorted(found.difference(readable))
     if not readable:
-        what = f"none of {len(found)} files is of a known kind; known are {KNOWN}" if found else "the folder is empty"
-        raise InputError(f"{pattern}: {what}")
-    return readable, len(found) - len(readable)
+        told = f"{advice(others)}; " * bool(advice(others))
+        what = f"none of {len(found)} files is of a known kind; {told}known are {KNOWN}"
+        raise InputError(f"{pattern}: {what if found else 'the folder is empty'}")
+    return readable, others
+
+
+def advice(paths: Sequence[Path]) -> str:
+    """What to do with the first of these files for which that is known; else an empty text."""
+    for path in paths:
+        for what, kinds in ADVICE.items():
+            if path.suffix.lower() in kinds:
+                return f"{path.name}: {what}"
+    return ""
 
 
 def _below(pattern: Path) -> Iterator[Path]:
@@ -263,7 +284,7 @@ def open_files(spec: str, part_bytes: int = PART_BYTES, sources: Sequence[str] =
     if not any(file.size for file in files):
         what = "no text, the file is empty" if len(files) == 1 else "all files are empty"
         raise InputError(f"{pattern}: {what}")
-    return FileSource(spec, tuple(files), skipped, field, part_bytes)
+    return FileSource(spec, tuple(files), tuple(skipped), field, part_bytes)
 
 
 @dataclass(frozen=True)
@@ -280,7 +301,7 @@ class FileSource(Source):
 
     name: str
     files: tuple[File, ...]
-    skipped: int
+    skipped: tuple[Path, ...]
     field: str | None
     part_bytes: int
 
@@ -319,7 +340,7 @@ class FileSource(Source):
             "files": len(self.files),
             "formats": dict(sorted(kinds.items())),
             "bytes_on_disk": sum(file.size for file in self.files),
-            "skipped_files": self.skipped,
+            "skipped_files": len(self.skipped),
             "licence": None,
         }
 

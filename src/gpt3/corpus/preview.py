@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt3.corpus.documents import Part, Source, total_size
-from gpt3.corpus.files import KNOWN, FilePart, split_field
+from gpt3.corpus.files import KNOWN, FilePart, FileSource, advice, split_field
 from gpt3.corpus.segments import document_key
 from gpt3.corpus.slices import split_slice
 from gpt3.corpus.sources import open_rows, open_sources
@@ -144,10 +144,17 @@ def shown(text: str, tokenizer: PreTrainedTokenizerFast, context: int) -> dict[s
 
 def skipped(sources: Sequence[Source]) -> list[str]:
     """A sentence for each folder that has files which are not read."""
-    counts = [(source.name, source.describe().get("skipped_files", 0)) for source in sources]
-    return [
-        f"Skipped: {count:,} of the files in {name}, of other kinds than {KNOWN}." for name, count in counts if count
-    ]
+    found = []
+    for source in sources:
+        if count := source.describe().get("skipped_files", 0):
+            others = source.skipped if isinstance(source, FileSource) else ()
+            names = [path.name for path in others[:MOST_NAMED]] + ["…"] * (count > MOST_NAMED)
+            which = f" ({', '.join(names)})" if others else ""
+            advised = f" {told}." if (told := advice(others)) else ""
+            found.append(
+                f"Skipped: {count:,} of the files in {source.name}{which}, of other kinds than {KNOWN}.{advised}"
+            )
+    return found
 
 
 def refused(unreadable: Sequence[str]) -> list[str]:
