@@ -2,11 +2,11 @@
 
     python -m benchmarks.curation_pays [--novels novels.jsonl] [--tokens 20M] [--model demo] [--seeds 3] [--out FOLDER]
 
-Clean text is the embedded Wikipedia and, with `--novels`, as much text of a file of novels. A tenth of it is held out. Another
-tenth is the good text that the quality classifier learns from. The raw mixture is the rest, with as many documents of junk made
-from it: boilerplate around a few sentences, shuffled words, lists of names, near-copies, and text in other letters in place of
-other languages. One recipe: FineWeb's rules, the quality filter, near-duplicates. No run reads the good text. Each run has one
-thread, so that its result does not depend on what else the machine does.
+Clean text is the embedded Wikipedia and, with `--novels`, as much text of a file of novels. A tenth of it is held out; another
+tenth is a trusted source, whose copies are dropped. The raw mixture is the rest, with as many documents of junk made from it:
+boilerplate around a few sentences, shuffled words, lists of names, near-copies, and text in other letters in place of other
+languages. One recipe: FineWeb's rules and near-duplicates. No run reads the trusted source. Each run has one thread, so that
+its result does not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ sources:
   - {{name: good, data: "{0}/good.jsonl", trusted: true}}
   - {{name: web, data: "{0}/raw.jsonl"}}
 heuristics: fineweb
-quality: {{alpha: match}}
 near_duplicates: {{at_least: 0.7}}
 tokenizer: "{0}/tokenizer"
 validation_fraction: 0

@@ -16,11 +16,12 @@ from gpt3.cli import main as cli
 from gpt3.corpus.shards import open_shards
 from gpt3.curation.heuristics import SETS, broken, figures, rules_of
 from gpt3.curation.options import FILTERS
-from gpt3.curation.statistics import FIELDS, STOP_WORDS, TERMINAL, measure
+from gpt3.curation.statistics import ABBREVIATIONS, FIELDS, STOP_WORDS, TERMINAL, measure
 from gpt3.errors import InputError
 
 PIECES = st.sampled_from(
     ["the", "of", "and", "with", "word", "Word", "naïve", "日本", "(cat)", "it's", "don’t", "well-known", "a--b", "c...d", "x…y",
+     "Mr.", "A.", "\"B.,\"", "I'll", "WE'VE",
      "...", "…", "#", "12", "- item", "• item", " ",
      "\n", "\n\n", "\n\n\n", "the cat sat.", "Is it?", "{", "Lorem ipsum", "lorem\nipsum", "\t", "🎉", "\"x.\"",
      "e.g. this!", "𠀀"]
@@ -43,7 +44,7 @@ def symbols_of(text: str) -> list[str]:
 def parts_of(word: str) -> list[str]:
     """A word without punctuation at its ends, cut at dashes between letters and at ellipses; 's and n't cut off."""
     cuts = {0, len(word)}
-    if ending := re.search(r"(?<=.)(n['’]t|['’]s)$", word, flags=re.DOTALL):
+    if ending := re.search(r"(?<=.)(n['’]t|['’](s|m|d|ll|re|ve))$", word, flags=re.DOTALL | re.IGNORECASE | re.ASCII):
         cuts.add(ending.start())
     for mark in re.finditer(r"\.\.+|…|-+|[–—~]", word):
         ends = word[mark.start() - 1 : mark.start()], word[mark.end() : mark.end() + 1]
@@ -61,7 +62,14 @@ def plain_words(text: str) -> list[str]:
             start += 1
         while stop > start and is_symbol(chunk[stop - 1]):
             stop -= 1
-        found += [*symbols_of(chunk[:start]), *parts_of(chunk[start:stop]), *symbols_of(chunk[stop:])]
+        word = chunk[start:stop]
+        if re.fullmatch(r"\.([^.].*)?", chunk[stop:], flags=re.DOTALL) and (
+            word in ABBREVIATIONS or re.fullmatch("[A-Z]", word)
+        ):
+            parts, stop = [f"{word}."], stop + 1
+        else:
+            parts = parts_of(word)
+        found += [*symbols_of(chunk[:start]), *parts, *symbols_of(chunk[stop:])]
     return found
 
 

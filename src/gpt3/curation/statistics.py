@@ -2,8 +2,8 @@
 
 A *line* is a longest run of characters without a line feed that is not blank; a *paragraph* what blank lines part. *Words* are
 cut as tokenizers of treebanks do: at white space; each character of punctuation at the ends is a word of its own, but ``..`` and
-``--`` are one; within a word so are dashes between letters and an ellipsis; ``'s`` and ``n't`` are cut off. A *symbol* is a word
-of punctuation.
+``--`` are one; within a word so are dashes between letters and an ellipsis; ``'s``, ``n't`` and the like are cut off; the full
+stop of ``Mr.`` and of initials is no word. A *symbol* is a word of punctuation.
 """
 
 # numba compiles these functions: types are in the docstrings, and loops are plain loops.
@@ -23,7 +23,7 @@ from gpt3.corpus.ngrams import TABLE_SIZE
 
 Array = np.ndarray[Any, Any]
 
-VERSION = 2
+VERSION = 3
 """Counts changes in what the figures are."""
 FIELDS = (
     "characters", "words", "symbols", "word_characters", "letter_words", "stop_words", "hashes", "ellipses",
@@ -54,7 +54,11 @@ SPACE, PUNCTUATION, LETTER, ENDS, FULL_STOP = (np.uint8(1 << bit) for bit in ran
 BULLETS_AT = (ord("•"), ord("-"))
 ELLIPSIS, DOT, HASH, FEED, BRACE = ord("…"), ord("."), ord("#"), ord("\n"), ord("{")
 HYPHEN, EN_DASH, EM_DASH, TILDE = ord("-"), ord("–"), ord("—"), ord("~")
-APOSTROPHE, QUOTE, LETTER_S, LETTER_N, LETTER_T = ord("'"), ord("’"), ord("s"), ord("n"), ord("t")
+APOSTROPHE, QUOTE, CAPITAL_A, CAPITAL_Z = ord("'"), ord("’"), ord("A"), ord("Z")
+LETTER_D, LETTER_E, LETTER_L, LETTER_M, LETTER_N, LETTER_R, LETTER_S, LETTER_T, LETTER_V = map(ord, "delmnrstv")
+ABBREVIATIONS = (
+    "Mr", "Mrs", "Ms", "Messrs", "Dr", "St", "Prof", "Rev", "Gen", "Gov", "Sen", "Rep", "Jr", "Inc", "Ltd", "Co", "Corp", "vs",
+)  # fmt: skip
 IPSUM = np.frombuffer("lorem ipsum".encode("utf-32-le"), dtype=np.uint32)
 
 
@@ -69,9 +73,9 @@ def kinds() -> Array:
     return table
 
 
-@functools.lru_cache(maxsize=1)
-def _stop_hashes() -> Array:
-    return np.array([_hash(np.frombuffer(word.encode("utf-32-le"), np.uint32)) for word in STOP_WORDS], dtype=np.uint64)
+@functools.lru_cache(maxsize=2)
+def _hashes_of(words: tuple[str, ...]) -> Array:
+    return np.array([_hash(np.frombuffer(word.encode("utf-32-le"), np.uint32)) for word in words], dtype=np.uint64)
 
 
 @njit(cache=True, nogil=True)
@@ -124,17 +128,39 @@ def _inner_symbol(points, table, k, first, stop):
 
 @njit(cache=True, nogil=True)
 def _suffix(points, first, last):
-    """Where ``'s`` or ``n't`` begins at the end of a word; `last` if it has none."""
-    quote = last - first > 2 and (points[last - 2] == APOSTROPHE or points[last - 2] == QUOTE)
-    if quote and points[last - 1] == LETTER_S:
-        return last - 2
-    if quote and last - first > 3 and points[last - 1] == LETTER_T and points[last - 3] == LETTER_N:
-        return last - 3
+    """Where ``'s``, ``n't``, ``'ll`` or the like begins at the end of a word; `last` if it has none."""
+    for size in range(2, 4):
+        place = last - size
+        if place <= first or points[place] not in (APOSTROPHE, QUOTE):
+            continue
+        end = points[last - 1] | np.uint32(32)
+        if size == 2 and end in (LETTER_S, LETTER_M, LETTER_D):
+            return place
+        if size == 2 and end == LETTER_T and place - 1 > first and points[place - 1] | np.uint32(32) == LETTER_N:
+            return place - 1
+        before = points[last - 2] | np.uint32(32)
+        if size == 3 and (
+            (before == LETTER_L and end == LETTER_L)
+            or (before == LETTER_R and end == LETTER_E)
+            or (before == LETTER_V and end == LETTER_E)
+        ):
+            return place
     return last
 
 
 @njit(cache=True, nogil=True)
-def _words(points, table, stops, hashes, lengths, row):
+def _is_abbreviated(points, first, last, stop, abbreviations):
+    """Whether the full stop at `last` belongs to the word before it."""
+    if last >= stop or points[last] != DOT or (last + 1 < stop and points[last + 1] == DOT):
+        return False
+    if last == first + 1 and CAPITAL_A <= points[first] <= CAPITAL_Z:
+        return True
+    h = _hash(points[first:last])
+    return (abbreviations == h).any()
+
+
+@njit(cache=True, nogil=True)
+def _words(points, table, stops, abbreviations, hashes, lengths, row):
     """Cut words; their hashes and lengths. Counts of words are added to `row`."""
     count, i, seen = 0, 0, 0
     while i < len(points):
@@ -151,6 +177,9 @@ def _words(points, table, stops, hashes, lengths, row):
         while last > first and _kind(table, points[last - 1]) & PUNCTUATION:
             last -= 1
         suffix = _suffix(points, first, last)
+        if _is_abbreviated(points, first, last, stop, abbreviations):
+            last += 1
+            suffix = last
         k = i
         while k < stop:
             inside = first <= k < last
@@ -288,7 +317,7 @@ def _grams(hashes, lengths, seen, counts, slots, row):
 
 
 @njit(cache=True, nogil=True)
-def _measure(points, places, table, stops, ipsum, out):
+def _measure(points, places, table, stops, abbreviations, ipsum, out):
     for d in range(len(places) - 1):
         text, row = points[places[d] : places[d + 1]], out[d]
         row[CHARACTERS] = len(text)
@@ -310,7 +339,7 @@ def _measure(points, places, table, stops, ipsum, out):
                 row[LOREM] += same
             k += 1
         hashes, lengths = np.empty(len(text), dtype=np.uint64), np.empty(len(text), dtype=np.int64)
-        count = _words(text, table, stops, hashes, lengths, row)
+        count = _words(text, table, stops, abbreviations, hashes, lengths, row)
         size = 16
         while size < 2 * count:
             size *= 2
@@ -327,5 +356,6 @@ def measure(texts: Sequence[str]) -> Array:
     places = np.zeros(len(data) + 1, dtype=np.int64)
     np.cumsum(np.fromiter((len(each) // 4 for each in data), dtype=np.int64, count=len(data)), out=places[1:])
     out = np.zeros((len(texts), len(FIELDS)), dtype=np.int32)
-    _measure(np.frombuffer(b"".join(data), dtype=np.uint32), places, kinds(), _stop_hashes(), IPSUM, out)
+    words = _hashes_of(STOP_WORDS), _hashes_of(ABBREVIATIONS)
+    _measure(np.frombuffer(b"".join(data), dtype=np.uint32), places, kinds(), *words, IPSUM, out)
     return out
