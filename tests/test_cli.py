@@ -19,13 +19,14 @@ from gpt3.options import default_of, documentation, is_required
 from gpt3.training.options import TrainOptions
 
 SURFACE = {
-    "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype early_stop
-        early_stop_on ema eps filter fold folds gradient_checkpointing heads init_from keep_checkpoints keep_every layers
-        lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes mixture model
-        muon_lr muon_momentum near_duplicates nproc opt_state_on_cpu optimizer out parallel plan positions pre_layernorm probe
-        profile ramp_tokens reduce_once regather replay resume sample_every sample_prompt seed shards spike_patience
-        spike_sigmas spike_window steps stream tensor_parallel threads tokenizer tokens track trust_device val validate_every
-        validation_fraction validation_share validation_tokens warmup_tokens weight_decay width window workers""",
+    "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype
+        early_stop early_stop_on ema eps filter fold folds gradient_checkpointing heads init_from keep_checkpoints
+        keep_every layers lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes
+        mixture model muon_lr muon_momentum near_duplicates nproc opt_state_on_cpu optimizer out parallel plan
+        positions pre_layernorm probe profile ramp_tokens recipe reduce_once regather replay resume sample_every
+        sample_prompt schedule seed shards spike_patience spike_sigmas spike_window steps stream tensor_parallel
+        threads tokenizer tokens track trust_device val validate_every validation_fraction validation_share
+        validation_tokens warmup_tokens weight_decay width window workers""",
     "generate": """bad_words batch choices device draft dtype frequency_penalty input json json_schema logit_bias logprobs
         lookup max_new_tokens min_new_tokens min_p model no_repeat_ngram num_samples output overwrite
         presence_penalty prompt prompt_file quantize regex repetition_penalty seed stats stop temperature threads

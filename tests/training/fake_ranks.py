@@ -118,7 +118,7 @@ def examined(case: dict[str, Any], device: torch.device) -> dict[str, Any]:
     dist.init_process_group("fake", store=FakeStore(), rank=case.get("rank", 0), world_size=ranks)
     options = TrainOptions(
         steps=4, context=shape.context, batch_tokens=micro * accumulation * sharing * shape.context, micro_batch=micro,
-        ramp_tokens=0, device="cpu", dtype="bf16", **{"parallel": "fsdp", **case.get("options", {})},
+        ramp_tokens=0, device="cpu", dtype="bf16", recipe="paper", **{"parallel": "fsdp", **case.get("options", {})},
     )  # fmt: skip
     compute = Compute(device, torch.bfloat16, 1e12)
     world = Pretended(case.get("rank", 0), ranks, None, options.tensor_parallel or 1)

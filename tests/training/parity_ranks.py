@@ -62,7 +62,7 @@ def trainer_of(job: dict[str, Any], world: World) -> Trainer:
     torch.set_default_dtype(getattr(torch, job.get("dtype", "float64")))
     options = TrainOptions(
         steps=20, batch_tokens=SEQUENCES * SHAPE.context, micro_batch=1, context=SHAPE.context, dtype="fp32", lr=1e-2, clip=0.5,
-        spike_sigmas=0, device="cpu", **{"ema": 0.9, **KINDS[job["kind"]][1], **job.get("options", {})},
+        spike_sigmas=0, device="cpu", **{"ema": 0.9, "recipe": "paper", **KINDS[job["kind"]][1], **job.get("options", {})},
     )  # fmt: skip
     compute = Compute(torch.device("cpu"), torch.float32, 1e9)  # no autocast: products in the weights' own format
     model, forward = build_model(options, SHAPE, 0, compute, world)

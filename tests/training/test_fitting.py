@@ -246,7 +246,7 @@ def test_one_sequence_too_much_is_one_line_and_another_error_stays_itself(tiny, 
 def test_an_optimizer_that_does_not_fit_is_one_line_with_a_remedy_that_helps(tiny, monkeypatch) -> None:
     monkeypatch.setattr(torch.optim.AdamW, "step", raises(ERRORS[0]))
     with pytest.raises(
-        RunError, match=r"^out of memory in the optimizer's step: the state of --optimizer adamw does not fit"
+        RunError, match=r"^out of memory in the optimizer's step: the state of --optimizer muon does not fit"
     ):
         train(tiny())
 

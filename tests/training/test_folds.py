@@ -54,7 +54,9 @@ def test_three_folds_interrupted_and_gone_on_with(asked, tmp_path: Path, capsys)
         assert row["loss_low"] < row["loss"] < row["loss_high"]
         assert f"{row['loss']:.4f}" in shown
     losses = [row["loss"] for row in table.rows]
-    assert written["summary"]["loss"] == {"mean": statistics.mean(losses), "sd": statistics.stdev(losses)}
+    assert written["summary"]["loss"] == pytest.approx(
+        {"mean": statistics.mean(losses), "sd": statistics.stdev(losses)}
+    )
     assert f"{statistics.mean(losses):.4f} ± {statistics.stdev(losses):.4f}" in shown
     assert sum(row["documents"] for row in table.rows) == 100  # every document held out once
 

@@ -74,10 +74,11 @@ def test_the_transcript(home: Path, text_file: Path) -> None:
     assert Path("runs/my-texts-from-my-gpt2/model").is_dir()
 
 
-def test_the_table_of_what_to_do(home: Path) -> None:
+def test_the_table_of_what_to_do(home: Path, tiny) -> None:
     commands = re.findall(r"\| `gpt3 (train [^`]*)`", PAGE.read_text(encoding="utf-8"))
     assert len(commands) == 3
     shutil.rmtree("runs/demo/checkpoints/step-500")
+    train(tiny(out="runs/17M", steps=4, recipe="paper"))  # as 17M's batches have it
     for command, steps in zip(commands, ("8", "9", "2"), strict=True):
         words = shlex.split(re.sub(r" --steps \d+", "", command).replace("step-500", "step-7"))
         assert cli.main([*words, "--steps", steps]) == 0, command

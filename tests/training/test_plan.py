@@ -25,7 +25,7 @@ def test_at_300b_tokens_the_recipe_is_the_papers() -> None:
 
 
 def test_the_cosine_is_torchs() -> None:
-    plan = make_plan(TrainOptions(steps=1000, batch_tokens=256, warmup_tokens=0, lr=1.0), 10**6)
+    plan = make_plan(TrainOptions(recipe="paper", steps=1000, batch_tokens=256, warmup_tokens=0, lr=1.0), 10**6)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     steps = plan.decay_tokens / plan.batch_tokens
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=plan.min_lr)  # type: ignore[arg-type]

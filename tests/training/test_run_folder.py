@@ -146,7 +146,7 @@ def test_further_options_leave_what_they_promise(tiny, tmp_path: Path, text_file
 
     options = tiny(
         steps=60, validate_every=5, val=[f"all={text_file}"], ema=0.5, profile=2, early_stop=1, min_lr_ratio=1.0, lr=0.5,
-        early_stop_on="all", spike_sigmas=0.0,
+        early_stop_on="all", spike_sigmas=0.0, recipe="paper",
     )  # fmt: skip
     result = train(options, evaluators=[Norm()])
     records = read_metrics(result.folder / "metrics.jsonl")

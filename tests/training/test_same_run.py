@@ -33,7 +33,7 @@ def done(tiny, tmp_path: Path, finished: dict[str, Path], tmp_path_factory: pyte
     """A finished run of 12 steps with checkpoints at 4, 8 and 12."""
     if not finished:
         finished["run"] = tmp_path_factory.mktemp("finished") / "run"
-        train(tiny(out=str(finished["run"]), checkpoint_every=4, validate_every=12, keep_checkpoints=9))
+        train(tiny(out=str(finished["run"]), recipe="paper", checkpoint_every=4, validate_every=12, keep_checkpoints=9))
     return Path(shutil.copytree(finished["run"], tmp_path / "run"))
 
 
@@ -89,7 +89,7 @@ def test_an_unfinished_run_in_out_is_refused_by_name_too(tiny, done: Path, tmp_p
     shutil.rmtree(done / "model")
     other = tmp_path / "other.jsonl"
     other.write_text(text_file.read_text(encoding="utf-8"), encoding="utf-8")
-    options = tiny(checkpoint_every=4, validate_every=12, keep_checkpoints=9)
+    options = tiny(recipe="paper", checkpoint_every=4, validate_every=12, keep_checkpoints=9)
     for changes in ({"data": [str(other)]}, {"tokenizer": "own:290"}, {"width": 16}):
         with pytest.raises(
             InputError, match=rf"is another run: --{next(iter(changes))} was .*gpt3 train --init-from {done}"
@@ -137,7 +137,7 @@ def test_a_finished_run_is_extended(tiny, done: Path, tmp_path: Path, capsys) ->
     records = [record for record in read_metrics(done / "metrics.jsonl") if "lr" in record]
     assert [record["step"] for record in records] == list(range(1, 21))
     assert [record["lr"] for record in records[12:]] == pytest.approx([3e-4] * 8)
-    whole = {"warmup_tokens": settled["warmup_tokens"], "decay_tokens": settled["decay_tokens"]}
+    whole = {"recipe": "paper", "warmup_tokens": settled["warmup_tokens"], "decay_tokens": settled["decay_tokens"]}
     train(
         tiny(out=str(tmp_path / "whole"), steps=20, checkpoint_every=4, validate_every=12, keep_checkpoints=9, **whole)
     )
@@ -145,6 +145,20 @@ def test_a_finished_run_is_extended(tiny, done: Path, tmp_path: Path, capsys) ->
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert cli.main(["train", "--resume", str(done), "--tokens", "6K"]) == 0
     assert read_metrics(done / "metrics.jsonl")[-1]["step"] == 24
+
+
+def test_steps_at_a_rate_of_0_are_refused(tiny, tmp_path: Path, capsys) -> None:
+    """The short recipe's rate ends at 0. The remedy spreads its fall over the longer run."""
+    train(tiny(steps=4))
+    run = str(tmp_path / "run")
+    error = refused(capsys, tmp_path / "run", "--resume", run, "--steps", "8")
+    assert (
+        "its rate comes to 0 at 1,024 tokens, so steps beyond would learn nothing. Give --decay-tokens 2048," in error
+    )
+    assert cli.main(["train", "--resume", run, "--steps", "8", "--decay-tokens", "2048"]) == 0
+    rates = [record["lr"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if "lr" in record]
+    assert len(rates) == 8
+    assert rates[4] > rates[5] > rates[6] > rates[7] == 0
 
 
 def test_an_interrupted_extension_says_how_to_resume_and_does(done: Path, monkeypatch, capfd) -> None:

@@ -118,7 +118,7 @@ PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         # What `gpt3 train` makes in minutes on two cores; shape, batch and rate by experiment (docs/LOG.md).
-        Preset("demo", 4, 192, 3, 64, 4 * 128, learning_rate=1.2e-3, context=128, window=32, vocab_size=4096),
+        Preset("demo", 4, 192, 3, 64, 16 * 128, learning_rate=1.2e-3, context=128, window=32, vocab_size=4096),
         # 17,867,008 parameters, for a laptop. Batch: where the paper's ramp begins (32k tokens). Learning rate: Table 2.1
         # goes up as models shrink; Kaplan et al. 2020 (eq. D.1) give 1.1e-3 for its 4.7M non-embedding parameters.
         Preset("17M", 6, 256, 4, 64, 32 * 1024, learning_rate=1e-3, context=1024),

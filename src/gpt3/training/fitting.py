@@ -44,7 +44,7 @@ def memory_of(
     exchange = exchange or Exchange(options.regather is not False, options.reduce_once is True)
     return training_memory(
         shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.gradient_checkpointing,
-        shards=shards_of(options, world), moments=0.0 if options.opt_state_on_cpu else OPTIMIZERS[options.optimizer].state_bytes,
+        shards=shards_of(options, world), moments=0.0 if options.opt_state_on_cpu else OPTIMIZERS[plan.optimizer].state_bytes,
         regather=exchange.regather, whole_gradients=exchange.reduce_once, tensor=world.tensor,
     )  # fmt: skip
 

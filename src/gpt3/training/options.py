@@ -13,6 +13,7 @@ from gpt3.curation.options import FILTERS
 from gpt3.options import DType, Options, flag, option
 from gpt3.training.continuing import conflicts
 from gpt3.training.optimizers import OPTIMIZERS
+from gpt3.training.recipes import RECIPES, SCHEDULES
 
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -76,16 +77,20 @@ class TrainOptions(Options):
     ramp_tokens: int | None = option(None, least=0)
     """Tokens over which the batch grows from 32k; 0: no ramp. Default: the paper's, scaled to the run."""
 
-    optimizer: str = option("adamw", choices=OPTIMIZERS, group="Optimizer")
-    """The optimizer; docs/training.md compares them. The paper's is AdamW."""
+    recipe: str = option("auto", choices=("auto", *RECIPES), group="Optimizer", common=True)
+    """Where optimizer and schedule come from: auto is paper from batches of 32k tokens up, short below."""
+    optimizer: str | None = option(None, choices=OPTIMIZERS)
+    """The optimizer; docs/training.md compares them. Default: the recipe's (paper: adamw, short: muon)."""
     lr: float | None = option(None, above=0, common=True)
-    """Peak learning rate. Default: the preset's (paper Table 2.1)."""
-    min_lr_ratio: float = option(0.1, least=0, most=1)
-    """Learning rate at the end of the cosine, as a share of the peak (paper App. B)."""
+    """Peak learning rate. Default: the preset's (paper Table 2.1), 5 times that with Muon in the short recipe."""
+    schedule: str | None = option(None, choices=SCHEDULES)
+    """How the rate falls after its warm-up. Default: the recipe's (paper: cosine, short: linear)."""
+    min_lr_ratio: float | None = option(None, least=0, most=1)
+    """Learning rate at the end, as a share of the peak. Default: the recipe's (paper: 0.1, short: 0)."""
     warmup_tokens: int | None = option(None, least=0)
-    """Tokens of linear warm-up. Default: the paper's 375M, at most a tenth of the run."""
+    """Tokens of linear warm-up. Default: the paper's 375M, at most a tenth of the run (short: a twentieth)."""
     decay_tokens: int | None = option(None, least=0)
-    """Tokens after which the cosine has ended. Default: 260/300 of the run, as in the paper."""
+    """Tokens after which the rate has fallen. Default: 260/300 of the run, as in the paper (short: all)."""
     weight_decay: float = option(0.1, least=0)
     """Decoupled weight decay of matrices and embeddings; biases and gains have none (App. B)."""
     beta1: float = option(0.9, least=0, below=1)
@@ -95,7 +100,7 @@ class TrainOptions(Options):
     eps: float = option(1e-8, above=0)
     """Adam's epsilon (paper App. B)."""
     muon_lr: float | None = option(None, above=0)
-    """Peak learning rate of Muon's matrices. Default: --lr (Liu et al. 2025)."""
+    """Peak learning rate of Muon's matrices. Default: --lr (Liu et al. 2025); short: two thirds."""
     muon_momentum: float = option(0.95, least=0, below=1)
     """Muon's Nesterov momentum (Jordan et al. 2024)."""
     lion_lr: float | None = option(None, above=0)
@@ -220,9 +225,11 @@ class TrainOptions(Options):
                     count(text)
                 except ValueError:
                     yield f"{flag(name)} {text!r} is not a number of tokens; write 2500000, 2.5M or 300B"
-        for name in OPTIMIZERS:
-            if self.optimizer != name and getattr(self, f"{name}_lr", None) is not None:
-                yield f"{flag(f'{name}_lr')} is for --optimizer {name}, not {self.optimizer}; use --lr"
+        recipes = RECIPES.values() if self.recipe == "auto" else [RECIPES[self.recipe]]
+        takes = {self.optimizer} if self.optimizer else {recipe.optimizer for recipe in recipes}
+        for name in OPTIMIZERS.keys() - takes:
+            if getattr(self, f"{name}_lr", None) is not None:
+                yield f"{flag(f'{name}_lr')} is for --optimizer {name}, not {' or '.join(sorted(map(str, takes)))}; use --lr"
         if self.mixture is not None and self.data != ["wiki"]:
             yield f"--mixture {self.mixture} and --data {' '.join(self.data)} both name the data; give one"
         for name in ("shards", "tensor_parallel", "regather", "reduce_once"):

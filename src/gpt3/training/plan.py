@@ -1,6 +1,6 @@
 """The numbers of one run, settled before its first step: how long, how large a batch, which learning rate when; and in words.
 
-The paper's recipe (Brown et al. 2020, App. B) is written for 300B tokens. A shorter run keeps its shape by RULES below.
+Numbers that are not given follow RULES below and those of the run's recipe (gpt3.training.recipes).
 Everything is a function of the step alone, so that a run resumes by its step number.
 """
 
@@ -9,36 +9,28 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gpt3.errors import InputError
-from gpt3.ladder.memory import TrainingMemory
-from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, Preset, readable_size, training_flops
-from gpt3.tables import counted, labelled, wrapped
-from gpt3.training import continuing
+from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset
+from gpt3.options import flag
 from gpt3.training.continuing import size_called
-from gpt3.training.data import TrainingData
-from gpt3.training.distributed import Compute, World
 from gpt3.training.layouts import Layout, schedule_tokens
-from gpt3.training.optimizers import describe
+from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions, count
-from gpt3.training.panel import sparkline
-from gpt3.training.replay import NEW
+from gpt3.training.recipes import (
+    PAPER_BETA2,
+    PAPER_RAMP_START_TOKENS,
+    PAPER_WARMUP_TOKENS,
+    RECIPES,
+    SMALL_BATCH_BETA2,
+    recipe_for,
+)
 
-PAPER_WARMUP_TOKENS = 375_000_000
-PAPER_DECAY_TOKENS = 260_000_000_000
-PAPER_RAMP_START_TOKENS = 32_768
-"""Where the batch ramp begins: "32k tokens", 16 sequences of 2,048."""
 PAPER_RAMP_TOKENS = (4_000_000_000, 12_000_000_000)
 """The batch grows over the first 4 to 12 billion tokens "depending on the model size": here from 125M to 175B."""
-PAPER_BETA2 = 0.95
-SMALL_BATCH_BETA2 = 0.99
-"""For batches below the paper's smallest, whose squared gradients are noisier (docs/LOG.md: 5% in bits per byte of the demo)."""
-MOST_WARMUP = 0.1
 LEAST_STEPS = 1000
 DEFAULT_EPOCHS = 4
 """Repeating data up to four times is almost as good as new data (Muennighoff et al. 2023, arXiv 2305.16264)."""
@@ -47,17 +39,13 @@ DEMO_MINUTES = 3.7
 DEFAULT_MICRO_BATCH_TOKENS = 8192
 EVENTS_A_RUN = 10
 MOST_RECORDS = 10_000
-CHART_WIDTH, CHART_HEIGHT = 64, 6
 RULES = {
     "length": "--tokens, --steps or --minutes; else 4 epochs of the data, at most the paper's 300B tokens",
     "batch": "the preset's (Table 2.1), at most a thousandth of the run's tokens; with --steps as without a length",
     "batch ramp": "from 32k tokens, linearly over 4B (125M) to 12B (175B) of 300B tokens, scaled to the run",
-    "learning rate": "the preset's (Table 2.1)",
-    "beta2": "the paper's 0.95; 0.99 for batches below 32k tokens",
-    "warm-up": "the paper's 375M tokens, at most a tenth of the run",
-    "cosine": "to 10% of the peak after 260/300 of the run, its clock from the end of the warm-up; then constant",
+    "recipe": "the paper's from its smallest batch up, 32k tokens; below the short one",
 }
-"""How each number follows from the paper's when it is not given; docs/training.md has the reasons."""
+"""How each number follows when it is not given, besides its recipe's rules; docs/training.md has the reasons."""
 
 
 class Stage(NamedTuple):
@@ -83,8 +71,15 @@ class Plan:
     micro_batch: int
     """Sequences of one forward pass on one device."""
     context: int
+    recipe: str
+    """Of `RECIPES`: where the numbers that were not given are from."""
+    optimizer: str
     lr: float
-    min_lr: float
+    muon_lr: float | None
+    """The peak rate of Muon's matrices; None with another optimizer."""
+    min_lr_ratio: float
+    schedule: str
+    """How the rate falls: cosine or linear."""
     beta2: float
     """Adam's second-moment decay."""
     ramp_tokens: int
@@ -134,6 +129,11 @@ class Plan:
         return max(1, stage.first_step + math.ceil(rest / (stage.sequences * self.context)))
 
     @property
+    def min_lr(self) -> float:
+        """The rate at the end."""
+        return self.lr * self.min_lr_ratio
+
+    @property
     def tokens(self) -> int:
         """Tokens of the whole run."""
         return self.tokens_after(self.steps)
@@ -149,7 +149,7 @@ class Plan:
         return dataclasses.replace(self, steps=steps, layouts=(*layouts, Layout(step, steps)))
 
     def learning_rate(self, tokens: float) -> float:
-        """The rate of a step that ends at `tokens` tokens: linear warm-up, cosine to the floor, floor.
+        """The rate of a step that ends at `tokens` tokens: linear warm-up, cosine or line to the floor, floor.
 
         The cosine's clock starts after the warm-up (the paper leaves it open).
         """
@@ -160,7 +160,8 @@ class Plan:
         if tokens >= self.decay_tokens:
             return self.min_lr
         progress = (tokens - self.warmup_tokens) / (self.decay_tokens - self.warmup_tokens)
-        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        left = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.min_lr + (self.lr - self.min_lr) * left
 
 
 def shape_of(options: TrainOptions) -> Preset:
@@ -245,7 +246,7 @@ def make_plan(
         shape: the model's. Default: `shape_of` the options.
 
     Raises:
-        InputError: see `shape_of`; sizes that are no multiples of one another.
+        InputError: see `shape_of`; sizes that are no multiples of one another; a rate of another optimizer than the recipe's.
     """
     shape, continues = shape or shape_of(options), options.init_from is not None
     about, steps = tokens or min(PAPER_TOKENS, DEFAULT_EPOCHS * (train_tokens or PAPER_TOKENS)), options.steps
@@ -257,20 +258,31 @@ def make_plan(
     batch_tokens, micro_batch = batch_shape(options, shape, about)
     if steps is not None:
         about = steps * batch_tokens
-    lr, beta2, ramp = options.lr or shape.learning_rate, options.beta2, options.ramp_tokens
+    name = recipe_for(options, batch_tokens)
+    recipe, beta2, ramp = RECIPES[name], options.beta2, options.ramp_tokens
+    optimizer = options.optimizer or recipe.optimizer
+    for other in OPTIMIZERS:
+        if other != optimizer and getattr(options, f"{other}_lr", None) is not None:
+            raise InputError(f"{flag(f'{other}_lr')} needs --optimizer {other}: the {name} recipe takes {optimizer}")
+    lr = options.lr or shape.learning_rate * (recipe.rate if optimizer == recipe.optimizer else 1)
+    muon_lr = (options.muon_lr or lr * recipe.muon_rate) if optimizer == "muon" else None
+    min_lr_ratio = recipe.min_lr_ratio if options.min_lr_ratio is None else options.min_lr_ratio
     if beta2 is None:
         beta2 = PAPER_BETA2 if batch_tokens >= PAPER_RAMP_START_TOKENS else SMALL_BATCH_BETA2
     if ramp is None:
         ramps = batch_tokens > PAPER_RAMP_START_TOKENS and not continues
         ramp = ramp_length(shape.parameters, about) if ramps else 0
-    plan = Plan(steps or 1, batch_tokens, micro_batch, shape.context, lr, lr * options.min_lr_ratio, beta2, ramp)
+    plan = Plan(
+        steps or 1, batch_tokens, micro_batch, shape.context, name, optimizer, lr, muon_lr, min_lr_ratio,
+        options.schedule or recipe.schedule, beta2, ramp,
+    )  # fmt: skip
     if steps is None:
         plan = dataclasses.replace(plan, steps=plan.steps_for(about))
     warmup, decay = options.warmup_tokens, options.decay_tokens
     if warmup is None:
-        warmup = min(PAPER_WARMUP_TOKENS, round(plan.tokens * MOST_WARMUP))
+        warmup = min(PAPER_WARMUP_TOKENS, round(plan.tokens * recipe.warmup_share))
     if decay is None:
-        decay = plan.tokens if continues else round(plan.tokens * PAPER_DECAY_TOKENS / PAPER_TOKENS)
+        decay = plan.tokens if continues else round(plan.tokens * recipe.decay_share)
     every = max(1, plan.steps // EVENTS_A_RUN)
     validate_every = options.validate_every or every
     return dataclasses.replace(
@@ -293,108 +305,3 @@ def settled(options: TrainOptions, plan: Plan) -> TrainOptions:
     names = {field.name for field in dataclasses.fields(options)} - {"tokens"}
     numbers = {name: value for name, value in dataclasses.asdict(plan).items() if name in names}
     return dataclasses.replace(options, tokens=None, minutes=None, stream=stream, **numbers)
-
-
-def plan_rows(
-    plan: Plan, options: TrainOptions, shape: Preset, data: TrainingData, compute: Compute, world: World, parallel: str
-) -> list[tuple[str, str]]:
-    """What the run will do: names and texts, for the lines at its start and for ``--plan``.
-
-    Args:
-        shape: with the data's vocabulary.
-        parallel: how processes share the work (gpt3.training.fitting.parallel_text).
-    """
-    first, last = plan.stages[0], plan.stages[-1]
-    batch = f"{plan.batch_tokens:,} tokens, micro-batches of {plan.micro_batch} × {plan.context} on each device"
-    if plan.ramp_tokens:
-        least = first.sequences * plan.context
-        batch += (
-            f"; a ramp from {least:,} tokens in {counted(len(plan.stages), 'stage')} until step {last.first_step + 1:,}"
-        )
-    processes = "" if world.size == 1 else f", {world.size} processes ({parallel})"
-    mixture = data.mixture(plan.context, options.seed)
-    epochs = f"{plan.total_sequences / mixture.windows_per_epoch:.2f} epochs of {data.tokens:,}"
-    if not data.ended:
-        epochs = "of data that is prepared while training"
-    layers = f"{counted(shape.n_layers, 'layer')} of {shape.d_model}, {counted(shape.n_heads, 'head')}"
-    rate = f"{plan.lr:g} after {plan.warmup_tokens:,} tokens, cosine to {plan.min_lr:g} at {plan.decay_tokens:,}"
-    return [
-        ("model", f"{shape.name}: {shape.parameters:,} parameters, {layers}"),
-        ("device", f"{compute.device.type} in {options.dtype}{processes}, GEMM peak {compute.peak_flops / 1e9:,.0f} GFLOP/s"),
-        ("steps", f"{plan.steps:,}; validation every {plan.validate_every:,}, checkpoint every {plan.checkpoint_every:,}"),
-        ("tokens", f"{plan.tokens:,} ({plan.tokens / shape.parameters:,.1f} per parameter), {epochs}"),
-        ("batch", batch),
-        ("learning rate", rate),
-        ("optimizer", f"{describe(options)}; decay {options.weight_decay:g}, clip {options.clip:g}"),
-        *(("source", source_text(row, options)) for row in data.sources(mixture, plan.total_sequences)),
-    ]  # fmt: skip
-
-
-def source_text(row: Mapping[str, Any], options: TrainOptions) -> str:
-    """A source's row of data.json for people; its size is not known where it is prepared while training."""
-    name = ",".join(options.data) if options.replay and row["name"] == NEW else row["name"]
-    share = f"{row['share']:.1%} of the run"
-    if row["tokens"] is None:
-        return f"{name}: {share}, prepared while training"
-    return f"{name}: {row['tokens']:,} tokens, {share}, {row['epochs']:.2f} epochs"
-
-
-def plan_report(
-    plan: Plan,
-    rows: list[tuple[str, str]],
-    shape: Preset,
-    memory: TrainingMemory,
-    peak_flops: float,
-    token_seconds: float | None,
-    continues: bool = False,
-) -> str:
-    """``gpt3 train --plan``: `plan_rows`, memory, compute and time, the rules, and the schedule drawn over the tokens.
-
-    Args:
-        shape: with the data's vocabulary.
-        memory: of each device.
-        peak_flops: FLOP/s of all devices together.
-        token_seconds: measured seconds per token; None where the model does not fit here.
-        continues: whether the run starts from other weights (``--init-from``).
-    """
-    flops = shape.flops_per_token * plan.tokens
-    rough = training_flops(shape.parameters, plan.tokens)
-    parts = ("weights", "gradients", "optimizer", "copies", "activations", "loss")
-    sizes = ", ".join(f"{name} {readable_size(getattr(memory, name))}" for name in parts)
-    time = "not measured: the model does not fit on this device"
-    if token_seconds is not None:
-        mfu = flops / plan.tokens / token_seconds / peak_flops
-        time = f"about {_duration(plan.tokens * token_seconds)}, from a few measured steps of one micro-batch: "
-        time += f"{1 / token_seconds:,.0f} tokens/s, MFU {mfu:.0%}"
-    rows = [
-        *rows,
-        ("memory", f"about {readable_size(memory.total)} per device: {sizes}"),
-        ("compute", f"{flops:.3g} FLOPs counted product by product; 6ND: {rough:.3g} = {rough / PF_DAY:.3g} PF-days"),
-        ("time", time),
-    ]
-    lines = [*labelled(rows), "", "Rules for numbers that are not given:"]
-    rules = RULES | (continuing.RULES if continues else {})
-    lines += [line for name, rule in rules.items() for line in wrapped(f"  {name}: {rule}", 4)]
-    lines += _chart("learning rate", plan, plan.learning_rate)
-    if plan.ramp_tokens:
-        lines += _chart(
-            "batch in tokens", plan, lambda tokens: plan.stage(plan.steps_for(tokens) - 1).sequences * plan.context
-        )
-    return "\n".join(lines)
-
-
-def _chart(title: str, plan: Plan, value: Callable[[int], float]) -> list[str]:
-    """A function of the tokens seen, drawn over the run."""
-    values = [value(max(1, round(plan.tokens * (column + 0.5) / CHART_WIDTH))) for column in range(CHART_WIDTH)]
-    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    drawn, low, high = sparkline(values, CHART_WIDTH, CHART_HEIGHT, unicode)
-    labels = [f"{high:.3g}", *[""] * (CHART_HEIGHT - 2), f"{low:.3g}"]
-    rows = [f"{label:>10} |{row}".rstrip() for label, row in zip(labels, drawn, strict=True)]
-    return ["", f"{title} over tokens", *rows, " " * 11 + "0" + f"{plan.tokens:,}".rjust(CHART_WIDTH - 1)]
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:.0f} seconds"

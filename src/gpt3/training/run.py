@@ -39,7 +39,8 @@ from gpt3.training.options import TrainOptions
 from gpt3.training.origin import copy_origin, write_origin
 from gpt3.training.pace import Pace, recorded_layouts
 from gpt3.training.panel import Panel
-from gpt3.training.plan import DEMO_MINUTES, make_plan, plan_report, plan_rows, settled, shape_of
+from gpt3.training.plan import DEMO_MINUTES, make_plan, settled, shape_of
+from gpt3.training.plan_report import plan_report, plan_rows
 from gpt3.training.replay import epoch_tokens
 from gpt3.training.run_name import default_name
 from gpt3.training.same_run import AUTOMATIC, check_resumed, named_checkpoint
@@ -161,7 +162,7 @@ def train_in(
         random.seed(options.seed)
         np.random.seed(options.seed % 2**32)
         if not options.plan:
-            world.agree(lambda: run_folder.check_checkpoint_room(folder, options, shape))
+            world.agree(lambda: run_folder.check_checkpoint_room(folder, options, plan, shape))
         weights = initial.weight if initial and checkpoint is None else None
         model, forward = build_model(options, shape, end_of_text, compute, world, weights)
         recorded = read_state(checkpoint)["computed"] if checkpoint else None

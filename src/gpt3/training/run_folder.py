@@ -73,7 +73,7 @@ def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
         options.out,
         Path("runs") / name,
         asked(options),
-        before=lambda folder: work_folder.stored(folder / ASKED) if (folder / CONFIG).exists() else None,
+        before=lambda folder: asked_before(folder) if (folder / CONFIG).exists() else None,
         finished=lambda folder: (folder / FINAL_MODEL).exists(),
         early=EARLY,
         resume=options.resume == "auto",
@@ -87,7 +87,7 @@ def check_out(folder: Path, options: TrainOptions) -> None:
     Raises:
         InputError: it is.
     """
-    before = work_folder.stored(folder / ASKED)
+    before = asked_before(folder)
     if before is None or not (folder / CONFIG).exists():
         return
     if (folder / FINAL_MODEL).exists():
@@ -99,6 +99,18 @@ def check_out(folder: Path, options: TrainOptions) -> None:
 def asked(options: TrainOptions) -> work_folder.Settings:
     """The options that decide what is computed: a run resumes only when they are the same."""
     return work_folder.requested(options, FREE_TO_CHANGE)
+
+
+def asked_before(folder: Path) -> dict[str, Any] | None:
+    """The `asked` options of the run in `folder`; None where there are none.
+
+    Runs from before there were recipes recorded the paper's numbers where none were given.
+    """
+    found = work_folder.stored(folder / ASKED)
+    if found is not None and "recipe" not in found:
+        paper = {"optimizer": "adamw", "min_lr_ratio": 0.1}
+        found |= {name: None for name, value in paper.items() if found.get(name) == value}
+    return found
 
 
 def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
@@ -114,7 +126,12 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
             today |= {name for name in saved if getattr(options, name) != getattr(defaults, name)}
         lengths = {"tokens", "minutes", "steps"}
         dropped = today | {"resume", "out", "plan", *SHARDING} | (lengths if lengths & today else set())
-        values: dict[str, Any] = {"stream": "off", "validation_share": None, **dict.fromkeys(lengths - today)}
+        values: dict[str, Any] = {
+            "stream": "off",
+            "validation_share": None,
+            "recipe": "paper",
+            **dict.fromkeys(lengths - today),
+        }
         values |= {name: value for name, value in saved.items() if name not in dropped}
         return dataclasses.replace(options, **values)
     except TypeError as error:  # an option of another version
@@ -123,14 +140,14 @@ def settled_options(folder: Path, options: TrainOptions) -> TrainOptions:
         ) from None
 
 
-def check_checkpoint_room(folder: Path, options: TrainOptions, shape: Preset) -> None:
+def check_checkpoint_room(folder: Path, options: TrainOptions, plan: Plan, shape: Preset) -> None:
     """Refuse before training when the disk of `folder` has no room for the checkpoints of a model.
 
     Raises:
         InputError: see `gpt3.durable.check_room`.
     """
     # of a checkpoint at most: fp32 weights, their average, the optimizer's state
-    each = (4 + 4 + OPTIMIZERS[options.optimizer].state_bytes) * shape.parameters
+    each = (4 + 4 + OPTIMIZERS[plan.optimizer].state_bytes) * shape.parameters
     check_room(folder, round((options.keep_checkpoints + 2) * each), purpose="checkpoints")
 
 
@@ -199,7 +216,7 @@ def write_beginning(
     write_text(folder / ENVIRONMENT, json.dumps(environment(device), indent=1))
     named = resumed and requested.resume not in AUTOMATIC
     if named or not resumed:
-        now, before = asked(requested), work_folder.stored(folder / ASKED) or {}
+        now, before = asked(requested), asked_before(folder) or {}
         write_text(folder / ASKED, json.dumps(extended(before, now) if named else now))
         write_text(folder / CONFIG, yaml.safe_dump(dataclasses.asdict(options), sort_keys=False))
     if named:

@@ -130,7 +130,8 @@ def check_same_run(what: str, before: Mapping[str, Any], now: Mapping[str, Any],
 
 
 def check_resumed(checkpoint: Path, folder: Path, plan: Plan, data_hash: str) -> None:
-    """Refuse data of another tokenizer than the checkpoint's, and a run that ends before the checkpoint or has ended there.
+    """Refuse data of another tokenizer than the checkpoint's, a run that ends before the checkpoint or has ended there, and
+    steps without a rate.
 
     Args:
         folder: the run folder.
@@ -155,6 +156,11 @@ def check_resumed(checkpoint: Path, folder: Path, plan: Plan, data_hash: str) ->
         raise InputError(
             f"{folder} is finished: {checkpoint.name} is its last of {counted(plan.steps, 'step')}. To extend it, give more "
             "with --steps or --tokens."
+        )
+    if plan.min_lr == 0 and plan.decay_tokens < plan.tokens:
+        raise InputError(
+            f"{folder}: its rate comes to 0 at {plan.decay_tokens:,} tokens, so steps beyond would learn nothing. Give "
+            f"--decay-tokens {plan.tokens}, or start a new run from its weights: gpt3 train --init-from {checkpoint}"
         )
 
 

@@ -71,7 +71,8 @@ class Trainer:
     ) -> None:
         self.options, self.plan, self.model, self.forward, self.mixture = options, plan, model, forward, mixture
         self.end_of_text, self.compute, self.world = end_of_text, compute, world
-        self.optimizer = make_optimizer(model, replace(options, beta2=plan.beta2), plan.lr)
+        chosen = replace(options, optimizer=plan.optimizer, muon_lr=plan.muon_lr, beta2=plan.beta2)
+        self.optimizer = make_optimizer(model, chosen, plan.lr)
         self.spikes = SpikeWindow(options.spike_window, options.spike_sigmas, options.spike_patience)
         self.average = None if options.ema is None else WeightAverage(model, options.ema)
         self.scaler = torch.amp.GradScaler(compute.device.type) if compute.dtype == torch.float16 else None
@@ -208,7 +209,7 @@ class Trainer:
             if not ran_out_of_memory(error):
                 raise
             raise RunError(
-                f"out of memory in the optimizer's step: the state of --optimizer {self.options.optimizer} does not fit beside "
+                f"out of memory in the optimizer's step: the state of --optimizer {self.plan.optimizer} does not fit beside "
                 "weights and gradients; use a smaller --model, or more devices with --parallel fsdp"
             ) from None
 

@@ -8,7 +8,7 @@ import torch
 
 from gpt3.training.optimizers import decay_groups, trainable
 from gpt3.training.options import TrainOptions
-from gpt3.training.plan import PAPER_BETA2
+from gpt3.training.recipes import PAPER_BETA2
 
 
 def make(model: torch.nn.Module, options: TrainOptions, lr: float) -> torch.optim.AdamW:
