@@ -72,7 +72,7 @@ def trainer_of(job: dict[str, Any], world: World) -> Trainer:
 
 
 def run(job: dict[str, Any], world: World, folder: Path) -> None:
-    """Steps up to the job's last; a checkpoint after each of its ``save``."""
+    """Steps up to the job's last; a checkpoint after each of its ``save``, and before the first where it resumes at one."""
     trainer, losses, norms = trainer_of(job, world), [], []
     if "resume" in job:
         path = folder / job["resume"]
@@ -83,6 +83,8 @@ def run(job: dict[str, Any], world: World, folder: Path) -> None:
     ) as writer:
         if world.size > 1:
             dist.barrier()
+        if trainer.step in job.get("save", ()):
+            writer.save(trainer.optimizer, trainer.state(), extra=trainer.averages())
         while trainer.step < job.get("steps", 20):
             record = trainer.one_step()
             losses.append(record["loss"])

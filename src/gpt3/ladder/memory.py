@@ -75,7 +75,7 @@ def training_memory(
     loss = loss_bytes(preset, dtype, sequences, tensor)
     copies, gradients = BYTES[dtype] * number * (BYTES[dtype] < 4), 4.0 * number
     if shards > 1:
-        copies = gathered_bytes(preset, dtype, regather, tensor)
+        copies = gathered_bytes(preset, dtype, regather, tensor, whole_gradients)
         loss = max(0.0, loss + gathered_at_loss(preset, dtype, regather, tensor) - copies)
         gradients += 4.0 * shard_numbers(preset, 1, tensor) * whole_gradients
     activations = activation_bytes(preset, dtype, sequences, checkpointing=checkpointing, tensor=tensor)
@@ -119,7 +119,9 @@ def root_parameters(preset: Preset, tensor: int = 1) -> int:
     return (-(-preset.vocab_size // tensor) + (preset.positions or preset.context) + 2) * preset.d_model
 
 
-def gathered_bytes(preset: Preset, dtype: str, regather: bool = True, tensor: int = 1) -> float:
+def gathered_bytes(
+    preset: Preset, dtype: str, regather: bool = True, tensor: int = 1, whole_gradients: bool = False
+) -> float:
     """What FSDP2 holds whole for a while in backward, each block being a unit and the rest (embeddings, last norm) the root.
 
     Of one block its weights in `dtype` and their gradients, of the block after it the float32 buffer that its gradients are
@@ -129,10 +131,12 @@ def gathered_bytes(preset: Preset, dtype: str, regather: bool = True, tensor: in
 
     Args:
         regather: blocks are freed after their forward pass; False: all stay gathered until their backward pass.
+        whole_gradients: they are counted elsewhere. A block's are added to those, or from those copied into the buffer.
     """
     size, block, root = BYTES[dtype], block_parameters(preset, tensor), root_parameters(preset, tensor)
     weights = 2 if regather else preset.n_layers - 1
-    return block * (weights * size + size + 4.0) + root * 2 * size
+    gradients = max(size, 4.0 - size) if whole_gradients else size + 4.0
+    return block * (weights * size + gradients) + root * 2 * size
 
 
 def gathered_at_loss(preset: Preset, dtype: str, regather: bool = True, tensor: int = 1) -> float:
