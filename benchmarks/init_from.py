@@ -5,7 +5,7 @@
 For each seed: the demo on Wikipedia (the base, for --minutes); then, each for the base's number of steps, on the new text:
 from scratch with a tokenizer of its own, from scratch with the base's tokenizer, from the base's weights (``--init-from``), and
 from them with 5% of Wikipedia (``--replay wiki=5%``). --peaks adds runs from the base's weights whose peak rate is another
-share of Table 2.1's than the default one. Held out are 5% of the documents of each text, the same in
+share of a fresh start's than the default one. Held out are 5% of the documents of each text, the same in
 every run. The table has bits per byte, means and standard deviations over the seeds; results.json has each run's. Run the
 same command to resume after an interruption.
 
@@ -32,6 +32,7 @@ from gpt3.model_folder.convert import read_checkpoint
 from gpt3.report.run_folder import read_metrics
 from gpt3.tables import markdown
 from gpt3.training.continuing import PEAK_SHARE, peak_rate
+from gpt3.training.recipes import RECIPES
 
 HELD_OUT = "0.05"
 TOY = ["--layers", "1", "--width", "32", "--heads", "2", "--context", "32", "--tokenizer", "own:300"]
@@ -60,14 +61,14 @@ def train(folder: Path, *options: str) -> Path:
 def cases(base: Path, old: str, peaks: Sequence[float], parameters: int, shape: list[str]) -> list[Case]:
     """The runs on the new text; `shape` is what the base was given, `parameters` its size, `old` its text."""
     bare = [word for pair in zip(shape[::2], shape[1::2], strict=True) if pair[0] != "--tokenizer" for word in pair]
-    start = ["--init-from", str(base)]
-    rate = peak_rate(parameters) / PEAK_SHARE
+    start = ["--init-from", str(base), "--recipe", "short"]  # as the base was trained
+    rate = RECIPES["short"].rate * peak_rate(parameters) / PEAK_SHARE
     return [
         Case("from scratch, own tokenizer", shape, old_tokens=False),
         Case("from scratch, the base's tokenizer", [*bare, "--tokenizer", str(base / "model")]),
         Case("from the base", start),
         Case("from the base, 5% replay", [*start, "--replay", f"{old}=5%"], replays=True),
-        *(Case(f"from the base, peak {p:g} of Table 2.1's", [*start, "--lr", f"{p * rate:.4g}"]) for p in peaks),
+        *(Case(f"from the base, peak {p:g} of a fresh start's", [*start, "--lr", f"{p * rate:.4g}"]) for p in peaks),
     ]
 
 

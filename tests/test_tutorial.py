@@ -110,7 +110,7 @@ def test_the_python_page(home: Path, capsys: pytest.CaptureFixture[str]) -> None
     import gpt3
     from gpt3.finetuning.tuning import FinetuneResult
     from gpt3.inference.generation import Generation
-    from gpt3.training.run import RunResult
+    from gpt3.training.run_folder import RunResult
 
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.S)

@@ -22,7 +22,8 @@ from gpt3.training.options import TrainOptions
 if TYPE_CHECKING:
     from gpt3.evaluation.results import Evaluation
     from gpt3.finetuning.tuning import FinetuneResult
-    from gpt3.training.run import Evaluator, RunResult
+    from gpt3.training.run import Evaluator
+    from gpt3.training.run_folder import RunResult
 
 P = ParamSpec("P")
 OptionsT = TypeVar("OptionsT")

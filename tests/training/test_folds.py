@@ -15,7 +15,8 @@ from gpt3.training.data import open_data
 from gpt3.training.folds import fold_options, last_score, run_folds
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import shape_of
-from gpt3.training.run import RunResult, train
+from gpt3.training.run import train
+from gpt3.training.run_folder import RunResult
 
 
 @pytest.fixture

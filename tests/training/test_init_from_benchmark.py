@@ -26,7 +26,7 @@ def test_it_trains_each_case_and_draws_a_table(tmp_path: Path, text_file: Path, 
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
     assert [row[0] for row in rows[2:]] == [
         "base", "from scratch, own tokenizer", "from scratch, the base's tokenizer", "from the base", "from the base, 5% replay",
-        "from the base, peak 1 of Table 2.1's",
+        "from the base, peak 1 of a fresh start's",
     ]  # fmt: skip
     assert [bool(row[1]) for row in rows[2:]] == [False, True, True, True, True, True]
     assert [bool(row[2]) for row in rows[2:]] == [True, False, True, True, True, True]

@@ -115,7 +115,8 @@ def opening(prompt: str, whole: bool) -> str:
 def cross_validate(options: TrainOptions) -> int:
     """``--folds K``: K runs, each with ``--nproc`` processes. Returns the exit code."""
     from gpt3.training.folds import run_folds
-    from gpt3.training.run import RunResult, train
+    from gpt3.training.run import train
+    from gpt3.training.run_folder import RunResult
 
     def one(fold: TrainOptions) -> RunResult:
         if (fold.nproc or 1) == 1:

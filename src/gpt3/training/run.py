@@ -42,6 +42,7 @@ from gpt3.training.panel import Panel
 from gpt3.training.plan import DEMO_MINUTES, make_plan, settled, shape_of
 from gpt3.training.plan_report import plan_report, plan_rows
 from gpt3.training.replay import epoch_tokens
+from gpt3.training.run_folder import RunResult
 from gpt3.training.run_name import default_name
 from gpt3.training.same_run import AUTOMATIC, check_resumed, named_checkpoint
 from gpt3.training.tracking import Tracker, check_trackers, open_trackers, record_file, step_profiler
@@ -61,31 +62,6 @@ class Evaluator(Protocol):
 
     def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
         """Numbers by name; they are logged as ``eval/NAME``. Called on every rank."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run came to."""
-
-    folder: Path
-    """The run folder."""
-    score: Score | None
-    """The last validation of the run's own held-out documents; None for an interrupted run or without such."""
-    seconds: float
-    """Training seconds, validation and saving left out."""
-    finished: bool
-    """False: interrupted after a checkpoint; the same command resumes it."""
-    exit_code: int = 0
-    """130 or 143 after a signal."""
-    prompt: str = ""
-    """The first prompt of the run's samples, of its data unless ``--sample-prompt`` says another."""
-    skipped: int = 0
-    """Steps skipped for a spike, of all sessions."""
-
-    def __repr__(self) -> str:
-        what = "finished" if self.finished else f"interrupted, exit_code={self.exit_code}"
-        loss = "" if self.score is None else f", loss={self.score.loss:.4f}, perplexity={self.score.perplexity:.2f}"
-        return f"RunResult({str(self.folder)!r}, {what}, seconds={self.seconds:.1f}{loss})"
 
 
 def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator] = (), **overrides: Any) -> RunResult:
@@ -188,8 +164,8 @@ def train_in(
             say(line)
     if options.plan:
         if world.first:
-            memory = memory_of(options, shape, plan, compute, world, exchange)
-            print(plan_report(plan, rows, shape, memory, compute.peak_flops * world.size, token_seconds, bool(initial)))
+            memory, peak = memory_of(options, shape, plan, compute, world, exchange), compute.peak_flops * world.size
+            print(plan_report(plan, rows, shape, memory, peak, token_seconds, bool(initial)))
         return RunResult(folder, None, 0.0, finished=False)
 
     # All that moves: fresh, or as the checkpoint has it.

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,31 @@ FREE_TO_CHANGE = frozenset(
 )  # fmt: skip
 """Options that may change when a run resumes: they do not change what is computed, but for the order of sums."""
 CURVE_COLUMNS, CURVE_ROWS = 60, 10
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to."""
+
+    folder: Path
+    """The run folder."""
+    score: Score | None
+    """The last validation of the run's own held-out documents; None for an interrupted run or without such."""
+    seconds: float
+    """Training seconds, validation and saving left out."""
+    finished: bool
+    """False: interrupted after a checkpoint; the same command resumes it."""
+    exit_code: int = 0
+    """130 or 143 after a signal."""
+    prompt: str = ""
+    """The first prompt of the run's samples, of its data unless ``--sample-prompt`` says another."""
+    skipped: int = 0
+    """Steps skipped for a spike, of all sessions."""
+
+    def __repr__(self) -> str:
+        what = "finished" if self.finished else f"interrupted, exit_code={self.exit_code}"
+        loss = "" if self.score is None else f", loss={self.score.loss:.4f}, perplexity={self.score.perplexity:.2f}"
+        return f"RunResult({str(self.folder)!r}, {what}, seconds={self.seconds:.1f}{loss})"
 
 
 def choose_folder(options: TrainOptions, name: str) -> tuple[Path, bool]:
