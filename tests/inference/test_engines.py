@@ -152,7 +152,7 @@ def test_any_schedule_is_the_reference(schedule, seed, new_engine):
     "weight_format",
     [pytest.param(name, marks=pytest.mark.slow if name in ("fp16", "bf16") else ()) for name in WEIGHT_FORMATS],
 )
-def test_a_texts_numbers_do_not_depend_on_its_neighbours(model, weight_format):
+def test_a_texts_numbers_do_not_depend_on_its_neighbors(model, weight_format):
     """To the last bit, beside 0 to 9 others of other lengths, so that every size of tile comes."""
     engine = CpuEngine(model, weight_format)
     prompts = [ids(3 + 5 * slot, slot) for slot in range(10)]

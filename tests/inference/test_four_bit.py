@@ -112,7 +112,7 @@ def test_the_engine_decodes_as_its_own_matrices(shape):
         assert relative(ours, theirs) < 1e-5
 
 
-def test_a_texts_numbers_do_not_depend_on_its_neighbours():
+def test_a_texts_numbers_do_not_depend_on_its_neighbors():
     engine = CpuEngine(make_model(**WIDE), "int4")
 
     def last_logits(count):

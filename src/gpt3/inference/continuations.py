@@ -225,7 +225,7 @@ def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list
 
 
 def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
-    """Score all continuations of the stems; those with an equal shared prefix are neighbours, ordered by length."""
+    """Score all continuations of the stems; those with an equal shared prefix are neighbors, ordered by length."""
     parallel = min(batch, len(stems)) if engine.gathers else 1
     longest = max(len(stem.ids) + len(one.tokens) - 1 for stem in stems for one in stem.continuations)
     cache = engine.new_cache(parallel + 1 + SPARE, longest)

@@ -118,7 +118,7 @@ def _locate(weights: Floats, uniform: float) -> tuple[int, float]:
 
 
 def _maxima(values: Floats, group: int) -> Floats:
-    """The largest of each group of values: every n-th, so that neighbours, often alike, fall into different groups."""
+    """The largest of each group of values: every n-th, so that neighbors, often alike, fall into different groups."""
     columns = len(values) // group
     return values[: columns * group].reshape(group, columns).max(0)
 

@@ -83,7 +83,7 @@ class ReferenceEngine(Engine):
             return torch.cat([self._run(cache, run) for run in runs])
 
     def look_ahead(self, cache: Cache, texts: Sequence[tuple[int, Sequence[int]]], spare: Sequence[int]) -> Tensor:
-        """As Engine's; neighbours of one slot go through the model as one batch. What fills up shorter ones comes after them,
+        """As Engine's; neighbors of one slot go through the model as one batch. What fills up shorter ones comes after them,
         where a causal model does not look."""
         assert isinstance(cache, ReferenceCache)
         found = []
