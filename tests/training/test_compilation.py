@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from checkpoint_case import make_model
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._dynamo.utils import counters
+from torch.distributed.fsdp import fully_shard
 
 from gpt3.errors import InputError
 from gpt3.report.run_folder import read_metrics
-from gpt3.training.compilation import SIZES, chooses_compile, failure, sizes
+from gpt3.training.compilation import SIZES, chooses_compile, compile_block, failure, is_compiled, sizes
 from gpt3.training.distributed import ALONE
 from gpt3.training.options import TrainOptions
 from gpt3.training.run import train
@@ -58,6 +62,40 @@ def test_a_ramp_is_compiled_for_few_sizes_and_is_the_run_of_eager(tiny, tmp_path
         assert one.get("batch_tokens") == other.get("batch_tokens")
         for name in one.keys() & {"loss", "grad_norm", "val/loss"}:
             assert one[name] == pytest.approx(other[name], rel=1e-4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gloo with DTensor is tested on Linux")
+def test_sharded_blocks_share_two_graphs_and_keep_their_hooks_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[int] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **kw: compile_with(function, backend=keep, **kw))
+    torch._dynamo.reset()
+    counters.clear()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+        model = make_model(num_hidden_layers=4).train()
+        assert not is_compiled(model)
+        for block in model.transformer.h:
+            compile_block(block)
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        assert is_compiled(model)
+        for _ in range(2):
+            tokens = torch.randint(33, (2, 16))
+            model(tokens, shift_labels=tokens, skip_logits=True, use_cache=False).loss.backward()
+        assert len(graphs) == 2  # a dense and a banded block
+        assert not counters["graph_break"]
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # as in evaluation
+            model(tokens[:1, :5])
+        assert len(graphs) == 2
+    finally:
+        dist.destroy_process_group()
 
 
 CODE = """
