@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -217,3 +222,49 @@ def test_the_command_starts_without_a_model_and_ends(tmp_path) -> None:
         assert "no model is in ./runs yet, choose one in the Playground (no key): Playground http://127.0.0.1:" in line
         process.terminate()
         assert process.wait(30) == 0
+
+
+def test_many_who_ask_at_once_have_one_model_loaded_once(place, tokenizer, monkeypatch) -> None:
+    for name in ("one", "two"):
+        save_model(tokenizer, place / "runs" / name / "model")
+    begun, gate = [], threading.Event()
+    real = catalog.load_model
+    monkeypatch.setattr(catalog, "load_model", lambda *a: (begun.append(a), gate.wait(30), real(*a))[2])
+    with serving({}, model=[]) as live, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda name: load(live, name), ["one", "two"] * 6))
+        assert sorted(set(answers)) == [(200, "loading"), (409, "loading")]
+        gate.set()
+        wait_for(lambda: live.ask("/health")[0] == 200)
+        assert len(begun) == 1
+
+
+def test_a_damaged_run_fails_with_its_reason_and_the_next_one_loads(place, tokenizer) -> None:
+    damaged = save_model(tokenizer, place / "runs/damaged/model") / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    save_model(tokenizer, place / "runs/whole/model")
+    with serving({}, model=[]) as live:
+        assert load(live, "damaged")[0] == 200
+        wait_for(lambda: available(live)["damaged"]["state"] == "failed")
+        assert "runs/damaged/model does not load" in available(live)["damaged"]["error"]
+        assert load(live, "whole")[0] == 200
+        wait_for(lambda: live.ask("/health")[0] == 200)
+
+
+def test_a_server_that_downloads_ends_at_once(place, tmp_path) -> None:
+    """Of a hub that sends nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hub = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+        command = [sys.executable, "-m", "gpt3", "serve", "--port", "0"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as process:
+            port = int(process.stderr.readline().split("API http://127.0.0.1:")[1].split("/")[0])
+            body, headers = json.dumps({"model": "openai-community/gpt2"}), {"Content-Type": "application/json"}
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("POST", "/v1/models/load", body, headers)
+            assert json.load(connection.getresponse())["state"] == "downloading"
+            silent.accept()
+            process.terminate()
+            began = time.monotonic()
+            assert process.wait(60) == 0
+            assert time.monotonic() - began < 20
+            assert "Traceback" not in process.stderr.read()

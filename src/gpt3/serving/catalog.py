@@ -109,20 +109,22 @@ class Catalog:
         if not self.options.extensible:
             reason = "it was started with --model" if self.options.model else "other machines may use it without a key"
             raise ApiError(403, f"this server loads no other models: {reason}", code="fixed")
-        if name in self.compute.workers:
-            return "loaded"
-        entry = next((entry for entry in self._entries() if entry.id == name), None)
-        if entry is None:
-            message = f"The model '{name[:80]}' is not one that can be loaded; /v1/models lists those, as `available`"
-            raise ApiError(404, message, param="model", code="model_not_found")
         with self._lock:
+            if name in self.compute.workers:
+                return "loaded"
             now = self._loading
-            if now is None or now.state == "failed":
-                now = self._loading = Loading(entry, "loading" if entry.files else "downloading")
-                threading.Thread(target=self._load, args=(now,), name="gpt3-load", daemon=True).start()
-            elif now.entry.id != name:
+            if now is not None and now.state != "failed" and now.entry.id != name:
                 message = f"'{now.entry.id}' is being loaded; try again when that is done"
                 raise ApiError(409, message, code="loading", headers={"Retry-After": "5"})
+            if now is None or now.state == "failed":
+                entry = next((entry for entry in self._entries() if entry.id == name), None)
+                if entry is None:
+                    message = (
+                        f"The model '{name[:80]}' is not one that can be loaded; /v1/models lists those, as `available`"
+                    )
+                    raise ApiError(404, message, param="model", code="model_not_found")
+                now = self._loading = Loading(entry, "loading" if entry.files else "downloading")
+                threading.Thread(target=self._load, args=(now,), name="gpt3-load", daemon=True).start()
         return now.state
 
     @property

@@ -43,7 +43,9 @@ export class Loader {
     if (failed) this.page.problem(new Error(`${failed.name} was not loaded: ${failed.error}`));
   }
 
-  choose() {
+  async choose() {
+    try { this.show(await api.models()); } catch (error) { this.page.problem(error); return; }  // runs may have come since
+    if (this.waiting) return;
     showModels(this.entries, async (entry) => {
       this.page.problem(null);
       try {
