@@ -264,7 +264,8 @@ def test_a_server_that_downloads_ends_at_once(place, tmp_path) -> None:
             assert json.load(connection.getresponse())["state"] == "downloading"
             silent.accept()
             process.terminate()
-            began = time.monotonic()
-            assert process.wait(60) == 0
-            assert time.monotonic() - began < 20
+            try:
+                assert process.wait(30) == 0
+            finally:
+                process.kill()
             assert "Traceback" not in process.stderr.read()
