@@ -171,15 +171,23 @@ def main() -> None:
         print(f"{name:5} {st.mean(values):.4f} bits per byte ({', '.join(f'{value:.4f}' for value in values)})")
     gains = [1 - kept / raw for raw, kept in zip(last["raw"], last["kept"], strict=True)]
     print(f"fewer bits per byte with what is kept: {st.mean(gains):.1%} ({', '.join(f'{gain:.1%}' for gain in gains)})")
-    lines = []
-    for (name, runs), color in zip(curves.items(), svg.COLORS, strict=False):
-        points = [(row[0][0] / 1e6, st.mean(p[1] for p in row), 0.0) for row in zip(*runs, strict=True)]
-        print(f"{name:5} " + "  ".join(f"{x:.2f}M {y:.3f}" for x, y, _ in points))
-        lines.append(svg.Line(name, points, color))
+    for name, runs in curves.items():
+        row = [(points[0][0] / 1e6, st.mean(value for _, value in points)) for points in zip(*runs, strict=True)]
+        print(f"{name:5} " + "  ".join(f"{x:.2f}M {y:.3f}" for x, y in row))
     if given.figure:
-        panel = svg.Axes("", lines, "million tokens")
-        title = "Bits per byte on clean text: trained on what is kept, and on the raw mixture"
-        given.figure.write_text(svg.svg([panel], title, lines), encoding="utf-8")
+        given.figure.write_text(draw(curves), encoding="utf-8")
+
+
+def draw(curves: dict[str, list[list[tuple[int, float]]]]) -> str:
+    """By how much what is kept is better, along the run: an SVG with the standard error of the seeds."""
+    points = []
+    for raw, kept in zip(zip(*curves["raw"], strict=True), zip(*curves["kept"], strict=True), strict=True):
+        gains = [100 * (1 - k / r) for (_, r), (_, k) in zip(raw, kept, strict=True)]
+        error = st.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+        points.append((raw[0][0] / 1e6, st.mean(gains), error))
+    line = svg.Line("kept, compared with raw", points, svg.COLORS[0])
+    panel = svg.Axes("", [line], "million tokens", y_text="{:g}%".format)
+    return svg.svg([panel], "Fewer bits per byte on clean text", width=360)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 16_000
-SUBREAPER = 36
+SUBREAPER, PARENT_DEATH = 36, 1
+"""Of Linux's prctl."""
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 
 
@@ -118,6 +119,8 @@ def session(job: dict[str, Any]) -> None:
     os.chdir(job["folder"])
     os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.dup2(1, 2)
+    # A fork inherits the pipe by which a worker sees its driver's end, so that it never does: the system ends it instead.
+    os.register_at_fork(after_in_child=lambda: ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0))
     fork = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: fork  # type: ignore[assignment, return-value]
     code = 70

@@ -21,6 +21,7 @@ from gpt3.errors import InputError
 
 PIECES = st.sampled_from(
     ["the", "of", "and", "with", "word", "Word", "naïve", "日本", "(cat)", "it's", "don’t", "well-known", "a--b", "c...d", "x…y",
+     "--e", "f-", "--", "g-\"",
      "Mr.", "A.", "\"B.,\"", "I'll", "WE'VE",
      "...", "…", "#", "12", "- item", "• item", " ",
      "\n", "\n\n", "\n\n\n", "the cat sat.", "Is it?", "{", "Lorem ipsum", "lorem\nipsum", "\t", "🎉", "\"x.\"",
@@ -58,9 +59,9 @@ def plain_words(text: str) -> list[str]:
     found: list[str] = []
     for chunk in re.split(r"\s+", "".join(" " if c.isspace() else c for c in text)):
         start, stop = 0, len(chunk)
-        while start < stop and is_symbol(chunk[start]):
+        while start < stop and is_symbol(chunk[start]) and chunk[start] != "-":
             start += 1
-        while stop > start and is_symbol(chunk[stop - 1]):
+        while stop > start and is_symbol(chunk[stop - 1]) and chunk[stop - 1] != "-":
             stop -= 1
         word = chunk[start:stop]
         if re.fullmatch(r"\.([^.].*)?", chunk[stop:], flags=re.DOTALL) and (

@@ -1,9 +1,9 @@
 """What a document's text looks like, in counts, compiled by numba: the figures that the filters of web corpora compare.
 
 A *line* is a longest run of characters without a line feed that is not blank; a *paragraph* what blank lines part. *Words* are
-cut as tokenizers of treebanks do: at white space; each character of punctuation at the ends is a word of its own, but ``..`` and
-``--`` are one; within a word so are dashes between letters and an ellipsis; ``'s``, ``n't`` and the like are cut off; the full
-stop of ``Mr.`` and of initials is no word. A *symbol* is a word of punctuation.
+cut as tokenizers of treebanks do: at white space; each character of punctuation at the ends is a word of its own, but ``..`` is
+one, and hyphens stay with the word; within a word so are dashes between letters and an ellipsis; ``'s``, ``n't`` and the like
+are cut off; the full stop of ``Mr.`` and of initials is no word. A *symbol* is a word of punctuation.
 """
 
 # numba compiles these functions: types are in the docstrings, and loops are plain loops.
@@ -23,7 +23,7 @@ from gpt3.corpus.ngrams import TABLE_SIZE
 
 Array = np.ndarray[Any, Any]
 
-VERSION = 3
+VERSION = 4
 """Counts changes in what the figures are."""
 FIELDS = (
     "characters", "words", "symbols", "word_characters", "letter_words", "stop_words", "hashes", "ellipses",
@@ -102,7 +102,7 @@ def _slot(table, h):
 
 @njit(cache=True, nogil=True)
 def _run(points, k, stop):
-    """The end of the symbol that begins at `k`: full stops and hyphens that follow one another are one."""
+    """The end of the symbol that begins at `k`: full stops or hyphens that follow one another are one."""
     run = k + 1
     if points[k] == DOT or points[k] == HYPHEN:
         while run < stop and points[run] == points[k]:
@@ -171,10 +171,10 @@ def _words(points, table, stops, abbreviations, hashes, lengths, row):
         while stop < len(points) and not _kind(table, points[stop]) & SPACE:
             stop += 1
         first = i
-        while first < stop and _kind(table, points[first]) & PUNCTUATION:
+        while first < stop and _kind(table, points[first]) & PUNCTUATION and points[first] != HYPHEN:
             first += 1
         last = stop
-        while last > first and _kind(table, points[last - 1]) & PUNCTUATION:
+        while last > first and _kind(table, points[last - 1]) & PUNCTUATION and points[last - 1] != HYPHEN:
             last -= 1
         suffix = _suffix(points, first, last)
         if _is_abbreviated(points, first, last, stop, abbreviations):
@@ -190,7 +190,10 @@ def _words(points, table, stops, abbreviations, hashes, lengths, row):
             )
             if end == k:
                 end = k + 1
-                while end < last and end != suffix and _inner_symbol(points, table, end, first, last) == end:
+                while end < last and end != suffix:
+                    mark = _kind(table, points[end]) & PUNCTUATION
+                    if mark and _inner_symbol(points, table, end, first, last) > end:
+                        break
                     end += 1
             h, letters, plain = START, False, False
             for j in range(k, end):
