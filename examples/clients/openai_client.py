@@ -10,7 +10,10 @@ from openai import APIStatusError, OpenAI
 
 url = os.environ.get("GPT3_URL", "http://127.0.0.1:8000")
 client = OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("GPT3_API_KEY", "none"))
-model = client.models.list().data[0].id
+models = client.models.list().data
+if not models:
+    sys.exit(f"the server has no model yet; open {url} and choose one")
+model = models[0].id
 prompt = sys.argv[1] if len(sys.argv) > 1 else "The sea was"
 
 # with a seed both have the same text; fields that are not OpenAI's go into extra_body

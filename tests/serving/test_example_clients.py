@@ -60,3 +60,13 @@ def test_a_wrong_key_is_an_error(name: str, locked) -> None:
     assert done.returncode != 0
     assert "401" in done.stderr if name == "curl.sh" else "Incorrect API key" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_client_of_a_server_without_a_model_says_so(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.chdir(tmp_path)
+    with serving({}, model=[]) as live:
+        command = [sys.executable, str(CLIENTS / "openai_client.py")]
+        environment = {**os.environ, "GPT3_URL": live.url}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stderr.strip()) == (1, f"the server has no model yet; open {live.url} and choose one")
