@@ -187,6 +187,27 @@ def test_what_it_does_not_know_goes_through_torch(monkeypatch: pytest.MonkeyPatc
     assert not lean.fits(model, torch.device("meta"), torch.float32)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_with_checkpointing_blocks_are_computed_again(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    apply = block._Block.apply
+    monkeypatch.setattr(block._Block, "apply", lambda *arguments: calls.append(1) or apply(*arguments))
+    ids = torch.randint(0, 61, (2, 25))
+    found = []
+    for checkpointing, expected in ((False, 2), (True, 4)):
+        model = tiny_model()
+        lean.install(model, [], dtype)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = loss_of(model, ids)
+        loss.backward()
+        assert len(calls) == expected
+        calls.clear()
+        found.append([weight.grad for weight in model.parameters()])
+    assert all(one.equal(two) for one, two in zip(*found, strict=True))
+
+
 def test_products_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPT3_CACHE", str(tmp_path))
     monkeypatch.setattr(products, "has_onednn", lambda: True)

@@ -9,7 +9,6 @@ attention mask, dropout, adapters) the block's own forward runs.
 from __future__ import annotations
 
 import functools
-import types
 from typing import Any
 
 import torch
@@ -127,7 +126,8 @@ def fits(block: GPT3Block) -> bool:
     )
 
 
-def _forward(block: GPT3Block, hidden_states: Tensor, *, products: Products, **kwargs: Any) -> Tensor:
+def _pass(block: GPT3Block, hidden_states: Tensor, *, products: Products, **kwargs: Any) -> Tensor | None:
+    """The block's output; None where the call asks for what is not computed here."""
     autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     drops = (block.attn.config.attn_pdrop, block.attn.resid_dropout.p, block.mlp.dropout.p)
     lean = (
@@ -144,7 +144,7 @@ def _forward(block: GPT3Block, hidden_states: Tensor, *, products: Products, **k
     )
     weights = weights_of(block) if lean else None
     if weights is None:
-        return GPT3Block.forward(block, hidden_states, **kwargs)
+        return None
     attn = block.attn
     window = attn.sliding_window or hidden_states.shape[1]
     with torch.autocast("cpu", enabled=False):
@@ -155,6 +155,5 @@ def install(model: GPT3ForCausalLM, products: Products) -> None:
     """Let `model` train so: its blocks, where they are of the shape known here, and its loss."""
     for block in model.transformer.h:
         if type(block) is GPT3Block and fits(block):
-            forward = types.MethodType(functools.partial(_forward, products=products), block)
-            block.forward = forward  # type: ignore[method-assign]
+            block.training_pass = functools.partial(_pass, products=products)
     model.loss_steps = LeanLossSteps(products)
