@@ -153,8 +153,8 @@ def test_a_rank_that_fails_does_not_wait_for_nccl(nccl: bool, monkeypatch: pytes
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")
-    monkeypatch.setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "")
-    monkeypatch.delenv("TORCH_NCCL_TRACE_BUFFER_SIZE")
+    monkeypatch.setenv("TORCH_FR_BUFFER_SIZE", "")
+    monkeypatch.delenv("TORCH_FR_BUFFER_SIZE")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
@@ -166,7 +166,7 @@ def test_a_rank_that_fails_does_not_wait_for_nccl(nccl: bool, monkeypatch: pytes
     with pytest.raises(RunError, match="full disk"), open_world("auto"):
         raise RunError("full disk")
     assert calls == ([backend] if nccl else [backend, "destroyed"])
-    assert os.environ["TORCH_NCCL_TRACE_BUFFER_SIZE"] == "2000"
+    assert os.environ["TORCH_FR_BUFFER_SIZE"] == "2000"
     assert os.environ["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "0"  # the user's
     calls.clear()
     with open_world("cuda") as world:

@@ -41,7 +41,7 @@ PATIENCE = datetime.timedelta(minutes=10)
 LONG_PATIENCE = datetime.timedelta(days=2)
 """How long ranks wait for work that only rank 0 does: preparing data."""
 
-FLIGHT_RECORDER = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+FLIGHT_RECORDER = {"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
 """NCCL's record of its last collectives, which it writes to /tmp/nccl_trace_rank_N where one waits in vain."""
 
 
@@ -299,8 +299,8 @@ def open_world(device: str, tensor: int = 1) -> Iterator[World]:
         if here > gpus:
             raise InputError(f"{here} ranks on a machine of {gpus} GPUs: start one a GPU, or give --device cpu")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    for name, value in FLIGHT_RECORDER.items():
-        os.environ.setdefault(name, value)
+        for name, value in FLIGHT_RECORDER.items():
+            os.environ.setdefault(name, value)
     nccl = cuda and dist.is_nccl_available()  # not on Windows, where gloo exchanges what DDP needs
     with peers_lost():
         dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=PATIENCE)
