@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from loopback_hub import REVISION, LoopbackHub
 
 from gpt3.corpus import hub
 from gpt3.errors import InputError
+from loopback_hub import REVISION, LoopbackHub
 
 READER = """
 import functools, json, sys, time

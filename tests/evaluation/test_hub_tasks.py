@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from loopback_hub import REVISION, LoopbackHub
 from task_rows import ROWS
 
 from gpt3.evaluation import HubData, Source, Split
 from gpt3.evaluation.tasks import TASKS
+from loopback_hub import REVISION, LoopbackHub
 
 NAMES = [name for name in ROWS if name not in ("mmlu", "storycloze")] + ["mmlu_anatomy"]
 READER = """

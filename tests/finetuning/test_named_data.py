@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-from loopback_hub import LoopbackHub
 
 from gpt3.finetuning.catalogue import CATALOGUE
+from loopback_hub import LoopbackHub
 
 READER = """
 import json, sys
