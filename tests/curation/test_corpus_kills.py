@@ -24,7 +24,7 @@ sources:
   - {name: web, data: "../web*.jsonl", weight: 60}
 language: {keep: [en], at_least: 0.2}
 heuristics: fineweb
-quality: {alpha: 1}
+quality: {alpha: 0.1}
 near_duplicates: {at_least: 0.7, verify: exact}
 decontaminate: "../tasks.jsonl"
 validation_fraction: 0.1
