@@ -46,7 +46,7 @@ def test_text_goes_out_and_notes_to_stderr(home, capfd):
     text = expected(home, PROMPT)[0].text
     assert out == text + "\n"
     assert f"model: {Path('runs') / 'demo' / 'model'}" in err
-    assert re.search(r"30 tokens in \d+\.\d s .*; ended by --max-new-tokens 30; --seed 0 gives the same again", err)
+    assert re.search(r"30 tokens in \d+\.\d s\b.*; ended by --max-new-tokens 30; --seed 0 gives the same again", err)
 
 
 def test_each_piece_goes_out_at_once(home, monkeypatch):

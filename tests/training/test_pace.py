@@ -28,7 +28,7 @@ def rates(plan: Plan) -> list[float]:
     return [plan.learning_rate(plan.tokens_after(step)) for step in range(1, plan.steps + 1)]
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.floats(0.2, 4)), max_size=4))
+@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.floats(0.2, 2)), max_size=3))
 @settings(max_examples=50, deadline=None)
 def test_a_schedule_laid_out_again_has_no_jump_and_comes_to_its_end(changes: list[tuple[float, float]]) -> None:
     plan = PLAN
