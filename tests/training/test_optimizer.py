@@ -80,7 +80,7 @@ def test_every_optimizer_holds_each_parameter_once_and_decays_matrices_as_adamw_
 
 def test_it_is_adamw_with_the_papers_numbers() -> None:
     model, reference = tiny_model(), tiny_model()
-    ours = make_optimizer(model, TrainOptions(), lr=1e-2)
+    ours = make_optimizer(model, TrainOptions(optimizer="adamw"), lr=1e-2)
     plain = torch.optim.AdamW(
         decay_groups(reference.parameters(), 0.1), lr=1e-2, betas=(0.9, 0.95), eps=1e-8, foreach=False, fused=False
     )

@@ -42,7 +42,7 @@ def gpt3(request: Request, device: torch.device) -> Training:
     def loss(forward: Any, inputs: Tensor, targets: Tensor) -> Tensor:
         return forward(input_ids=inputs, shift_labels=targets, **keywords).loss
 
-    return model, loss, make_optimizer(model, TrainOptions(), LEARNING_RATE)
+    return model, loss, make_optimizer(model, TrainOptions(optimizer="adamw"), LEARNING_RATE)
 
 
 def nanogpt(request: Request, device: torch.device) -> Training:

@@ -72,7 +72,7 @@ class CpuCache(Cache):
         return sum(x.nbytes for x in (*self.dense, *self.rings, *self._buffers.values()))
 
     def buffers(self, tokens: int, logits: int) -> tuple[Buffers, Array]:
-        """Buffers for this many tokens, and room for so many rows of logits."""
+        """Buffers for this many tokens, and for this many rows of logits."""
         c, held = self._engine.config, self._buffers
         A = c.num_attention_heads * c.head_dim
         shapes = {

@@ -2,8 +2,8 @@
 
 A vector's lanes are rows of the matrix, so that scales are vectors too and nothing is summed across lanes. A word holds eight
 columns of a row; one `and` leaves a step in its place, 16^k times as large, and the CPU converts it to float32. So three
-instructions multiply 8 or 16 weights with a token's value: and, convert, fused multiply-add. `prepare` has made that value as
-much smaller, which is exact, and put -8 times the sum of each block of 32 behind it, where the block's sum begins.
+instructions multiply 8 or 16 weights with one value of a token: and, convert, fused multiply-add. `prepare` has made that
+value as much smaller, which is exact, and put -8 times the sum of each block of 32 behind it, where the block's sum begins.
 
 A block's products are added one by one, in the same order in all tiles, and the blocks' sums, times their scales, in order too:
 a token's numbers do not depend on how many others are computed with it, to the last bit.

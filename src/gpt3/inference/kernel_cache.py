@@ -72,7 +72,7 @@ class Compilation:
 
 
 def compile_kernels(weight_format: str) -> None:
-    """Run a token through a tiny model, so that numba compiles the kernels or finds them."""
+    """Run one token through a tiny model, so that numba compiles the kernels or finds them."""
     from gpt3.inference import kernels
     from gpt3.inference.cpu_engine import CpuEngine
     from gpt3.inference.engine import Run

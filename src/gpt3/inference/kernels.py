@@ -1,9 +1,9 @@
 """The CPU engine's loops, compiled for the machine they run on by numba; no compiler is needed.
 
-Decoding reads every weight once a token, so what counts is reading them at the memory's speed on all cores; of a prompt, what
-counts is arithmetic. `linear` covers both, one token (matrix-vector) up to many prompts (matrix-matrix), with one loop nest over
-the tiles of microkernel.py, which also has the formats that weights are stored in; all sums and activations are float32. `step`
-is the whole model in one call.
+Decoding reads every weight once per token, so its bound is the memory's speed on all cores; a prompt's bound is arithmetic.
+`linear` covers both, one token (matrix-vector) up to many prompts (matrix-matrix), with one loop nest over the tiles of
+microkernel.py, which also has the formats that weights are stored in; all sums and activations are float32. `step` is the
+whole model in one call.
 
 Letters in shapes: N tokens, C width, A heads x head width, F width of the MLP, V vocabulary, L layers, S slots.
 """

@@ -1,10 +1,10 @@
 """The innermost loop of the CPU engine, written in vectors for LLVM: a few tokens times a few rows of a weight matrix.
 
 A matrix (O, I) is stored in panels of PANEL rows, (O / PANEL, I, PANEL): a column's weights are neighbors, so that a vector's
-lanes are rows, a token's value is the same for all of them, and nothing is summed across lanes. `tile` makes a numba function
+lanes are rows, one value of a token meets them all, and nothing is summed across lanes. `tile` makes a numba function
 that reads each weight once, widens it to float32 in a register, and multiplies it with every token of the tile. A sum's order is
-that of the columns, whatever the tile's size: a token's numbers do not depend on how many others are computed with it, to the
-last bit. Attention is made of the same tiles, with keys or values in place of weights.
+that of the columns, whatever the tile's size: the numbers of a token do not depend on how many others are computed with it,
+to the last bit. Attention is made of the same tiles, with keys or values in place of weights.
 
 | stored | array's dtype | widened by            |
 |--------|---------------|-----------------------|
@@ -164,7 +164,7 @@ def tile(tokens: int, vectors: int, panels: int = 1, chain: bool = False, prefet
     a_row t + k numbers after a, b[p, k, r] is b_panel p + b_step k + r after b, c[t, p, r] is c_row t + (p `vectors` LANES + r)
     after c. Where `onto` is not 0, the sum is added to what is in c; or begins with it, if this is a link of a `chain`.
 
-    A sum has one order, that of k, whatever the tile's size. With `prefetch`, what lies so many bytes ahead in b is called for.
+    A sum has one order, that of k, whatever the tile's size. `prefetch`: how many bytes ahead b is called for.
     """
 
     @intrinsic

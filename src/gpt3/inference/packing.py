@@ -184,7 +184,7 @@ def check(name: str, tensor: Any, largest: float = LARGEST) -> None:
 
 
 def panels_of(matrix: Array, panel: int) -> Array:
-    """A matrix (O, I) in panels of so many rows: (panels, I, panel), the last one filled up with zeros."""
+    """A matrix (O, I) in panels of `panel` rows: (panels, I, panel), the last one filled up with zeros."""
     if missing := -len(matrix) % panel:
         matrix = np.concatenate([matrix, np.zeros((missing, matrix.shape[1]), matrix.dtype)])
     return matrix.reshape(-1, panel, matrix.shape[1]).swapaxes(1, 2)

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 PEAK_SHARE = 0.5
 """Of the peak rate that a fresh start would have at this size; benchmarks/init_from.py measures others (``--peaks``)."""
 RULES = {
-    "learning rate": "half of Table 2.1's at this size, between its sizes geometrically: a lower peak forgets less",
+    "learning rate": "half of Table 2.1's at this size, between its sizes geometrically, times the recipe's factor: a lower "
+    "peak forgets less",
     "batch": "that of the preset nearest in size, at most a thousandth of the run's tokens",
     "batch ramp": "none: the weights are past the paper's",
-    "schedule": "warmed up anew, cosine to 10% of the peak at the end of the run (Ibrahim et al. 2024, arXiv 2403.08763)",
+    "schedule": "warmed up anew, then to the end of the run a cosine to 10% of the peak, in the short recipe linear to 0 "
+    "(Ibrahim et al. 2024, arXiv 2403.08763)",
     "replay": "none, unless --replay SOURCE=5%: 5% of the old text where the new is like it, 25% where it is not (ibid.)",
 }
 """What differs from `gpt3.training.plan.RULES`; docs/init-from.md has the reasons."""

@@ -209,8 +209,8 @@ class Trainer:
             if not ran_out_of_memory(error):
                 raise
             raise RunError(
-                f"out of memory in the optimizer's step: the state of --optimizer {self.plan.optimizer} does not fit beside "
-                "weights and gradients; use a smaller --model, or more devices with --parallel fsdp"
+                f"out of memory in the optimizer's step: the state of --optimizer {self.plan.optimizer} does not fit in "
+                "memory with weights and gradients; use a smaller --model, or more devices with --parallel fsdp"
             ) from None
 
     def clip(self) -> float:

@@ -1,4 +1,4 @@
-"""Rows of numbers in vectors written out for LLVM, which by itself takes half of AVX-512's width, and none for a maximum.
+"""Rows of numbers in vectors written out for LLVM, which on its own uses half of AVX-512's width, and none for a maximum.
 
 An intrinsic takes addresses (int64), and counts that are multiples of LANES. A formula is a Python function of LLVM vectors.
 """

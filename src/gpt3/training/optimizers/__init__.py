@@ -47,8 +47,6 @@ OPTIMIZERS = {
     ),
 }  # fmt: skip
 """Every optimizer by its name."""
-PAPERS = "adamw"
-"""Where none is named."""
 
 
 def make_optimizer(model: torch.nn.Module, options: Any, lr: float) -> torch.optim.Optimizer:
@@ -61,7 +59,7 @@ def make_optimizer(model: torch.nn.Module, options: Any, lr: float) -> torch.opt
     Returns:
         The optimizer; with ``--opt-state-on-cpu`` one that takes its steps on the CPU.
     """
-    module, _, name = OPTIMIZERS[options.optimizer or PAPERS].maker.partition(":")
+    module, _, name = OPTIMIZERS[options.optimizer].maker.partition(":")
     optimizer: torch.optim.Optimizer = getattr(importlib.import_module(module), name)(model, options, lr)
     if getattr(options, "opt_state_on_cpu", False) and not hasattr(next(model.parameters()), "device_mesh"):
         from gpt3.training.optimizers.on_cpu import OnCpu
@@ -74,7 +72,7 @@ def make_optimizer(model: torch.nn.Module, options: Any, lr: float) -> torch.opt
 
 def describe(options: Any) -> str:
     """The chosen optimizer and its settings in words, such as ``AdamW (…): beta1 0.9, beta2 0.95, eps 1e-08``."""
-    chosen = OPTIMIZERS[options.optimizer or PAPERS]
+    chosen = OPTIMIZERS[options.optimizer]
     given = [(name, getattr(options, name)) for name in chosen.options]
     settings = [f"{name} {value:g}" for name, value in given if value is not None]
     return ": ".join(filter(None, (chosen.summary, ", ".join(settings))))
