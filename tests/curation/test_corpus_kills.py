@@ -122,4 +122,4 @@ def test_a_full_disk_is_one_line(server: Server, inputs: Path, undisturbed: dict
             assert sums(folder / "out") == undisturbed
             shutil.rmtree(folder)
             place += stride if who == "driver" else max(1, stride // 6)
-        assert refused > 1
+        assert refused > (who == "driver")  # how many changes a worker makes depends on which parts it got first

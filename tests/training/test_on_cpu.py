@@ -45,7 +45,7 @@ def test_its_steps_are_the_optimizers_own(name: str) -> None:
 def test_the_state_is_on_the_cpu() -> None:
     """The meta device stands for one with little memory."""
     model = make_model().to("meta")
-    optimizer = make_optimizer(model, TrainOptions(opt_state_on_cpu=True), 1e-2)
+    optimizer = make_optimizer(model, TrainOptions(optimizer="adamw", opt_state_on_cpu=True), 1e-2)
     for weight in model.parameters():
         weight.grad = torch.zeros_like(weight)
         weight.grad.to = lambda device, shape=weight.shape: torch.zeros(shape)  # type: ignore[method-assign, assignment]

@@ -79,7 +79,7 @@ def check_optimizer(name: str) -> None:
 def check_average() -> None:
     """The average of sharded weights is that of whole ones, and neither forward pass sees the other's weights."""
     model = tiny_model(True)
-    optimizer = make_optimizer(model, TrainOptions(), lr=1e-2)
+    optimizer = make_optimizer(model, TrainOptions(optimizer="adamw"), lr=1e-2)
     average, sums = WeightAverage(model, 0.5), dict.fromkeys(whole_weights(model), 0.0)
     for step in range(1, 4):
         take_steps(model, optimizer, range(step, step + 1))
