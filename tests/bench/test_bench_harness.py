@@ -19,7 +19,7 @@ from gpt3.tables import markdown
 def test_a_case_is_parsed_from_its_text() -> None:
     assert harness.parse_case("small:1x2048") == Case("125M", 1, 2048)
     assert str(harness.parse_case("17M:12x512")) == "17M:12x512"
-    with pytest.raises(InputError, match=r"1,100 tokens exceed the 1,024 positions of 17M"):
+    with pytest.raises(InputError, match=r"1,000 tokens and 100 generated ones exceed the 1,024 positions of 17M"):
         harness.parse_case("17M:1x1000", lambda case: 100 * case.batch)
 
 

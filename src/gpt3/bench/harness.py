@@ -88,9 +88,10 @@ def parse_case(text: str, new_tokens: Callable[[Case], int] = lambda case: 0) ->
         raise InputError(f"--cases {text!r} is not MODEL:BATCHxCONTEXT. Write for example 17M:12x512")
     shape = preset(found[1])
     case = Case(shape.name, int(found[2]), int(found[3]))
-    if (total := case.context + new_tokens(case)) > shape.context:
+    if case.context + (new := new_tokens(case)) > shape.context:
+        tokens = f"{case.context:,} tokens{f' and {new:,} generated ones' if new else ''}"
         raise InputError(
-            f"--cases {text}: {total:,} tokens exceed the {shape.context:,} positions of {shape.name}. Use fewer"
+            f"--cases {text}: {tokens} exceed the {shape.context:,} positions of {shape.name}. Use fewer, or a larger model"
         )
     return case
 
