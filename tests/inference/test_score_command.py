@@ -145,6 +145,7 @@ def test_in_python(home):
         (["a.txt", "--html", "a.txt"], ["--html a.txt is a text to score"]),
         (["a.txt", "--html", "./a.txt", "--overwrite"], ["--html ./a.txt is a text to score"]),
         (["The sea was calm."], ["The sea was calm. cannot be read", "or the text itself with --text"]),
+        (["A long text. " * 99], ["cannot be read", "or the text itself with --text"]),
         (["a.txt", "-", "-"], ["standard input", "twice"]),
         (["a.txt", "--quantize", "int3"], ["--quantize int3", "none, int8, int4"]),
         (["a.txt", "--color", "sometimes"], ["--color sometimes", "auto, always, never"]),

@@ -26,7 +26,9 @@ def ask(tmp_path: Path) -> Iterator:
         server = report_server(runs, listening)
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
 
-        def ask(method: str = "GET", path: str = "/", host: str = "localhost", header: str = "ETag") -> tuple[int, str, str]:
+        def ask(
+            method: str = "GET", path: str = "/", host: str = "localhost", header: str = "ETag"
+        ) -> tuple[int, str, str]:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             connection.request(method, path, headers={"Host": host})
             answer = connection.getresponse()

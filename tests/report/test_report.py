@@ -189,7 +189,10 @@ def test_a_run_that_diverged_has_no_loss_from_before(tmp_path: Path) -> None:
     lost = [{"step": step, "tokens": 512 * step, "loss": None} for step in (21, 22)]
     validations = [{"step": step, "tokens": 512 * step, "val/loss": loss} for step, loss in ((20, 3.0), (22, None))]
     skipped = {"step": 5, "tokens": 2560, "loss": None, "skipped": "the loss is nan"}  # this one has a mark of its own
-    runs = [make_run(tmp_path / "lost", [*curve(20), *lost, *validations, skipped]), make_run(tmp_path / "whole", curve(9))]
+    runs = [
+        make_run(tmp_path / "lost", [*curve(20), *lost, *validations, skipped]),
+        make_run(tmp_path / "whole", curve(9)),
+    ]
     first, second = read(write_report(runs, tmp_path / "page.html")).data["runs"]
     figures = {row["label"]: (row["text"], row["better"]) for row in first["summary"]}
     assert figures["train loss"] == figures["held-out loss"] == ("not finite", "")

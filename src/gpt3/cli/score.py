@@ -174,7 +174,7 @@ def read_sources(options: ScoreOptions) -> list[tuple[str, str]]:
         try:
             sources.append((shown(name), read_text(name)))
         except InputError as error:
-            is_text = " " in name and not os.path.exists(name)
+            is_text = " " in name and not os.path.lexists(name)
             faults.append(f"{error}, or the text itself with --text" if is_text else str(error))
     if faults:
         raise InputError("; ".join(faults))
@@ -184,7 +184,7 @@ def read_sources(options: ScoreOptions) -> list[tuple[str, str]]:
 def same_file(one: str, other: str) -> bool:
     """Whether two names lead to the same file; of files that are missing, whether the names are equal."""
     try:
-        return os.path.samefile(one, other)
+        return Path(one).samefile(other)
     except OSError:
         return one == other
 

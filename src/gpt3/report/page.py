@@ -148,7 +148,9 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
 
 def _losses(run: Run, key: str) -> list[tuple[int, float | None]]:
     """Steps and their losses, None for one that is no finite number; not those of steps that were skipped for it."""
-    return [(record["step"], number(record[key])) for record in run.records if key in record and not record.get("skipped")]
+    return [
+        (record["step"], number(record[key])) for record in run.records if key in record and not record.get("skipped")
+    ]
 
 
 def _ends_unfinite(run: Run, key: str) -> bool:

@@ -119,7 +119,9 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
     async def completions(body: CompletionBody, request: Request) -> Response:
         return await respond(Completion, worker_of(body.model), body, request)
 
-    @app.post("/v1/engines/{engine:path}/completions", summary="Continue text, at the path of 2020", responses=completed)
+    @app.post(
+        "/v1/engines/{engine:path}/completions", summary="Continue text, at the path of 2020", responses=completed
+    )
     async def engine_completions(engine: str, body: CompletionBody, request: Request) -> Response:
         worker_of(body.model)
         return await respond(Completion, worker_of(engine), body, request)
