@@ -66,6 +66,13 @@ def lambada(row: Row) -> Row:
     return {"text": row["text"]}
 
 
+def boolq(row: Row) -> Row:
+    """lm-eval reads SuperGLUE's rows, which have a label."""
+    passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion: ")
+    right = row["choices"][row["gold"]] == "yes"
+    return {"passage": passage, "question": question.rstrip("?"), "answer": right, "label": int(right)}
+
+
 @dataclass(frozen=True)
 class Task:
     """A task under both names."""
@@ -87,6 +94,7 @@ TASKS = (
     Task("arc_challenge", "arc/arc_challenge.yaml", "arc_challenge", arc),
     Task("winogrande", "winogrande/default.yaml", "winogrande", winogrande),
     Task("lambada", "lambada/lambada_openai.yaml", "lambada_openai", lambada),
+    Task("boolq", "super_glue/boolq/default.yaml", "boolq", boolq),
 )
 
 
@@ -135,7 +143,7 @@ def run_both(model: str, out: Path, tasks: list[Task]) -> None:
 def results(task: Task, out: Path) -> tuple[list[Row], list[Row]]:
     """What both commands wrote about each row: gpt3's, lm-eval's."""
     [theirs] = (out / "theirs").rglob(f"samples_local_{task.ours}_*.jsonl")
-    ours = out / "ours" / "examples" / f"{task.ours}-0.jsonl"
+    ours = out / "ours" / "examples" / f"{task.ours}-0-lm-eval.jsonl"
     found = [
         [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] for path in (ours, theirs)
     ]
@@ -220,7 +228,8 @@ def speed(model: str, out: Path, tasks: list[Task], rounds: int, batch: int) -> 
 
     from gpt3.evaluation import Source
     from gpt3.evaluation.protocol import Questions, score
-    from gpt3.evaluation.tasks import in_lm_eval_style, select
+    from gpt3.evaluation.styles import in_style
+    from gpt3.evaluation.tasks import select
     from gpt3.inference.language_model import load
 
     loaded = load(model, device="cpu", dtype="fp32")
@@ -237,7 +246,7 @@ def speed(model: str, out: Path, tasks: list[Task], rounds: int, batch: int) -> 
     harness.loglikelihood = timed  # type: ignore[method-assign]
     manager = TaskManager(include_path=str(out / "tasks"), include_defaults=False)
     for task in tasks:
-        [ours] = in_lm_eval_style(select([task.ours]))
+        [ours] = in_style(select([task.ours]), "lm-eval")
         asked = Questions(ours, ours.split(Source(str(out / "data"))), 0, seed=0)
         list(score(loaded, ours, asked[:2], batch=batch))  # warm-up
 

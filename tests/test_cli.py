@@ -243,7 +243,7 @@ def test_an_unknown_key_in_yaml_is_refused(tmp_path) -> None:
     [
         ("train --config digits.yaml", "--config .*digits.yaml is not YAML: "),
         ("train --config open.yaml", "--config .*open.yaml, line [23] is not YAML: expected"),
-        ("eval --tasks piqa hellaswag", "unexpected argument 'hellaswag'; --tasks takes a single value, see --help"),
+        ("eval --tasks piqa hellaswag", "Separate tasks by commas: --tasks piqa,hellaswag$"),
         ("train --plan 125M", "unexpected argument '125M'; did you mean --data 125M or --model 125M?"),
         (f"train --steps {'9' * 5000}", "--steps 9+ must be a whole number"),
         (f"train --lr {'9' * 400}", "--lr inf must be a number above 0"),

@@ -66,8 +66,9 @@ def evaluate(options: EvalOptions) -> list[Evaluation]:
     """Score models on tasks, as ``gpt3 eval`` does; one result per model, whose repr is the table."""
     from gpt3.contamination.overlap import measure_overlap
     from gpt3.evaluation.runner import evaluate as run
+    from gpt3.finetuning.training_text import parts_of_tuned
 
-    return run(options, measure_overlap)
+    return run(options, functools.partial(measure_overlap, tuned=parts_of_tuned))
 
 
 @_with_options_of(FinetuneOptions)

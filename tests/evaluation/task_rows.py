@@ -31,6 +31,7 @@ ROWS = {
         "label": 1,
         "source": "s",
     },
+    "pairs": {"good": "The sea is blue.", "bad": "The sea are blue."},
     "winogrande": {"sentence": "Al beat Bo so _ won.", "option1": "Al", "option2": "Bo", "answer": "1"},
     "piqa": {"goal": "How to dry?", "sol1": "In the sun.", "sol2": "In water.", "label": 0},
     "arc_easy": {
@@ -160,6 +161,7 @@ EXPECTED = {
     "nq": ("Q: who sang it?\n\nA:", " Al"),
     "webqs": ("Q: where is rome?\n\nA:", " Italy"),
     "winograd": ("The trophy is not in the case because the case", " is big."),
+    "pairs": ("", "The sea is blue."),
     "winogrande": ("Al beat Bo so Al", " won."),
     "piqa": ("How to dry?", " In the sun."),
     "arc_easy": ("Question: What is wet?\nAnswer:", " water"),

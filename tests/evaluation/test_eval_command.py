@@ -9,7 +9,8 @@ import pytest
 from task_rows import ROWS
 
 from gpt3.cli import main as cli
-from gpt3.evaluation.results import Evaluation, Figure, TaskScore, page
+from gpt3.evaluation.page import page
+from gpt3.evaluation.results import Evaluation, Figure, TaskScore
 
 TASKS = ["--tasks", "arithmetic-2d+,wiki-topic", "--shots", "0,1", "--limit", "4", "--dtype", "fp32"]
 
@@ -75,7 +76,10 @@ def test_it_goes_on_after_a_kill_and_ends_with_the_same_bytes(folder, tmp_path, 
     ("arguments", "message"),
     [
         (["--tasks", "aritmetic"], "no task aritmetic; did you mean arithmetic"),
-        (["--tasks", "hellaswag,storycloze"], "storycloze: its owners give out the rows on request. Use --data-dir"),
+        (
+            ["--tasks", "hellaswag,storycloze"],
+            "storycloze: the hub has no such rows (docs/evaluation.md). Use --data-dir",
+        ),
         (
             ["--tasks", "hellaswag"],
             "hellaswag (dataset Rowan/hellaswag): the hub cannot be reached (",
@@ -197,7 +201,7 @@ def test_two_models_of_one_name_have_two_folders(folder, tmp_path, monkeypatch, 
     models = {path.parent.name: json.loads(path.read_text())["model"] for path in Path("eval").glob("*/results.json")}
     assert models == {"demo": places[0], "demo-2": places[1]}
     assert cli.main([*command, *places, "--out", "both"]) == 0
-    assert {path.name for path in Path("both").iterdir()} == {"demo", "demo-2", "report.html"}
+    assert {path.name for path in Path("both").iterdir()} == {"demo", "demo-2", "report.html", "comparison.json"}
 
 
 @pytest.mark.parametrize("name", ["results.json", "report.html"])

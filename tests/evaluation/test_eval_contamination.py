@@ -114,3 +114,59 @@ def test_lambadas_figures_each_have_their_difference():
     assert found["acc"]["clean"] == 0.5
     assert found["ppl"]["clean"] == pytest.approx(2.718281828459045**0.5)
     assert found["acc"]["relative_difference"] == pytest.approx((1 / 2 - 2 / 3) / (2 / 3))
+
+
+@pytest.fixture
+def tuned(run, folder):
+    """A fine-tuned run of the run, one of whose conversations has row 4's words; and a base that is no run."""
+    import dataclasses
+    import shutil
+
+    import yaml
+
+    from gpt3.finetuning.options import FinetuneOptions
+
+    def make(name, base):
+        rows = [{"prompt": f"Hello {n}?", "response": f"Good day, number {n}."} for n in range(20)]
+        rows.append({"prompt": "Sum 4?", "response": "4 of them came home and stayed there!"})
+        Path("chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        place = Path("runs") / name
+        shutil.copytree(folder, place / "model")
+        options = FinetuneOptions(model=base, data=["chats.jsonl"], validation_fraction=0)
+        (place / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(options)))
+        (place / "data.json").write_text(json.dumps({"sources": [{"name": "chats.jsonl", "documents": len(rows)}]}))
+        return place
+
+    return make
+
+
+def dirty(place):
+    assert cli.main([*COMMAND, "--model", str(place)]) == 0
+    verdicts = [json.loads(line) for line in Path("out/contamination/examples.jsonl").read_text().splitlines()]
+    return [verdict["id"] for verdict in verdicts if not verdict["clean"]]
+
+
+def test_a_fine_tuned_runs_text_is_its_conversations_and_its_bases(run, tuned, capsys):
+    assert dirty(tuned("sft-a", str(run / "model"))) == ["1", "2", "4"]
+    capsys.readouterr()
+    assert dirty(tuned("sft-b", "tokenizer")) == ["4"]  # a model folder that no run wrote
+    assert "only the fine-tuning data is searched, not the text of the base model tokenizer" in capsys.readouterr().err
+    Path("chats.jsonl").write_text('{"prompt": "Other?", "response": "Yes."}')
+    assert cli.main([*COMMAND, "--model", "runs/sft-b"]) == 0
+    error = capsys.readouterr().err
+    assert "contamination is not measured: --model runs/sft-b: its data has changed since it was trained" in error
+
+
+def test_a_chain_of_fine_tuned_runs_is_followed(run, tuned):
+    tuned("sft-a", str(run / "model"))
+    assert dirty(tuned("sft-b", "runs/sft-a/model")) == ["1", "2", "4"]
+
+
+def test_the_contamination_command_reads_a_fine_tuned_run(run, tuned, capsys):
+    documents = []
+    for place in (run, tuned("sft-a", str(run / "model"))):
+        assert cli.main(["contamination", "--model", str(place), "--data-dir", "rows", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        documents.append(found["documents"])
+        assert found["tasks"][0]["dirty"] == 2
+    assert documents[1] == documents[0] + 21  # conversations

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt3.evaluation.tasks import FILE_TASKS, TASKS
+from gpt3.evaluation.tasks import FILE_TASKS, GROUPS, TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 
@@ -18,16 +18,23 @@ PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for a shell")
 def test_the_commands(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "runs" / "demo" / "model")
+    for name in ("demo", "longer"):
+        shutil.copytree(folder, tmp_path / "runs" / name / "model")
     (tmp_path / "data").mkdir()
     row = {"goal": "How?", "sol1": "So.", "sol2": "Not.", "label": 1}
     (tmp_path / "data" / "piqa.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    question = {"question": "Where?", "choices": ["here", "there", "up", "down"], "answer": 1}
+    rows = [question | {"subject": name.removeprefix("mmlu_")} for name in GROUPS["mmlu"]]
+    (tmp_path / "data" / "mmlu.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (commands,) = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)
     script = f'set -e\ngpt3() {{ "{sys.executable}" -m gpt3 "$@"; }}\n{commands}'
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "piqa.json").read_text())["results"][0]["task"] == "piqa"
     assert (tmp_path / "scrambles" / "results.json").is_file()
+    assert (tmp_path / "eval" / "comparison.json").is_file()
+    rows = json.loads((tmp_path / "mmlu" / "results.json").read_text())["results"]
+    assert [(row["task"], row["metrics"].keys()) for row in rows if row["task"] == "mmlu"] == [("mmlu", {"acc"})]
 
 
 def test_the_python_example(folder, tmp_path, monkeypatch, capsys):
@@ -60,11 +67,19 @@ def rule(task):
 
 def lines():
     """The page's rows of the tasks with files."""
-    for task in (*FILE_TASKS, TASKS["mmlu_anatomy"]):
+    for task in (*FILE_TASKS, TASKS["mmlu_anatomy"], TASKS["blimp_adjunct_island"]):
         hub = task.hub
-        place = "on request" if hub is None else f"`{hub.repository}`" + (f" {hub.config}" if hub.config else "")
+        place = (
+            "yours"
+            if task.name == "pairs"
+            else "on request"
+            if hub is None
+            else f"`{hub.repository}`" + (f" {hub.config}" if hub.config else "")
+        )
         splits = "test" if hub is None else hub.test + ("" if hub.shots is None else f", {hub.shots}")
-        name = "mmlu (57 subjects)" if task.name.startswith("mmlu") else task.name
+        groups = {"mmlu_anatomy": "mmlu (57 subjects)", "blimp_adjunct_island": "blimp (67 paradigms)"}
+        name = groups.get(task.name, task.name)
+        place = place.removesuffix(" adjunct_island")
         figures = ", ".join(
             {"ppl": "perplexity", "f1": "F1", "f1a": "F1a", "bleu": "BLEU"}.get(m, m) for m in task.metrics
         )

@@ -19,7 +19,7 @@ from gpt3.evaluation import HubData, Source, Split
 from gpt3.evaluation.tasks import TASKS
 from loopback_hub import REVISION, LoopbackHub
 
-NAMES = [name for name in ROWS if name not in ("mmlu", "storycloze")] + ["mmlu_anatomy"]
+NAMES = [name for name in ROWS if name not in ("mmlu", "storycloze", "pairs")] + ["mmlu_anatomy"]
 READER = """
 import json, sys
 from gpt3.errors import InputError

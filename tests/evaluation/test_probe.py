@@ -5,8 +5,8 @@ import torch
 
 from gpt3.errors import InputError
 from gpt3.evaluation import Source
+from gpt3.evaluation.probe import Probe, check_probes
 from gpt3.evaluation.protocol import Questions, score
-from gpt3.evaluation.runner import Probe, check_probes
 from gpt3.evaluation.tasks import TASKS
 from gpt3.training.run import train
 

@@ -60,6 +60,7 @@ def run(options: ContaminationOptions) -> None:
     """Read, compare, print the table and write what was requested."""
     from gpt3.contamination.overlap import MARKS, find_run, measure, parts_of_data, parts_of_run
     from gpt3.corpus.benchmark_text import find_tasks, read_examples
+    from gpt3.finetuning.training_text import parts_of_tuned
 
     out = None if options.out is None else Path(options.out)
     if out is not None:
@@ -75,7 +76,7 @@ def run(options: ContaminationOptions) -> None:
         what, parts = " ".join(options.data), parts_of_data(options.data)
     else:
         folder = find_run(options.model)
-        what, parts = str(folder), parts_of_run(folder)
+        what, parts = str(folder), parts_of_run(folder, parts_of_tuned)
     start = time.monotonic()
     found = measure(examples, parts, workers=options.workers or usable_cores())
     seconds = time.monotonic() - start

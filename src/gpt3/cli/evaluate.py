@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from gpt3.evaluation.options import EvalOptions
 
@@ -16,8 +17,13 @@ def run(options: EvalOptions) -> None:
     """
     from gpt3.contamination.overlap import measure_overlap
     from gpt3.evaluation import tasks
-    from gpt3.evaluation.results import table
+    from gpt3.evaluation.comparison import Comparison
+    from gpt3.evaluation.results import Evaluation, table
     from gpt3.evaluation.runner import evaluate
+    from gpt3.finetuning.training_text import parts_of_tuned
+
+    def show(found: Evaluation | Comparison) -> None:
+        print(table(found.results) if isinstance(found, Evaluation) else found)
 
     if options.list_tasks:
         print(tasks.listing())
@@ -25,6 +31,7 @@ def run(options: EvalOptions) -> None:
     if options.lm_eval_tasks:
         print(tasks.write_lm_eval_definitions())
         return
-    found = evaluate(options, measure_overlap, None if options.json else lambda found: print(table(found.results)))
+    overlap = partial(measure_overlap, tuned=parts_of_tuned)
+    found = evaluate(options, overlap, None if options.json else show)
     if options.json:
         print(json.dumps(found[0].as_dict() if len(found) == 1 else [one.as_dict() for one in found], indent=1))

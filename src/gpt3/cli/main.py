@@ -65,7 +65,7 @@ GROUPS = {
         "chat": Command("gpt3.cli.chat", "talk with a fine-tuned model in the terminal", "model"),
         "serve": Command("gpt3.cli.serve", "OpenAI's API and a Playground in the browser", "model"),
         "score": Command("gpt3.cli.score", "how well a model predicts texts: bits per byte, perplexity", "files"),
-        "eval": Command("gpt3.cli.evaluate", "zero-, one- and few-shot tasks, scored as in the paper"),
+        "eval": Command("gpt3.cli.evaluate", "zero-, one- and few-shot tasks, scored as in the paper", "model"),
     },
     "data": {
         "data": Command("gpt3.cli.data", "look at data before training: amounts, lengths, fields, warnings", "data"),

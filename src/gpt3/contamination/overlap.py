@@ -14,7 +14,7 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ MARKS = {TABLE: b'"text_bytes"', EXAMPLES: b'"words"'}
 """What the first bytes of our files hold; others are replaced only if the user asks for it."""
 MOST_COLLISIONS = 20
 """N-grams listed for an example."""
+TUNING = ("sft", "dpo")
+"""The methods in the config.yaml of a fine-tuned run."""
 PART_BYTES = 16 << 20
 """Size of the parts of large files: several per core even for little text."""
 
@@ -77,12 +79,23 @@ def find_run(model: str | None) -> Path:
     )
 
 
-def parts_of_run(run: Path) -> list[Part]:
+Tuned = Callable[[Path], tuple[list[Part], str]]
+"""Reads a fine-tuned run: its own texts, and its base model (`gpt3.finetuning.training_text.parts_of_tuned`)."""
+
+
+def parts_of_run(run: Path, tuned: Tuned | None = None) -> list[Part]:
     """The documents that a run was trained on, from its shards: those named, or those in the cache, made again if necessary.
+
+    Of a fine-tuned run its own texts, and those of its base model if that is a run, too; if not, a message says so.
+
+    Args:
+        tuned: reads fine-tuned runs; None: these are refused.
 
     Raises:
         InputError: the data has changed since (data.json has its size), or no longer exists.
     """
+    if _is_tuned(run):
+        return _parts_of_tuned(run, tuned)
     try:
         saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(TrainOptions)}
@@ -108,12 +121,32 @@ def parts_of_run(run: Path) -> list[Part]:
     return parts
 
 
-def training_text(place: str, option: str) -> tuple[str, list[Part]] | None:
+def _is_tuned(run: Path) -> bool:
+    """Whether `gpt3 finetune` wrote the run: its config.yaml has a method."""
+    try:
+        return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")).get("method") in TUNING
+    except (OSError, yaml.YAMLError, ValueError, AttributeError):
+        return False
+
+
+def _parts_of_tuned(run: Path, tuned: Tuned | None) -> list[Part]:
+    if tuned is None:
+        raise InputError(f"--model {run} was fine-tuned. Name the text it read with --data.")
+    parts, base = tuned(run)
+    try:
+        return parts + parts_of_run(find_run(base), tuned)
+    except InputError as error:
+        say(f"contamination: only the fine-tuning data is searched, not the text of the base model {base} ({error})")
+        return parts
+
+
+def training_text(place: str, option: str, tuned: Tuned | None = None) -> tuple[str, list[Part]] | None:
     """A model's training text: its name and its parts; None if it is not known, or not wanted.
 
     Args:
         place: the model's folder.
         option: auto, no, or the text itself, as in `gpt3 contamination --data`.
+        tuned: reads fine-tuned runs.
 
     Raises:
         InputError: the text that the option names cannot be read.
@@ -127,7 +160,7 @@ def training_text(place: str, option: str) -> tuple[str, list[Part]] | None:
     except InputError:  # not one of our runs
         return None
     try:
-        return str(run), parts_of_run(run)
+        return str(run), parts_of_run(run, tuned)
     except InputError as error:
         say(f"contamination is not measured: {error}")
         return None
@@ -301,7 +334,9 @@ def _in_order(example: TaskExample, sightings: Mapping[int, Sighting], index: Ng
     return tuple(sorted(collisions, key=lambda c: text.find(f" {c.ngram} "))[:MOST_COLLISIONS])
 
 
-def measure_overlap(place: str, option: str, asked: Mapping[str, Split], out: Path) -> Mapping[str, Sequence[bool]]:
+def measure_overlap(
+    place: str, option: str, asked: Mapping[str, Split], out: Path, tuned: Tuned | None = None
+) -> Mapping[str, Sequence[bool]]:
     """Contamination of `gpt3 eval`'s questions: look for them in the model's training text; write the findings to `out`.
 
     They are the items themselves, with their right answers and without few-shot examples; N is that of all items of the task,
@@ -310,7 +345,7 @@ def measure_overlap(place: str, option: str, asked: Mapping[str, Split], out: Pa
     Returns:
         By task, whether each item is clean; nothing if the text is not known.
     """
-    known = training_text(place, option)
+    known = training_text(place, option, tuned)
     if known is None:
         return {}
     what, parts = known

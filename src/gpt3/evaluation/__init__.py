@@ -14,11 +14,12 @@ greedy   greedy decoding up to the end of the line equals the answer; accuracy (
 word     every token of the answer is the likeliest in its position; accuracy, and perplexity of the answer (LAMBADA)
 text     beam search up to the end of the line, compared with all accepted answers by the task's `measure`
 """
-Normalization = Literal["token", "sum", "unconditional"]
+Normalization = Literal["token", "sum", "byte", "unconditional"]
 """How log-probabilities of completions are compared (section 2.4).
 
 token          divided by the number of tokens, the paper's default
 sum            as they are
+byte           divided by the number of UTF-8 bytes
 unconditional  P(completion | context) / P(completion | answer context): ARC, OpenBookQA, RACE
 """
 
@@ -153,7 +154,7 @@ class Task:
     normalization: Normalization = "token"
     """Of choices."""
     answer_context: str = ""
-    """What precedes the completion in the denominator of the unconditional normalization."""
+    """What precedes the completion in the denominator of the unconditional normalization; "": that is not computed."""
     chance: float = 0.0
     """Accuracy of guessing, 0 to 1."""
     paper: str | None = None
@@ -170,5 +171,7 @@ class Task:
     """One draw of few-shot examples for all questions (WSC and MultiRC, section 3.7)."""
     hub: HubData | None = None
     """Its dataset on the hub; None: files only, or generated."""
-    lm_eval: Callable[[Source], Split] | None = None
-    """Its items with lm-eval's prompts, for --style lm-eval."""
+    styles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By --style: the fields of this class that differ there (gpt3.evaluation.styles)."""
+    window: int | None = None
+    """The text of each option is cut or filled up to this many tokens, all of them scored (--style seed); None: as it is."""

@@ -24,7 +24,7 @@ Join = Callable[[Sequence[Item]], list[Item]]
 
 def lambada(row: Row) -> Item:
     """The passage without its last word."""
-    return _last_word(row["text"].strip())
+    return last_word(row["text"].strip())
 
 
 def lambada_blank(row: Row) -> Item:
@@ -33,12 +33,8 @@ def lambada_blank(row: Row) -> Item:
     return replace(plain, context=f"{plain.context} ____. ->")
 
 
-def lm_eval_lambada(row: Row) -> Item:
-    """The passage without its last word, with any number of examples."""
-    return _last_word(row["text"])
-
-
-def _last_word(text: str) -> Item:
+def last_word(text: str) -> Item:
+    """A text without its last word, which is the answer."""
     context, _, word = text.rpartition(" ")
     if not context:
         raise ValueError("the text has no last word to ask for")

@@ -173,11 +173,15 @@ Pairs = Sequence[tuple[int, int]]
 """Of several questions, the option chosen and the right one."""
 
 
-def macro_f1(results: Sequence[Result]) -> tuple[float, float]:
-    """F1 of each class, and their mean, unweighted (CommitmentBank)."""
+def macro_f1(results: Sequence[Result], count: int | None = None) -> tuple[float, float]:
+    """F1 of each class, and their mean, unweighted (CommitmentBank).
+
+    Args:
+        count: classes, each of which counts; None: those that are right or chosen somewhere.
+    """
 
     def score(some: Pairs) -> float:
-        classes = sorted({place for pair in some for place in pair})
+        classes = range(count) if count else sorted({place for pair in some for place in pair})
         return math.fsum(_f1(some, place) for place in classes) / len(classes)
 
     return _bootstrap([(result.detail["chosen"], result.detail["right"]) for result in results], score)

@@ -1,7 +1,7 @@
 """Rows of choices and the paper's prompts for them (App. G); an option begins with the space between it and its context.
 
-A row may be as in the dataset on the hub, or simpler, with query, choices and gold (docs/evaluation.md). Functions that begin
-with lm_eval_ make the prompts of lm-eval 0.4.13 instead.
+A row may be as in the dataset on the hub, or simpler, with query, choices and gold (docs/evaluation.md). lm-eval's prompts are
+in `gpt3.evaluation.lm_eval_rows`.
 """
 
 from __future__ import annotations
@@ -62,15 +62,6 @@ def hellaswag(row: Row) -> Item:
     return choose(unmarked(context), map(unmarked, row["endings"]), row["label"])
 
 
-def lm_eval_hellaswag(row: Row) -> Item:
-    """ "{activity}: {first sentences} {The rest}"; a row without these parts has its `ctx` taken as it is."""
-    context = row["ctx"]
-    if "ctx_a" in row:
-        context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    endings = tuple(f" {unmarked(ending)}" for ending in row["endings"])
-    return Item(unmarked(context), endings, right_place(row["label"], endings))
-
-
 def unmarked(text: str) -> str:
     """Text without WikiHow's marks, as every evaluation of HellaSwag removes them."""
     text = text.strip().replace(" [title]", ". ")
@@ -95,18 +86,12 @@ def copa(row: Row) -> Item:
 
 def piqa(row: Row) -> Item:
     """Fig. G.4: the goal, two solutions."""
-    goal, solutions, gold = _piqa(row)
+    goal, solutions, gold = piqa_parts(row)
     return choose(goal.strip(), solutions, gold)
 
 
-def lm_eval_piqa(row: Row) -> Item:
-    """ "Question: {goal} Answer:", two solutions."""
-    goal, solutions, gold = _piqa(row)
-    options = tuple(f" {solution}" for solution in solutions)
-    return Item(f"Question: {goal}\nAnswer:", options, right_place(gold, options))
-
-
-def _piqa(row: Row) -> tuple[str, Sequence[str], Any]:
+def piqa_parts(row: Row) -> tuple[str, Sequence[str], Any]:
+    """The goal, two solutions and which is right, of either layout."""
     if "goal" in row:
         return row["goal"], (row["sol1"], row["sol2"]), row["label"]
     return bare_question(row["query"]), row["choices"], row["gold"]
@@ -142,14 +127,37 @@ LETTERS = "ABCD"
 
 def mmlu(row: Row, subject: str) -> list[Item]:
     """Hendrycks et al. 2021: the options are listed with their letters, and the letter is the answer; none of other subjects."""
-    if row.get("subject", subject) != subject or row.get("split", "test") not in ("dev", "test") or not row["subject"]:
+    if (parts := _mmlu(row, subject)) is None:
         return []
-    choices = list(row["choices"])
+    question, choices, gold = parts
+    listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
+    return [Item(f"{question.strip()}{listed}\nAnswer:", tuple(f" {letter}" for letter in LETTERS), gold)]
+
+
+def mmlu_cloze(row: Row, subject: str) -> list[Item]:
+    """ "Question: … Answer:", and the options' texts, as lm-eval's mmlu_continuation has them."""
+    if (parts := _mmlu(row, subject)) is None:
+        return []
+    question, choices, gold = parts
+    return [choose(f"Question: {question.strip()}\nAnswer:", choices, gold)]
+
+
+def mmlu_seed(row: Row, subject: str) -> list[Item]:
+    """ "{question} {choice}", both as they are in the row."""
+    if (parts := _mmlu(row, subject)) is None:
+        return []
+    question, choices, gold = parts
+    return [Item(question, tuple(f" {choice}" for choice in choices), gold)]
+
+
+def _mmlu(row: Row, subject: str) -> tuple[str, list[str], int] | None:
+    """Question, options and the right one's index; None for a row of another subject or split."""
+    if row.get("subject", subject) != subject or row.get("split", "test") not in ("dev", "test") or not row["subject"]:
+        return None
+    choices = list(map(str, row["choices"]))
     if len(choices) != len(LETTERS):
         raise ValueError(f"{len(choices)} choices; needs four")
-    gold = right_place(row["answer"], choices)
-    listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
-    return [Item(f"{row['question'].strip()}{listed}\nAnswer:", tuple(f" {letter}" for letter in LETTERS), gold)]
+    return row["question"], choices, right_place(row["answer"], choices)
 
 
 # ---- labels

@@ -16,16 +16,16 @@ class EvalOptions(Options):
     """Model folder, run folder, name of a run in ./runs, or hub id; several are compared. Default: newest run."""
     tasks: str = option("arithmetic,wiki-topic", group="Tasks", common=True)
     """Tasks and groups of tasks, separated by commas; `--list-tasks` shows them."""
-    shots: str = option("0,1,K", common=True)
-    """Numbers of few-shot examples, separated by commas; K: the paper's own for each task, or as many as fit."""
+    shots: str | None = option(None, common=True)
+    """Numbers of few-shot examples; K: the paper's own, or as many as fit. Default: 0,1,K; with --style seed 0."""
     limit: int | None = option(None, least=1, common=True)
     """Use only the first N questions of each task. Default: all."""
     data_dir: str | None = option(None, common=True)
     """Folder with the tasks' files; FOLDER@500: 500 rows of each (docs/evaluation.md). Default: the hub."""
     format: Literal["paper", "released"] = "paper"
     """Generated tasks as the paper describes them, or as in the files that OpenAI released."""
-    style: Literal["paper", "lm-eval"] = "paper"
-    """Prompts and normalizations of the paper (App. G), or of lm-eval for the tasks it shares."""
+    style: Literal["paper", "lm-eval", "cloze", "seed"] = "paper"
+    """Prompts and rules: paper (App. G), lm-eval, cloze (options' texts, all rules), seed (GPT3-dev's MMLU)."""
     seed: int = option(0, least=0)
     """Seed of the draw of few-shot examples and of generated tasks. Default: 0."""
     contamination: str = "auto"
@@ -33,7 +33,7 @@ class EvalOptions(Options):
     out: str | None = option(None, group="Output", common=True)
     """Folder for results.json, report.html and all examples; an interrupted one resumes. Default: eval/MODEL."""
     overwrite: bool = False
-    """Replace files in --out with the names of ours that gpt3 eval did not write."""
+    """Replace what --out has of another model, or of our files' names and not written by gpt3 eval."""
     json: bool = option(False, common=True)
     """Print results.json instead of the table."""
     list_tasks: bool = option(False, common=True)
@@ -59,9 +59,11 @@ class EvalOptions(Options):
     def errors(self) -> list[str]:
         """What the ranges cannot express."""
         found: list[str] = []
-        words = _split(self.shots)
+        words = _split(self._shots)
         if not words or not all(word == "K" or (word.isascii() and word.isdigit()) for word in words):
             found.append(f"--shots {self.shots!r} must be numbers from 0, or K, separated by commas, such as 0,1,K")
+        elif self.style == "seed" and self.shot_counts != (0,):
+            found.append(f"--shots {self.shots}: --style seed is zero-shot. Use --shots 0, or another --style")
         if not self.task_names:
             found.append(f"--tasks {self.tasks!r} must be names separated by commas, such as arithmetic,wiki-topic")
         return found
@@ -74,7 +76,11 @@ class EvalOptions(Options):
     @property
     def shot_counts(self) -> tuple[int | None, ...]:
         """--shots, split; None is the paper's K."""
-        return tuple(dict.fromkeys(None if word == "K" else int(word) for word in _split(self.shots)))
+        return tuple(dict.fromkeys(None if word == "K" else int(word) for word in _split(self._shots)))
+
+    @property
+    def _shots(self) -> str:
+        return self.shots if self.shots is not None else "0" if self.style == "seed" else "0,1,K"
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, overload
 
 from gpt3.errors import InputError
 from gpt3.evaluation import Item, Result, Split, Task
+from gpt3.evaluation.windows import window_totals
 from gpt3.inference.beam import beam_search
 from gpt3.inference.continuations import Request, score_requests
 from gpt3.inference.decoding import common
@@ -164,13 +165,13 @@ def fitting_shots(model: LanguageModel, asked: Questions) -> int:
 
 
 def texts_of(task: Task, question: Question) -> list[tuple[str, str]]:
-    """The texts to score for a question, as (context, completion): its options after its context; then, for the unconditional
-    normalization, the same options after the answer context. Partial scoring has one answer after each of several contexts."""
+    """The texts to score for a question, as (context, completion): its options after its context; then, if the task has an
+    answer context, the same options after that. Partial scoring has one answer after each of several contexts."""
     item = question.item
     if item.contexts:
         return [(question.before + context, item.completions[0]) for context in item.contexts]
     completions = item.completions if task.kind == "choice" else item.completions[:1]
-    contexts = (question.context, task.answer_context)[: 1 + (task.normalization == "unconditional")]
+    contexts = (question.context, task.answer_context)[: 1 + bool(task.answer_context)]
     return [(context, completion) for context in contexts for completion in completions]
 
 
@@ -226,7 +227,13 @@ def score(model: LanguageModel, task: Task, asked: Sequence[Question], *, batch:
     """
     for begin in range(0, len(asked), GROUPS[task.kind]):
         group = asked[begin : begin + GROUPS[task.kind]]
-        yield from (_write if task.kind in WRITTEN else _score)(model, task, group, batch)
+        if task.window is not None:
+            texts = [[context + option for context, option in texts_of(task, question)] for question in group]
+            totals = window_totals(model, task.window, texts, batch)
+            for question, some in zip(group, totals, strict=True):
+                yield judge_choice(task, question, some, [task.window - 1] * len(some))
+        else:
+            yield from (_write if task.kind in WRITTEN else _score)(model, task, group, batch)
 
 
 def _score(model: LanguageModel, task: Task, group: Sequence[Question], batch: int) -> Iterator[Result]:
@@ -322,13 +329,14 @@ def judge_choice(
     rules = {"sum": totals}
     for name, some in sizes.items():
         rules[name] = [total / max(1, size) for total, size in zip(totals, some, strict=True)]
-    if task.normalization == "unconditional":
+    if alone:
         rules["unconditional"] = [total - other for total, other in zip(totals, alone, strict=True)]
     # of equals the first, as numpy's argmax
     chosen = {name: max(range(count), key=values.__getitem__) for name, values in rules.items()}
     choice = chosen[task.normalization]
     metrics = {"acc": float(choice in item.rights)}
-    metrics |= {f"acc_{name}": float(place in item.rights) for name, place in chosen.items()}
+    if task.window is None:
+        metrics |= {f"acc_{name}": float(place in item.rights) for name, place in chosen.items()}
     if "acc_norm" in task.metrics:
         metrics["acc_norm"] = metrics["acc_char"]
     if item.names and task.measure:

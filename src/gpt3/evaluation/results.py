@@ -1,31 +1,32 @@
-"""An evaluation's results: figures with standard errors, next to the paper's; as a table, as JSON, and as an HTML page."""
+"""An evaluation's results: figures with standard errors, next to the paper's; as a table and as JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import html
 import itertools
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt3.evaluation import Result, Task
 from gpt3.model_folder.locate import name_of
-from gpt3.report.page import compact
-from gpt3.report.svg import COLORS, Axes, Line, svg
 from gpt3.tables import aligned
 
 TABLE_H1 = json.loads((Path(__file__).parent / "data" / "table_h1.json").read_text(encoding="utf-8"))
 """The paper's Table H.1: models, and rows of task, metric, K, zero, one, few."""
 SHOWN = ("acc", "acc_norm", "f1", "f1a", "bleu", "ppl")
-"""The figures that the table has."""
+"""The figures that the table has of every task."""
+CENTRED = ("small",)
+"""Groups of tasks of which guessing gives different accuracies: their table has a centred mean."""
+RULES = ("acc_sum", "acc_token", "acc_byte", "acc_unconditional")
+"""Accuracies by other rules than the task's, which the table has with --style cloze."""
 OVERLAP = ("dirty", "clean", "rel. diff.")
-COLUMNS = ("task", "K", "n", "metric", "score", *OVERLAP, "chance", "paper 125M", "paper 175B", "cut")
+COLUMNS = ("task", "style", "K", "n", "metric", "score", *OVERLAP, "chance", "paper 125M", "paper 175B", "cut")
 
 
 def results_folder(base: Path, place: str | Path, taken: Collection[Path] = ()) -> Path:
@@ -98,6 +99,12 @@ class TaskScore:
     """`overlap_of`; None: the training text is not known."""
     data: dict[str, Any] = field(default_factory=dict)
     """Where the questions come from."""
+    style: str = "paper"
+    """As in --style."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The other options that the score depends on: seed, format, limit, dtype, quantize."""
+    shown: tuple[str, ...] = SHOWN
+    """The figures that the table has, if there are such."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,9 @@ class GroupScore:
     tasks: int
     examples: int
     metrics: dict[str, Figure]
-    """acc_macro, the mean of the tasks' accuracies, and acc_micro, that of all questions."""
+    """acc_macro, the mean of the tasks' accuracies, and acc_micro, that of all questions; other rules: the tasks' mean."""
+    style: str = "paper"
+    """As in --style."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,7 +157,8 @@ def task_score(
     paper = {metric: values for metric in task.metrics if (values := paper_values(task, shots, metric))}
     overlap = None if clean is None else overlap_of(task, results, clean)
     score = TaskScore(task.name, shots, len(results), task.chance, task.metrics[0], figures(task, results))
-    return dataclasses.replace(score, truncated=truncated, paper=paper, contamination=overlap, data=dict(origin or {}))
+    score = dataclasses.replace(score, truncated=truncated, paper=paper, contamination=overlap, shown=task.metrics)
+    return dataclasses.replace(score, data=dict(origin or {}))
 
 
 def overlap_of(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> dict[str, Any]:
@@ -167,17 +177,37 @@ def overlap_of(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> 
 
 
 def group_score(name: str, shots: int | None, scores: Sequence[TaskScore]) -> GroupScore:
-    """The averages of several tasks' accuracies."""
-    counts = [score.examples for score in scores]
+    """The averages of several tasks' accuracies; with --style cloze, those of every rule."""
+    counts, style = [score.examples for score in scores], scores[0].style
 
-    def averaged(weights: Sequence[float]) -> Figure:
-        pairs = [(score.metrics["acc"], weight) for score, weight in zip(scores, weights, strict=True)]
+    def averaged(weights: Sequence[float], rule: str = "acc") -> Figure:
+        pairs = [(score.metrics[rule], weight) for score, weight in zip(scores, weights, strict=True)]
         value = math.fsum(figure.value * weight for figure, weight in pairs) / sum(weights)
         error = math.sqrt(math.fsum((figure.error * weight) ** 2 for figure, weight in pairs)) / sum(weights)
         return Figure(value, error)
 
     metrics = {"acc_macro": averaged([1] * len(scores)), "acc_micro": averaged(counts)}
-    return GroupScore(name, shots, len(scores), sum(counts), metrics)
+    rules = [rule for rule in RULES if style == "cloze" and all(rule in score.metrics for score in scores)]
+    metrics |= {rule: averaged([1] * len(scores), rule) for rule in rules}
+    if name in CENTRED:
+        metrics["centred"] = centred_mean(scores)
+    return GroupScore(name, shots, len(scores), sum(counts), metrics, style)
+
+
+def centred_mean(scores: Sequence[TaskScore]) -> Figure:
+    """The mean of (accuracy - chance) / (1 - chance): 0 for guessing, 1 for right answers, whatever the number of options."""
+    rests = [1 - score.chance for score in scores]
+    pairs = [(score.metrics["acc"], score.chance, rest) for score, rest in zip(scores, rests, strict=True)]
+    value = math.fsum((figure.value - chance) / rest for figure, chance, rest in pairs) / len(pairs)
+    return Figure(value, math.sqrt(math.fsum((figure.error / rest) ** 2 for figure, _, rest in pairs)) / len(pairs))
+
+
+def seed_row(group: GroupScore, scores: Sequence[TaskScore]) -> TaskScore:
+    """A group with --style seed: a row of its own name whose acc is the mean of the tasks, as GPT3-dev averages subjects."""
+    figures = {"acc": group.metrics["acc_macro"]}
+    first = scores[0]
+    row = TaskScore(group.group, first.shots, group.examples, first.chance, "acc", figures, data=first.data)
+    return dataclasses.replace(row, style=first.style, settings=first.settings)
 
 
 def paper_values(task: Task, shots: int, metric: str) -> dict[str, float] | None:
@@ -204,10 +234,12 @@ def rows(scores: Sequence[TaskScore | GroupScore]) -> list[tuple[str, ...]]:
             title, lines = f"{score.group} ({score.tasks} tasks)", _group_rows(score)
         else:
             title, lines = score.task, _task_rows(score)
-        lines[0] |= {"task": title, "K": "K" if score.shots is None else str(score.shots), "n": f"{score.examples:,}"}
+        lines[0] |= {"task": title, "style": score.style, "K": "K" if score.shots is None else str(score.shots)}
+        lines[0]["n"] = f"{score.examples:,}"
         found += lines
-    known = any("dirty" in line for line in found)
-    columns = [column for column in COLUMNS if known or column not in OVERLAP]
+    left_out = set() if any("dirty" in line for line in found) else set(OVERLAP)
+    left_out |= {"style"} if all(line.get("style", "paper") == "paper" for line in found) else set()
+    columns = [column for column in COLUMNS if column not in left_out]
     return [tuple(columns), *(tuple(line.get(column, "") for column in columns) for line in found)]
 
 
@@ -216,14 +248,16 @@ def _group_rows(score: GroupScore) -> list[dict[str, str]]:
     macro, micro = score.metrics["acc_macro"], score.metrics["acc_micro"]
     same = math.isclose(macro.value, micro.value)
     means = {"acc": macro} if same else {"acc, mean of tasks": macro, "acc, all questions": micro}
+    means |= {"centred mean": score.metrics["centred"]} if "centred" in score.metrics else {}
+    means |= {f"{rule}, mean of tasks": score.metrics[rule] for rule in RULES if rule in score.metrics}
     return [{"metric": name, "score": _shown(figure, name)} for name, figure in means.items()]
 
 
 def _task_rows(score: TaskScore) -> list[dict[str, str]]:
     lines = []
-    for metric in (metric for metric in SHOWN if metric in score.metrics):
+    for metric in (metric for metric in score.shown if metric in score.metrics):
         line = {"metric": metric, "score": _shown(score.metrics[metric], metric)}
-        if metric == "acc" and score.chance:
+        if metric in ("acc", *RULES) and score.chance:
             line["chance"] = f"{100 * score.chance:.1f}"
         if paper := score.paper.get(metric):
             line |= {"paper 125M": f"{paper['Small']:g}", "paper 175B": f"{paper['175B']:g}"}
@@ -242,7 +276,8 @@ def table(scores: Sequence[TaskScore | GroupScore]) -> str:
     """The rows as lines for a terminal."""
     cells = rows(scores)
     line = tuple("─" * max(map(len, column)) for column in zip(*cells, strict=True))
-    return "\n".join(aligned([cells[0], line, *cells[1:]], left=(0, 3)))
+    left = [place for place, name in enumerate(cells[0]) if name in ("task", "style", "metric")]
+    return "\n".join(aligned([cells[0], line, *cells[1:]], left=left))
 
 
 def _shown(figure: Figure, name: str) -> str:
@@ -250,64 +285,4 @@ def _shown(figure: Figure, name: str) -> str:
 
 
 def _scale(name: str) -> int:
-    return 1 if name == "ppl" else 100
-
-
-# ---- report.html: for each task the score over K, and over model size if there are several models
-
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-figure{display:inline-block;margin:.5rem 1rem 1rem 0;vertical-align:top}figcaption{font-weight:600}
-svg{display:block}table{border-collapse:collapse}
-td,th{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #8884}td:first-child,th:first-child{text-align:left}
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}}"""
-
-
-def page(models: Sequence[Evaluation]) -> str:
-    """The HTML page of one or several models' results: one file, no script, no network.
-
-    Drawn as the paper's Figures 1.2 and 3.x: accuracy over few-shot examples or parameters.
-    """
-    by_task: dict[str, list[tuple[int, TaskScore]]] = {}
-    for number, model in enumerate(models):
-        for score in model.results:
-            if isinstance(score, TaskScore):
-                by_task.setdefault(score.task, []).append((number, score))
-    names = [html.escape(model.model) for model in models]
-    legend = " ".join(f'<span style="color:{_color(number)}">● {name}</span>' for number, name in enumerate(names))
-    parts = [f"<p>{legend}; dashed: guessing. Bars are ± one standard error.</p>"]
-    parts.append("<h2>Score over few-shot examples</h2>")
-    for task, scores in by_task.items():
-        parts.append(_chart(task, [(number, score.shots, score) for number, score in scores], "K"))
-    if len(models) > 1:
-        parts.append("<h2>Score over parameters</h2>")
-        for task, scores in by_task.items():
-            points = [(score.shots, float(models[number].parameters), score) for number, score in scores]
-            label = "parameters; " + ", ".join(f"K={shots}" for shots in sorted({shots for shots, *_ in points}))
-            parts.append(_chart(task, points, label, x_text=compact, scale=math.log))
-    parts.append("<h2>All figures</h2>")
-    for name, model in zip(names, models, strict=True):
-        parts += [f"<h3>{name}</h3>"] if len(models) > 1 else []
-        lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows(model.results)]
-        lines[0] = lines[0].replace("td>", "th>")
-        parts.append("<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>")
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>gpt3 eval</title><style>{STYLE}</style></head>\n'
-        f"<body><h1>Evaluation</h1>\n{body}\n</body></html>\n"
-    )
-
-
-def _chart(title: str, points: Iterable[tuple[int, float, TaskScore]], label: str, **axis: Any) -> str:
-    """A figure of the points (number of the curve, x, score): scores in percent; guessing dashed; `axis` is of `Axes`."""
-    curves: dict[int, list[tuple[float, float, float]]] = {}
-    chance = 0.0
-    for number, x, score in points:
-        figure, chance = score.metrics[score.main], 100 * score.chance
-        curves.setdefault(number, []).append((x, 100 * figure.value, 100 * figure.error))
-    drawn = [Line(str(number), sorted(curves[number]), _color(number)) for number in sorted(curves)]
-    panel = Axes(title, drawn, label, y_text="{:g}%".format, level=chance, **axis)
-    return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg([panel])}</figure>"
-
-
-def _color(number: int) -> str:
-    return COLORS[number % len(COLORS)]
+    return 1 if name in ("ppl", "log_ratio") else 100

@@ -1,8 +1,9 @@
-"""The evaluation of models on tasks: questions, answers and results, into a folder; and of a model in training (`Probe`).
+"""The evaluation of models on tasks: questions, answers and results, into a folder.
 
-results.json        all figures
+results.json        all figures, also those of earlier commands (gpt3.evaluation.earlier_results)
 report.html         the same drawn
-examples/TASK-K.jsonl   a JSON object for each question; an interrupted evaluation resumes from them
+examples/TASK-K.jsonl   a JSON object for each question, from which an evaluation resumes; TASK-K-STYLE for other styles
+comparison.json     next to the folders of several models: their differences (gpt3.evaluation.comparison)
 """
 
 from __future__ import annotations
@@ -14,42 +15,34 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt3 import __version__
 from gpt3.corpus.slices import split_rows
 from gpt3.durable import utf8, write_text
-from gpt3.errors import InputError, RunError
-from gpt3.evaluation import Result, Source, Split, Task
+from gpt3.errors import InputError
+from gpt3.evaluation import Result, Source, Split
+from gpt3.evaluation.comparison import Comparison, compare
+from gpt3.evaluation.earlier_results import check_model, merged, read_results
 from gpt3.evaluation.options import EvalOptions
+from gpt3.evaluation.page import page
 from gpt3.evaluation.protocol import Questions, fitting_shots, score, with_room
-from gpt3.evaluation.results import (
-    Evaluation,
-    GroupScore,
-    TaskScore,
-    group_score,
-    mean,
-    page,
-    results_folder,
-    task_score,
-)
-from gpt3.evaluation.tasks import GROUPS, in_lm_eval_style, select
+from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_score, results_folder, seed_row, task_score
+from gpt3.evaluation.styles import in_style
+from gpt3.evaluation.tasks import GROUPS, TASKS, select
 from gpt3.inference.continuations import continuation_logprobs
 from gpt3.inference.language_model import LanguageModel, load
 from gpt3.model_folder.locate import locate
 from gpt3.progress import Progress, say
+from gpt3.tables import counted
 from gpt3.work_folder import check_file, differences, locked_folder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from gpt3.model import GPT3ForCausalLM
 
 DECISIVE = ("seed", "format", "style", "dtype", "quantize")
 """Options that the answers depend on."""
 MARKS = {
     "results.json": b'"model_hash"',
     "report.html": b"<title>gpt3 eval</title>",
+    "comparison.json": b'"comparisons"',
     "contamination/contamination.json": b'"text_bytes"',
     "contamination/examples.jsonl": b'"words"',
 }
@@ -63,30 +56,40 @@ Overlap = Callable[[str, str, Mapping[str, Split], Path], Verdicts]
 """Looks for questions in a model's training text: its folder, --contamination, tasks, and where to write what was found."""
 
 
+Answers = dict[tuple[str, int], list[Result]]
+"""The results of each question, by task and number of few-shot examples."""
+
+
 def evaluate(
-    options: EvalOptions, overlap: Overlap | None = None, report: Callable[[Evaluation], None] | None = None
+    options: EvalOptions,
+    overlap: Overlap | None = None,
+    report: Callable[[Evaluation | Comparison], None] | None = None,
 ) -> list[Evaluation]:
     """Score models on tasks, as ``gpt3 eval`` does, and write the results.
 
     Args:
         overlap: looks for the questions in the training text (`gpt3.contamination.overlap.measure_overlap`). None: they are
             not looked for.
-        report: called with each model's results as soon as they are known.
+        report: called with what this command found of each model as soon as it is known, and then with the comparison of
+            each further model with the first.
 
     Returns:
-        One result per model. Printed, it is the table; ``results`` has the figures of each task.
+        One result per model, with the rows of earlier commands in the same folder. Printed, it is the table; ``results`` has
+        the figures of each task.
 
     Raises:
-        InputError: unknown tasks, missing or bad data, too many few-shot examples, no model.
+        InputError: unknown tasks, missing or bad data, too many few-shot examples, no model, a folder with results of
+            another model.
         KeyboardInterrupt: passed on; the same command resumes.
     """
+    places = [find_model(options, name) for name in (options.model or (None,))]
     prepared = prepare(options)  # before the model, whose loading takes seconds
-    places = [locate(name) for name in (options.model or (None,))]
-    outs = folders_of(options, places)
-    for folder in (*outs, Path(options.out or "eval")):
+    outs, base = folders_of(options, places), Path(options.out or "eval")
+    for folder in (*outs, base):
         for name, mark in MARKS.items():
             check_file("--out", folder / name, mark, overwrite=options.overwrite)
-    found = []
+    found: list[Evaluation] = []
+    answers: list[Answers] = []
     for place, out in zip(places, outs, strict=True):
         if not options.model or len(places) > 1:
             say(f"model: {place}")
@@ -95,17 +98,60 @@ def evaluate(
         )
         parts = fit(model, prepared)
         with locked_folder(out):
+            earlier = check_model(read_results(out), fingerprint(model), out, overwrite=options.overwrite)
             splits = {asked.task.name: asked.split for asked in parts}
             clean = overlap(str(place), options.contamination, splits, out / "contamination") if overlap else {}
-            found.append(_evaluate(model, str(place), parts, options, out, clean))
+            mine, given = _evaluate(model, str(place), parts, options, out, clean)
+            found.append(merged(earlier, mine))
+            answers.append(given)
+            _write(found[-1], out)
         if report is not None:
-            report(found[-1])
-        say(f"results: {out / 'results.json'}")
+            report(mine)
+        more = len(found[-1].results) - len(mine.results)
+        say(f"results: {out / 'results.json'}" + (f", with {counted(more, 'row')} of earlier commands" * bool(more)))
     if len(found) > 1:
-        path = Path(options.out or "eval") / "report.html"
-        write_text(path, page(found))
-        say(f"report of all models: {path}")
+        write_text(base / "report.html", page(found))
+        say(f"report of all models: {base / 'report.html'}")
+        _compare(options, prepared, [str(place) for place in places], answers, base, report)
     return found
+
+
+def _compare(
+    options: EvalOptions,
+    prepared: Sequence[Questions],
+    names: Sequence[str],
+    answers: Sequence[Answers],
+    base: Path,
+    report: Callable[[Comparison], None] | None,
+) -> None:
+    """Compare each further model with the first, question by question, and write comparison.json."""
+    tasks = {asked.task.name: asked.task for asked in prepared}
+    members = {name: GROUPS[name] for name in options.task_names if name in GROUPS}
+    found = [
+        compare(tasks, members, (names[0], name), (answers[0], other))
+        for name, other in zip(names[1:], answers[1:], strict=True)
+    ]
+    content = [dataclasses.asdict(one) for one in found]
+    write_text(base / "comparison.json", json.dumps({"comparisons": content}, indent=1, ensure_ascii=False) + "\n")
+    if report is not None:
+        for one in found:
+            report(one)
+    say(f"comparison: {base / 'comparison.json'}")
+
+
+def find_model(options: EvalOptions, name: str | None) -> str | Path:
+    """A model's place.
+
+    Raises:
+        InputError: there is none. For a task after a space, the message says to use a comma.
+    """
+    try:
+        return locate(name)
+    except InputError:
+        if name is None or not (name in TASKS or name in GROUPS):
+            raise
+        fix = f"Separate tasks by commas: --tasks {options.tasks},{name}"
+        raise InputError(f"{name} is a task, and no model has that name. {fix}") from None
 
 
 def prepare(options: EvalOptions) -> list[Questions]:
@@ -116,9 +162,7 @@ def prepare(options: EvalOptions) -> list[Questions]:
     """
     if options.data_dir is not None and not Path(split_rows(options.data_dir)[0]).is_dir():
         raise InputError(f"--data-dir {options.data_dir} is not a folder. Give the folder with the tasks' files.")
-    tasks = select(options.task_names)
-    if options.style == "lm-eval":
-        tasks = in_lm_eval_style(tasks)
+    tasks = in_style(select(options.task_names), options.style)
     source = Source(options.data_dir, options.format, options.seed)
     parts: list[Questions] = []
     faults: dict[str, str] = {}  # by message: the missing file of several tasks is named once
@@ -126,7 +170,7 @@ def prepare(options: EvalOptions) -> list[Questions]:
         try:
             split = task.split(source)
             for count in options.shot_counts:
-                shots = task.shots if count is None else count
+                shots = task.shots if count is None or not task.shots else count
                 parts.append(Questions(task, split, shots, options.seed, options.limit, is_k=count is None))
         except InputError as error:
             faults.setdefault(str(error), task.name)
@@ -157,7 +201,8 @@ def fit(model: LanguageModel, parts: Sequence[Questions]) -> list[Questions]:
             asked = dataclasses.replace(asked, shots=fits)
         if asked.is_k and asked.shots < task.shots:
             reduced.setdefault(reason, []).append(f"{task.name} {asked.shots} of {task.shots}")
-        found.setdefault((task.name, asked.shots), asked)
+        same = found.get((task.name, asked.shots), asked)
+        found[task.name, asked.shots] = dataclasses.replace(same, is_k=same.is_k or asked.is_k)
     for reason, names in reduced.items():
         say(f"K reduced to {reason}: {', '.join(names)}")
     return list(found.values())
@@ -165,24 +210,32 @@ def fit(model: LanguageModel, parts: Sequence[Questions]) -> list[Questions]:
 
 def _evaluate(
     model: LanguageModel, name: str, parts: Sequence[Questions], options: EvalOptions, out: Path, clean: Verdicts
-) -> Evaluation:
-    """Score all parts and write `out`."""
-    scores = []
+) -> tuple[Evaluation, Answers]:
+    """Score all parts; each question's result goes into `out`."""
+    scores: list[TaskScore] = []
+    answers: Answers = {}
     model_hash = fingerprint(model)
+    settings = {option: getattr(options, option) for option in (*DECISIVE, "limit") if option != "style"}
     with Progress("eval", sum(map(len, parts)), "examples") as progress:
         for asked in parts:
             task = asked.task
             header = {"model": name, "model_hash": model_hash, "task": task.name, "shots": asked.shots}
             header |= {option: getattr(options, option) for option in DECISIVE} | {"questions": digest(asked)}
-            path = out / "examples" / f"{task.name}-{asked.shots}.jsonl"
+            style = "" if options.style == "paper" else f"-{options.style}"
+            path = out / "examples" / f"{task.name}-{asked.shots}{style}.jsonl"
             results = _answers(path, header, model, asked, options.batch, progress)
-            scores.append(task_score(task, asked.shots, results, clean.get(task.name), asked.split.origin))
+            answers[task.name, asked.shots] = results
+            score = task_score(task, asked.shots, results, clean.get(task.name), asked.split.origin)
+            scores.append(dataclasses.replace(score, style=options.style, settings=settings))
     chosen: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "format", "style", "limit")}
     averages = _groups(options, parts, scores)
-    found = Evaluation(name, model_hash, model.parameters, __version__, **chosen, results=[*scores, *averages])
+    rows = [*scores, *averages]
+    return Evaluation(name, model_hash, model.parameters, __version__, **chosen, results=rows), answers
+
+
+def _write(found: Evaluation, out: Path) -> None:
     write_text(out / "report.html", page([found]))
     write_text(out / "results.json", json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
-    return found
 
 
 def _answers(
@@ -242,20 +295,22 @@ def _line(values: dict[str, Any]) -> bytes:
     return utf8(json.dumps(values, ensure_ascii=False)) + b"\n"
 
 
-def _groups(options: EvalOptions, parts: Sequence[Questions], scores: Sequence[TaskScore]) -> list[GroupScore]:
-    """Averages of the groups that were requested by name, for each of --shots (K by each task's own)."""
-    found = []
+def _groups(
+    options: EvalOptions, parts: Sequence[Questions], scores: Sequence[TaskScore]
+) -> list[GroupScore | TaskScore]:
+    """Averages of the groups that were requested by name, for each of --shots (K is each task's own) that all tasks have."""
+    found: list[GroupScore | TaskScore] = []
     for name, count in itertools.product(options.task_names, options.shot_counts):
-        members = [
-            score
+        of_group = [
+            (asked, score)
             for asked, score in zip(parts, scores, strict=True)
-            if score.task in GROUPS.get(name, ())
-            and "acc" in score.metrics
-            and (asked.is_k if count is None else asked.shots == count)
+            if score.task in GROUPS.get(name, ()) and "acc" in score.metrics and "acc" in score.shown
         ]
-        shots = {score.shots for score in members}
-        if members:
-            found.append(group_score(name, shots.pop() if len(shots) == 1 else None, members))
+        members = [score for asked, score in of_group if (asked.is_k if count is None else asked.shots == count)]
+        if members and len(members) == len({score.task for _, score in of_group}):
+            shots = {score.shots for score in members}
+            group = group_score(name, shots.pop() if len(shots) == 1 else None, members)
+            found.append(seed_row(group, members) if options.style == "seed" else group)
     return found
 
 
@@ -281,57 +336,3 @@ def digest(asked: Questions) -> str:
     """A hash of the first questions, so that other data starts again."""
     text = json.dumps([(question.context, question.item.completions) for question in asked[:50]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-# ---- in training: `gpt3 train --probe arithmetic,wiki-topic`, logged as eval/NAME
-
-PROBED, PROBED_SHOTS = 50, 1
-"""Questions of a task (those of a group are shared among its tasks, at least 5 each), and few-shot examples."""
-
-
-class Probe:
-    """An Evaluator of the training loop: accuracy of each name, one-shot if that fits, else zero-shot.
-
-    Args:
-        names: generated tasks, and groups of them (`check_probes`).
-        tokenizer: of the model.
-        every: steps between two measurements.
-    """
-
-    def __init__(self, names: Sequence[str], tokenizer: PreTrainedTokenizerFast, every: int) -> None:
-        self.every, self.tokenizer = every, tokenizer
-        self.parts = {name: select([name]) for name in names}
-        self._asked: dict[str, Questions] = {}
-
-    def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
-        """Accuracies by name, 0 to 1; none if the weights give NaN. The random state is untouched."""
-        try:
-            language_model = LanguageModel(model, self.tokenizer)
-            return {f"{name}/acc": self._accuracy(language_model, tasks) for name, tasks in self.parts.items()}
-        except RunError:  # the loop stops for that, with its own message
-            return {}
-
-    def _accuracy(self, model: LanguageModel, tasks: Sequence[Task]) -> float:
-        right = []
-        for task in tasks:
-            if task.name not in self._asked:
-                split, limit = task.split(Source()), max(5, PROBED // len(tasks))
-                asked = Questions(with_room(model, task, split), split, PROBED_SHOTS, 0, limit)
-                fits = fitting_shots(model, asked) >= PROBED_SHOTS
-                self._asked[task.name] = asked if fits else dataclasses.replace(asked, shots=0)
-            asked = self._asked[task.name]
-            right += [result.metrics["acc"] for result in score(model, asked.task, asked)]
-        return mean(right).value
-
-
-def check_probes(names: Sequence[str]) -> None:
-    """Refuse tasks that cannot be evaluated in training.
-
-    Raises:
-        InputError: unknown tasks, or tasks that need files.
-    """
-    files = [task.name for task in select(names, "--probe") if task.name not in GROUPS["generated"]]
-    if files:
-        raise InputError(
-            f"--probe {files[0]} needs files. Use arithmetic, scrambling, wiki-topic or one of their tasks."
-        )

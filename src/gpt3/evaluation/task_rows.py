@@ -101,7 +101,7 @@ def locate(files: Sequence[str], hub: HubData | None, source: Source) -> tuple[P
         return test, shots, {"file": str(test)} | ({} if shots is None else {"shots": str(shots)})
     if hub is None:
         raise InputError(
-            f"{files[0]}: its owners give out the rows on request. Use --data-dir with a folder that has {wanted}."
+            f"{files[0]}: the hub has no such rows (docs/evaluation.md). Use --data-dir with a folder that has {wanted}."
         )
     digest = hashlib.sha256(repr((hub, SHOT_ROWS)).encode()).hexdigest()[:8]
     folder = cache_folder() / "tasks" / f"{files[0]}-{digest}"

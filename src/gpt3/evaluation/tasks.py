@@ -7,11 +7,10 @@ scored rows themselves, never from the passage of the question.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,18 @@ from typing import Any
 from gpt3 import durable
 from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError
-from gpt3.evaluation import HubData, Source, Split, Task, answer_rows, answers, choice_rows
+from gpt3.evaluation import HubData, Source, Split, Task, answer_rows, answers, choice_rows, minimal_pairs
 from gpt3.evaluation.answer_rows import Join
+from gpt3.evaluation.gender import GENDER
 from gpt3.evaluation.generated_tasks import ARITHMETIC, SCRAMBLING, WIKI_TOPIC
+from gpt3.evaluation.lm_eval_rows import STYLES as LM_EVAL
+from gpt3.evaluation.minimal_pairs import GRAMMAR
+from gpt3.evaluation.novel_words import NOVEL_WORDS
 from gpt3.evaluation.task_rows import Make, locate, read_items
 from gpt3.tables import aligned
 
 DATA = Path(__file__).parent / "data"
-ROW_OPTIONS = ("zero_shot", "join", "instruction")
+ROW_OPTIONS = ("make", "zero_shot", "join", "instruction")
 
 
 def split_rows(
@@ -74,13 +77,19 @@ def file_task(
             zero_shot    `make` for questions without few-shot examples, if different
             join         a change of all items of a file, such as putting earlier questions of a conversation before later ones
             instruction  before the first few-shot example
-            lm_eval      `make` with lm-eval's prompts, for --style lm-eval
+            styles       by --style, what differs there from the paper's: `make`, the three above, and fields of `Task`
     """
     rows = partial(split_rows, files=more.pop("files", (name,)), hub=hub)
-    split = partial(rows, make=make, **{key: more.pop(key) for key in ROW_OPTIONS if key in more})
-    if "lm_eval" in more:
-        more["lm_eval"] = partial(rows, make=more["lm_eval"])
-    return Task(name, summary, more.pop("kind", "choice"), split, shots, paper=paper, hub=hub, **more)
+
+    def split_of(options: dict[str, Any]) -> Callable[[Source], Split]:
+        return partial(rows, **{key: options.pop(key) for key in ROW_OPTIONS if key in options})
+
+    styles = {"lm-eval": LM_EVAL[name]} if name in LM_EVAL else {}
+    changed = {style: dict(changes) for style, changes in (styles | more.pop("styles", {})).items()}
+    styles = {style: {"split": split_of(changes)} | changes for style, changes in changed.items()}
+    more["make"] = make
+    split = split_of(more)
+    return Task(name, summary, more.pop("kind", "choice"), split, shots, paper=paper, hub=hub, styles=styles, **more)
 
 
 def _hub(repository: str, columns: str, *more: str | None, **named: str) -> HubData:
@@ -103,11 +112,11 @@ FILE_TASKS = (
     # completion and cloze
     file_task("hellaswag", "scene completion", choice_rows.hellaswag,
               _hub("Rowan/hellaswag", "activity_label ctx ctx_a ctx_b endings label"), "HellaSwag", 20, chance=1 / 4,
-              files=("hellaswag", "hellaswag_val"), lm_eval=choice_rows.lm_eval_hellaswag),
+              files=("hellaswag", "hellaswag_val")),
     file_task("storycloze", "story completion", choice_rows.storycloze, None, "StoryCloze", 70, chance=1 / 2),
     file_task("lambada", "the last word of a passage", answer_rows.lambada_blank,
               _hub("EleutherAI/lambada_openai", "text", "test", None, "default"), "LAMBADA", 15, **LAST_WORD,
-              files=("lambada", "lambada_openai", "lambada_standard"), lm_eval=answer_rows.lm_eval_lambada),
+              files=("lambada", "lambada_openai", "lambada_standard")),
     file_task("lambada_standard", "the last word of a passage", answer_rows.lambada_blank,
               _hub("cimec/lambada", "text", "test", "validation"), None, 15, **LAST_WORD),
     # questions from memory
@@ -119,19 +128,21 @@ FILE_TASKS = (
     file_task("webqs", "questions about entities, from memory", answer_rows.open_question,
               _hub("stanfordnlp/web_questions", "question answers", "test"), "WebQs", 64, **TEXT),
     # pronouns
+    file_task("pairs", "your own minimal pairs", minimal_pairs.blimp, None, None, 0, normalization="sum",
+              chance=1 / 2),
     file_task("winograd", "pronoun resolution", choice_rows.winograd,
               _hub("lighteval/winograd_wsc", "text pronoun pronoun_loc options label", "test", None, "wsc273"),
               "Winograd", 7, chance=1 / 2),
     file_task("winogrande", "pronoun resolution, adversarial", choice_rows.winogrande,
               _hub("allenai/winogrande", "sentence option1 option2 answer", config="winogrande_xl"),
-              "Winogrande", 50, chance=1 / 2, lm_eval=choice_rows.winogrande),
+              "Winogrande", 50, chance=1 / 2),
     # common sense and science
     file_task("piqa", "physical common sense", choice_rows.piqa, _hub("baber/piqa", "goal sol1 sol2 label"), "PIQA", 50,
-              chance=1 / 2, lm_eval=choice_rows.lm_eval_piqa),
+              chance=1 / 2),
     file_task("arc_easy", "school science, easy", choice_rows.arc,
-              _hub("allenai/ai2_arc", ARC, "test", config="ARC-Easy"), "ARC (Easy)", 50, lm_eval=choice_rows.arc, **RATIO),
+              _hub("allenai/ai2_arc", ARC, "test", config="ARC-Easy"), "ARC (Easy)", 50, **RATIO),
     file_task("arc_challenge", "school science, hard", choice_rows.arc,
-              _hub("allenai/ai2_arc", ARC, "test", config="ARC-Challenge"), "ARC (Challenge)", 50, lm_eval=choice_rows.arc,
+              _hub("allenai/ai2_arc", ARC, "test", config="ARC-Challenge"), "ARC (Challenge)", 50,
               **RATIO),
     file_task("openbookqa", "science facts", choice_rows.openbookqa,
               _hub("allenai/openbookqa", "question_stem choices answerKey", "test", config="main"), "OpenBookQA", 100, **RATIO),
@@ -187,22 +198,38 @@ FILE_TASKS = (
       for year, pair in ((14, "fr-en"), (16, "de-en"), (16, "ro-en"))
       for source, target in (pair.split("-"), reversed(pair.split("-")))),
 )
+LISTED = "The following are multiple choice questions (with answers)"
 MMLU = tuple(  # in its authors' format (Hendrycks et al. 2021); the examples of each subject are its own five dev rows
     file_task(f"mmlu_{subject}", f"MMLU, {about}", partial(choice_rows.mmlu, subject=subject),
               _hub("cais/mmlu", "subject question choices answer", "test", "dev", "all"), None, 5, files=("mmlu",),
-              normalization="sum", chance=1 / 4,
-              instruction=f"The following are multiple choice questions (with answers) about {about}.\n\n")
+              normalization="sum", chance=1 / 4, instruction=f"{LISTED} about {about}.\n\n",
+              styles={"lm-eval": {"make": partial(choice_rows.mmlu, subject=subject),
+                                  "instruction": f"{LISTED} about {about}.\n\n"},
+                      "cloze": {"make": partial(choice_rows.mmlu_cloze, subject=subject), "normalization": "byte",
+                                "metrics": ("acc",),
+                                "instruction": f"The following are questions (with answers) about {about}.\n\n"},
+                      "seed": {"make": partial(choice_rows.mmlu_seed, subject=subject)}})
     for subject in (DATA / "mmlu_subjects.txt").read_text(encoding="utf-8").split()
     for about in [subject.replace("_", " ")]
 )
+BLIMP = tuple(
+    file_task(f"blimp_{paradigm}", f"BLiMP, {paradigm.replace('_', ' ')}", partial(minimal_pairs.blimp, paradigm=paradigm),
+              _hub("nyu-mll/blimp", "sentence_good sentence_bad UID pair_id", "train", None, paradigm), None, 0,
+              files=(f"blimp_{paradigm}", paradigm, "blimp"), normalization="sum", chance=1 / 2)
+    for paradigm in (DATA / "blimp_paradigms.txt").read_text(encoding="utf-8").split()
+)
 # fmt: on
 
-
-TASKS: dict[str, Task] = {task.name: task for task in (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC, *FILE_TASKS, *MMLU)}
+GENERATED = (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC, *GRAMMAR, NOVEL_WORDS)
+TASKS: dict[str, Task] = {task.name: task for task in (*GENERATED, *GENDER, *FILE_TASKS, *MMLU, *BLIMP)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "arithmetic": tuple(task.name for task in ARITHMETIC),
     "scrambling": tuple(task.name for task in SCRAMBLING),
-    "generated": tuple(task.name for task in (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC)),
+    "generated": tuple(task.name for task in GENERATED),
+    "grammar": tuple(task.name for task in GRAMMAR),
+    "small": (*(task.name for task in GRAMMAR), NOVEL_WORDS.name, WIKI_TOPIC.name),
+    "blimp": tuple(task.name for task in BLIMP),
+    "gender": tuple(task.name for task in GENDER),
     "mmlu": tuple(task.name for task in MMLU),
     "anli": ("anli_r1", "anli_r2", "anli_r3"),
     "race": ("race_h", "race_m"),
@@ -236,7 +263,7 @@ def listing() -> str:
     """All tasks: name, kind, the paper's K, what is asked, and the dataset on the hub."""
     tasks, groups = [("task", "kind", "K", "asks")], [("group", "tasks", "")]
     for task in TASKS.values():
-        if task.name not in GROUPS["mmlu"]:
+        if task.name not in (*GROUPS["mmlu"], *GROUPS["blimp"]):
             place = f" ({task.hub.repository})" if task.hub is not None else ""
             tasks.append((task.name, task.kind, str(task.shots), task.summary + place))
     for name, members in GROUPS.items():
@@ -244,36 +271,12 @@ def listing() -> str:
     return "\n".join([*aligned(tasks, left=range(4)), "", *aligned(groups, left=range(3))])
 
 
-def in_lm_eval_style(tasks: Sequence[Task]) -> list[Task]:
-    """The same tasks with lm-eval's prompts and its two accuracies, for figures to compare with published ones.
-
-    `acc` compares whole log-probabilities, `acc_norm` divides them by the characters of the option (lm-eval 0.4.13).
-
-    Raises:
-        InputError: naming all that have no such form here.
-    """
-    strange = [task.name for task in tasks if task.lm_eval is None]
-    if strange:
-        known = ", ".join(name for name, task in TASKS.items() if task.lm_eval is not None)
-        raise InputError(
-            f"--style lm-eval has no {', '.join(strange)}; it has {known}. lm-eval itself runs any of its tasks on our "
-            "engine, see docs/evaluation.md."
-        )
-    found = []
-    for task in tasks:
-        normed = task.kind == "choice" and task.name != "winogrande"  # whose completions are all the same
-        changes: dict[str, Any] = {"split": task.lm_eval, "metrics": ("acc", "acc_norm") if normed else task.metrics}
-        changes |= {"normalization": "sum", "answer_context": "", "separator": "\n\n"}
-        found.append(dataclasses.replace(task, **changes))
-    return found
-
-
 # ---- definitions for lm-eval
 
 SIGNS = {"+": "a", "-": "s", "x": "m"}
 """Addition, subtraction and multiplication in the names of lm-eval's own arithmetic tasks."""
 AVERAGES = {"translation": "bleu"} | dict.fromkeys(
-    ("arithmetic", "scrambling", "mmlu", "anli", "race", "superglue"), "acc"
+    ("arithmetic", "scrambling", "grammar", "blimp", "mmlu", "anli", "race", "superglue"), "acc"
 )
 """The figure to average over a group's tasks; the other groups are lists. MMLU's mean is that of all its questions."""
 

@@ -94,7 +94,7 @@ def model_index(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "task": {"type": "text-generation"},
-            "dataset": {"name": task["task"], "type": (task.get("data") or {}).get("hub") or task["task"]},
+            "dataset": {"name": _name(task), "type": (task.get("data") or {}).get("hub") or task["task"]},
             "metrics": [{"type": task["main"], "name": f"{task['main']}, {task['shots']}-shot", "value": _value(task)}],
         }
         for task in results["results"]
@@ -106,7 +106,7 @@ def results_table(results: Mapping[str, Any]) -> str:
     """The same figures with their errors, as Markdown."""
     rows = [
         (
-            task["task"],
+            _name(task),
             str(task["shots"]),
             f"{task['examples']:,}",
             task["main"],
@@ -116,6 +116,12 @@ def results_table(results: Mapping[str, Any]) -> str:
         if "task" in task
     ]
     return markdown(("task", "shots", "examples", "metric", "score"), rows) + "\n"
+
+
+def _name(task: Mapping[str, Any]) -> str:
+    """A task, with its style where this is not the paper's."""
+    style = task.get("style", "paper")
+    return str(task["task"]) + (f" ({style})" if style != "paper" else "")
 
 
 def _value(task: Mapping[str, Any], part: str = "value") -> float:

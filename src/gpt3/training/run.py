@@ -18,7 +18,7 @@ import torch
 
 from gpt3.durable import replacing, utf8
 from gpt3.errors import InputError, RunError
-from gpt3.evaluation.runner import Probe, check_probes
+from gpt3.evaluation.probe import Probe, check_probes
 from gpt3.ladder.presets import flops_per_token
 from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say, speak_utf8
@@ -55,7 +55,7 @@ SHOW_SECONDS = 0.25
 
 
 class Evaluator(Protocol):
-    """Something measured now and then while training, such as few-shot accuracy (gpt3.evaluation.runner)."""
+    """Something measured now and then while training, such as few-shot accuracy (gpt3.evaluation.probe)."""
 
     every: int
     """Steps between two measurements."""

@@ -316,7 +316,8 @@ $("code").addEventListener("click", () => {
 });
 $("save").addEventListener("click", async () => {
   const name = await dialogs.ask("Save as a preset", "Text and settings, kept in this browser.");
-  if (name && !presets.save(name, current())) problem(new Error("Not saved: this browser has no space left for this page. Clear the history."));
+  if (!name) return;
+  presets.save(name, current());
 });
 $("presets").addEventListener("change", () => choosePreset($("presets").value));
 $("model").addEventListener("change", () => { forgetScores(); takeModel(); });
@@ -344,8 +345,7 @@ function takeModel() {
   setMode(mode);
 }
 $("say").addEventListener("keydown", (event) => {
-  if (event.isComposing || event.keyCode === 229) return;  // the key is an input method's; Safari says only 229
-  if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey) { event.preventDefault(); submit(); }
+  if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.isComposing) { event.preventDefault(); submit(); }
 });
 document.addEventListener("keydown", (event) => {
   const control = event.ctrlKey || event.metaKey;
