@@ -136,6 +136,9 @@ def test_what_gpt3_did_not_write_is_replaced_only_with_overwrite(tmp_path: Path)
         check_file("--html", model, b"ours", overwrite=True)
     page.write_text("<ours>")
     check_file("--html", page, b"ours", overwrite=False)
+    for name, fault in (("-", "is not standard output"), (str(page / "x" / "y"), "page.html is not a folder")):
+        with pytest.raises(InputError, match=fault):  # before the work, which a fault at its end would lose
+            check_file("--html", Path(name), b"ours", overwrite=True)
 
 
 def test_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

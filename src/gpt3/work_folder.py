@@ -184,8 +184,14 @@ def check_file(name: str, path: Path, mark: bytes, *, overwrite: bool | None = N
         overwrite: ``--overwrite``: replace any file; None: there is no such option.
 
     Raises:
-        InputError: a folder, a device or another file is there.
+        InputError: a folder, a device or another file is there, or no file can be written there.
     """
+    if str(path) == "-":
+        raise InputError(f"{name} - is not standard output: this goes into a file. Name a file.")
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "cannot be written to" if folder.is_dir() else "is not a folder"
+        raise InputError(f"{name} {path} cannot be written: {folder} {why}. Name another file.")
     if path.exists() and not path.is_file():
         raise InputError(f"{name} {path} is {'a folder' if path.is_dir() else 'a device or a pipe'}. Name a file.")
     if path.is_file() and not overwrite:

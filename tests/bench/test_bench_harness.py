@@ -19,7 +19,7 @@ from gpt3.tables import markdown
 def test_a_case_is_parsed_from_its_text() -> None:
     assert harness.parse_case("small:1x2048") == Case("125M", 1, 2048)
     assert str(harness.parse_case("17M:12x512")) == "17M:12x512"
-    with pytest.raises(InputError, match=r"1,100 tokens exceed the 1,024 positions of 17M"):
+    with pytest.raises(InputError, match=r"1,000 tokens and 100 generated ones exceed the 1,024 positions of 17M"):
         harness.parse_case("17M:1x1000", lambda case: 100 * case.batch)
 
 
@@ -55,6 +55,8 @@ def test_a_worker_answers_in_a_process_of_its_own(tmp_path: Path) -> None:
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import json, os, sys\nrequest = json.loads(sys.stdin.readline())\nprint('noise')\n"
+        "if request['fail'] == 'input':\n"
+        "    from gpt3.errors import InputError\n    raise InputError('--device cuda is not available')\n"
         "sys.exit('first\\nsecond') if request['fail'] else None\n"
         "print(json.dumps([os.getpid(), os.environ.get('OMP_NUM_THREADS')]))\n"
     )
@@ -63,6 +65,8 @@ def test_a_worker_answers_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert process != os.getpid()
     with pytest.raises(RunError, match=r"the worker failed: first \| second"):
         harness.call(str(worker), {"fail": True}, "the worker")
+    with pytest.raises(InputError, match=r"^--device cuda is not available$"):  # a user's mistake stays one
+        harness.call(str(worker), {"fail": "input"}, "the worker")
 
 
 def test_the_machine_s_speed_is_measured() -> None:

@@ -141,7 +141,7 @@ def test_unknown_processor_seconds_are_null(
 @pytest.mark.parametrize(
     ("options", "needle"),
     [
-        ({"cases": ["17M:8x600"]}, "1,112 tokens exceed the 1,024 positions of 17M"),
+        ({"cases": ["17M:8x600"]}, "600 tokens and 512 generated ones exceed the 1,024 positions of 17M"),
         ({"cases": ["17M"]}, "MODEL:BATCHxCONTEXT"),
         ({"formats": ["fp8"]}, "--formats fp8 must be one of fp32, int8, int4"),
         ({"formats": []}, "--formats is empty"),

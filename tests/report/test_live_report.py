@@ -19,18 +19,20 @@ from gpt3.serving.live_report import report_server
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Iterator:
-    """A function of method, path and Host that asks a server of the runs a and b; answers with status, ETag and text."""
+    """A function that asks a server of the runs a and b; answers with status, a header (the ETag) and text."""
     runs = [make_run(tmp_path / name, curve(3)) for name in "ab"]
     with listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         server = report_server(runs, listening)
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
 
-        def ask(method: str = "GET", path: str = "/", host: str = "localhost") -> tuple[int, str, str]:
+        def ask(
+            method: str = "GET", path: str = "/", host: str = "localhost", header: str = "ETag"
+        ) -> tuple[int, str, str]:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             connection.request(method, path, headers={"Host": host})
             answer = connection.getresponse()
-            return answer.status, answer.headers["ETag"], answer.read().decode()
+            return answer.status, answer.headers[header], answer.read().decode()
 
         yield ask
         server.shutdown()
@@ -60,8 +62,10 @@ def test_it_loads_nothing_from_elsewhere_and_answers_this_machine_only(ask, tmp_
     assert "loss" not in ask(host="example.com")[2]
     assert ask(path="/metrics.jsonl")[0] == 404
     (tmp_path / "a" / "metrics.jsonl").unlink()
-    assert ask()[0] == 500
+    assert ask(header="Refresh")[:2] == (500, "5")  # another run may begin in its place: a browser looks again
     assert "is not a run folder" in ask()[2]
+    make_run(tmp_path / "a", curve(2))
+    assert ask(header="Refresh")[:2] == (200, None)
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +83,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert cli.main(["report", "--live", "--out", "x.html", str(run)]) == 2
     with listen("127.0.0.1", 0) as taken:
         assert cli.main(["report", "--live", "--port", str(taken.getsockname()[1]), str(run)]) == 2
-    assert "Use another port" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert re.search(r"report: --port \d+ is not available on 127\.0\.0\.1 .*Use another port", error)
+    assert "--host" not in error  # which it does not have
     assert cli.main(["report", "--live", str(tmp_path)]) == 2
     assert len(served) == 1

@@ -89,7 +89,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
         [*curve(20), validation, skipped],
         samples_jsonl="".join(json.dumps({"step": s, "prompt": "The ", "text": f"sea {s}"}) + "\n" for s in (10, 20, 10))
         + '{"st',
-        config_yaml="steps: 40\nlr: 0.001\ndata: [wiki, books]\nminutes: null\n",
+        config_yaml="steps: 40\nlr: 0.0009999999999999998\ndata: [wiki, books]\nminutes: null\n",
         environment_json=json.dumps({"torch": "2.13", "device": {"name": "cpu", "cores": 2}}),
         data_json=json.dumps({"sources": sources}),
     )  # fmt: skip
@@ -184,6 +184,25 @@ def test_a_run_of_few_numbers_or_none(tmp_path: Path, records: list[dict]) -> No
     assert "NaN" not in json.dumps(data)
 
 
+def test_a_run_that_diverged_has_no_loss_from_before(tmp_path: Path) -> None:
+    """A gap in a curve says little, and the last finite loss would win a comparison."""
+    lost = [{"step": step, "tokens": 512 * step, "loss": None} for step in (21, 22)]
+    validations = [{"step": step, "tokens": 512 * step, "val/loss": loss} for step, loss in ((20, 3.0), (22, None))]
+    skipped = {"step": 5, "tokens": 2560, "loss": None, "skipped": "the loss is nan"}  # this one has a mark of its own
+    runs = [
+        make_run(tmp_path / "lost", [*curve(20), *lost, *validations, skipped]),
+        make_run(tmp_path / "whole", curve(9)),
+    ]
+    first, second = read(write_report(runs, tmp_path / "page.html")).data["runs"]
+    figures = {row["label"]: (row["text"], row["better"]) for row in first["summary"]}
+    assert figures["train loss"] == figures["held-out loss"] == ("not finite", "")
+    assert first["notes"] == [
+        "loss is not finite in 2 of 22 records, first at step 21",
+        "val/loss is not finite in 1 of 2 records, first at step 22",
+    ]
+    assert second["notes"] == []
+
+
 def test_damaged_files_beside_the_metrics_are_named_and_left_out(tmp_path: Path) -> None:
     run = make_run(
         tmp_path / "run",
@@ -271,10 +290,11 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         (["nowhere"], ["nowhere", "no such run folder"]),
         (["."], ["not a run folder", "metrics.jsonl"]),
         ([], ["gpt3 train"]),
-        (["bad"], ["metrics.jsonl", "cannot be read"]),
+        (["bad"], ["bad/metrics.jsonl, line 2 is not JSON"]),
         (["good", "--out", "good"], ["--out good", "folder"]),
         (["good", "--out", "notes.txt"], ["--out notes.txt exists", "Name a new file"]),
         (["good", "--out", os.devnull], ["device"]),
+        (["good", "--out", "-"], ["--out - is not standard output"]),
     ],
 )
 def test_bad_input_is_one_line(

@@ -66,6 +66,7 @@ class Live:
         status, text, head = self.ask(path, {**body, "stream": True})
         assert status == 200, text
         assert head["content-type"].startswith("text/event-stream")
+        assert head["x-accel-buffering"] == "no"  # else nginx holds the events back
         *events, done, rest = text.split("\n\n")
         assert (done, rest) == ("data: [DONE]", "")
         return [json.loads(event.removeprefix("data: ")) for event in events]

@@ -72,7 +72,9 @@ def test_a_run_that_is_found_later_is_loaded_and_served(place, tokenizer) -> Non
         assert live.ask("/v1/models/demo")[1]["id"] == "demo"
         assert available(live) == {}
         assert load(live, "demo") == (200, "loaded")
-        assert live.ask("/v1/completions", {"model": "other"})[0] == 404
+        status, answer, _ = live.ask("/v1/completions", {"model": "other"})
+        assert status == 404
+        assert "this server has 'demo', and /v1/models lists those that can be loaded" in answer["error"]["message"]
 
 
 def test_a_second_model_is_loaded_while_the_first_one_writes(place, tokenizer, language_model) -> None:

@@ -31,6 +31,14 @@ def test_a_models_id_is_its_runs_name_or_its_hub_id(tmp_path, monkeypatch) -> No
     ]
 
 
+def test_a_newest_run_that_does_not_load_is_not_the_only_one(tokenizer, tmp_path, monkeypatch) -> None:
+    folder = save_model(tokenizer, tmp_path / "runs" / "demo" / "model")
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"demo/model does not load .*, or name another model: gpt3 serve NAME$"):
+        load_models(ServeOptions())
+
+
 def test_names_are_as_many_as_models_and_differ(tokenizer, tmp_path) -> None:
     save_model(tokenizer, tmp_path / "same")
     with pytest.raises(InputError, match=r"two models have the name same\. Give each its own"):

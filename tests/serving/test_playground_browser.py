@@ -124,9 +124,17 @@ def test_presets_links_history_and_code(person, live) -> None:
     page.fill("#temperature", "1.5")
     page.select_option("#presets", label="mine")
     assert (person.text, page.input_value("#temperature")) == (kept, "0")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as by http from elsewhere
     page.click("#share")
     link = page.input_value("#dialog-body input")
+    page.locator("#dialog-body").get_by_role("button", name="Copy").click()
+    page.wait_for_selector("text=Copied")
     person.look("share")
+    page.keyboard.press("Escape")
+    page.click("#save")
+    page.fill("#dialog-body input", "")
+    page.keyboard.press("Control+v")
+    assert page.input_value("#dialog-body input") == link
     page.keyboard.press("Escape")
     other = person.window.new_page()
     other.goto(link)
@@ -149,6 +157,13 @@ def test_presets_links_history_and_code(person, live) -> None:
     person.look("code")
     compile(code, "shown", "exec")
     assert "client.completions.create(" in code
+    page.keyboard.press("Escape")
+    page.evaluate("for (let size = 5e6; size >= 1; size /= 2) try { localStorage[size] = 'x'.repeat(size); } catch {}")
+    page.click("#save")
+    page.fill("#dialog-body input", "one more")
+    page.keyboard.press("Enter")
+    person.until(lambda: "no space left" in page.inner_text("#problem"))
+    assert page.locator("#presets option").all_inner_texts()[-1] == "mine"
 
 
 def test_errors_are_told_in_place(browser, language_model) -> None:
@@ -306,6 +321,10 @@ def test_a_conversation(browser, language_model) -> None:
             page.click("#mode-chat")
             page.fill("#max_tokens", "8")
             page.fill("#say", "Hello")
+            for composing in ("isComposing: true", "keyCode: 229"):  # Enter that takes a word of an input method
+                event = f"new KeyboardEvent('keydown', {{ key: 'Enter', bubbles: true, {composing} }})"
+                page.evaluate(f"document.getElementById('say').dispatchEvent({event})")
+            assert page.locator("#talk li").count() == 0
             page.keyboard.press("Enter")
             page.wait_for_selector("#talk li.assistant")
             person.finished()

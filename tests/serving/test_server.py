@@ -333,20 +333,25 @@ def test_several_models_take_turns(language_model, tokenizer) -> None:
         return [thread.name for thread in threading.enumerate()].count("gpt3-compute")
 
     before = computing()  # of servers for other tests
-    with serving({"tiny": language_model, "other": other}) as live:
-        assert [model["id"] for model in live.ask("/v1/models")[1]["data"]] == ["tiny", "other"]
+    with serving({"tiny": language_model, "someone/other": other}) as live:  # an id of the hub
+        assert [model["id"] for model in live.ask("/v1/models")[1]["data"]] == ["tiny", "someone/other"]
+        for slash in ("/", "%2F"):  # as people type it, as the openai client sends it
+            assert live.ask(f"/v1/models/someone{slash}other")[1]["id"] == "someone/other"
         assert computing() == before + 1  # see gpt3.serving.worker
         body = {"prompt": "The sea", "max_tokens": 12, "seed": 3}
         long = begin(live, **LONG, model="tiny")  # keeps the first busy: the other has its turns all the same
         wait_for(lambda: live.worker.running == 4)
-        answer = live.complete(**body, model="other")
+        answer = live.complete(**body, model="someone/other")
         long.close()
         expected = {name: one.complete("The sea", max_new_tokens=12, seed=3)[0].text for name, one in
-                    (("tiny", language_model), ("other", other))}  # fmt: skip
-        assert (answer["model"], answer["choices"][0]["text"]) == ("other", expected["other"])
-        assert live.complete(**body)["choices"][0]["text"] == expected["tiny"] != expected["other"]
-        assert live.ask("/v1/engines/other/completions", body)[1]["choices"][0]["text"] == expected["other"]
-        assert "'tiny', 'other'" in live.ask("/v1/completions", {"model": "third"})[1]["error"]["message"]
+                    (("tiny", language_model), ("someone/other", other))}  # fmt: skip
+        theirs = expected["someone/other"]
+        assert (answer["model"], answer["choices"][0]["text"]) == ("someone/other", theirs)
+        assert live.complete(**body)["choices"][0]["text"] == expected["tiny"] != theirs
+        for slash in ("/", "%2F"):
+            assert live.ask(f"/v1/engines/someone{slash}other/completions", body)[1]["choices"][0]["text"] == theirs
+        assert 'path="/v1/engines/{engine}/completions"' in live.ask("/metrics")[1]
+        assert "'tiny', 'someone/other'" in live.ask("/v1/completions", {"model": "third"})[1]["error"]["message"]
 
 
 @pytest.mark.slow

@@ -37,6 +37,8 @@ Result = dict[str, Any]
 """What ``--json`` prints of one system in one case; docs/speed.md lists the keys."""
 FORMATS = ("fp32", "fp16", "bf16", "int8", "int4")
 """Of weights; llama.cpp's int8 is its q8_0, its int4 q4_0."""
+USERS_MISTAKE = f"{InputError.__module__}.{InputError.__name__}: "
+"""How the last line of a traceback begins."""
 WATCH_SECONDS = 0.02
 """Between two looks at the memory of a process."""
 READ_BYTES = 1 << 29
@@ -88,9 +90,10 @@ def parse_case(text: str, new_tokens: Callable[[Case], int] = lambda case: 0) ->
         raise InputError(f"--cases {text!r} is not MODEL:BATCHxCONTEXT. Write for example 17M:12x512")
     shape = preset(found[1])
     case = Case(shape.name, int(found[2]), int(found[3]))
-    if (total := case.context + new_tokens(case)) > shape.context:
+    if case.context + (new := new_tokens(case)) > shape.context:
+        tokens = f"{case.context:,} tokens{f' and {new:,} generated ones' if new else ''}"
         raise InputError(
-            f"--cases {text}: {total:,} tokens exceed the {shape.context:,} positions of {shape.name}. Use fewer"
+            f"--cases {text}: {tokens} exceed the {shape.context:,} positions of {shape.name}. Use fewer, or a larger model"
         )
     return case
 
@@ -131,7 +134,8 @@ def call(
         Its answer; with anonymous_bytes, as `watched_memory` gives them, where it tells its peak_bytes.
 
     Raises:
-        RunError: it fails; with the last lines of its standard error.
+        InputError: that is what it ended with.
+        RunError: it fails otherwise; with the last lines of its standard error.
     """
     environment = {key: value for key, value in os.environ.items() if python is None or key != "PYTHONPATH"}
     if threads is not None:
@@ -144,7 +148,10 @@ def call(
     ):
         output, messages = process.communicate(json.dumps(request))
     if process.returncode:
-        raise RunError(f"{name} failed: {' | '.join(messages.strip().splitlines()[-3:]) or 'without a message'}")
+        lines = messages.strip().splitlines()[-3:]
+        if lines and lines[-1].startswith(USERS_MISTAKE):
+            raise InputError(lines[-1].removeprefix(USERS_MISTAKE))
+        raise RunError(f"{name} failed: {' | '.join(lines) or 'without a message'}")
     answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     if isinstance(answer, dict) and "peak_bytes" in answer:
         answer["anonymous_bytes"] = memory["anonymous_bytes"]

@@ -48,7 +48,8 @@ class BenchServeOptions(Options):
     """Time a server under concurrent clients: this package's over HTTP, its engine alone, and its peers."""
 
     cases: list[str] = option([], group="Cases")
-    """MODEL:CLIENTSxPROMPT, such as 125M:32x32. Default: 125M and 17M at 1x32, 8x32 and 32x32."""
+    """MODEL:CLIENTSxPROMPT, such as 125M:32x32; with several clients, 512 more tokens must fit the model. Default: 125M and
+    17M at 1x32, 8x32 and 32x32."""
     new_tokens: int = option(64, least=2)
     """Tokens generated for each client."""
     formats: list[str] = option(["fp32", "int8"], choices=FORMATS)

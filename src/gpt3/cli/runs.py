@@ -153,7 +153,7 @@ def describe(folder: Path) -> dict[str, Any]:
         except InputError:
             row["state"] = f"{row['state']}, {METRICS} unreadable"
         else:
-            validated = [record for record in read.records if number(record.get("val/loss")) is not None]
+            validated = [record for record in read.records if "val/loss" in record]
             last, scored = read.records[-1] if read.records else {}, validated[-1] if validated else {}
             row |= {"steps": read.steps, **{key: last.get(key) for key in ("step", "tokens")}}
             row |= {key: number(scored.get(f"val/{key}")) for key in ("loss", "perplexity", "bits_per_byte")}

@@ -75,7 +75,7 @@ class ScoreOptions(Options):
             found.append("--tokens needs --json. Add --json, or use --html FILE for a page")
         if self.json and self.color == "always":
             found.append("--json and --color always exclude each other. Give one of them")
-        if self.html is not None and self.html in self.files:
+        if self.html is not None and any(same_file(self.html, name) for name in self.files):
             found.append(f"--html {self.html} is a text to score. Name another file")
         if self.html == "":
             found.append("--html '' is not a file name. Give one such as score.html")
@@ -174,10 +174,19 @@ def read_sources(options: ScoreOptions) -> list[tuple[str, str]]:
         try:
             sources.append((shown(name), read_text(name)))
         except InputError as error:
-            faults.append(str(error))
+            is_text = " " in name and not os.path.lexists(name)
+            faults.append(f"{error}, or the text itself with --text" if is_text else str(error))
     if faults:
         raise InputError("; ".join(faults))
     return sources if options.text is None else [*sources, ("--text", options.text)]
+
+
+def same_file(one: str, other: str) -> bool:
+    """Whether two names lead to the same file; of files that are missing, whether the names are equal."""
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return one == other
 
 
 def shows_colors(options: ScoreOptions, tokens: int) -> bool:

@@ -29,6 +29,7 @@ BASES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
     (("tokens/s", "MFU"), SHAPE, ()),
 )
 """Figures, and the options and numbers of data.json's sources that must be equal for one of them to be better than another."""
+NOT_FINITE = "not finite"
 MOST_SKIPS = 1000
 """Skipped steps marked in the curves and listed; the count tells of all."""
 
@@ -82,7 +83,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
                 "folder": str(run.folder).encode("utf-8", "replace").decode(),
                 "finished": run.finished,
                 "written": run.written,
-                "notes": run.notes,
+                "notes": [*run.notes, *_unfinite(run)],
                 "summary": summary(run, series),
                 "series": series,
                 "skips": [_skip(record) for record in skips[:MOST_SKIPS]],
@@ -112,8 +113,9 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
     def add(label: str, text: str, value: float | None = None, better: str = "", hint: str = "") -> None:
         rows.append({"label": label, "text": text, "value": value, "better": better, "hint": hint})
 
-    validations = [record for record in run.records if number(record.get("val/loss")) is not None]
-    if validations:
+    if _ends_unfinite(run, "val/loss"):
+        add("held-out loss", NOT_FINITE)
+    elif validations := [record for record in run.records if number(record.get("val/loss")) is not None]:
         last = validations[-1]
         low, high = number(last.get("val/loss_low")), number(last.get("val/loss_high"))
         hint = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
@@ -122,7 +124,9 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
             add("perplexity", f"{perplexity:,.1f}", perplexity, "low")
         if (bits := number(last.get("val/bits_per_byte"))) is not None:
             add("bits per byte", f"{bits:.3f}", bits, "low")
-    if "loss" in series:
+    if _ends_unfinite(run, "loss"):
+        add("train loss", NOT_FINITE)
+    elif "loss" in series:
         final = next(value for value in reversed(series["loss"]["smooth"]) if value is not None)
         add("train loss", f"{final:.3f}", final, "low", "moving average")
     if values := run.numbers("tokens"):
@@ -140,6 +144,29 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
     if skipped := sum(bool(record.get("skipped")) for record in run.records):
         add("skipped steps", f"{skipped:,}", skipped)
     return rows
+
+
+def _losses(run: Run, key: str) -> list[tuple[int, float | None]]:
+    """Steps and their losses, None for one that is no finite number; not those of steps that were skipped for it."""
+    return [
+        (record["step"], number(record[key])) for record in run.records if key in record and not record.get("skipped")
+    ]
+
+
+def _ends_unfinite(run: Run, key: str) -> bool:
+    losses = _losses(run, key)
+    return bool(losses) and losses[-1][1] is None
+
+
+def _unfinite(run: Run) -> list[str]:
+    """What a gap in a curve of losses means, a line for each: nobody would see it in the figures."""
+    notes = []
+    for key in sorted({key for record in run.records for key in record if key.rpartition("/")[2] == "loss"}):
+        losses = _losses(run, key)
+        if steps := [step for step, loss in losses if loss is None]:
+            many = f"{len(steps):,} of {len(losses):,} records"
+            notes.append(f"{key} is {NOT_FINITE} in {many}, first at step {steps[0]:,}")
+    return notes
 
 
 def _rank(shown: Sequence[dict[str, Any]], runs: Sequence[Run]) -> None:

@@ -65,12 +65,7 @@ def read_run(folder: Path) -> Run:
     path = folder / METRICS
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no {METRICS}; give a folder made by gpt3 train")
-    try:
-        records = read_metrics(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); fix or remove the bad line") from None
-    records = [record for record in records if isinstance(record, dict) and _is_step(record.get("step"))]
-    records.sort(key=lambda record: record["step"])
+    records = sorted(read_metrics(path), key=lambda record: record["step"])
     notes: list[str] = []
     config, environment, data = (_read(folder / name, notes) for name in (CONFIG, ENVIRONMENT, DATA))
     return Run(
@@ -88,10 +83,25 @@ def read_run(folder: Path) -> Run:
 
 
 def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl or samples.jsonl, up to `last_step`. A last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    records = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
+    """The records of a metrics.jsonl or another file of objects with a ``step``, up to `last_step`; none where it is missing.
+
+    A last line that a kill cut short is left out, and so is what has no step.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not JSON.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+    records = []
+    for place, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise InputError(f"{path}, line {place} is not JSON. Remove the line, or fix it.") from None
+        if isinstance(record, dict) and _is_step(record.get("step")):
+            records.append(record)
     return [record for record in records if last_step is None or record["step"] <= last_step]
 
 
@@ -184,4 +194,6 @@ def _text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(item) for item in value)
+    if isinstance(value, float):
+        return repr(float(f"{value:.12g}"))  # 0.006, not 0.005999999999999999
     return str(value)

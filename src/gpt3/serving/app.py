@@ -92,7 +92,8 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
         if name is None:
             return next(iter(workers.values()))
         known = ", ".join(f"'{other}'" for other in workers)
-        message = f"The model '{str(name)[:80]}' does not exist; this server has {known}"
+        others = ", and /v1/models lists those that can be loaded" if options.extensible else ""
+        message = f"The model '{str(name)[:80]}' does not exist; this server has {known}{others}"
         raise ApiError(404, message, param="model", code="model_not_found")
 
     async def respond(kind: type[TextRequest], worker: Worker, body: Any, request: Request) -> Response:
@@ -118,7 +119,9 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
     async def completions(body: CompletionBody, request: Request) -> Response:
         return await respond(Completion, worker_of(body.model), body, request)
 
-    @app.post("/v1/engines/{engine}/completions", summary="Continue text, at the path of 2020", responses=completed)
+    @app.post(
+        "/v1/engines/{engine:path}/completions", summary="Continue text, at the path of 2020", responses=completed
+    )
     async def engine_completions(engine: str, body: CompletionBody, request: Request) -> Response:
         worker_of(body.model)
         return await respond(Completion, worker_of(engine), body, request)
@@ -145,8 +148,8 @@ def assemble(models: Mapping[str, LanguageModel], options: ServeOptions) -> tupl
 
     one_model = openapi.responses(openapi.MODEL, "the model", (*ACCESS, 404, 503))
 
-    @app.get("/v1/models/{model}", summary="One model", responses=one_model)
-    @app.get("/v1/engines/{model}", include_in_schema=False)
+    @app.get("/v1/models/{model:path}", summary="One model", responses=one_model)
+    @app.get("/v1/engines/{model:path}", include_in_schema=False)
     async def model(model: str) -> dict[str, Any]:
         return worker_of(model).served.card
 
@@ -266,7 +269,7 @@ class Gate:
                 headers = MutableHeaders(scope=message)
                 for name, value in (HEADERS | self._origins.headers(sent)).items():
                     headers.setdefault(name, value)
-                path = getattr(scope.get("route"), "path", None) or "other"
+                path = getattr(scope.get("route"), "path_format", None) or "other"
                 self.metrics.add("gpt3_requests_total", path=path, status=str(message["status"]))
             await send(message)
 

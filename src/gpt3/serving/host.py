@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,16 @@ def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
     """
     if options.extensible and not options.name and newest_run(RUNS) is None:
         return {}
-    places = [locate(wanted) for wanted in options.model] or [locate(None)]
+    if not options.model:
+        try:
+            return _load([locate(None)], options)
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}, or name another model: gpt3 serve NAME") from None
+    return _load([locate(wanted) for wanted in options.model], options)
+
+
+def _load(places: Sequence[Path | str], options: ServeOptions) -> dict[str, LanguageModel]:
+    """Load models by their places; by their ids."""
     names = options.name or [name_of(place) if isinstance(place, Path) else place for place in places]
     for name in names:
         if names.count(name) > 1:
@@ -117,10 +127,11 @@ def listen(host: str, port: int) -> socket.socket:
         dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=dual)
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InputError(f"--host {host} is no address of this machine. Use 127.0.0.1") from None
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(
-            f"--host {host} --port {port} is not available ({reason}). Use another port, or --port 0 for a free one"
-        ) from None
+        fix = "Use another port, or --port 0 for a free one"
+        raise InputError(f"--port {port} is not available on {host} ({reason}). {fix}") from None
 
 
 def address_of(listening: socket.socket) -> str:

@@ -26,21 +26,21 @@ def report_server(runs: Sequence[Path], listening: socket.socket) -> ThreadingHT
             """The page."""
             try:
                 self._answer(200, "text/html", live_page(runs, SECONDS, state(runs)).encode())
-            except InputError as error:  # such as a run that was removed
-                self._answer(500, "text/plain", str(error).encode())
+            except InputError as error:  # such as a run that was removed; another may begin under its name
+                self._answer(500, "text/plain", str(error).encode(), {"Refresh": str(SECONDS)})
 
         def do_HEAD(self) -> None:
             """Its state, as the ETag."""
             self._answer(200, "text/html", b"")
 
-        def _answer(self, status: int, kind: str, body: bytes) -> None:
+        def _answer(self, status: int, kind: str, body: bytes, further: dict[str, str] | None = None) -> None:
             if not is_local(self.headers.get("host", "")):  # a foreign web page can point its name here
                 status, kind, body = 403, "text/plain", b"This page is for this machine only: ask for it as 127.0.0.1."
             elif self.path != "/":
                 status, kind, body = 404, "text/plain", b"The page is at /."
             self.send_response(status)
             headers = {"Content-Type": f"{kind}; charset=utf-8", "ETag": state(runs), "Cache-Control": "no-store"}
-            for name, value in (headers | {"X-Content-Type-Options": "nosniff"}).items():
+            for name, value in (headers | {"X-Content-Type-Options": "nosniff"} | (further or {})).items():
                 self.send_header(name, value)
             self.end_headers()
             with contextlib.suppress(ConnectionError):  # the browser has left

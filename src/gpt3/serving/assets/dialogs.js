@@ -18,11 +18,23 @@ function open(title, ...body) {
 
 export function close() { $("dialog").close(); }
 
+// Browsers have no navigator.clipboard on pages that come by http from another machine.
+async function copy(text) {
+  if (navigator.clipboard) { await navigator.clipboard.writeText(text); return; }
+  const field = element("textarea", { value: text, readOnly: true });
+  $("dialog").append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  if (!copied) throw new Error("not copied");
+}
+
 function copyButton(text) {
   const button = element("button", { textContent: "Copy" });
   button.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(text());
+      await copy(text());
+      button.focus();
       button.textContent = "Copied";
     } catch { button.textContent = "Select and copy by hand"; }
     setTimeout(() => { button.textContent = "Copy"; }, 1500);

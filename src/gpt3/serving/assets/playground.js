@@ -316,8 +316,7 @@ $("code").addEventListener("click", () => {
 });
 $("save").addEventListener("click", async () => {
   const name = await dialogs.ask("Save as a preset", "Text and settings, kept in this browser.");
-  if (!name) return;
-  presets.save(name, current());
+  if (name && !presets.save(name, current())) problem(new Error("Not saved: this browser has no space left for this page. Clear the history."));
 });
 $("presets").addEventListener("change", () => choosePreset($("presets").value));
 $("model").addEventListener("change", () => { forgetScores(); takeModel(); });
@@ -345,7 +344,8 @@ function takeModel() {
   setMode(mode);
 }
 $("say").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.isComposing) { event.preventDefault(); submit(); }
+  if (event.isComposing || event.keyCode === 229) return;  // the key is an input method's; Safari says only 229
+  if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey) { event.preventDefault(); submit(); }
 });
 document.addEventListener("keydown", (event) => {
   const control = event.ctrlKey || event.metaKey;

@@ -50,8 +50,10 @@ export function buttons(choose) {
   });
 }
 
+// Whether there was space for it.
 export function save(name, state) {
   const saved = load("presets", []).filter(([other]) => other !== name);
-  store("presets", [...saved, [name, state]]);
-  fill(`s${saved.length}`);
+  const stored = store("presets", [...saved, [name, state]]);
+  if (stored) fill(`s${saved.length}`);
+  return stored;
 }
