@@ -146,4 +146,5 @@ def test_the_notebook(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {cell.id: "".join(str(output) for output in cell.outputs) for cell in notebook.cells if "outputs" in cell}
     assert shown["code-3"].count("<svg") == 1  # the live curve, in its place
     assert any("RunResult(" in text for text in shown.values())
+    assert not any("IProgress" in text for text in shown.values())  # a warning of tqdm that nobody needs
     assert any(str(port) in text for text in shown.values())

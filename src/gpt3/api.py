@@ -33,6 +33,7 @@ R = TypeVar("R")
 def _with_options_of(options: Callable[P, OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[P, R]]:
     """Turn a function of an options object into one of its fields, given by name."""
     names = {field.name for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    fields_of = inspect.signature(options).parameters.values()
 
     def decorate(run: Callable[..., R]) -> Callable[P, R]:
         @functools.wraps(run)
@@ -43,7 +44,11 @@ def _with_options_of(options: Callable[P, OptionsT]) -> Callable[[Callable[[Opti
             check_names(options, fields)  # type: ignore[arg-type]
             return run(options(*args, **fields), **further)
 
-        further_names = set(inspect.signature(run).parameters) - names - {"options"}
+        whole = inspect.signature(run)
+        further_names = set(whole.parameters) - names - {"options"}
+        others = [whole.parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in sorted(further_names)]
+        # what help() and a notebook show and complete
+        function.__signature__ = whole.replace(parameters=[*fields_of, *others])  # type: ignore[attr-defined]
         return function
 
     return decorate

@@ -7,11 +7,13 @@ import io
 import os
 import sys
 import time
+import warnings
 from typing import Any
 
 PLAIN_INTERVAL_SECONDS = 10.0
 DUMB = ("dumb", "unknown")
 """Kinds of terminal that cannot move the cursor, and get plain lines."""
+warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm in a notebook: its bars are text then, which is fine
 
 
 def say(text: str) -> None:

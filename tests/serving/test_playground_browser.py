@@ -134,7 +134,7 @@ def test_presets_links_history_and_code(person, live) -> None:
     page.click("#save")
     page.fill("#dialog-body input", "")
     page.keyboard.press("Control+v")
-    assert page.input_value("#dialog-body input") == link
+    assert page.input_value("#dialog-body input") == link[:200]  # as long as a name may be
     page.keyboard.press("Escape")
     other = person.window.new_page()
     other.goto(link)
@@ -324,7 +324,7 @@ def test_a_conversation(browser, language_model) -> None:
             for composing in ("isComposing: true", "keyCode: 229"):  # Enter that takes a word of an input method
                 event = f"new KeyboardEvent('keydown', {{ key: 'Enter', bubbles: true, {composing} }})"
                 page.evaluate(f"document.getElementById('say').dispatchEvent({event})")
-            assert page.locator("#talk li").count() == 0
+            assert page.locator("#talk li.user").count() == 0
             page.keyboard.press("Enter")
             page.wait_for_selector("#talk li.assistant")
             person.finished()

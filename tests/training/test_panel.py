@@ -167,10 +167,11 @@ def test_no_number_is_parted_from_its_name_nor_cut_on_a_narrow_terminal(width: i
 def test_a_notebook_shows_a_table_and_the_curve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     ipython = pytest.importorskip("IPython.display", reason="needs .[notebook]")
     drawn: list[str] = []
+    texts: list[str] = []  # for notebooks shown as text
 
     def display(view: object, display_id: bool) -> SimpleNamespace:
         assert display_id
-        update = lambda view: drawn.append(view._repr_html_())  # noqa: E731
+        update = lambda view: (drawn.append(view._repr_html_()), texts.append(repr(view)))  # noqa: E731
         update(view)
         return SimpleNamespace(update=update)
 
@@ -189,6 +190,7 @@ def test_a_notebook_shows_a_table_and_the_curve(monkeypatch: pytest.MonkeyPatch,
     assert "loss 4.000" in cells[1][1]
     assert "loss 3.200" in cells[2][1]
     assert cells[-1][1] == "The <b>history of it"
+    assert texts[-1].splitlines() == [f"{name}: {text}" for name, text in cells]
     paths = (path.get("d") for path in page.iter("{http://www.w3.org/2000/svg}path"))
     train, held_out = (path for path in paths if "," in path)
     heights = [float(point.split(",")[1]) for point in train.removeprefix("M").split("L")]

@@ -54,6 +54,9 @@ class EvalOptions(Options):
     def __post_init__(self) -> None:
         if isinstance(self.model, str):
             object.__setattr__(self, "model", [self.model])
+        for name in ("tasks", "shots"):  # Python's lists, too
+            if isinstance(given := getattr(self, name), (list, tuple)):
+                object.__setattr__(self, name, ",".join(map(str, given)))
         super().__post_init__()
 
     def errors(self) -> list[str]:

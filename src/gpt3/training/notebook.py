@@ -34,6 +34,10 @@ class NotebookView:
 
     stop = refresh
 
+    def __repr__(self) -> str:
+        """The table, where a notebook is shown as text."""
+        return "\n".join(f"{name}: {text}" for name, text in self.shown.rows())
+
     def _repr_html_(self) -> str:
         """For IPython: a table, and an SVG once there are losses."""
         cells = "".join(
