@@ -14,6 +14,8 @@ WORKDIR /home/gpt3
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
   CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+# The kernel keeps SIGTERM from a container's first process as long as nothing handles it, as while the model is loaded.
+STOPSIGNAL SIGINT
 ENTRYPOINT ["gpt3"]
 # On all addresses of the container, so GPT3_API_KEY must be set. docker run -p decides where the host publishes the port.
 CMD ["serve", "--host", "0.0.0.0"]

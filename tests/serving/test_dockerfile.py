@@ -49,6 +49,7 @@ def test_it_serves_with_a_key_only_and_its_check_asks_for_health(live, monkeypat
     parse(ServeOptions, command[2:], command="serve", positional="model")
     interpreter, flag, code = json.loads(the("HEALTHCHECK").partition("CMD")[2])
     assert (interpreter, flag, the("EXPOSE")) == ("python", "-c", "8000")
+    assert the("STOPSIGNAL") == "SIGINT"  # Python always handles it, so that `docker stop` need not wait and kill
     exec(code.replace("http://127.0.0.1:8000", live.url), {})
     with pytest.raises(OSError, match="refused"):
         exec(code.replace(":8000", ":1"), {})
