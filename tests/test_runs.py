@@ -43,6 +43,14 @@ def test_list(runs, capsys):
     assert "notes" not in table
 
 
+def test_a_run_that_diverged_has_no_loss_from_before(runs, capsys):
+    with open(runs / "second" / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"step": 6, "tokens": 600, "val/loss": None}) + "\n")
+    assert main(["runs", "--json", "--folder", str(runs / "second")]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["step"], row["loss"], row["perplexity"]) == (6, None, None)
+
+
 def test_list_nothing_or_damaged(runs, capsys):
     assert main(["runs", "--folder", str(runs / "notes")]) == 0
     assert capsys.readouterr().out == f"no runs in {runs / 'notes'}\n"

@@ -132,7 +132,7 @@ def test_in_python(home):
 @pytest.mark.parametrize(
     ("words", "needles"),
     [
-        (["a.txt", "empty.txt"], ["empty.txt is empty"]),
+        (["a.txt", "empty.txt", "bom.txt"], ["empty.txt is empty", "bom.txt is empty"]),
         (["latin.txt", "none.txt"], ["latin.txt is not UTF-8 at byte 4", "none.txt cannot be read"]),
         (["marked.txt"], ["marked.txt is not UTF-8 at byte 6"]),
         (["--text", ""], ["--text is empty"]),
@@ -153,6 +153,7 @@ def test_in_python(home):
 )
 def test_bad_input_is_one_line(files, capfd, words, needles):
     (files / "empty.txt").touch()
+    (files / "bom.txt").write_bytes(b"\xef\xbb\xbf")
     (files / "latin.txt").write_bytes(b"cafe\xe9 noir")
     (files / "marked.txt").write_bytes(b"\xef\xbb\xbfabc\xff")
     assert cli.main(["score", *words]) == 2

@@ -116,7 +116,7 @@ def test_an_end_token_ends_an_answer_and_is_no_part_of_it(chat, chat_model) -> N
     ("body", "words"),
     [
         ({}, "messages is missing"),
-        ({"messages": []}, "at least 1 item"),
+        ({"messages": []}, "messages is []; it should be a list of at least 1"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "url": "x"}]}]},

@@ -308,6 +308,10 @@ def test_two_models_continue_the_same_text(browser, language_model, tokenizer) -
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.reload()
         person.until(lambda: page.input_value("#rival") == "two")
+        page.set_viewport_size(DESK)
+        page.select_option("#model", "two")
+        page.reload()
+        person.until(lambda: page.input_value("#model") == "two")
         assert not person.faults
         person.window.close()
 

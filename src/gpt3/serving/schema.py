@@ -310,6 +310,7 @@ def validation_error(faults: Sequence[Any]) -> ApiError:
             value = "null" if value == "None" else value if len(value) <= 40 else value[:37] + "..."
             reason = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             reason = "an object" if fault["type"].startswith("model_") else reason
+            reason = f"a list of at least {fault['ctx']['min_length']}" if fault["type"] == "too_short" else reason
             clauses.setdefault(place, f"{place} is {value}; it should be {reason}")
     if unknown:
         clauses["?"] = f"unrecognized request argument: {', '.join(unknown)}"
