@@ -127,6 +127,18 @@ def test_extras_of_this_installation():
                 importlib.metadata.distribution(name)
 
 
+def test_an_extra_made_of_others_lacks_what_they_lack(monkeypatch):
+    lines = ["no-such-a>=1; extra == 'one'", "pytest; extra == 'two'", "no-such-b; extra == 'all'"]
+    lines += ["gpt3-paper[one,two]; extra == 'all'", "gpt3-paper[all, one]; extra == 'dev'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
+    assert extras() == {
+        "one": ["no-such-a"],
+        "two": [],
+        "all": ["no-such-b", "no-such-a"],
+        "dev": ["no-such-b", "no-such-a"],
+    }
+
+
 def test_folder_bytes(tmp_path: Path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c").write_bytes(bytes(10))

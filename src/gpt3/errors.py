@@ -76,16 +76,25 @@ def extras() -> dict[str, list[str]]:
     except importlib.metadata.PackageNotFoundError:
         return {}
     found: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {}  # of an extra that is made of others
     for line in required:
         name, extra = re.match(r"[\w.-]+", line), re.search(r"""extra == ['"]([\w.-]+)['"]""", line)
         if name is None or extra is None:
             continue
         lacking = found.setdefault(extra[1], [])
+        if name[0] == DISTRIBUTION:
+            parts[extra[1]] = re.findall(r"[\w.-]+", line.partition("[")[2].partition("]")[0])
+            continue
         try:
             importlib.metadata.distribution(name[0])
         except importlib.metadata.PackageNotFoundError:
             lacking.append(name[0])
-    return found
+
+    def whole(extra: str) -> list[str]:
+        others = (missing for part in parts.get(extra, ()) for missing in whole(part))
+        return list(dict.fromkeys([*found[extra], *others]))
+
+    return {extra: whole(extra) for extra in found}
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
