@@ -74,11 +74,9 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, threads: int | None = None) -> None:
         self.tokenizer, self.threads = tokenizer, threads
-        settings = json.loads(tokenizer.backend_tokenizer.to_str())
-        settings["truncation"] = settings["padding"] = None  # what an earlier call left set would cut documents
-        description = json.dumps(settings)
+        description, fits = _described(tokenizer.backend_tokenizer.to_str())
         with _thread_limit(threads):
-            fast = _fastokens(tokenizer, description) if _fits(settings) else None
+            fast = _fastokens(tokenizer, description) if fits else None
             self.library = "fastokens" if fast else "tokenizers"
             self._encode = fast or _tokenizers(description)
 
@@ -134,6 +132,17 @@ def _fastokens(tokenizer: PreTrainedTokenizerFast, description: str) -> Callable
 def _engine(read: Callable[[str], Any], description: str) -> Any:
     """The last one is kept: GPT-2's takes 0.5 s to read, and a command may make several encoders."""
     return read(description)
+
+
+@lru_cache(maxsize=1)
+def _described(written: str) -> tuple[str, bool]:
+    """A ``tokenizer.json`` without what an earlier call left set, which would cut documents; and whether the fast path takes it.
+
+    The last one is kept, as its engine is.
+    """
+    settings = json.loads(written)
+    settings["truncation"] = settings["padding"] = None
+    return json.dumps(settings), _fits(settings)
 
 
 def _fits(settings: dict[str, Any]) -> bool:

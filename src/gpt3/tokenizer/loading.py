@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
@@ -78,7 +78,18 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
 
     Saving, loading, chat templates and the roles of special tokens (padding, …) do not change it.
     """
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    written = tokenizer.backend_tokenizer.to_str()
+    key = hashlib.sha256(written.encode("utf-8")).digest()
+    if key not in _HASHES:  # 0.3 s for GPT-2's, and a run asks several times
+        _HASHES[key] = _hash(tokenizer, json.loads(written)["model"])
+    return _HASHES[key]
+
+
+_HASHES: dict[bytes, str] = {}
+"""Hashes of tokenizers by the sha256 of the file that they would write, which has all that matters and more."""
+
+
+def _hash(tokenizer: PreTrainedTokenizerFast, model: dict[str, Any]) -> str:
     content = {
         "vocabulary": sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])),
         "merges": [merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges", [])],
