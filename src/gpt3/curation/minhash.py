@@ -58,7 +58,8 @@ def _sign(data, places, table, size, factors, offsets, tokens, hashes, short, ou
         for i in range(count):
             short[i] = np.uint32(hashes[i] >> HIGH)
         _minima(short[:count], factors, offsets, row)
-        out[d] = row[: out.shape[1]]
+        for k in range(out.shape[1]):  # an assignment of slices takes a second to compile
+            out[d, k] = row[k]
 
 
 def signatures(texts: Sequence[str], size: int, count: int) -> Array:

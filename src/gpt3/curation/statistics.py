@@ -92,6 +92,12 @@ def _kind(table, point):
 
 
 @njit(cache=True, nogil=True)
+def _clear(table):
+    for slot in range(len(table)):  # numba compiles loops faster than assignments of slices
+        table[slot] = 0
+
+
+@njit(cache=True, nogil=True)
 def _slot(table, h):
     mask = np.uint64(len(table) - 1)
     slot = h & mask
@@ -156,7 +162,10 @@ def _is_abbreviated(points, first, last, stop, abbreviations):
     if last == first + 1 and CAPITAL_A <= points[first] <= CAPITAL_Z:
         return True
     h = _hash(points[first:last])
-    return (abbreviations == h).any()
+    found = False
+    for abbreviation in abbreviations:
+        found |= abbreviation == h
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -223,7 +232,7 @@ def _words(points, table, stops, abbreviations, hashes, lengths, row):
 @njit(cache=True, nogil=True)
 def _pieces(points, table, feeds, seen, row, lines):
     """Lines, or paragraphs, which `feeds` line feeds or more part: how many there are, and which came before."""
-    seen[:] = 0
+    _clear(seen)
     i = 0
     while i < len(points):
         while i < len(points) and points[i] == FEED:
@@ -291,7 +300,7 @@ def _line(points, table, row):
 def _grams(hashes, lengths, seen, counts, slots, row):
     """Characters in the most frequent n-grams, and in those that came before."""
     for n in range(2, 11):
-        seen[:] = 0
+        _clear(seen)
         i = 0
         while i + n <= len(hashes):
             h, size = START, 0
@@ -316,7 +325,10 @@ def _grams(hashes, lengths, seen, counts, slots, row):
             for i in range(len(hashes) - n + 1):
                 if counts[slots[i]] > counts[slots[best]]:
                     best = i
-            row[TOP + n - 2] = counts[slots[best]] * (lengths[best : best + n].sum() + n - 1)
+            size = n - 1
+            for k in range(best, best + n):
+                size += lengths[k]
+            row[TOP + n - 2] = counts[slots[best]] * size
 
 
 @njit(cache=True, nogil=True)
