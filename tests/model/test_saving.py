@@ -63,6 +63,10 @@ try:
     import gpt3
 except ModuleNotFoundError:
     print("no gpt3")
+try:
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+except ValueError as error:
+    print("trust_remote_code" in str(error))
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 print(type(model).__name__, model.config._attn_implementation, float(model(ids % 60, labels=ids % 60, skip_logits=True).loss))
 prompt = ids[:1, :3]
@@ -76,7 +80,8 @@ print(torch.equal(again(ids).logits, model(ids).logits))
     out = tmp_path / "again"
     lines = python(code, tmp_path, str(folder), json.dumps(ids.tolist()), str(out)).splitlines()
     assert lines[0] == "no gpt3"
-    name, attention, remote_loss = lines[1].split()
+    assert lines[1] == "True"  # it runs only if trusted
+    name, attention, remote_loss = lines[2].split()
     assert (name, attention) == ("GPT3ForCausalLM", "banded")
     assert float(remote_loss) == pytest.approx(float(loss.detach()), rel=1e-5)
     made = model.generate(
@@ -86,21 +91,11 @@ print(torch.equal(again(ids).logits, model(ids).logits))
         do_sample=False,
         pad_token_id=0,
     )
-    assert lines[2] == str(made.tolist())
-    assert lines[3] == "True"
+    assert lines[3] == str(made.tolist())
+    assert lines[4] == "True"
     # The folder that remote code saved is a model folder like the first.
     assert {path.name for path in out.glob("*.py")} == MODELLING_FILES
     torch.testing.assert_close(GPT3ForCausalLM.from_pretrained(out)(ids).logits, model(ids).logits)
-
-
-def test_remote_code_runs_only_if_trusted(folder: Path, tmp_path: Path) -> None:
-    code = """
-try:
-    AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=False)
-except ValueError as error:
-    print("trust_remote_code" in str(error))
-"""
-    assert python(code, tmp_path, str(folder)).strip() == "True"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kill_server import Server
 
 from gpt3.corpus.wiki import articles, document
 from gpt3.training.options import TrainOptions
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _known_peak() -> Iterator[None]:
-    """A run does not measure the machine's speed, which takes half a second. tests/bench does."""
+def _quick() -> Iterator[None]:
+    """A run does not measure the machine's speed, which takes half a second (tests/bench does), and its samples are short."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpt3.training.distributed.gemm_flops", lambda *arguments: 1e11)
+        patch.setattr("gpt3.training.validation.NEW_TOKENS", 12)
         yield
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One process with everything imported, whose forks are the sessions and scripts of all files here."""
+    server = Server(tmp_path_factory.mktemp("server") / "log.txt")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def script(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function of a Python file and its arguments that runs it in a process of its own: on Linux a fork of the server."""
+    if sys.platform == "linux":
+        return request.getfixturevalue("server").script
+    return lambda *words: subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=600
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,12 @@
-"""Sessions of a run that die at a chosen moment: a process that has imported everything forks a child for each.
+"""Sessions of a run that die at a chosen moment, and scripts: a process that has imported everything forks a child for each.
 
     python kill_server.py < jobs
 
 A job is a line of JSON: ``options`` of TrainOptions, ``cache`` (the cache folder), ``moment`` and ``count``: the child kills
 itself with SIGKILL at the `count`-th time that it comes to `moment`. Its answer is a line: the child's exit code, or minus the
 signal that ended it; 70 for an error, which is in the log. With ``nproc`` the child is the launcher, whose ranks are forks of it,
-and ``rank`` is the one that dies.
+and ``rank`` is the one that dies. A job with ``script`` runs a file instead, with ``arguments``, its output in two files of the
+folder ``out``.
 
 | moment | where |
 |---|---|
@@ -26,24 +27,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+SECONDS = 600
+"""After which a script is stopped."""
+
 
 class Server:
     """This file as a process, spoken to."""
 
     def __init__(self, log: Path) -> None:
-        self.log = log
+        self.log, self.scripts = log, 0
         self.process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("wb"), text=True,
@@ -53,7 +59,19 @@ class Server:
         self, options: dict[str, Any], cache: Path, moment: str = "", count: int = 0, rank: str | None = None
     ) -> int:
         """One session; its exit code, or minus the signal that ended it. Only this `rank` dies, where there are several."""
-        job = {"options": options, "cache": str(cache), "moment": moment, "count": count, "rank": rank}
+        return self.ask({"options": options, "cache": str(cache), "moment": moment, "count": count, "rank": rank})
+
+    def script(self, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What ``python FILE ARGUMENTS`` does and prints, without the seconds that its imports take."""
+        self.scripts += 1
+        out = self.log.parent / f"script-{self.scripts}"
+        out.mkdir()
+        code = self.ask({"script": str(file), "arguments": arguments, "out": str(out)})
+        said = [(out / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")]
+        return subprocess.CompletedProcess([str(file), *arguments], code, *said)
+
+    def ask(self, job: dict[str, Any]) -> int:
+        """The answer to a job."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -61,6 +79,9 @@ class Server:
         answer = self.process.stdout.readline()
         assert answer, self.log.read_text()
         return int(answer)
+
+    def close(self) -> None:
+        self.process.communicate("", timeout=60)
 
 
 class ForkedRank:
@@ -185,20 +206,44 @@ def small_blocks() -> None:
     blocks.SIZES = growing.Sizes(block_tokens=2000, head_bytes=20_000, batch_bytes=4000)
 
 
+def run_script(job: dict[str, Any]) -> int:
+    """The exit code of a script, as Python would end it."""
+    signal.alarm(SECONDS)
+    for number, stream in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(Path(job["out"], stream), os.O_WRONLY | os.O_CREAT), number)
+    sys.argv[:] = [job["script"], *job["arguments"]]
+    code: object = 0
+    try:
+        runpy.run_path(job["script"], run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return int(code or 0) if isinstance(code, (int, type(None))) else 1
+
+
 def main() -> None:
     import torch
 
     torch.set_num_threads(1)
     import gpt3.training.run  # noqa: F401 - imported once for all children
     from gpt3.cli import train
-    from gpt3.training import distributed
+    from gpt3.training import distributed, validation
     from gpt3.training.options import TrainOptions
 
     distributed.gemm_flops = lambda *arguments: 1e11  # measuring it takes half a second in each session
+    validation.NEW_TOKENS = 12
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()
+        if child == 0 and "script" in job:
+            os._exit(run_script(job))
         if child == 0:
             os.environ["GPT3_CACHE"] = job["cache"]
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

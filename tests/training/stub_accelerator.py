@@ -8,6 +8,7 @@ what it counted as JSON.
 from __future__ import annotations
 
 import collections
+import functools
 import json
 import sys
 import traceback
@@ -126,6 +127,7 @@ def layer_norm(
         return torch.nn.functional.layer_norm(x.float(), shape, weight.float(), bias.float(), eps)
 
 
+@functools.cache
 def kernels_by_name() -> dict[str, dict[str, Any]]:
     """torch's own table of operators, by name with overload."""
     path = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native" / "native_functions.yaml"

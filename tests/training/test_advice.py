@@ -16,6 +16,8 @@ from gpt3.training.data import open_data
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import make_plan, shape_of
 
+pytestmark = pytest.mark.usefixtures("one_gpt2")
+
 
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,8 +1,6 @@
 """One process, DDP and FSDP2 on any number of ranks write the same files and resume from each other's. Real gloo processes."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,16 +26,16 @@ MORE_PHASES = [
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked, so that Python starts once")
 @pytest.mark.parametrize("phases", [PHASES, pytest.param(MORE_PHASES, marks=pytest.mark.slow)], ids=["two", "four"])
-def test_a_run_may_change_ranks_and_kind(phases: list[str], tmp_path: Path) -> None:
+def test_a_run_may_change_ranks_and_kind(script, phases: list[str], tmp_path: Path) -> None:
     """A phase without steps saves, bit for bit, what it loaded; all phases together are the run of one process."""
     alone = tmp_path / "alone"
     changing = tmp_path / "changing"
     total = sum(int(phase.split(":")[2]) for phase in phases)
-    script = [sys.executable, str(Path(__file__).with_name("checkpoint_ranks.py"))]
+    words = []
     for folder, what in ((changing, phases), (alone, [f"single:1:{total}"])):
         folder.mkdir()
-        script += [str(folder), ",".join(what)]
-    result = subprocess.run(script, capture_output=True, text=True, timeout=600)
+        words += [str(folder), ",".join(what)]
+    result = script(Path(__file__).with_name("checkpoint_ranks.py"), *words)
     assert result.returncode == 0, result.stderr[-3000:]
     step = 0
     for number, phase in enumerate(phases):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ from gpt3.ladder.presets import preset
 LAYERS = 4
 
 
-def examined(*cases: dict[str, Any]) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("fake_ranks.py")), json.dumps(cases)],
-        capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout)
+@pytest.fixture
+def examined(script: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., list[dict[str, Any]]]:
+    """A function of cases."""
+
+    def work(*cases: dict[str, Any]) -> list[dict[str, Any]]:
+        done = script(Path(__file__).with_name("fake_ranks.py"), json.dumps(cases))
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(done.stdout)
+
+    return work
 
 
 def check(case: dict[str, Any], found: dict[str, Any]) -> None:
@@ -71,13 +74,13 @@ MORE = [
 
 
 @pytest.mark.parametrize("cases", [QUICK, pytest.param(MORE, marks=pytest.mark.slow)], ids=["quick", "more"])
-def test_shards_collectives_and_memory(cases: list[dict[str, Any]]) -> None:
+def test_shards_collectives_and_memory(examined, cases: list[dict[str, Any]]) -> None:
     for case, found in zip(cases, examined(*cases), strict=True):
         check(case, found)
 
 
 @pytest.mark.slow
-def test_all_layers_of_175b_on_1024_ranks() -> None:
+def test_all_layers_of_175b_on_1024_ranks(examined) -> None:
     cases = [{"model": "175B", "ranks": 1024, "layers": 96, "options": options} for options in (
         {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "shards": 128}
     )]  # fmt: skip

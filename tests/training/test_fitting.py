@@ -196,7 +196,7 @@ def micro_batch(run: Path) -> Any:
     return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["micro_batch"]
 
 
-@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("error", [ERRORS[0], *(pytest.param(error, marks=pytest.mark.slow) for error in ERRORS[1:])])
 def test_a_step_that_runs_out_of_memory_is_repeated_as_if_its_micro_batch_had_been_smaller(
     error: RuntimeError, tiny, tmp_path: Path, monkeypatch, capsys
 ) -> None:

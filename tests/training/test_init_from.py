@@ -221,13 +221,13 @@ def test_a_killed_run_resumes_without_the_weights_it_began_with(tiny, weights: P
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked, so that Python starts once")
-def test_several_processes_start_from_the_same_weights(tiny, weights: Path, tmp_path: Path, shared_cache: Path) -> None:
+def test_several_processes_start_from_the_same_weights(
+    tiny, server: Server, weights: Path, tmp_path: Path, shared_cache: Path
+) -> None:
     """FSDP on two, block by block, and one process: the same losses up to the order of sums."""
     options = tiny(**SMALL, init_from=str(weights), steps=3, validate_every=100, micro_batch=4)
-    server = Server(tmp_path / "log.txt")
     ranks = dataclasses.replace(options, nproc=2, parallel="fsdp", out=str(tmp_path / "two"))
     assert server.sit(dataclasses.asdict(ranks), shared_cache) == 0, server.log.read_text()
-    server.process.communicate("", timeout=20)
     train(options)
     two, one = (
         [record["loss"] for record in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in record]

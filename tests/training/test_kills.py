@@ -3,13 +3,11 @@ metrics. What ``--threads auto`` promises is in test_step_threads.py."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,6 @@ STEPS = 40
 TIMING = {"tokens_per_s", "mfu", "seconds"}
 MOMENTS = {"step": 12, "stepped": 12, "record": 12, "fsync": 40, "rename": 30, "renamed": 30, "remove": 4, "later": 900}
 """Moments and the largest count that a session may reach."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server") / "log.txt")
-    yield server
-    with contextlib.suppress(OSError):
-        server.process.communicate("", timeout=20)
 
 
 def options(text_file: Path, out: Path, stream: str = "off") -> dict[str, Any]:

@@ -38,9 +38,9 @@ class Exchange:
 
     def swap(self, rank: int, value: Any) -> list[Any]:
         self.given[rank] = value
-        self.barrier.wait(20)
+        self.barrier.wait(60)
         both = [self.given[0], self.given[1]]
-        self.barrier.wait(20)
+        self.barrier.wait(60)
         return both
 
 

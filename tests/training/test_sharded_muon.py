@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import traceback
@@ -50,8 +49,8 @@ def check(rank: int, folder: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks; gloo with DTensor is tested on Linux")
-def test_rows_on_five_ranks_are_whole_matrices() -> None:
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=300)
+def test_rows_on_five_ranks_are_whole_matrices(script) -> None:
+    done = script(__file__)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,8 @@ HERE = Path(__file__).resolve().parent
 
 
 @pytest.fixture(scope="module")
-def audits() -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(HERE / "stub_accelerator.py")], capture_output=True, text=True, timeout=600
-    )
+def audits(script) -> dict[str, Any]:
+    done = script(HERE / "stub_accelerator.py")
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
