@@ -43,7 +43,7 @@ def request_for(name: str, models: dict[str, Any]) -> dict[str, Any]:
     return {**models, **make_request(CASE, 1, 6), "name": name, "weights": "fp32", "threads": 1, "seed": 1}
 
 
-@pytest.mark.parametrize("name", ["engine", "one-at-a-time", "transformers"])
+@pytest.mark.parametrize("name", ["engine", pytest.param("one-at-a-time", marks=pytest.mark.slow), "transformers"])
 def test_systems_without_a_server_generate_in_one_process(models: dict[str, Any], name: str) -> None:
     found = measure(request_for(name, models))
     assert found["tokens"] == [6] * 4
@@ -65,7 +65,7 @@ def test_clients_time_a_live_server(models: dict[str, Any]) -> None:
     ready = queue.Queue()
     thread = threading.Thread(target=serve, args=(app, compute, listening, options, ready.put))
     thread.start()
-    stop = ready.get(timeout=30)
+    stop = ready.get(timeout=60)
     try:
         request = bodies(request_for("server", models))
         for body in request["background"]:
@@ -76,7 +76,7 @@ def test_clients_time_a_live_server(models: dict[str, Any]) -> None:
             stream(**where, body={"max_tokens": -1}, started=threading.Event())
     finally:
         stop()
-        thread.join(30)
+        thread.join(60)
         listening.close()
     assert found["tokens"] == [6] * 4
     assert all(0 < first < found["total"] for first in found["firsts"])

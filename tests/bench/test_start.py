@@ -20,10 +20,10 @@ def python(program: str) -> dict:
 
 def test_a_process_is_timed_from_its_start_to_its_end() -> None:
     program = (
-        "import os, time; print(os.environ['WHO'], flush=True); time.sleep(0.3); x = b'1' * 60_000_000; time.sleep(0.1)"
+        "import os, time; print(os.environ['WHO'], flush=True); time.sleep(0.9); x = b'1' * 60_000_000; time.sleep(0.1)"
     )
     found = python(program)
-    assert 0 < found["first"] < found["seconds"] - 0.35
+    assert 0 < found["first"] < found["seconds"] - 0.35  # the reader may be half a second late
     if hasattr(os, "wait4"):
         assert 0 < found["cpu_seconds"] < found["seconds"]
     if Path("/proc/self/status").exists():

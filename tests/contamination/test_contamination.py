@@ -46,7 +46,7 @@ def contains(document: list[str], gram: list[str]) -> bool:
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.lists(TEXTS, max_size=6), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_verdicts_are_those_of_brute_force(texts: list[str], documents: list[str], synthetic: bool) -> None:
     task = "reversed_words" if synthetic else "task"
     found = measure([TaskExample(task, str(i), text) for i, text in enumerate(texts)], [ListPart(tuple(documents))])

@@ -46,7 +46,7 @@ def plainly_cleaned(text: str, benchmark: str, n: int, window: int, shortest: in
 
 
 @given(TEXTS, TEXTS, st.integers(0, 5), st.integers(1, 6), st.integers(1, 4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_pieces_are_those_of_the_rule_spelled_out(
     text: str, benchmark: str, window: int, shortest: int, most: int
 ) -> None:

@@ -221,7 +221,7 @@ def exit_code(folder: GrowingFolder) -> int | None:
     """Of the folder's process, which ends soon."""
     assert folder.producer is not None
     assert folder.producer.process is not None
-    folder.producer.process.join(20)
+    folder.producer.process.join(60)
     return folder.producer.process.exitcode
 
 
@@ -302,7 +302,7 @@ def test_the_process_dies_with_its_parent(novel, growing, tmp_path):
         assert "waiting for it" in parent.stderr.readline()
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 os.kill(child, 0)
             except ProcessLookupError:

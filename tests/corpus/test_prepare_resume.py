@@ -275,7 +275,7 @@ def test_processes_killed_in_the_middle(tmp_path, pooled):
     process.wait()
     process.stderr.close()
     assert len(workers) >= 2
-    wait_until(lambda: not any(map(running, workers)), 10)  # they do not outlive the parent
+    wait_until(lambda: not any(map(running, workers)))  # they do not outlive the parent
     assert not (tmp_path / "out").exists()
     done = len(list(segments_folder.glob("*.json")))
     assert 1 <= done < PARTS
@@ -306,7 +306,7 @@ def test_control_c_stops_all_processes_quietly(tmp_path, pooled):
         errors.count("Traceback") <= 1
     )  # the parent's own, of KeyboardInterrupt, which the command line turns into 130
     assert "SpawnProcess" not in errors
-    wait_until(lambda: not any(map(running, workers)), 10)
+    wait_until(lambda: not any(map(running, workers)))
 
 
 @needs_proc

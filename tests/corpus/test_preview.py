@@ -11,6 +11,8 @@ from gpt3.cli.main import main
 from gpt3.corpus import preview
 from gpt3.tokenizer.loading import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_gpt2")
+
 
 def look(capsys, *arguments: str) -> dict:
     assert main(["data", *arguments, "--json"]) == 0

@@ -20,6 +20,8 @@ from gpt3.corpus.sources import open_rows, open_sources
 from gpt3.errors import InputError
 from gpt3.tokenizer.loading import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_gpt2")
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch) -> Path:

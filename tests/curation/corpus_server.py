@@ -56,7 +56,7 @@ class Server:
         return found["code"], found["said"]
 
     def close(self) -> None:
-        self.process.communicate("", timeout=30)
+        self.process.communicate("", timeout=60)
 
 
 def arm(who: str, event: str, count: int) -> None:

@@ -170,7 +170,14 @@ def test_again_changes_nothing_and_a_new_threshold_reads_no_text(made: Path, mon
     assert "web" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+# on Linux test_corpus_kills.py has this with forks
+@pytest.mark.parametrize(
+    "workers",
+    [
+        pytest.param(2, marks=[pytest.mark.slow] if sys.platform == "linux" else []),
+        pytest.param(4, marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_bytes_for_any_number_of_workers(made: Path, monkeypatch, workers: int) -> None:
     monkeypatch.chdir(made)
     (made / f"by{workers}").mkdir()

@@ -120,7 +120,7 @@ def plain_figures(text: str) -> dict[str, int]:
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=3))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_figures_are_those_of_plain_python(texts: list[str]) -> None:
     assert [dict(zip(FIELDS, row, strict=True)) for row in measure(texts).tolist()] == [
         {name: plain_figures(text)[name] for name in FIELDS} for text in texts

@@ -42,7 +42,7 @@ def chi_square(found, expected) -> float:
     "options", [SamplingOptions(), SamplingOptions(top_p=0.9), SamplingOptions(top_k=9, temperature=2.0)]
 )
 def test_choices_follow_the_distribution(V, options, kind):
-    N = 6000
+    N = 3000
     logits = random_logits(3, 1, V, 2.0)
     logits[:, [4, 7, V - 1]] = -torch.inf
     rows = [new_row(options, V, seed=5, number=number) for number in range(N)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from gpt3.errors import InputError
 from gpt3.inference import activations, kernels, torch_engine
@@ -14,8 +15,8 @@ from gpt3.inference.attention_kernel import QUERIES
 from gpt3.inference.cpu_engine import CpuEngine
 from gpt3.inference.engine import ROLLBACK, Run
 from gpt3.inference.language_model import make_engine
-from gpt3.inference.microkernel import PANEL
-from gpt3.inference.packing import panels_of, rows_of
+from gpt3.inference.microkernel import HALVES, LANES, PANEL, address, tile, widen
+from gpt3.inference.packing import STORED, panels_of, rows_of
 from gpt3.inference.torch_engine import ReferenceEngine, TorchEngine
 
 V, CONTEXT, WINDOW = 211, 200, 12
@@ -146,6 +147,30 @@ def test_any_schedule_is_the_reference(schedule, seed, new_engine):
         assert caches[0].lengths == caches[1].lengths
 
 
+@pytest.mark.skipif(not HALVES, reason="this processor does not widen fp16")
+def test_a_tile_widens_16_bit_weights_exactly():
+    """The products and the lookups that all kernels are made of; the whole model in these formats is compiled in slow tests."""
+    products = tile(2, 2)
+
+    @njit(fastmath=False)
+    def compute(weights, x, out, looked_up):
+        depth, rows = weights.shape
+        products(weights, address(x), depth, address(weights), rows, 0, address(out), rows, depth, 0)
+        for row in range(rows):
+            looked_up[row] = widen(weights[1, row])
+
+    generator = np.random.default_rng(0)
+    weights = torch.from_numpy(generator.standard_normal((9, 2 * LANES)).astype(np.float32))
+    x = generator.standard_normal((2, 9)).astype(np.float32)
+    for weight_format, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        rounded = weights.to(dtype)
+        out, looked_up = np.empty((2, 2 * LANES), np.float32), np.empty(2 * LANES, np.float32)
+        compute(rounded.view(torch.int16).numpy().view(STORED[weight_format]), x, out, looked_up)
+        assert np.array_equal(looked_up, rounded.float()[1].numpy())
+        assert np.allclose(out, x.astype(np.float64) @ rounded.double().numpy(), atol=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("weight_format", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
 def test_16_bit_weights_are_the_rounded_model(model, weight_format, dtype):
     """As a float32 model whose matrices were rounded: widening is exact, sums are float32."""

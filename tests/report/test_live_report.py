@@ -29,7 +29,7 @@ def ask(tmp_path: Path) -> Iterator:
         def ask(
             method: str = "GET", path: str = "/", host: str = "localhost", header: str = "ETag"
         ) -> tuple[int, str, str]:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request(method, path, headers={"Host": host})
             answer = connection.getresponse()
             return answer.status, answer.headers[header], answer.read().decode()

@@ -112,12 +112,12 @@ def serving(model, /, **options: Any):
     ready: queue.Queue[Callable[[], None]] = queue.Queue()
     thread = threading.Thread(target=serve, args=(app, compute, listening, chosen, ready.put))
     thread.start()
-    stop = ready.get(timeout=30)
+    stop = ready.get(timeout=60)
     try:
         yield Live(address_of(listening), compute, stop, thread, next(iter(models), ""))
     finally:
         stop()
-        thread.join(30)
+        thread.join(60)
         listening.close()
         assert not thread.is_alive(), f"the server has not stopped in 30 s:\n{stacks()}"
 

@@ -223,7 +223,7 @@ def test_the_command_starts_without_a_model_and_ends(tmp_path) -> None:
         line = process.stderr.readline()
         assert "no model is in ./runs yet, choose one in the Playground (no key): Playground http://127.0.0.1:" in line
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_many_who_ask_at_once_have_one_model_loaded_once(place, tokenizer, monkeypatch) -> None:
@@ -267,7 +267,7 @@ def test_a_server_that_downloads_ends_at_once(place, tmp_path) -> None:
             silent.accept()
             process.terminate()
             try:
-                assert process.wait(30) == 0
+                assert process.wait(60) == 0
             finally:
                 process.kill()
             assert "Traceback" not in process.stderr.read()

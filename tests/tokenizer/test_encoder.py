@@ -100,7 +100,7 @@ def test_one_long_document(encoder: Encoder) -> None:
 
 
 @given(texts=st.lists(TEXTS, max_size=5))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_texts(encoder: Encoder, texts: list[str]) -> None:
     check(encoder, texts)
 
