@@ -115,11 +115,12 @@ def test_a_centred_mean_is_zero_for_guessing():
 
 
 def test_the_report_card_of_small_models(folder, tmp_path, capsys):
-    command = ["eval", "--model", str(folder), "--tasks", "small,gender", "--limit", "5", "--dtype", "fp32"]
+    command = ["eval", "--model", str(folder), "--tasks", "small,gender,grammar", "--limit", "5", "--dtype", "fp32"]
     assert cli.main([*command, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^small \(6 tasks\) +0 +30 +acc ", shown, flags=re.M)
-    assert "centred mean" in shown
+    assert shown.count("centred mean") == 2  # of 0 and of K examples
+    assert shown.count("grammar (4 tasks)") == 1
     assert re.search(r"^gender-neutral +0 +5 +male ", shown, flags=re.M)
     assert re.search(r" log_ratio +-?\d", shown)
     assert not re.search(r"^(agreement|gender-neutral) +1 ", shown, flags=re.M)  # pairs have nothing before them

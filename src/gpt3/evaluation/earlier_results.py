@@ -54,8 +54,8 @@ def check_model(earlier: Evaluation | None, model_hash: str, out: Path, *, overw
     if overwrite:
         return None
     raise InputError(
-        f"--out {out} has results of another model: of {earlier.model} with other weights, --dtype or --quantize. "
-        f"Name a new folder, or replace them with {OVERWRITE}."
+        f"--out {out} has results of another model: of {earlier.model} with other weights, --dtype, --quantize or "
+        f"--device. Name a new folder, or replace them with {OVERWRITE}."
     )
 
 

@@ -98,10 +98,11 @@ def evaluate(
         )
         parts = fit(model, prepared)
         with locked_folder(out):
-            earlier = check_model(read_results(out), fingerprint(model), out, overwrite=options.overwrite)
+            model_hash = fingerprint(model)
+            earlier = check_model(read_results(out), model_hash, out, overwrite=options.overwrite)
             splits = {asked.task.name: asked.split for asked in parts}
             clean = overlap(str(place), options.contamination, splits, out / "contamination") if overlap else {}
-            mine, given = _evaluate(model, str(place), parts, options, out, clean)
+            mine, given = _evaluate(model, model_hash, str(place), parts, options, out, clean)
             found.append(merged(earlier, mine))
             answers.append(given)
             _write(found[-1], out)
@@ -209,12 +210,17 @@ def fit(model: LanguageModel, parts: Sequence[Questions]) -> list[Questions]:
 
 
 def _evaluate(
-    model: LanguageModel, name: str, parts: Sequence[Questions], options: EvalOptions, out: Path, clean: Verdicts
+    model: LanguageModel,
+    model_hash: str,
+    name: str,
+    parts: Sequence[Questions],
+    options: EvalOptions,
+    out: Path,
+    clean: Verdicts,
 ) -> tuple[Evaluation, Answers]:
     """Score all parts; each question's result goes into `out`."""
     scores: list[TaskScore] = []
     answers: Answers = {}
-    model_hash = fingerprint(model)
     settings = {option: getattr(options, option) for option in (*DECISIVE, "limit") if option != "style"}
     with Progress("eval", sum(map(len, parts)), "examples") as progress:
         for asked in parts:
@@ -310,7 +316,8 @@ def _groups(
         if members and len(members) == len({score.task for _, score in of_group}):
             shots = {score.shots for score in members}
             group = group_score(name, shots.pop() if len(shots) == 1 else None, members)
-            found.append(seed_row(group, members) if options.style == "seed" else group)
+            row = seed_row(group, members) if options.style == "seed" else group
+            found += [row] if row not in found else []  # 0 and K are the same where K is 0
     return found
 
 
