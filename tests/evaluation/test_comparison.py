@@ -78,7 +78,7 @@ def test_many_values_are_drawn_in_pieces(monkeypatch):
 
 def test_holms_rule_is_worked_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]  # 0.05 / 4, / 3, then 0.03 > 0.05 / 2
-    assert holm([0.04]) == [True]
+    assert holm([0.04, 0.01]) == [True, True]  # 0.05 / 2, then 0.05
     assert holm([]) == []
 
 
