@@ -35,7 +35,7 @@ class EvalOptions(Options):
     overwrite: bool = False
     """Replace what --out has of another model, or of our files' names and not written by gpt3 eval."""
     json: bool = option(False, common=True)
-    """Print results.json instead of the table."""
+    """Print what this command found as JSON, in the form of results.json, instead of the table."""
     list_tasks: bool = option(False, common=True)
     """Print the tasks and exit."""
     lm_eval_tasks: bool = False

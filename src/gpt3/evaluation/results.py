@@ -124,7 +124,7 @@ class GroupScore:
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """A model's results on all tasks; the content of results.json. Its repr is the table."""
+    """A model's results on several tasks, in the form of results.json. Its repr is the table."""
 
     model: str
     model_hash: str

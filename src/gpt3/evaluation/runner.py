@@ -74,8 +74,7 @@ def evaluate(
             each further model with the first.
 
     Returns:
-        One result per model, with the rows of earlier commands in the same folder. Printed, it is the table; ``results`` has
-        the figures of each task.
+        One result per model, of this command alone. Printed, it is the table; ``results`` has the figures of each task.
 
     Raises:
         InputError: unknown tasks, missing or bad data, too many few-shot examples, no model, a folder with results of
@@ -89,6 +88,7 @@ def evaluate(
         for name, mark in MARKS.items():
             check_file("--out", folder / name, mark, overwrite=options.overwrite)
     found: list[Evaluation] = []
+    whole: list[Evaluation] = []
     answers: list[Answers] = []
     for place, out in zip(places, outs, strict=True):
         if not options.model or len(places) > 1:
@@ -103,15 +103,16 @@ def evaluate(
             splits = {asked.task.name: asked.split for asked in parts}
             clean = overlap(str(place), options.contamination, splits, out / "contamination") if overlap else {}
             mine, given = _evaluate(model, model_hash, str(place), parts, options, out, clean)
-            found.append(merged(earlier, mine))
+            found.append(mine)
+            whole.append(merged(earlier, mine))
             answers.append(given)
-            _write(found[-1], out)
+            _write(whole[-1], out)
         if report is not None:
             report(mine)
-        more = len(found[-1].results) - len(mine.results)
+        more = len(whole[-1].results) - len(mine.results)
         say(f"results: {out / 'results.json'}" + (f", with {counted(more, 'row')} of earlier commands" * bool(more)))
     if len(found) > 1:
-        write_text(base / "report.html", page(found))
+        write_text(base / "report.html", page(whole))
         say(f"report of all models: {base / 'report.html'}")
         _compare(options, prepared, [str(place) for place in places], answers, base, report)
     return found
