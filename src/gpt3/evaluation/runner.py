@@ -21,7 +21,7 @@ from gpt3 import __version__
 from gpt3.corpus.slices import split_rows
 from gpt3.durable import utf8, write_text
 from gpt3.errors import InputError
-from gpt3.evaluation import Result, Source, Split
+from gpt3.evaluation import Result, Source, Split, Task
 from gpt3.evaluation.comparison import Comparison, compare
 from gpt3.evaluation.earlier_results import check_model, merged, read_results
 from gpt3.evaluation.options import EvalOptions
@@ -81,8 +81,9 @@ def evaluate(
             another model.
         KeyboardInterrupt: passed on; the same command resumes.
     """
+    tasks = in_style(select(options.task_names), options.style)
     places = [find_model(options, name) for name in (options.model or (None,))]
-    prepared = prepare(options)  # before the model, whose loading takes seconds
+    prepared = prepare(options, tasks)  # before the model, whose loading takes seconds
     outs, base = folders_of(options, places), Path(options.out or "eval")
     for folder in (*outs, base):
         for name, mark in MARKS.items():
@@ -156,7 +157,7 @@ def find_model(options: EvalOptions, name: str | None) -> str | Path:
         raise InputError(f"{name} is a task, and no model has that name. {fix}") from None
 
 
-def prepare(options: EvalOptions) -> list[Questions]:
+def prepare(options: EvalOptions, tasks: Sequence[Task]) -> list[Questions]:
     """The questions of every task, for each number of few-shot examples.
 
     Raises:
@@ -164,7 +165,6 @@ def prepare(options: EvalOptions) -> list[Questions]:
     """
     if options.data_dir is not None and not Path(split_rows(options.data_dir)[0]).is_dir():
         raise InputError(f"--data-dir {options.data_dir} is not a folder. Give the folder with the tasks' files.")
-    tasks = in_style(select(options.task_names), options.style)
     source = Source(options.data_dir, options.format, options.seed)
     parts: list[Questions] = []
     faults: dict[str, str] = {}  # by message: the missing file of several tasks is named once
