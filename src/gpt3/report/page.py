@@ -83,7 +83,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
                 "folder": str(run.folder).encode("utf-8", "replace").decode(),
                 "finished": run.finished,
                 "written": run.written,
-                "notes": [*run.notes, *_unfinite(run)],
+                "notes": [*run.notes, *_unfinite(run), *run.outlook],
                 "summary": summary(run, series),
                 "series": series,
                 "skips": [_skip(record) for record in skips[:MOST_SKIPS]],

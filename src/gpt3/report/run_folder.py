@@ -15,7 +15,7 @@ import yaml
 from gpt3.errors import InputError
 
 METRICS, SAMPLES, THREADS = "metrics.jsonl", "samples.jsonl", "threads.jsonl"
-CONFIG, ENVIRONMENT, DATA = "config.yaml", "environment.json", "data.json"
+CONFIG, ENVIRONMENT, DATA, PREDICTION = "config.yaml", "environment.json", "data.json", "prediction.json"
 FINAL_MODEL = "model"
 
 
@@ -42,6 +42,8 @@ class Run:
     """Whether the final model is there."""
     written: str = ""
     """When the last record came, in UTC."""
+    outlook: list[str] = field(default_factory=list)
+    """What was predicted and reached, and what would have helped most, a line each."""
     notes: list[str] = field(default_factory=list)
     """What could not be read and was left out, a line each."""
 
@@ -67,7 +69,9 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder} is not a run folder: it has no {METRICS}; give a folder made by gpt3 train")
     records = sorted(read_metrics(path), key=lambda record: record["step"])
     notes: list[str] = []
-    config, environment, data = (_read(folder / name, notes) for name in (CONFIG, ENVIRONMENT, DATA))
+    config, environment, data, foreseen = (
+        _read(folder / name, notes) for name in (CONFIG, ENVIRONMENT, DATA, PREDICTION)
+    )
     return Run(
         name=folder.resolve().name,
         folder=folder,
@@ -76,6 +80,7 @@ def read_run(folder: Path) -> Run:
         environment=_flat(environment),
         samples=_samples(folder / SAMPLES, notes),
         sources=_sources(data),
+        outlook=[str(line) for line in foreseen.get("lines") or ()],
         finished=(folder / FINAL_MODEL).is_dir(),
         written=f"{datetime.fromtimestamp(path.stat().st_mtime, timezone.utc):%Y-%m-%d %H:%M} UTC",
         notes=notes,

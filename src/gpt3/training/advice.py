@@ -13,6 +13,7 @@ import numpy as np
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.shards import INDEX_DTYPE, TokenSplit
 from gpt3.ladder.presets import PRESETS, Preset
+from gpt3.training.continuing import AUTO
 from gpt3.training.data import TrainingData
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import Plan
@@ -43,7 +44,8 @@ def of_size(plan: Plan, options: TrainOptions, shape: Preset, data: TrainingData
     """Too few tokens for the parameters, or the same ones too often."""
     each, epochs = plan.tokens / shape.parameters, plan.tokens / (data.known_tokens or plan.tokens)
     smaller = [preset for preset in PRESETS.values() if preset.parameters < shape.parameters]
-    if each < LEAST_TOKENS_PER_PARAMETER and smaller and options.init_from is None:
+    chosen = options.init_from is not None or options.size == AUTO
+    if each < LEAST_TOKENS_PER_PARAMETER and smaller and not chosen:
         enough = [preset for preset in smaller if plan.tokens >= LEAST_TOKENS_PER_PARAMETER * preset.parameters]
         better = max(enough or smaller[:1], key=lambda preset: preset.parameters)
         yield (

@@ -98,7 +98,7 @@ def run_folds(options: TrainOptions, train: Callable[[TrainOptions], Any]) -> Fo
         asked,
         before=lambda path: _read(path).get("asked"),
         finished=lambda path: options.out is None and bool(_read(path).get("finished")),
-        former=Path("runs") / f"{options.model}-folds",
+        former=Path("runs") / f"{options.size}-folds",
     )
     table = FoldTable(folder, folds)
     if options.plan:  # every fold's is the same, but for which documents are held out

@@ -11,10 +11,11 @@ from gpt3.adaptive_threads import threads_error
 from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
 from gpt3.curation.options import FILTERS
 from gpt3.options import DType, Options, flag, option
-from gpt3.training.continuing import conflicts
+from gpt3.training.continuing import AUTO, conflicts
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.recipes import RECIPES, SCHEDULES
 
+DEMO = "demo"
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
@@ -22,8 +23,8 @@ SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 class TrainOptions(Options):
     """Pretrain a GPT-3. With no options: the demo, a small model of embedded Wikipedia text in a few minutes."""
 
-    model: str = option("demo", group="Model", common=True)
-    """The model's size: demo, or a preset of `gpt3 ladder` (17M, 125M, … 175B)."""
+    model: str | None = option(None, group="Model", common=True)
+    """demo, a preset of `gpt3 ladder` (17M, … 175B), or auto, the best for the time. Default: auto with --minutes, else demo."""
     init_from: str | None = option(None, common=True)
     """Start from these weights and their tokenizer: a folder, run, hub id, adapter, or a name such as gpt2."""
     layers: int | None = option(None, least=1)
@@ -209,10 +210,18 @@ class TrainOptions(Options):
         return [name.strip() for text in self.probe for name in text.split(",") if name.strip()]
 
     @property
+    def size(self) -> str:
+        """``--model``, and where it is not given what it defaults to."""
+        if self.model is not None:
+            return self.model
+        given = (self.init_from, self.layers, self.width, self.heads, self.window, self.fold, self.folds)
+        return AUTO if self.minutes is not None and set(given) == {None} else DEMO
+
+    @property
     def is_demo(self) -> bool:
         """Whether this is the demo, and no length is given."""
         length = (self.tokens, self.steps, self.minutes)
-        return self.model == "demo" and self.init_from is None and length == (None, None, None)
+        return self.size == DEMO and self.init_from is None and length == (None, None, None)
 
     def errors(self) -> Iterable[str]:
         """What single ranges cannot express."""
@@ -225,6 +234,13 @@ class TrainOptions(Options):
                     count(text)
                 except ValueError:
                     yield f"{flag(name)} {text!r} is not a number of tokens; write 2500000, 2.5M or 300B"
+        if self.size == AUTO and None in (shape := (self.layers, self.width, self.heads)):
+            if {*shape} != {None}:
+                yield "--model auto chooses --layers, --width and --heads; leave them out, or name another --model"
+            if self.tokens is None and self.minutes is None:
+                yield "--model auto needs the run's length; give --minutes or --tokens"
+            if self.fold is not None or self.folds is not None:
+                yield "--model auto would choose for each fold anew; with --fold or --folds name another --model"
         recipes = RECIPES.values() if self.recipe == "auto" else [RECIPES[self.recipe]]
         takes = {self.optimizer} if self.optimizer else {recipe.optimizer for recipe in recipes}
         for name in OPTIMIZERS.keys() - takes:

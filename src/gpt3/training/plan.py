@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gpt3.errors import InputError
 from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset
 from gpt3.options import flag
-from gpt3.training.continuing import size_called
+from gpt3.training.continuing import AUTO, size_called
 from gpt3.training.layouts import Layout, schedule_tokens
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions, count
@@ -38,6 +38,8 @@ DEMO_MINUTES = 3.7
 """What the demo trains for when no length is given."""
 DEFAULT_MICRO_BATCH_TOKENS = 8192
 EVENTS_A_RUN = 10
+HEAD = 64
+"""Width of a head of ``--model auto``, which has a layer and a head for each (GPT-3 Small, Table 2.1)."""
 MOST_RECORDS = 10_000
 RULES = {
     "length": "--tokens, --steps or --minutes; else 4 epochs of the data, at most the paper's 300B tokens",
@@ -170,7 +172,10 @@ def shape_of(options: TrainOptions) -> Preset:
     Raises:
         InputError: an unknown preset, heads that do not divide the width, a context beyond the positions.
     """
-    base = size_called(options.model)
+    base = size_called(options.size)
+    if options.size == AUTO:
+        layers, width = options.layers or base.n_layers, options.width or base.d_model
+        base = dataclasses.replace(base, learning_rate=small_rate(layers, width))
     width, heads = options.width or base.d_model, options.heads or base.n_heads
     if width % heads:
         raise InputError(f"--width {width} is not a multiple of --heads {heads}; choose heads that divide it")
@@ -193,6 +198,21 @@ def shape_of(options: TrainOptions) -> Preset:
         positions=options.positions,
         batch_tokens=max(1, base.batch_tokens // context) * context,
     )
+
+
+def small_rate(layers: int, width: int) -> float:
+    """The peak rate of Table 2.1 continued to small models (Kaplan et al. 2020, eq. D.1); at least the table's least."""
+    return max(0.003239 - 0.0001395 * math.log(12 * layers * width**2), PRESETS["175B"].learning_rate)
+
+
+def auto_preset(width: int, vocabulary: int, context: int) -> Preset:
+    """A shape of ``--model auto``, `width` a multiple of `HEAD`; at least two layers, since every second one has a window."""
+    heads = width // HEAD
+    layers, rate = max(2, heads), small_rate(max(2, heads), width)
+    return dataclasses.replace(
+        PRESETS["demo"], name=AUTO, n_layers=layers, d_model=width, n_heads=heads, d_head=HEAD, learning_rate=rate,
+        vocab_size=vocabulary, context=context,
+    )  # fmt: skip
 
 
 def batch_shape(options: TrainOptions, shape: Preset, tokens: int) -> tuple[int, int]:
@@ -304,4 +324,4 @@ def settled(options: TrainOptions, plan: Plan) -> TrainOptions:
     stream = options.stream if options.tokens or options.steps or options.minutes else "off"
     names = {field.name for field in dataclasses.fields(options)} - {"tokens"}
     numbers = {name: value for name, value in dataclasses.asdict(plan).items() if name in names}
-    return dataclasses.replace(options, tokens=None, minutes=None, stream=stream, **numbers)
+    return dataclasses.replace(options, model=options.size, tokens=None, minutes=None, stream=stream, **numbers)

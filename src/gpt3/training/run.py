@@ -28,6 +28,7 @@ from gpt3.tables import labelled
 from gpt3.tokenizer.loading import tokenizer_hash
 from gpt3.training import run_folder
 from gpt3.training.advice import warnings
+from gpt3.training.automatic import choose_size
 from gpt3.training.checkpoint import load_checkpoint, read_state
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank
@@ -37,6 +38,7 @@ from gpt3.training.init_from import open_initial
 from gpt3.training.model_building import build_model, choose_step
 from gpt3.training.options import TrainOptions
 from gpt3.training.origin import copy_origin, write_origin
+from gpt3.training.outlook import conclude, outlook, write_prediction
 from gpt3.training.pace import Pace, recorded_layouts
 from gpt3.training.panel import Panel
 from gpt3.training.plan import DEMO_MINUTES, make_plan, settled, shape_of
@@ -111,7 +113,9 @@ def train_in(
     if resumes and (folder / CONFIG).exists():
         options = run_folder.settled_options(folder, options)
     else:
-        options = dataclasses.replace(options, minutes=minutes)
+        options = dataclasses.replace(options, model=options.size, minutes=minutes)
+    compute = agree_on_compute(options, world)
+    options, choice = choose_size(options, compute, world)
     initial = open_initial(options, checkpoint, world.agree)
     shape = initial.shape(options) if initial else shape_of(options)
 
@@ -124,7 +128,6 @@ def train_in(
     validation = Validation(options, data)
 
     # The plan.
-    compute = agree_on_compute(options, world)
     options = dataclasses.replace(options, dtype=compute.dtype_name)
     known = epoch_tokens(data)
     plan = world.agree(lambda: fitted(make_plan(options, known, shape=shape), options, shape, compute, world))
@@ -158,7 +161,8 @@ def train_in(
     options = settled(options, plan)
     exchange = world.agree(lambda: choose_exchange(plan, options, shape, compute, world))
     rows = plan_rows(plan, options, shape, data, compute, world, parallel_text(options, world, exchange))
-    rows[1:1] = [("weights", str(initial))] if initial else []
+    foreseen = world.agree(lambda: outlook(options, plan, shape, data, choice))
+    rows[1:1] = [("weights", str(initial))] if initial else foreseen.rows(plan) if foreseen else []
     if world.first and checkpoint is None:
         for line in filter(None, [lacks, *warnings(plan, options, shape, data)]):
             say(line)
@@ -190,6 +194,8 @@ def train_in(
     sources = data.sources(trainer.mixture, plan.total_sequences)
     device, resumed = str(compute.device), checkpoint is not None
     world.agree(lambda: run_folder.write_beginning(folder, requested, options, device, data, sources, resumed=resumed))
+    if not resumed:
+        world.agree(lambda: write_prediction(folder, foreseen, plan))
     if initial and not resumed:
         world.agree(lambda: write_origin(folder, initial.origin()))
     trackers, sample_file, panel = list[Tracker](), None, None
@@ -212,6 +218,8 @@ def train_in(
             world.barrier()  # the checkpoint is whole before any rank leaves
             return RunResult(folder, run.score, run.seconds, False, interruption.exit_code)
         run.finish()
+        bits = run.score.bits_per_byte if run.score else None
+        lines = world.agree(lambda: conclude(folder, foreseen, trainer.plan.tokens_after(trainer.step), bits))
     finally:
         data.close()
         writer.close()
@@ -223,7 +231,7 @@ def train_in(
                 write_report([folder], folder / "report.html")
             except InputError as error:  # a report must not fail the run
                 say(f"no report: {error}")
-    return RunResult(folder, run.score, run.seconds, finished=True, prompt=prompts[0], skipped=trainer.spikes.skipped)
+    return RunResult(folder, run.score, run.seconds, True, 0, prompts[0], trainer.spikes.skipped, tuple(lines))
 
 
 @dataclass

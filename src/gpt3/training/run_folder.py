@@ -76,6 +76,8 @@ class RunResult:
     """The first prompt of the run's samples, of its data unless ``--sample-prompt`` says another."""
     skipped: int = 0
     """Steps skipped for a spike, of all sessions."""
+    outlook: tuple[str, ...] = ()
+    """Prediction and result of ``--model auto``, and what would have helped the run most (gpt3.training.outlook)."""
 
     def __repr__(self) -> str:
         what = "finished" if self.finished else f"interrupted, exit_code={self.exit_code}"
@@ -124,7 +126,11 @@ def check_out(folder: Path, options: TrainOptions) -> None:
 
 def asked(options: TrainOptions) -> work_folder.Settings:
     """The options that decide what is computed: a run resumes only when they are the same."""
-    return work_folder.requested(options, FREE_TO_CHANGE)
+    found = work_folder.requested(options, FREE_TO_CHANGE)
+    if options.model is None:  # runs of earlier versions recorded the default's name
+        found["model"] = options.size
+        found.defaults = {**found.defaults, "model": options.size}
+    return found
 
 
 def asked_before(folder: Path) -> dict[str, Any] | None:

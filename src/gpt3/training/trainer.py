@@ -264,36 +264,46 @@ class Trainer:
         }
 
     def measure_token(self) -> float:
-        """Seconds per token of steps of one micro-batch per rank; weights and the CPU's generator are put back.
+        """Seconds per token of steps of one micro-batch per rank; see `measure_step`."""
+        tokens = min(self.plan.batch_tokens, self.plan.micro_batch * self.plan.context * self.world.data_size)
+        token_seconds, update_seconds = self.measure_step()
+        return token_seconds + update_seconds / tokens
 
-        Where the micro-batch does not fit, the plan has a smaller one afterwards.
+    def measure_step(self) -> tuple[float, float]:
+        """Seconds per token of forward and backward pass, and of the optimizer's step, in steps of one micro-batch per rank.
 
-        Every rank takes part, rank 0's clock counts. The time is the lower quartile of many: other work on the machine makes
-        steps slower, nothing makes them faster.
+        Weights and the CPU's generator are put back. Where the micro-batch does not fit, the plan has a smaller one afterwards.
+
+        Every rank takes part, rank 0's clock counts. The time is that of the lower quartile of many steps: other work on the
+        machine makes steps slower, nothing makes them faster.
         """
         plan, small = self.plan, self.plan.micro_batch * self.plan.context * self.world.data_size
         self.plan = replace(plan, batch_tokens=min(plan.batch_tokens, small), ramp_tokens=0)
         random_state = torch.get_rng_state()
         saved = [weight.detach().clone() for weight in self.model.parameters()]
         self.model.train()
-        adaptive, times = self.compute.adaptive, list[float]()
+        adaptive, times, updates = self.compute.adaptive, list[float](), list[float]()
         if adaptive is not None:
             adaptive.begin()
         for index in itertools.count():
             self.compute.synchronize()
             start = time.perf_counter()
             self.accumulate_fitting(index % MEASURE_STEPS)
+            self.compute.synchronize()
+            middle = time.perf_counter()
             self.clip()
             with self.room_for_state():
                 self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.compute.synchronize()
             times.append(time.perf_counter() - start)
+            updates.append(times[-1] - (middle - start))
             if adaptive is not None:
                 threads = adaptive.threads
                 adaptive.after(times[-1], self.plan.batch_tokens)
                 if adaptive.threads != threads:
                     times.clear()
+                    updates.clear()
             if self.world.agree(lambda: enough(times)):
                 break
         with torch.no_grad():
@@ -301,9 +311,11 @@ class Trainer:
                 weight.copy_(old)
         self.optimizer.state.clear()
         torch.set_rng_state(random_state)
-        seconds = sorted(times[1:])[len(times[1:]) // 4] / self.plan.batch_tokens  # the first one warms up
+        steady = sorted(zip(times[1:], updates[1:], strict=True))[len(times[1:]) // 4]  # the first one warms up
+        tokens = self.plan.batch_tokens
         self.plan = replace(plan, micro_batch=self.plan.micro_batch)
-        return float(self.world.agree(lambda: seconds))
+        seconds: tuple[float, float] = self.world.agree(lambda: ((steady[0] - steady[1]) / tokens, steady[1]))
+        return seconds
 
 
 @contextmanager
