@@ -217,13 +217,16 @@ def test_published_models_are_listed_that_fit_and_that_are_within_reach(place, m
     assert "opt-66b" not in names(quantize="int4")
 
 
-def test_the_command_starts_without_a_model_and_ends(tmp_path) -> None:
+def test_the_command_starts_without_a_run_and_ends(tmp_path) -> None:
     command = [sys.executable, "-m", "gpt3", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        line = process.stderr.readline()
-        assert "no model is in ./runs yet, choose one in the Playground (no key): Playground http://127.0.0.1:" in line
-        process.terminate()
-        assert process.wait(60) == 0
+        try:
+            assert "starter model" in process.stderr.readline()
+            assert "starter is ready (no key): Playground http://127.0.0.1:" in process.stderr.readline()
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_many_who_ask_at_once_have_one_model_loaded_once(place, tokenizer, monkeypatch) -> None:
@@ -259,7 +262,8 @@ def test_a_server_that_downloads_ends_at_once(place, tmp_path) -> None:
         environment = os.environ | {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
         command = [sys.executable, "-m", "gpt3", "serve", "--port", "0"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as process:
-            port = int(process.stderr.readline().split("API http://127.0.0.1:")[1].split("/")[0])
+            ready = next((line for line in process.stderr if "API http://" in line), "")
+            port = int(ready.split("API http://127.0.0.1:")[1].split("/")[0])
             body, headers = json.dumps({"model": "openai-community/gpt2"}), {"Content-Type": "application/json"}
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request("POST", "/v1/models/load", body, headers)

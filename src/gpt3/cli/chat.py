@@ -46,7 +46,7 @@ class ChatOptions(SamplingOptions):
     top_p: float = option(0.9, above=0, most=1, common=True)
     """Sample among the fewest tokens with this total probability; 1 keeps all."""
     model: str | None = option(None, group="Model", common=True)
-    """A model folder, a run folder, a run's name in ./runs, or a hub id. Default: the newest run in ./runs."""
+    """A model or run folder, a run's name in ./runs, a hub id, or starter. Default: the newest run in ./runs, else starter."""
     system: str | None = option(None, group="Conversation", common=True)
     """The system message that starts the conversation."""
     load: str | None = option(None, common=True)
@@ -75,7 +75,7 @@ def run(options: ChatOptions) -> int:
     from gpt3.finetuning.chat import Chat
     from gpt3.inference.language_model import load
 
-    place = locate(options.model)
+    place = locate(options.model, or_starter=True)
     model = load(place, device=options.device, dtype=options.dtype, quantize=options.quantize, threads=options.threads)
     shown = 0 if options.probabilities else options.logprobs
     sampling = with_constraint(dataclasses.replace(options, num_samples=1, logprobs=shown))

@@ -121,7 +121,7 @@ def continue_many(options: GenerateOptions, source: str) -> None:
     if options.output is not None:
         if source != STANDARD_INPUT and Path(options.output).absolute() == Path(source).absolute():
             raise InputError(f"--output {options.output} is the --input itself. Choose another --output.")
-        fingerprint = model_fingerprint(locate(options.model))
+        fingerprint = model_fingerprint(locate(options.model, or_starter=True))
         settings = work_folder.requested(options, FREE) | {"model": fingerprint, "prompts": sha256}
         file = SampleFile(options.output, settings, seed, options.overwrite)
         seed = file.settings["seed"]
@@ -179,7 +179,7 @@ def open_models(options: GenerateOptions) -> tuple[LanguageModel, LanguageModel 
     from gpt3.inference.language_model import load
     from gpt3.inference.speed import Meter, told_when_compiling, warm_up
 
-    places = [locate(options.model)]
+    places = [locate(options.model, or_starter=True)]
     if options.model is None:
         say(f"model: {places[0]}")
     try:

@@ -111,7 +111,7 @@ class GenerateOptions(SamplingOptions):
     top_p: float = option(0.9, above=0, most=1, common=True)
     """Sample among the fewest tokens with this total probability; 1 keeps all. Default: 0.9, the paper's (App. F)."""
     model: str | None = option(None, group="Model", common=True)
-    """A model folder, a run folder, a run's name in ./runs, or a hub id. Default: the newest run in ./runs."""
+    """A model or run folder, a run's name in ./runs, a hub id, or starter. Default: the newest run in ./runs, else starter."""
     draft: str | None = option(None)
     """A smaller model with the same tokenizer that guesses tokens ahead; the model checks several at once."""
     lookup: bool = option(False)

@@ -20,6 +20,8 @@ from gpt3.progress import say
 
 RUNS = Path("runs")
 TRAIN_FIRST = "train one first: gpt3 train"
+STARTER = Path(__file__).parent / "starter"
+"""The model that comes with the package: what `generate`, `chat` and `serve` use before any training."""
 CONFIG, GENERATION, CARD, ORIGIN = "config.json", "generation_config.json", "README.md", "origin.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Weights in one file, or the index of several."""
@@ -46,13 +48,19 @@ PARENTS = 3
 """A relative path to an adapter's base may start in this many folders above it: up to the one that holds runs/NAME/adapter."""
 
 
-def locate(model: str | Path | None, runs: Path = RUNS) -> Path | str:
+def locate(model: str | Path | None, runs: Path = RUNS, *, or_starter: bool = False) -> Path | str:
     """The model folder that `model` names, complete; or a hub id. None: the newest run in `runs`.
+
+    Args:
+        or_starter: without a model and without a run, take the package's own, and say so.
 
     Raises:
         InputError: nothing is there, or the folder is not a complete model.
     """
     try:
+        if model is None and or_starter and newest_run(runs) is None and STARTER.is_dir():
+            say(f"./{runs} has no model yet: this is the package's starter model. Train your own: gpt3 train")
+            return check(STARTER)
         place = find(model, runs)
         return place if isinstance(place, str) else check(place)
     except InputError as error:
@@ -64,7 +72,7 @@ def find(model: str | Path | None, runs: Path = RUNS) -> Path | str:
 
     None is the newest run in `runs`. A folder is a model folder (config.json), an adapter (adapter_config.json), a run (its
     model/, else its adapter/, else its newest checkpoint) or a folder of runs (the newest). A name without a folder is that of a
-    run in `runs`, or one of `gpt3.model_folder.known`.
+    run in `runs`, ``starter``, or one of `gpt3.model_folder.known`.
 
     Raises:
         InputError: nothing is there, or no model is in the folder.
@@ -88,11 +96,13 @@ def find(model: str | Path | None, runs: Path = RUNS) -> Path | str:
     name = str(model)
     if name in PRESETS:
         raise InputError(f"{name} is a model size, not a trained model. {TRAIN_FIRST.capitalize()} --model {name}")
+    if name == STARTER.name and STARTER.is_dir():
+        return STARTER
     if known := hub_id(name):
         return known
     if HUB_ID.fullmatch(name) and path.parent != runs and not path.parent.is_dir():
         return name
-    near = did_you_mean(name, sorted(each.name for each in runs.glob("*") if each.is_dir()))
+    near = did_you_mean(name, [STARTER.name, *sorted(each.name for each in runs.glob("*") if each.is_dir())])
     raise InputError(
         f"{model}: no such folder, and no run of that name in ./{runs}. {near}Give a model or run folder, a hub id "
         f"(owner/name), a short name of gpt3 info --known, or {TRAIN_FIRST}"

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gpt3.errors import InputError
-from gpt3.model_folder.locate import RUNS, locate, name_of, newest_run
+from gpt3.model_folder.locate import RUNS, STARTER, locate, name_of, newest_run
 from gpt3.serving.options import ServeOptions
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ WARM_UP = " ".join(map(str, range(40)))
 
 
 def load_models(options: ServeOptions) -> dict[str, LanguageModel]:
-    """Load the models; by their ids. None where none is named, no run is there, and one can be loaded later.
+    """Load the models; by their ids. Without a name or a run the package's own; without that none, if one can be loaded later.
 
     Raises:
         InputError: no such model, or two of one name.
     """
-    if options.extensible and not options.name and newest_run(RUNS) is None:
+    if options.extensible and not options.name and newest_run(RUNS) is None and not STARTER.is_dir():
         return {}
     if not options.model:
         try:
-            return _load([locate(None)], options)
+            return _load([locate(None, or_starter=True)], options)
         except InputError as error:
             raise InputError(f"{str(error).rstrip('.')}, or name another model: gpt3 serve NAME") from None
     return _load([locate(wanted) for wanted in options.model], options)

@@ -21,7 +21,7 @@ class ServeOptions(Options):
     """Serve a model over HTTP: OpenAI's completions API, chat, metrics, and the Playground at /."""
 
     model: list[str] = option([], group="Model", common=True)
-    """Model folders, run folders, names of runs in ./runs, or hub ids; one or several. Default: the newest run in ./runs."""
+    """Model or run folders, names of runs in ./runs, hub ids, or starter; one or several. Default: newest run, else starter."""
     name: list[str] = option([])
     """The models' ids in the API, in the order of --model. Default: the names of their runs or folders."""
     host: str = option("127.0.0.1", group="Address and access", common=True)
