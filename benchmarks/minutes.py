@@ -1,6 +1,6 @@
 """What a few minutes buy: bits per byte of held-out text after the same wall-clock time, by this package and by its peers.
 
-    python benchmarks/minutes.py --novels novels.jsonl --out runs/minutes [--minutes 1 5] [--seeds 3] [--threads 2]
+    python benchmarks/minutes.py --novels novels.jsonl --out runs/minutes [--minutes 1 5] [--seeds 1 2 3] [--threads 2]
         [--python PEERS/bin/python] [--nanogpt PATH] [--nanochat PATH] [--trainer]
 
 The training text is the embedded Wikipedia and the novels (JSONL with the key text), less two held-out sets: every 40th
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--novels", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/minutes"))
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--python", default=sys.executable, help="of the peers")
     parser.add_argument("--nanogpt", type=Path, help="a checkout")
@@ -230,7 +230,7 @@ def main() -> None:
     results = arguments.out / "results.jsonl"
     done = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
     for minutes in arguments.minutes:
-        for seed in range(1, arguments.seeds + 1):
+        for seed in arguments.seeds:
             measure(bench, minutes, seed, done)
     print(table(done))
 

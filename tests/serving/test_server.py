@@ -266,8 +266,9 @@ def test_what_is_no_request_is_the_clients_fault(live, body: bytes) -> None:
     assert answer["error"]["message"]
 
 
-def test_without_a_model_and_without_runs_one_line_says_what_to_do(tmp_path, monkeypatch) -> None:
+def test_without_any_model_one_line_says_what_to_do(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gpt3.model_folder.locate.STARTER", tmp_path / "none")
     with pytest.raises(
         InputError, match=r"^no model is given and no trained model is in \./runs\. Give a model folder, or"
     ):
