@@ -14,11 +14,12 @@ import yaml
 from gpt3.errors import InputError
 from gpt3.training import automatic
 from gpt3.training.automatic import Choice, Text, batch_for, candidates, choose, choose_for_tokens, text_of, tokens_in
+from gpt3.training.distributed import ALONE, agree_on_compute
 from gpt3.training.law import Amount, Curve, Law
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import auto_preset
 from gpt3.training.run import train
-from gpt3.training.step_speed import StepSpeed, solved, work_of_token
+from gpt3.training.step_speed import StepSpeed, measure_shape, solved, work_of_token
 
 LAW = Law(
     Curve(0.8, 24.0, 0.31, 4.0, 0.22, 150.0, 0.36, 3.0), [], 0.01, 0.02, {1e5: 2.6, 1e6: 2.2}, (1e4, 1e9), (1e5, 1e12),
@@ -80,6 +81,14 @@ def test_two_measured_shapes_price_both_kinds_of_work() -> None:
     times = [3e-12 * products + 1e-9 * loops for products, loops in work]
     assert solved(work, times) == pytest.approx((3e-12, 1e-9))
     assert min(solved(work, [times[0], times[0] / 2])) == 0  # noise
+
+
+@pytest.mark.parametrize("length", [{"minutes": 1.0}, {"tokens": "1M", "model": "auto"}])
+def test_steps_are_measured_before_a_size_is_chosen(length: dict[str, Any]) -> None:
+    options = TrainOptions(device="cpu", threads="1", **length)
+    per_token, of_update = measure_shape(options, auto_preset(64, 300, 32), agree_on_compute(options, ALONE), ALONE)
+    assert per_token > 0
+    assert of_update > 0
 
 
 @pytest.mark.parametrize(
