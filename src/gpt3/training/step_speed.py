@@ -73,10 +73,10 @@ def measure_shape(options: TrainOptions, shape: Preset, compute: Compute, world:
     """Seconds per token and of an optimizer step, with fresh weights; see `Trainer.measure_step`."""
     rows = max(1, min(MEASURED_BATCH, DEFAULT_MICRO_BATCH_TOKENS) // shape.context)
     batch = rows * world.data_size * shape.context
-    sizes = {"layers": shape.n_layers, "width": shape.d_model, "heads": shape.n_heads}
     fixed = dataclasses.replace(
-        options, steps=1, tokens=None, minutes=None, batch_tokens=batch, micro_batch=rows, **sizes
-    )
+        options, steps=1, tokens=None, minutes=None, batch_tokens=batch, micro_batch=rows,
+        layers=shape.n_layers, width=shape.d_model, heads=shape.n_heads,
+    )  # fmt: skip
     plan = make_plan(fixed, None, shape=shape)
     model, forward = build_model(fixed, shape, shape.vocab_size - 1, compute, world)
     compute = choose_step(model, forward, fixed, rows * shape.context, compute, world, None)
