@@ -151,7 +151,7 @@ def test_a_long_prompt_is_told(home, capfd):
 def test_the_model_is_checked_before_anything_is_loaded(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="train one first"):
-        run(GenerateOptions(prompt=PROMPT))
+        run(GenerateOptions(prompt=PROMPT, model="typo"))
     assert capfd.readouterr().out == ""
 
 
