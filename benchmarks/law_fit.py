@@ -2,8 +2,8 @@
 
     python benchmarks/law_fit.py [--write]
 
-Least squares on the logarithm of bits per byte with Huber's loss, from several starts. The interval comes from fits to runs drawn
-anew with replacement. --write puts the numbers into src/gpt3/training/assets/law.json. Printed: the fit, each run against it, and
+Least squares on the logarithm of bits per byte with Huber's loss, from several starts. The interval comes from a
+bootstrap. --write puts the numbers into src/gpt3/training/assets/law.json. Printed: the fit, each run against it, and
 each run against a fit to all others. A record with "fitted": false is not fitted, only compared.
 """
 
@@ -37,7 +37,7 @@ HIGHEST = (1.5, 1e5, 1.0, 1e5, 1.0, 1e7, 1.0, 60.0)
 TO_DEVIATION = 1.4826
 """Of a normal distribution's median distance from its middle to its standard deviation."""
 DRAWS = 24
-"""Fits to runs drawn anew."""
+"""Bootstrap samples."""
 EXPECTED = {
     0: (0.8, 0.1),
     1: (25.0, 0.7),
@@ -84,7 +84,7 @@ def misses(curve: Curve, points: Sequence[Point]) -> np.ndarray:
     return np.array([math.log(point.bits / curve.bits(point.shape, point.amount)) for point in points])
 
 
-def drawn_anew(points: Sequence[Point], best: Curve) -> list[Curve]:
+def bootstrap(points: Sequence[Point], best: Curve) -> list[Curve]:
     """Fits to as many points, drawn with replacement."""
     random, start = np.random.default_rng(0), [tuple(vars(best).values())]
     return [fit([points[i] for i in random.integers(0, len(points), len(points))], start) for _ in range(DRAWS)]
@@ -142,11 +142,11 @@ def main() -> None:
     sizes = {
         str(each["vocabulary"]): round(token_bytes(each), 4) for each in records.values() if each["text"] == "both"
     }
-    curves = [best, *drawn_anew([*points.values()], best)]
+    curves = [best, *bootstrap([*points.values()], best)]
     layers = [layer_parameters(point.shape) for point in points.values()]
     read = [round(point.amount.read) for point in points.values()]
     values = {
-        "how": "benchmarks/law_fit.py --write, from benchmarks/law_runs.json; curves: the fit, then fits to runs drawn anew",
+        "how": "benchmarks/law_fit.py --write, from benchmarks/law_runs.json; curves: the fit, then its bootstrap",
         "curves": [[float(f"{value:.5g}") for value in vars(curve).values()] for curve in curves],
         "spread": round(spread, 5),
         "text_spread": round(math.sqrt(max(0.0, float(beyond))), 5),

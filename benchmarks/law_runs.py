@@ -101,16 +101,11 @@ def write_texts(novels: Path, work: Path) -> None:
     (work / "ready").touch()
 
 
-def peak_rate(layers: int, width: int) -> float:
-    """The rate of Table 2.1 continued to small models: Kaplan et al. 2020, eq. D.1."""
-    import math
-
-    return 0.003239 - 0.0001395 * math.log(12 * layers * width**2)
-
-
 def measure(case: Case, work: Path) -> dict[str, Any]:
     """Train it; its numbers."""
     import gpt3
+    from gpt3.report.run_folder import read_metrics
+    from gpt3.training.plan import small_rate
 
     texts = ("wiki", "novels") if case.text == "both" else (case.text,)
     began = time.perf_counter()
@@ -119,10 +114,10 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
         val=[f"{text}={work / f'{text}-held-out.jsonl'}" for text in texts],
         validation_fraction=0.0, validate_every=10**6, checkpoint_every=10**6, sample_prompt=["The"],
         tokenizer=f"own:{case.vocabulary}", tokens=str(case.tokens), layers=case.layers, width=case.width,
-        heads=case.width // 64, context=case.context, lr=5 * case.rate * peak_rate(case.layers, case.width),
+        heads=case.width // 64, context=case.context, lr=5 * case.rate * small_rate(case.layers, case.width),
         threads="1", dtype="bf16", workers=1, out=str(work / "runs" / case.name), resume="auto",
     )  # fmt: skip
-    records = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = read_metrics(result.folder / "metrics.jsonl")
     last = {key: value for record in records for key, value in record.items()}
     sources = json.loads((result.folder / "data.json").read_text(encoding="utf-8"))["sources"]
     steps = [record["tokens_per_s"] for record in records if "tokens_per_s" in record]

@@ -56,9 +56,10 @@ What `gpt3 generate`, `chat` and `serve` use before you have trained a model: {p
 model: it continues text. It knows the sound of old novels and of an encyclopedia, and hardly any facts; do not rely on what it
 says.
 
-Trained by `examples/starter.py` with gpt3's short recipe on {tokens:,} tokens in {minutes:.0f} minutes on {machine}.
-{share}% of them are Wikipedia (the embedded lead texts, CC BY-SA 4.0), the rest {books} novels in the public domain, which the
-package does not have.
+Trained with the options of `examples/starter.py` and gpt3's short recipe on
+{tokens:,} tokens in {minutes:.0f} minutes on {machine}.
+{share}% of them are Wikipedia (the embedded lead texts, CC BY-SA 4.0),
+the rest {books} novels in the public domain, which the package does not have.
 
 | held-out text | bits per byte |
 |---|---|

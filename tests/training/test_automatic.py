@@ -19,7 +19,7 @@ from gpt3.training.law import Amount, Curve, Law
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import auto_preset
 from gpt3.training.run import train
-from gpt3.training.step_speed import StepSpeed, measure_shape, solved, work_of_token
+from gpt3.training.step_speed import StepSpeed, measure_shape, solved, token_work
 
 LAW = Law(
     Curve(0.8, 24.0, 0.31, 4.0, 0.22, 150.0, 0.36, 3.0), [], 0.01, 0.02, {1e5: 2.6, 1e6: 2.2}, (1e4, 1e9), (1e5, 1e12),
@@ -77,7 +77,7 @@ def test_a_number_of_tokens_gets_the_shape_of_the_time_that_it_takes() -> None:
 
 
 def test_two_measured_shapes_price_both_kinds_of_work() -> None:
-    work = [work_of_token(auto_preset(width, 4096, 128)) for width in (128, 384)]
+    work = [token_work(auto_preset(width, 4096, 128)) for width in (128, 384)]
     times = [3e-12 * products + 1e-9 * loops for products, loops in work]
     assert solved(work, times) == pytest.approx((3e-12, 1e-9))
     assert min(solved(work, [times[0], times[0] / 2])) == 0  # noise

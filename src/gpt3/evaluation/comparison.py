@@ -7,6 +7,7 @@ the number of rows, so that of a table of equal models at most one in twenty nam
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ LEVEL = 0.05
 """Of the p of all rows together, and of the part outside an interval."""
 CELLS = 1 << 22
 """Counts of one draw held in memory."""
-Answers = Mapping[tuple[str, int], Sequence[Result]]
+Answers = dict[tuple[str, int], list[Result]]
 """The results of each question, by task and number of few-shot examples."""
 
 
@@ -105,7 +106,7 @@ def compare(
                 rows.append((group, shots, "acc", some))
     found = [_difference(*row) for row in rows]
     real = holm([one.p for one in found])
-    return Comparison(*names, [_marked(one, yes) for one, yes in zip(found, real, strict=True)])
+    return Comparison(*names, [dataclasses.replace(one, real=yes) for one, yes in zip(found, real, strict=True)])
 
 
 def metrics_of(task: Task, result: Result) -> list[str]:
@@ -122,10 +123,6 @@ def _difference(name: str, shots: int, metric: str, parts: Sequence[np.ndarray])
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
     count = sum(part.shape[1] for part in parts)
     return Difference(name, shots, metric, count, first, second, float(low), float(high), two_sided(means), False)
-
-
-def _marked(one: Difference, real: bool) -> Difference:
-    return Difference(**{**vars(one), "real": real})
 
 
 def resampled(values: np.ndarray, draw: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray:

@@ -22,7 +22,7 @@ from gpt3.corpus.slices import split_rows
 from gpt3.durable import utf8, write_text
 from gpt3.errors import InputError
 from gpt3.evaluation import Result, Source, Split, Task
-from gpt3.evaluation.comparison import Comparison, compare
+from gpt3.evaluation.comparison import Answers, Comparison, compare
 from gpt3.evaluation.earlier_results import check_model, merged, read_results
 from gpt3.evaluation.options import EvalOptions
 from gpt3.evaluation.page import page
@@ -54,10 +54,6 @@ Verdicts = Mapping[str, Sequence[bool]]
 """By task: whether each question is absent from the training text."""
 Overlap = Callable[[str, str, Mapping[str, Split], Path], Verdicts]
 """Looks for questions in a model's training text: its folder, --contamination, tasks, and where to write what was found."""
-
-
-Answers = dict[tuple[str, int], list[Result]]
-"""The results of each question, by task and number of few-shot examples."""
 
 
 def evaluate(

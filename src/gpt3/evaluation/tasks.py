@@ -109,6 +109,9 @@ ARC = "question choices answerKey"
 LAST_WORD: dict[str, Any] = {"kind": "word", "metrics": ("acc", "ppl"), "zero_shot": answer_rows.lambada,
                              "instruction": "Fill in blank:\n\n"}
 FILE_TASKS = (
+    # sentences
+    file_task("pairs", "your own minimal pairs", minimal_pairs.blimp, None, None, 0, normalization="sum",
+              chance=1 / 2),
     # completion and cloze
     file_task("hellaswag", "scene completion", choice_rows.hellaswag,
               _hub("Rowan/hellaswag", "activity_label ctx ctx_a ctx_b endings label"), "HellaSwag", 20, chance=1 / 4,
@@ -128,8 +131,6 @@ FILE_TASKS = (
     file_task("webqs", "questions about entities, from memory", answer_rows.open_question,
               _hub("stanfordnlp/web_questions", "question answers", "test"), "WebQs", 64, **TEXT),
     # pronouns
-    file_task("pairs", "your own minimal pairs", minimal_pairs.blimp, None, None, 0, normalization="sum",
-              chance=1 / 2),
     file_task("winograd", "pronoun resolution", choice_rows.winograd,
               _hub("lighteval/winograd_wsc", "text pronoun pronoun_loc options label", "test", None, "wsc273"),
               "Winograd", 7, chance=1 / 2),

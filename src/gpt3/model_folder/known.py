@@ -71,5 +71,8 @@ def rows() -> list[dict[str, Any]]:
 def table() -> str:
     """The short names in columns, with a line on how to use them."""
     cells = [["name", "hub id", "parameters", "licence"], *([str(value) for value in row.values()] for row in rows())]
-    usage = "Use a name wherever a model is named: gpt3 generate --model gpt2, gpt3 train --init-from gpt2."
+    usage = (
+        "Use a name wherever a model is named: gpt3 generate --model gpt2, gpt3 train --init-from gpt2. "
+        "starter comes with the package."
+    )
     return "\n".join([*aligned(cells, left=(0, 1, 3)), usage])

@@ -13,9 +13,8 @@ import numpy as np
 from gpt3.corpus.manifest import is_shard_folder
 from gpt3.corpus.shards import INDEX_DTYPE, TokenSplit
 from gpt3.ladder.presets import PRESETS, Preset
-from gpt3.training.continuing import AUTO
 from gpt3.training.data import TrainingData
-from gpt3.training.options import TrainOptions
+from gpt3.training.options import AUTO, TrainOptions
 from gpt3.training.plan import Plan
 
 LEAST_TOKENS_PER_PARAMETER = 1.0

@@ -17,11 +17,10 @@ from gpt3.corpus.sources import open_sources
 from gpt3.ladder.presets import Preset
 from gpt3.progress import say
 from gpt3.tokenizer.loading import load_tokenizer
-from gpt3.training.continuing import AUTO
 from gpt3.training.data import OWN, run_tokenizer
 from gpt3.training.distributed import Compute, World
 from gpt3.training.law import Amount, Law, fitted_law
-from gpt3.training.options import TrainOptions, count
+from gpt3.training.options import AUTO, TrainOptions, count
 from gpt3.training.plan import DEMO_MINUTES, HEAD, LEAST_STEPS, auto_preset, shape_of
 from gpt3.training.replay import run_sources
 from gpt3.training.step_speed import StepSpeed, measure_speed

@@ -8,7 +8,6 @@ optimizer starts fresh, so there is always a warm-up. Nothing here imports torch
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -22,8 +21,6 @@ from gpt3.model_folder.known import hub_id
 if TYPE_CHECKING:
     from gpt3.training.options import TrainOptions
 
-AUTO = "auto"
-"""The size that is chosen for the time (gpt3.training.automatic); until then the demo's shape."""
 PEAK_SHARE = 0.5
 """Of the peak rate that a fresh start would have at this size; benchmarks/init_from.py measures others (``--peaks``)."""
 RULES = {
@@ -92,7 +89,7 @@ def size_called(model: str) -> Preset:
         InputError: no such preset; for a trained model, the way to start from it.
     """
     try:
-        return dataclasses.replace(PRESETS["demo"], name=model) if model == AUTO else preset(model)
+        return preset(model)
     except InputError:
         if hub_id(model) or Path(model).is_dir() or Path("runs", model).is_dir():
             raise InputError(

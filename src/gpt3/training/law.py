@@ -51,16 +51,24 @@ class Amount:
 
 @dataclass(frozen=True)
 class Curve:
-    """One fitted set of the law's numbers, s = 1; see the module."""
+    """One fitted set of the law's numbers for s = 1, by the letters of the module's docstring."""
 
     floor: float
+    """E, bits per byte."""
     layers: float
+    """A."""
     layers_power: float
+    """a."""
     vocabulary: float
+    """C."""
     vocabulary_power: float
+    """c."""
     data: float
+    """B."""
     data_power: float
+    """b."""
     repeats: float
+    """R as a multiple of U / (N + V)."""
 
     def bits(self, shape: Preset, amount: Amount) -> float:
         """Bits per byte of held-out text at the end of a run."""
@@ -92,7 +100,7 @@ class Law:
 
     best: Curve
     others: Sequence[Curve]
-    """Fits to the same runs drawn anew (bootstrap)."""
+    """Bootstrap: fits to the same runs, resampled."""
     spread: float
     """Standard deviation of log L of the runs around the fit."""
     text_spread: float

@@ -11,11 +11,12 @@ from gpt3.adaptive_threads import threads_error
 from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
 from gpt3.curation.options import FILTERS
 from gpt3.options import DType, Options, flag, option
-from gpt3.training.continuing import AUTO, conflicts
+from gpt3.training.continuing import conflicts
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.recipes import RECIPES, SCHEDULES
 
-DEMO = "demo"
+DEMO, AUTO = "demo", "auto"
+"""Values of --model besides the presets of the ladder: the default, and the size that gpt3.training.automatic chooses."""
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 

@@ -19,10 +19,9 @@ from gpt3.durable import write_text
 from gpt3.ladder.presets import Preset
 from gpt3.report.run_folder import PREDICTION
 from gpt3.training.automatic import Choice
-from gpt3.training.continuing import AUTO
 from gpt3.training.data import TrainingData
 from gpt3.training.law import Amount, Law, Prediction, fitted_law
-from gpt3.training.options import TrainOptions
+from gpt3.training.options import AUTO, TrainOptions
 from gpt3.training.plan import Plan
 
 PIECES = 64
@@ -55,14 +54,18 @@ class Outlook:
         """Bits per byte of the held-out documents after this many tokens."""
         return fitted_law().predict(self.shape, self.amount(tokens), self.hardness)
 
+    def reservation(self, tokens: int) -> str:
+        """What to add to a statement by the law about a run that it was not fitted to; else nothing."""
+        return "" if fitted_law().covers(self.shape, self.amount(tokens)) else "; beyond the runs of the law"
+
     def rows(self, plan: Plan) -> list[tuple[str, str]]:
         """The lines of the plan; none unless the size was chosen."""
         if self.shape.name != AUTO:
             return []
-        beyond = "" if fitted_law().covers(self.shape, self.amount(plan.tokens)) else "; beyond the runs of the law"
-        rows = [("predicted", f"{self.predict(plan.tokens)} bits per byte{beyond}")]
-        if self.choice is not None:
-            others = (f"{each}: {self.hardness * each.bits:.3f}" for each in self.choice.next)
+        rows = [("predicted", f"{self.predict(plan.tokens)} bits per byte{self.reservation(plan.tokens)}")]
+        if self.choice is not None:  # both by the speeds that were estimated before the chosen shape was measured
+            best = self.choice.best.bits
+            others = (f"{each}: {each.bits / best - 1:+.1%} bits per byte" for each in self.choice.next)
             rows += [("next best", other) for other in others]
         return rows
 
@@ -122,7 +125,7 @@ def conclude(folder: Path, found: Outlook | None, tokens: int, reached: float | 
         read = "" if abs(tokens / planned - 1) < 0.05 else f" with {tokens:,} tokens instead of {planned:,}"
         before = Prediction(values["bits"], values["low"], values["high"])
         lines.append(f"predicted {before}, reached {reached:.3f} bits per byte{read}")
-    lines.append(verdict(fitted_law(), found.shape, found.amount(tokens), reached))
+    lines.append(verdict(fitted_law(), found.shape, found.amount(tokens), reached) + found.reservation(tokens))
     write_text(path, json.dumps({**values, "reached": reached, "lines": lines}, indent=1) + "\n")
     return lines
 

@@ -16,10 +16,10 @@ from typing import NamedTuple
 from gpt3.errors import InputError
 from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset
 from gpt3.options import flag
-from gpt3.training.continuing import AUTO, size_called
+from gpt3.training.continuing import size_called
 from gpt3.training.layouts import Layout, schedule_tokens
 from gpt3.training.optimizers import OPTIMIZERS
-from gpt3.training.options import TrainOptions, count
+from gpt3.training.options import AUTO, DEMO, TrainOptions, count
 from gpt3.training.recipes import (
     PAPER_BETA2,
     PAPER_RAMP_START_TOKENS,
@@ -172,10 +172,10 @@ def shape_of(options: TrainOptions) -> Preset:
     Raises:
         InputError: an unknown preset, heads that do not divide the width, a context beyond the positions.
     """
-    base = size_called(options.size)
-    if options.size == AUTO:
+    base = size_called(DEMO if options.size == AUTO else options.size)
+    if options.size == AUTO:  # until a size is chosen, the demo's shape
         layers, width = options.layers or base.n_layers, options.width or base.d_model
-        base = dataclasses.replace(base, learning_rate=small_rate(layers, width))
+        base = dataclasses.replace(base, name=AUTO, learning_rate=small_rate(layers, width))
     width, heads = options.width or base.d_model, options.heads or base.n_heads
     if width % heads:
         raise InputError(f"--width {width} is not a multiple of --heads {heads}; choose heads that divide it")

@@ -1,8 +1,8 @@
 """How long a step of any shape takes here: two shapes are measured for a few seconds, and the rest follows from their arithmetic.
 
-A token's forward and backward pass takes a time for its matrix products (`Preset.flops_per_token`) and one for the loops over
-activations (layers times width, and the vocabulary). The optimizer's step takes one for its products (Muon's: layers times
-width³) and one for its parameters.
+The time per token of the forward and backward pass has a part for matrix products (`Preset.flops_per_token`) and a part for
+elementwise operations (layers times width, and the vocabulary). So has the optimizer's step: Muon's products (layers times
+width³) and the parameters.
 """
 
 from __future__ import annotations
@@ -21,51 +21,53 @@ from gpt3.training.options import TrainOptions
 from gpt3.training.plan import DEFAULT_MICRO_BATCH_TOKENS, make_plan
 from gpt3.training.trainer import Trainer
 
-LOOPS = 16
-"""Numbers of a token that the loops of a layer pass over, as a multiple of its width; the vocabulary's logits count once."""
+ELEMENTWISE = 16
+"""Elementwise operations of a layer per token, as a multiple of its width; the vocabulary's logits count once."""
 MEASURED_BATCH = 2048
 """Tokens of a measured step."""
 
 
-def work_of_token(shape: Preset) -> tuple[float, float]:
-    """Operations of the products, and numbers that the loops pass over."""
-    return shape.flops_per_token, float(LOOPS * shape.n_layers * shape.d_model + shape.vocab_size)
+def token_work(shape: Preset) -> tuple[float, float]:
+    """Per token: floating-point operations of the matrix products, and elementwise operations."""
+    return shape.flops_per_token, float(ELEMENTWISE * shape.n_layers * shape.d_model + shape.vocab_size)
 
 
-def work_of_update(shape: Preset) -> tuple[float, float]:
-    """The same for the optimizer's step."""
+def update_work(shape: Preset) -> tuple[float, float]:
+    """The same of an optimizer step."""
     return float(shape.n_layers * shape.d_model**3), float(shape.parameters)
 
 
 @dataclass(frozen=True)
 class StepSpeed:
-    """Seconds per unit of the work of a token, and of the optimizer's step."""
+    """What was measured, in seconds per operation."""
 
     token: tuple[float, float]
+    """For the two parts of `token_work`."""
     update: tuple[float, float]
+    """For the two parts of `update_work`."""
 
     def step_seconds(self, shape: Preset, batch_tokens: int) -> float:
         """Seconds of a step of this many tokens."""
-        token = np.dot(self.token, work_of_token(shape))
-        return float(batch_tokens * token + np.dot(self.update, work_of_update(shape)))
+        token = np.dot(self.token, token_work(shape))
+        return float(batch_tokens * token + np.dot(self.update, update_work(shape)))
 
 
 def solved(work: Sequence[tuple[float, float]], seconds: Sequence[float]) -> tuple[float, float]:
-    """The two prices per unit of work that explain two measured times, neither below 0."""
+    """The seconds per operation of both parts that explain two measured times, neither below 0."""
     with np.errstate(all="ignore"):
         first, second = np.linalg.lstsq(np.asarray(work), np.asarray(seconds), rcond=None)[0].tolist()
     if first < 0 or second < 0:  # noise: one of the two explains both
         kept = 1 if first < 0 else 0
-        price = sum(time / each[kept] for each, time in zip(work, seconds, strict=True)) / len(work)
-        first, second = (0.0, price) if kept else (price, 0.0)
+        mean = sum(time / each[kept] for each, time in zip(work, seconds, strict=True)) / len(work)
+        first, second = (0.0, mean) if kept else (mean, 0.0)
     return first, second
 
 
 def measure_speed(options: TrainOptions, shapes: Sequence[Preset], compute: Compute, world: World) -> StepSpeed:
     """Measure steps of two shapes on random text."""
     measured = [measure_shape(options, shape, compute, world) for shape in shapes]
-    token = solved([work_of_token(shape) for shape in shapes], [seconds for seconds, _ in measured])
-    update = solved([work_of_update(shape) for shape in shapes], [seconds for _, seconds in measured])
+    token = solved([token_work(shape) for shape in shapes], [seconds for seconds, _ in measured])
+    update = solved([update_work(shape) for shape in shapes], [seconds for _, seconds in measured])
     return StepSpeed(token, update)
 
 
