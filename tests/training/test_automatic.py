@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from gpt3.training.automatic import Choice, Text, batch_for, candidates, choose,
 from gpt3.training.distributed import ALONE, agree_on_compute
 from gpt3.training.law import Amount, Curve, Law
 from gpt3.training.options import TrainOptions
+from gpt3.training.outlook import Outlook
 from gpt3.training.plan import auto_preset
 from gpt3.training.run import train
 from gpt3.training.step_speed import StepSpeed, measure_shape, solved, token_work
@@ -65,6 +67,23 @@ def test_tokens_and_batch_fit_each_other_and_the_time() -> None:
     assert tokens_in(300, SPEED, shape, 512)[1] == 512
     assert [batch_for(n, 128) for n in (1e5, 1e6, 4e6, 1.6e7)] == [128, 896, 2048, 4096]
     assert batch_for(300e9, 128) == pytest.approx(0.5e6, rel=0.15)  # the paper's smallest, Table 2.1
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(100, 1), (1_000_000, 7), (3e6, 16), (64e6, 64), (6.6e6, 16)])
+def test_the_batch_is_a_thousandth_then_grows_with_the_root(tokens: float, expected: int) -> None:
+    """In sequences of 128 tokens; from 16 on a multiple of 16."""
+    assert batch_for(tokens, 128) == 128 * expected
+
+
+def test_the_plan_ranks_the_next_best_by_the_same_estimate() -> None:
+    """Not by the chosen shape's measured speed, which may be another: then the next best could look better than the best."""
+    choice = at(5)
+    found = Outlook(choice.best.shape, 3.5, 1e9, 1.2, choice)
+    (_, predicted), *others = found.rows(SimpleNamespace(tokens=choice.best.tokens // 2))  # type: ignore[arg-type]
+    assert predicted.startswith(str(found.predict(choice.best.tokens // 2)))
+    ratios = [each.bits / choice.best.bits - 1 for each in choice.next]
+    assert [text.rpartition(": ")[2] for _, text in others] == [f"{ratio:+.1%} bits per byte" for ratio in ratios]
+    assert min(ratios) >= 0
 
 
 def test_a_number_of_tokens_gets_the_shape_of_the_time_that_it_takes() -> None:

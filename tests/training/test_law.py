@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from gpt3.ladder.presets import PRESETS
 from gpt3.training.hardness import bits_per_byte
 from gpt3.training.law import Amount, Curve, Law, fitted_law, layer_parameters
 from gpt3.training.outlook import verdict
-from gpt3.training.plan import auto_preset
+from gpt3.training.plan import auto_preset, small_rate
 
 PLANTED = Curve(0.8, 24.0, 0.31, 4.0, 0.22, 150.0, 0.36, 3.0)
 LAW = Law(PLANTED, [], 0.01, 0.02, {1e5: 2.6, 1e6: 2.2}, (1e4, 1e9), (1e5, 1e12), {1024: 2.5, 4096: 3.5})
@@ -49,6 +50,28 @@ def test_layer_parameters_are_those_of_the_models_matrices() -> None:
     d, layers, positions = 128, shape.n_layers, 128
     beside = (4096 + positions) * d + 2 * d + layers * (4 * d + 3 * d + d + 4 * d + d)  # tables, norms, biases
     assert layer_parameters(shape) == shape.parameters - beside
+
+
+def test_the_law_by_hand() -> None:
+    """Two layers of 128: N = 12 · 2 · 128², V = 4,096 · 128, D = 10⁷."""
+    model = 24 / 393_216**0.31 + 4 / 524_288**0.22
+    expected = 0.8 + (model**4 + (150 / 1e7**0.36) ** 4) ** 0.25
+    assert PLANTED.bits(auto_preset(128, 4096, 128), Amount(1e7, 1e12)) == pytest.approx(expected)
+
+
+def test_what_the_runs_of_the_law_were_like() -> None:
+    shape, amount = auto_preset(128, 4096, 128), Amount(1e7, 1e12)
+    assert LAW.covers(shape, amount)
+    assert not LAW.covers(auto_preset(128, 4096, 256), amount)
+    assert not LAW.covers(shape, Amount(1e4, 1e12))
+    assert not dataclasses.replace(LAW, layer_range=(1e6, 1e9)).covers(shape, amount)
+
+
+def test_the_rate_is_that_of_equation_d1() -> None:
+    """GPT-3 Small's layers have 84.9M parameters; Table 2.1 rounds to 6e-4."""
+    assert small_rate(12, 768) == pytest.approx(0.003239 - 0.0001395 * math.log(84_934_656))
+    assert small_rate(12, 768) == pytest.approx(6e-4, rel=0.2)
+    assert small_rate(200, 20_000) == PRESETS["175B"].learning_rate
 
 
 def test_repeats_count_less_and_less_but_never_nothing() -> None:
@@ -124,9 +147,7 @@ def test_bytes_per_token_lie_on_a_line_over_the_logarithm() -> None:
         (128, 3e7, 3e4, "data-limited: twice the data"),
     ],
 )
-def test_a_finished_run_hears_what_would_have_helped_most(
-    width: int, read: float, unique: float, expected: str
-) -> None:
+def test_a_finished_run_says_what_would_have_helped_most(width: int, read: float, unique: float, expected: str) -> None:
     line = verdict(LAW, auto_preset(width, 4096, 128), Amount(read, unique), 1.7)
     assert line.startswith(expected), line
     now, then = 1.7, float(line.partition("to about ")[2].partition(" ")[0])
