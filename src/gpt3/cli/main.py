@@ -66,6 +66,7 @@ GROUPS = {
         "serve": Command("gpt3.cli.serve", "OpenAI's API and a Playground in the browser", "model"),
         "score": Command("gpt3.cli.score", "how well a model predicts texts: bits per byte, perplexity", "files"),
         "eval": Command("gpt3.cli.evaluate", "zero-, one- and few-shot tasks, scored as in the paper", "model"),
+        "paper": Command("gpt3.cli.paper", "repeat the paper's experiments on this machine, on one page", "figures"),
     },
     "data": {
         "data": Command("gpt3.cli.data", "look at data before training: amounts, lengths, fields, warnings", "data"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -27,11 +28,13 @@ class Line:
     """x, y, and y's standard error; 0: no bar."""
     color: str
     dashed: bool = False
+    shows: Literal["both", "points", "line"] = "both"
+    """Points and the line through them, or one of the two: what was measured, or what was fitted to it."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Axes and the curves between them. The vertical axis begins at 0."""
+    """Axes and the curves between them."""
 
     title: str
     curves: Sequence[Line]
@@ -41,6 +44,12 @@ class Axes:
     y_text: Callable[[float], str] = "{:g}".format
     scale: Callable[[float], float] = float
     """Of the horizontal axis, such as math.log2."""
+    y_scale: Callable[[float], float] = float
+    """Of the vertical axis; one that is not linear needs a `bottom`."""
+    bottom: float = 0.0
+    """The vertical axis begins here."""
+    x_marks: Sequence[float] = ()
+    """Numbers below the horizontal axis; empty: those of the points."""
     level: float = 0.0
     """The height of a dashed line, such as that of guessing; 0: none."""
     top: float = 0.0
@@ -93,21 +102,23 @@ def _panel(panel: Axes, width: int, height: int, titled: bool) -> str:
     points = [point for curve in panel.curves for point in curve.points]
     places = sorted({x for x, _, _ in points})
     low, high = panel.scale(places[0]), panel.scale(places[-1])
-    marks = ticks(max([panel.level, panel.top, 1e-9, *(y + error for _, y, error in points)]))
+    highest = max([panel.level, panel.top, 1e-9, *(y + error for _, y, error in points)])
+    marks = [mark + panel.bottom for mark in ticks(max(1e-9, highest - panel.bottom))]
+    least, most = panel.y_scale(panel.bottom), panel.y_scale(marks[-1])
     right, bottom = width - RIGHT - (40 if panel.labelled else 0), height - BOTTOM
 
     def across(x: float) -> float:
         return LEFT + (right - LEFT) * ((panel.scale(x) - low) / (high - low) if high > low else 0.5)
 
     def up(y: float) -> float:
-        return bottom - (bottom - TOP) * max(0.0, y) / marks[-1]
+        return bottom - (bottom - TOP) * (panel.y_scale(max(panel.bottom, y)) - least) / (most - least)
 
     parts = [_text(LEFT, TOP - 9, panel.title, "start", 'font-weight="600"')] if titled else []
     for mark in marks:
         parts.append(_line(f"M{LEFT} {up(mark):.1f}H{right}", "currentColor", 'stroke-opacity=".2" stroke-width="1"'))
         parts.append(_text(LEFT - 6, up(mark) + 4, panel.y_text(mark), "end"))
     shown = -math.inf
-    for x in places:
+    for x in panel.x_marks or places:
         if across(x) - shown > LEAST_GAP:
             shown = across(x)
             parts.append(_text(shown, bottom + 15, panel.x_text(x)))
@@ -115,9 +126,10 @@ def _panel(panel: Axes, width: int, height: int, titled: bool) -> str:
     if panel.level:
         parts.append(_line(f"M{LEFT} {up(panel.level):.1f}H{right}", "currentColor", f'stroke-opacity=".6" {DASHES}'))
     for curve in panel.curves:
-        path = "L".join(f"{across(x):.1f},{up(y):.1f}" for x, y, _ in curve.points)
-        parts.append(_line("M" + path, curve.color, DASHES if curve.dashed else ""))
-        for x, y, error in curve.points:
+        if curve.shows != "points":
+            path = "L".join(f"{across(x):.1f},{up(y):.1f}" for x, y, _ in curve.points)
+            parts.append(_line("M" + path, curve.color, DASHES if curve.dashed else ""))
+        for x, y, error in curve.points if curve.shows != "line" else ():
             if error:
                 parts.append(_line(f"M{across(x):.1f} {up(y - error):.1f}V{up(y + error):.1f}", curve.color))
             parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3" fill="{curve.color}"/>')

@@ -1,0 +1,98 @@
+"""``gpt3 paper`` from top to bottom: each experiment measures, its JSON is kept, and the page is drawn from all that is there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt3.durable import write_text
+from gpt3.errors import InputError
+from gpt3.paper.experiment import Experiment, Interrupted, Measured, Work
+from gpt3.paper.experiments import EXPERIMENTS, chosen, experiment
+from gpt3.paper.models import models
+from gpt3.paper.options import PaperOptions
+from gpt3.paper.page import MARK, page
+from gpt3.progress import clock, say
+from gpt3.work_folder import check_file, check_same, interruptible, locked_folder, requested, stored
+
+PAGE, SETTINGS = "paper.html", "settings.json"
+FREE = ("figures", "model", "out", "overwrite", "threads", "list_experiments")
+"""Options that may change when a work is resumed."""
+
+
+def run_experiments(options: PaperOptions) -> int:
+    """Run the experiments that are chosen and not finished, then draw the page. Returns the exit code.
+
+    Raises:
+        InputError: an unknown figure or model, bad data, a folder of other work.
+    """
+    out, asked = Path(options.out), chosen(options.figures)
+    check_file("--out", out / PAGE, MARK, overwrite=options.overwrite)
+    settings = requested(options, FREE)
+    with locked_folder(out):
+        before = stored(out / SETTINGS)
+        if before is not None:
+            check_same(f"--out {out}", before, settings, "Choose another --out, or remove it.")
+        models(options.model, {})  # a name without a model is refused before anything runs
+        write_text(out / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        code = 0
+        with interruptible() as interruption:
+            for number, one in enumerate(asked, 1):
+                if interruption.asked():
+                    code = interruption.exit_code
+                    break
+                say(f"{number}/{len(asked)}: {one.figure}, {one.title}")
+                try:
+                    measure(one, options, out, asked)
+                except Interrupted as ended:
+                    code = ended.exit_code
+                    break
+                write_text(out / PAGE, page(results(out)))
+        if code:
+            say(f"Saved to {out}. Run the same command to resume.")
+        else:
+            print(out / PAGE)
+        return code
+
+
+def measure(one: Experiment, options: PaperOptions, out: Path, asked: Sequence[Experiment]) -> None:
+    """Run one experiment and keep its JSON, unless it is finished for these models."""
+    earlier = {figure: found for figure, found in results(out).items() if figure != one.figure}
+    given = models(options.model, earlier)
+    about = {"models": [[model.name, str(model.place)] for model in given], "share": one.share}
+    path = out / f"{one.figure}.json"
+    kept = stored(path)
+    if kept is not None and (one.share or kept.get("asked") == about["models"]):
+        say(f"  already measured: {path}")
+        return
+    whole = sum(each.share for each in asked) or 1.0
+    began = time.monotonic()
+    work = Work(
+        out / one.figure, given, options.data, options.minutes * one.share / whole, options.limit, options.seed,
+        options.threads, options.data_dir, earlier,
+    )  # fmt: skip
+    found = one.measure(work)
+    content = {"figure": one.figure, "asked": about["models"], "seconds": round(time.monotonic() - began, 1), **found}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    say(f"  measured in {clock(time.monotonic() - began)}: {path}")
+
+
+def results(out: Path) -> dict[str, Measured]:
+    """What was measured in `out`, by figure, in the order of the paper's experiments.
+
+    Raises:
+        InputError: a file that is no such result.
+    """
+    found = {}
+    for figure in EXPERIMENTS:
+        path = out / f"{figure}.json"
+        if path.is_file():
+            content = stored(path)
+            if content is None or content.get("figure") != figure:
+                raise InputError(f"{path} is no result of gpt3 paper. Remove it, or choose another --out.")
+            found[figure] = content
+    return found
+
+

@@ -1,0 +1,104 @@
+"""`gpt3 paper`: what runs, what is kept and resumed, what is refused, and the page."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from gpt3.cli.main import main
+from gpt3.paper.experiment import Chart, Drawing, Interrupted, Table, Work
+from gpt3.paper.experiments import EXPERIMENTS, experiment
+from gpt3.paper.page import section
+from gpt3.report.svg import Axes, Line
+
+
+def test_sizes_are_those_of_the_papers_table_d1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "paper"
+    assert main(["paper", "2.1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out / 'paper.html'}\n"
+    rows = json.loads((out / "2.1.json").read_text())["rows"]
+    # Table D.1, millions
+    assert [round(row["parameters"] / 1e6, -1 if row["parameters"] > 1e9 else 0) for row in rows] == [
+        125, 356, 760, 1320, 2650, 6660, 12850, 174600
+    ]  # fmt: skip
+    page = (out / "paper.html").read_text()
+    assert "125,226,240" in page and '<h2 id="f2.1">' in page
+
+
+def test_a_finished_experiment_is_not_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "paper"
+    main(["paper", "2.1", "--out", str(out)])
+    content = json.loads((out / "2.1.json").read_text())
+    (out / "2.1.json").write_text(json.dumps(content | {"rows": content["rows"][:1]}))
+    assert main(["paper", "2.1", "--out", str(out)]) == 0
+    assert "already measured" in capsys.readouterr().err
+    assert "174,604,259,328" not in (out / "paper.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["3.11"], r"3\.11 is no experiment of gpt3 paper\. (Did you mean|Choose of)"),
+        (["2.1", "--model", "nothing-there"], r"--model nothing-there"),
+        (["2.1", "--minutes", "0"], r"--minutes 0(\.0)? must be above 0"),
+    ],
+)
+def test_refused(words: list[str], error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", *words, "--out", str(tmp_path / "paper")]) == 2
+    assert re.search(error, capsys.readouterr().err)
+    assert not (tmp_path / "paper" / "paper.html").exists()
+
+
+def test_another_page_and_other_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "paper.html").write_text("my own page")
+    assert main(["paper", "2.1", "--out", str(tmp_path)]) == 2
+    assert "gpt3 did not write it" in capsys.readouterr().err and (tmp_path / "paper.html").read_text() == "my own page"
+    assert main(["paper", "2.1", "--out", str(tmp_path), "--overwrite"]) == 0
+    assert main(["paper", "2.1", "--out", str(tmp_path), "--minutes", "9"]) == 2
+    assert "--minutes was 60.0, now 9.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("figure", EXPERIMENTS)
+def test_a_file_is_the_experiment_it_is_registered_as(figure: str) -> None:
+    assert experiment(figure).figure == figure
+
+
+def test_once_measures_once(tmp_path: Path) -> None:
+    work, calls = Work(tmp_path), []
+
+    def measure() -> list[int]:
+        calls.append(1)
+        return [1, 2]
+
+    assert work.once("a", measure) == work.once("a", measure) == [1, 2]
+    assert len(calls) == 1
+
+
+def test_an_interruption_ends_with_the_signals_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpt3.paper import run
+
+    def interrupted(*_: object) -> None:
+        raise Interrupted(143)
+
+    monkeypatch.setattr(run, "measure", interrupted)
+    assert main(["paper", "2.1", "--out", str(tmp_path)]) == 143
+
+
+def test_a_section_shows_everything_and_escapes_it() -> None:
+    line = Line("<b>ours</b>", [(1.0, 2.0, 0.1), (10.0, 1.5, 0.0)], "#0072b2")
+    drawing = Drawing(
+        ["a < b"], ["c & d"], ["e"], [Chart("f", Axes("g", [line], "h", bottom=1.0), [line])], [Table("i", [["j"], ["<k>"]])]
+    )
+    html = section(drawing)
+
+    class Tags(HTMLParser):
+        text = ""
+
+        def handle_data(self, data: str) -> None:
+            self.text += data
+
+    tags = Tags()
+    tags.feed(html)
+    assert all(word in tags.text for word in ("a < b", "c & d", "<b>ours</b>", "<k>", "f", "h"))
