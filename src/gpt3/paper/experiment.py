@@ -7,7 +7,9 @@ can be drawn again from these files.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +36,7 @@ class Model:
     """Without embeddings, as the paper's axes have them."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  # no error
     """A signal asked the work to end; what is finished is saved.
 
     Args:
@@ -93,7 +95,8 @@ class Work:
         folder = self.folder / name
         if not (folder / FINAL_MODEL).is_dir():
             given = {"seed": self.seed, "threads": self.threads, "out": str(folder), **options}
-            result = train(TrainOptions(**given))
+            with contextlib.redirect_stdout(sys.stderr):  # samples; standard output has the page's place
+                result = train(TrainOptions(**given))
             if not result.finished:
                 raise Interrupted(result.exit_code)
         return folder

@@ -11,6 +11,7 @@ from gpt3.paper.experiment import Experiment
 
 EXPERIMENTS = {
     "2.1": "gpt3.paper.sizes",
+    "3.1": "gpt3.paper.scaling",
 }
 """Modules whose EXPERIMENT is the one of that figure. Those before others train the models that these ask."""
 

@@ -31,9 +31,10 @@ def models(named: Sequence[str], measured: Mapping[str, Measured]) -> list[Model
 
 def described(place: Path | str, name: str | None = None) -> Model:
     """A model with its size, which is read from its folder or the hub."""
+    from gpt3.model_folder.convert import read_checkpoint
     from gpt3.model_folder.load import open_checkpoint
 
-    checkpoint = open_checkpoint(place)
+    checkpoint = read_checkpoint(place, allow_ours=True) if isinstance(place, Path) else open_checkpoint(place)
     config = checkpoint.config
     total = sum(weight.numel() for weight in checkpoint.empty_model().parameters())
     layers = 4 * config.num_hidden_layers * config.hidden_size * (config.num_attention_heads * config.head_dim)

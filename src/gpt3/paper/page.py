@@ -21,8 +21,9 @@ padding-top:1rem;border-top:1px solid var(--line)}nav a{display:inline-block;mar
 .both>div{background:var(--card);border-top:3px solid var(--ours);padding:.6rem .9rem;border-radius:.3rem}
 .both>div:last-child{border-color:var(--paper)}.both h3{margin:.1rem 0 .3rem;font-size:.95rem}p,li{margin:.3rem 0}
 ul{padding-left:1.1rem}.notes{color:var(--soft)}figure{display:inline-block;margin:1rem 1rem 0 0;vertical-align:top;
-max-width:100%}figcaption{font-weight:600;font-size:.92rem}svg{max-width:100%;height:auto;display:block}.legend span{margin-right:1rem;
-font-size:.88rem;display:inline-block}.scroll{overflow-x:auto;margin-top:1rem}table{border-collapse:collapse;font-size:.9rem;
+max-width:100%}figcaption{font-weight:600;font-size:.92rem}svg{max-width:100%;height:auto;display:block}
+.legend span{margin-right:1rem;font-size:.88rem;display:inline-block}
+.scroll{overflow-x:auto;margin-top:1rem}table{border-collapse:collapse;font-size:.9rem;
 font-variant-numeric:tabular-nums}caption{text-align:left;font-weight:600;padding:.2rem 0}td,th{padding:.2rem .7rem;
 text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}td:first-child,th:first-child{text-align:left}
 code{font-size:.92em}.soft{color:var(--soft)}"""

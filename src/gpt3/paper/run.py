@@ -10,12 +10,12 @@ from pathlib import Path
 from gpt3.durable import write_text
 from gpt3.errors import InputError
 from gpt3.paper.experiment import Experiment, Interrupted, Measured, Work
-from gpt3.paper.experiments import EXPERIMENTS, chosen, experiment
+from gpt3.paper.experiments import EXPERIMENTS, chosen
 from gpt3.paper.models import models
 from gpt3.paper.options import PaperOptions
 from gpt3.paper.page import MARK, page
 from gpt3.progress import clock, say
-from gpt3.work_folder import check_file, check_same, interruptible, locked_folder, requested, stored
+from gpt3.work_folder import check_file, check_same, locked_folder, requested, stored
 
 PAGE, SETTINGS = "paper.html", "settings.json"
 FREE = ("figures", "model", "out", "overwrite", "threads", "list_experiments")
@@ -37,24 +37,16 @@ def run_experiments(options: PaperOptions) -> int:
             check_same(f"--out {out}", before, settings, "Choose another --out, or remove it.")
         models(options.model, {})  # a name without a model is refused before anything runs
         write_text(out / SETTINGS, json.dumps(settings, indent=1) + "\n")
-        code = 0
-        with interruptible() as interruption:
+        try:
             for number, one in enumerate(asked, 1):
-                if interruption.asked():
-                    code = interruption.exit_code
-                    break
                 say(f"{number}/{len(asked)}: {one.figure}, {one.title}")
-                try:
-                    measure(one, options, out, asked)
-                except Interrupted as ended:
-                    code = ended.exit_code
-                    break
+                measure(one, options, out, asked)
                 write_text(out / PAGE, page(results(out)))
-        if code:
+        except (Interrupted, KeyboardInterrupt) as ended:
             say(f"Saved to {out}. Run the same command to resume.")
-        else:
-            print(out / PAGE)
-        return code
+            return ended.exit_code if isinstance(ended, Interrupted) else 130
+    print(out / PAGE)
+    return 0
 
 
 def measure(one: Experiment, options: PaperOptions, out: Path, asked: Sequence[Experiment]) -> None:
@@ -94,5 +86,3 @@ def results(out: Path) -> dict[str, Measured]:
                 raise InputError(f"{path} is no result of gpt3 paper. Remove it, or choose another --out.")
             found[figure] = content
     return found
-
-

@@ -16,7 +16,8 @@ def measure(work: Work) -> Measured:
 
     rows = [
         {
-            "name": preset.paper_name.removeprefix("GPT-3 "), "layers": preset.n_layers, "width": preset.d_model, "heads": preset.n_heads,
+            "name": preset.paper_name.removeprefix("GPT-3 "),
+            "layers": preset.n_layers, "width": preset.d_model, "heads": preset.n_heads,
             "head_width": preset.d_head, "parameters": preset.parameters,
         }
         for preset in PRESETS.values() if preset.paper_name
@@ -31,7 +32,9 @@ def draw(measured: Measured) -> Drawing:
         shape = [f"{row[key]:,}" for key in ("layers", "width", "heads", "head_width", "parameters")]
         rows.append([row["name"], *shape, f"{PRINTED[row['name']]:,.0f}"])
     return Drawing(
-        ours=["gpt3 builds every model of the paper; parameters are counted from the shape, with tied embeddings and biases."],
+        ours=[
+            "gpt3 builds every model of the paper; parameters are counted from the shape, with tied embeddings and biases."
+        ],
         paper=["Table 2.1 prints eight sizes from 125M to 175B, rounded."],
         notes=[
             "Two rows of Table 2.1 contradict the paper's own Table D.1 and are corrected here: 13B is 5,120 wide (5,140 is "

@@ -48,6 +48,15 @@ class Amount:
         """How often the text is read."""
         return self.read / self.unique
 
+    def worth(self, most: float = MOST_REPEATS) -> float:
+        """D: what it would take of text that is read once.
+
+        Args:
+            most: R.
+        """
+        again = max(0.0, self.epochs - 1)
+        return self.unique * (1 + most * (1 - math.exp(-again / most))) if again else self.read
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -72,11 +81,9 @@ class Curve:
 
     def bits(self, shape: Preset, amount: Amount) -> float:
         """Bits per byte of held-out text at the end of a run."""
-        again, worth = max(0.0, amount.epochs - 1), amount.read
-        if again:
-            entries = shape.vocab_size * shape.d_model
-            most = min(MOST_REPEATS, self.repeats * amount.unique / (layer_parameters(shape) + entries))
-            worth = amount.unique * (1 + most * (1 - math.exp(-again / most)))
+        entries = shape.vocab_size * shape.d_model
+        most = min(MOST_REPEATS, self.repeats * amount.unique / (layer_parameters(shape) + entries))
+        worth = amount.worth(most)
         model = self.layers / layer_parameters(shape) ** self.layers_power
         model += self.vocabulary / (shape.vocab_size * shape.d_model) ** self.vocabulary_power
         return float(self.floor + math.hypot(model**2, (self.data / worth**self.data_power) ** 2) ** 0.5)

@@ -25,6 +25,7 @@ from gpt3.training.recipes import (
     PAPER_RAMP_START_TOKENS,
     PAPER_WARMUP_TOKENS,
     RECIPES,
+    SCHEDULES,
     SMALL_BATCH_BETA2,
     recipe_for,
 )
@@ -81,7 +82,7 @@ class Plan:
     """The peak rate of Muon's matrices; None with another optimizer."""
     min_lr_ratio: float
     schedule: str
-    """How the rate falls: cosine or linear."""
+    """How the rate falls: one of `SCHEDULES`."""
     beta2: float
     """Adam's second-moment decay."""
     ramp_tokens: int
@@ -151,7 +152,7 @@ class Plan:
         return dataclasses.replace(self, steps=steps, layouts=(*layouts, Layout(step, steps)))
 
     def learning_rate(self, tokens: float) -> float:
-        """The rate of a step that ends at `tokens` tokens: linear warm-up, cosine or line to the floor, floor.
+        """The rate of a step that ends at `tokens` tokens: linear warm-up, the schedule to the floor, floor.
 
         The cosine's clock starts after the warm-up (the paper leaves it open).
         """
@@ -162,8 +163,7 @@ class Plan:
         if tokens >= self.decay_tokens:
             return self.min_lr
         progress = (tokens - self.warmup_tokens) / (self.decay_tokens - self.warmup_tokens)
-        left = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-        return self.min_lr + (self.lr - self.min_lr) * left
+        return self.min_lr + (self.lr - self.min_lr) * SCHEDULES[self.schedule](progress)
 
 
 def shape_of(options: TrainOptions) -> Preset:

@@ -7,7 +7,8 @@ short recipe, found by experiment (docs/LOG.md). The architecture is the same in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,15 @@ PAPER_RAMP_START_TOKENS = 32_768
 PAPER_BETA2 = 0.95
 SMALL_BATCH_BETA2 = 0.99
 """For batches below the paper's smallest, whose squared gradients are noisier (docs/LOG.md: 5% in bits per byte of the demo)."""
-SCHEDULES = ("cosine", "linear")
-"""How the rate falls to --min-lr-ratio after its warm-up."""
+WSD_DECAY = 0.2
+"""Last part of a warmup-stable-decay schedule, in which its rate falls (Hu et al. 2024, arXiv 2404.06395): a run can be branched
+before it into runs of several lengths, each the same as one planned with that length."""
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
+    "wsd": lambda done: min(1.0, (1 - done) / WSD_DECAY),
+}
+"""How the rate falls after its warm-up: from 1, the peak, to 0, --min-lr-ratio, over the share of the decay that is done."""
 
 
 @dataclass(frozen=True)
