@@ -114,13 +114,20 @@ def nearest(points: Sequence[Point], starts: Sequence[Sequence[float]]) -> Law:
     size, tokens = np.log(size) - _middle(size), np.log(tokens) - _middle(tokens)
     targets, lowest = np.log(losses), math.log(losses.min())
 
-    def residuals(logs: np.ndarray) -> np.ndarray:
+    def terms(logs: np.ndarray) -> np.ndarray:
         floor, model, data, a, b = np.exp(logs)
-        return np.asarray(targets - lowest - np.log(floor + model * np.exp(-a * size) + data * np.exp(-b * tokens)))
+        return np.stack([np.full_like(size, floor), model * np.exp(-a * size), data * np.exp(-b * tokens)])
+
+    def residuals(logs: np.ndarray) -> np.ndarray:
+        return np.asarray(targets - lowest - np.log(terms(logs).sum(0)))
+
+    def slopes(logs: np.ndarray) -> np.ndarray:
+        parts, (a, b) = terms(logs), np.exp(logs[3:])
+        return np.asarray(-np.stack([*parts, -a * size * parts[1], -b * tokens * parts[2]], 1) / parts.sum(0)[:, None])
 
     def at(start: Sequence[float]) -> Any:
         begin = np.clip(np.log(start), LOWEST + 1e-6, HIGHEST - 1e-6)
-        return least_squares(residuals, begin, bounds=(LOWEST, HIGHEST), loss="huber", f_scale=HUBER)
+        return least_squares(residuals, begin, jac=slopes, bounds=(LOWEST, HIGHEST), loss="huber", f_scale=HUBER)
 
     best = min((at(start) for start in starts), key=lambda found: float(found.cost))
     floor, model, data, a, b = (float(value) for value in np.exp(best.x))
