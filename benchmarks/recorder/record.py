@@ -18,7 +18,7 @@ from typing import Any
 WORDS = " (words)"
 """The end of the key of an entry that holds prose: a difference there is no difference in behaviour."""
 VOLATILE = frozenset(
-    {"seconds", "first_token_seconds", "tokens_per_second", "tokens_per_s", "mfu", "created", "training_seconds"}
+    {"seconds", "first_token_seconds", "tokens_per_second", "tokens_per_s", "mfu", "kwh", "created", "training_seconds"}
 )
 """Names of values that depend on the clock; they are left out wherever they are found."""
 LONG = 80

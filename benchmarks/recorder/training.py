@@ -125,7 +125,7 @@ def columns(path: Path) -> dict[str, list[Any]]:
     """A file of JSON lines by its names: each value with the step it belongs to where it is not in every line."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     names = dict.fromkeys(name for row in rows for name in row)
-    clock = ("seconds", "tokens_per_s", "mfu")
+    clock = ("seconds", "tokens_per_s", "mfu", "kwh")
     return {
         name.replace("/", " "): [
             row[name] if name in ("step", "loss", "lr", "grad_norm", "batch_tokens") else [row.get("step"), row[name]]

@@ -19,7 +19,7 @@ from gpt3.training.checkpoint import checkpoints, damage
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its sessions")
 STEPS = 40
-TIMING = {"tokens_per_s", "mfu", "seconds"}
+TIMING = {"tokens_per_s", "mfu", "seconds", "kwh"}
 MOMENTS = {"step": 12, "stepped": 12, "record": 12, "fsync": 40, "rename": 30, "renamed": 30, "remove": 4, "later": 900}
 """Moments and the largest count that a session may reach."""
 

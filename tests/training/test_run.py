@@ -48,7 +48,8 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path: Path) -> None:
     assert result.finished
     records = read_metrics(folder / "metrics.jsonl")
     steps = [r for r in records if "loss" in r]
-    assert {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s", "mfu"} <= steps[-1].keys()
+    assert {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s", "mfu", "kwh"} <= steps[-1].keys()
+    assert 0 < steps[0]["kwh"] < steps[-1]["kwh"] < json.loads((folder / "energy.json").read_text())["kwh"]
     assert steps[-1]["tokens"] == 40 * 256
     assert steps[0]["loss"] == pytest.approx(math.log(300), rel=0.03)  # fresh weights know nothing
     scores = [r for r in records if "val/loss" in r]

@@ -92,6 +92,8 @@ def train_and_tell(options: TrainOptions, quiet: bool) -> int:
             f"held-out text: loss {score.loss:.3f}, perplexity {score.perplexity:.1f}, {score.bits_per_byte:.3f} bits per byte"
             f" over {score.tokens:,} tokens"
         )
+    if result.energy is not None:
+        print(f"energy: {result.energy}")
     for line in result.outlook:
         print(line)
     print(f"report: {result.folder / 'report.html'}")

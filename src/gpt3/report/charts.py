@@ -18,7 +18,7 @@ START = 0.1
 """Near the start the time constant is this share of the tokens so far."""
 SMOOTHED = frozenset({"loss", "grad_norm"})
 """The series drawn with a moving average: those of single batches."""
-NOT_PLOTTED = frozenset({"step", "tokens", "seconds"})
+NOT_PLOTTED = frozenset({"step", "tokens", "seconds", "kwh"})
 Curve = Sequence[np.ndarray]
 """Steps, tokens, values, and the low and high ends of their intervals: float64 of one length, NaN for nothing."""
 HELD_OUT = "held-out"

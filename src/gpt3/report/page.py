@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3.durable import write_text
+from gpt3.energy import amount
 from gpt3.progress import clock
 from gpt3.report.charts import chart_groups, series_of
 from gpt3.report.run_folder import Run, number, read_run, unique_names
@@ -141,6 +142,8 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
         if values := run.numbers(key):
             middle = statistics.median(values)
             add(label, f"{middle:{form}}", middle, "high", "median")
+    if run.energy.joules:
+        add("energy", amount(run.energy.kwh), run.energy.kwh, hint="; ".join(run.energy.joules))
     if skipped := sum(bool(record.get("skipped")) for record in run.records):
         add("skipped steps", f"{skipped:,}", skipped)
     return rows

@@ -12,10 +12,12 @@ from typing import Any
 
 import yaml
 
+from gpt3.energy import Energy
 from gpt3.errors import InputError
 
 METRICS, SAMPLES, THREADS = "metrics.jsonl", "samples.jsonl", "threads.jsonl"
 CONFIG, ENVIRONMENT, DATA, PREDICTION = "config.yaml", "environment.json", "data.json", "prediction.json"
+ENERGY = "energy.json"
 FINAL_MODEL = "model"
 
 
@@ -38,6 +40,8 @@ class Run:
     sources: list[dict[str, Any]] = field(default_factory=list)
     """data.json's sources: name, and numbers or None for tokens, weight, share, epochs, documents, and asked, the weight as a
     share of all weights."""
+    energy: Energy = field(default_factory=Energy)
+    """What its sessions took, without sources where it was not measured."""
     finished: bool = False
     """Whether the final model is there."""
     written: str = ""
@@ -80,6 +84,7 @@ def read_run(folder: Path) -> Run:
         environment=_flat(environment),
         samples=_samples(folder / SAMPLES, notes),
         sources=_sources(data),
+        energy=_energy(_read(folder / ENERGY, notes)),
         outlook=[str(line) for line in foreseen.get("lines") or ()],
         finished=(folder / FINAL_MODEL).is_dir(),
         written=f"{datetime.fromtimestamp(path.stat().st_mtime, timezone.utc):%Y-%m-%d %H:%M} UTC",
@@ -108,6 +113,11 @@ def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any
         if isinstance(record, dict) and _is_step(record.get("step")):
             records.append(record)
     return [record for record in records if last_step is None or record["step"] <= last_step]
+
+
+def read_energy(folder: Path) -> Energy:
+    """What energy.json says that a run took; without sources where it says nothing."""
+    return _energy(_read(folder / ENERGY, []))
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:
@@ -181,6 +191,12 @@ def _sources(content: dict[str, Any]) -> list[dict[str, Any]]:
             rows.append({"name": str(source.get("name", "?"))} | numbers)
     total = sum(row["weight"] or 0.0 for row in rows)
     return [row | {"asked": row["weight"] / total if row["weight"] is not None and total > 0 else None} for row in rows]
+
+
+def _energy(content: dict[str, Any]) -> Energy:
+    joules = content.get("joules")
+    found = joules.items() if isinstance(joules, dict) else ()
+    return Energy({str(name): amount for name, value in found if (amount := number(value)) is not None})
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:

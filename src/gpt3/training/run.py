@@ -33,6 +33,7 @@ from gpt3.training.checkpoint import load_checkpoint, read_state
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank
 from gpt3.training.distributed import World, agree_on_compute, full_machine, is_sharded, open_world
+from gpt3.training.energy_record import EnergyRecord
 from gpt3.training.fitting import choose_exchange, fitted, memory_of, parallel_text, shortage
 from gpt3.training.init_from import open_initial
 from gpt3.training.model_building import build_model, choose_step
@@ -208,8 +209,9 @@ def train_in(
         sample_file = record_file(folder / SAMPLES, trainer.step)
     evaluators = (*evaluators, *probes)
     run = Run(
-        folder, data, trainer, validation, writer, pace, trackers, sample_file, panel, evaluators, prompts, seconds
-    )
+        folder, data, trainer, validation, writer, pace, EnergyRecord(folder, compute.device, world), trackers, sample_file,
+        panel, evaluators, prompts, seconds,
+    )  # fmt: skip
     try:
         with interruptible(speak=world.first) as interruption:
             finished = validation.early.stop or run.loop(interruption)  # stopped in an earlier session
@@ -231,7 +233,9 @@ def train_in(
                 write_report([folder], folder / "report.html")
             except InputError as error:  # a report must not fail the run
                 say(f"no report: {error}")
-    return RunResult(folder, run.score, run.seconds, True, 0, prompts[0], trainer.spikes.skipped, tuple(lines))
+    return RunResult(
+        folder, run.score, run.seconds, True, 0, prompts[0], trainer.spikes.skipped, tuple(lines), run.energy.total
+    )
 
 
 @dataclass
@@ -244,6 +248,7 @@ class Run:
     validation: Validation
     writer: CheckpointWriter
     pace: Pace
+    energy: EnergyRecord
     trackers: Sequence[Tracker]
     sample_file: Tracker | None
     panel: Panel | None
@@ -288,6 +293,7 @@ class Run:
                     trainer.compute.synchronize()
                 now = time.perf_counter()
                 self.pace.after(now - began, record["batch_tokens"])
+                self.energy.meter.look()
                 self.seconds, began = self.seconds + now - began, now
                 if shows:
                     shown = time.monotonic()
@@ -298,6 +304,8 @@ class Run:
                         "mfu": round(tokens_per_s * flops / (trainer.compute.peak_flops * trainer.world.size), 4),
                         "seconds": round(self.seconds, 2),
                     }
+                    if due:
+                        record["kwh"] = float(f"{self.energy.measure().kwh:.4g}")
                     self.log(record, self.trackers if due else ())
                 if trainer.spikes.lost:
                     raise RunError(
@@ -362,6 +370,7 @@ class Run:
         trainer, early = self.trainer, self.validation.early
         for tracker in self.trackers:
             tracker.flush()
+        self.energy.write()
         state = {**trainer.state(), "seconds": self.seconds, "early": early.state()}
         self.writer.save(trainer.optimizer, state, extra=trainer.averages(), best_step=early.best_step)
 
@@ -386,3 +395,5 @@ class Run:
             for prompt, text in self.samples:
                 print(f"\n--- {prompt.strip()!r} continued:\n{prompt}{text}")
         trainer.world.barrier()
+        self.energy.measure()
+        self.energy.write()

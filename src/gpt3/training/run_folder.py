@@ -21,6 +21,7 @@ import yaml
 from gpt3 import __version__, work_folder
 from gpt3.device import usable_cores
 from gpt3.durable import check_room, write_text
+from gpt3.energy import Energy
 from gpt3.errors import InputError
 from gpt3.ladder.presets import Preset
 from gpt3.model import GPT3ForCausalLM
@@ -78,6 +79,8 @@ class RunResult:
     """Steps skipped for a spike, of all sessions."""
     outlook: tuple[str, ...] = ()
     """Prediction and result of ``--model auto``, and what would have helped the run most (gpt3.training.outlook)."""
+    energy: Energy | None = None
+    """Of all sessions; None for an interrupted run."""
 
     def __repr__(self) -> str:
         what = "finished" if self.finished else f"interrupted, exit_code={self.exit_code}"
