@@ -22,7 +22,7 @@ from gpt3.training.options import TrainOptions
 if TYPE_CHECKING:
     from gpt3.evaluation.results import Evaluation
     from gpt3.finetuning.tuning import FinetuneResult
-    from gpt3.training.run import Evaluator
+    from gpt3.training.evaluator import Evaluator
     from gpt3.training.run_folder import RunResult
 
 P = ParamSpec("P")
@@ -58,7 +58,7 @@ def _with_options_of(options: Callable[P, OptionsT]) -> Callable[[Callable[[Opti
 def train(options: TrainOptions, evaluators: Sequence[Evaluator] = ()) -> RunResult:
     """Pretrain a model, as ``gpt3 train`` does. Under torchrun every process calls it.
 
-    `evaluators` are further measurements while training (gpt3.training.run.Evaluator); typed code passes them to
+    `evaluators` are further measurements while training (gpt3.training.evaluator.Evaluator); typed code passes them to
     `gpt3.training.run.train`, since they are no option of the command.
     """
     from gpt3.training.run import train as run

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt3.training.trainer import WeightAverage
+from gpt3.training.weight_average import WeightAverage
 
 
 def small_model() -> torch.nn.Module:

@@ -27,8 +27,9 @@ MOMENTS = {"step": 12, "stepped": 12, "record": 12, "fsync": 40, "rename": 30, "
 def options(text_file: Path, out: Path, stream: str = "off") -> dict[str, Any]:
     return {
         "data": [str(text_file)], "tokenizer": "own:300", "out": str(out), "steps": STEPS, "context": 32, "batch_tokens": 256,
-        "micro_batch": 8, "layers": 2, "width": 32, "heads": 2, "window": 8, "lr": 3e-3, "validation_fraction": 0.1,
+        "micro_batch": 4, "layers": 2, "width": 32, "heads": 2, "window": 8, "lr": 3e-3, "validation_fraction": 0.1,
         "dtype": "fp32", "device": "cpu", "sample_prompt": ["The "], "workers": 1, "dropout": 0.1, "ema": 0.9,
+        "noise_scale": True,
         "checkpoint_every": 4, "validate_every": 10, "sample_every": 20, "spike_window": 8, "stream": stream,
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from gpt3.model import GPT3ForCausalLM
 from gpt3.training.model_building import mixed_precision
 from gpt3.training.optimizers import OPTIMIZERS, make_optimizer
 from gpt3.training.options import TrainOptions
-from gpt3.training.trainer import WeightAverage
+from gpt3.training.weight_average import WeightAverage
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo with DTensor is tested on Linux")
 

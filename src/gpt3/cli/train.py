@@ -94,6 +94,8 @@ def train_and_tell(options: TrainOptions, quiet: bool) -> int:
         )
     if result.energy is not None:
         print(f"energy: {result.energy}")
+    if result.noise_scale is not None:
+        print(f"gradient noise scale: {result.noise_scale:,.0f} tokens at the end (docs/training.md)")
     for line in result.outlook:
         print(line)
     print(f"report: {result.folder / 'report.html'}")

@@ -18,7 +18,7 @@ START = 0.1
 """Near the start the time constant is this share of the tokens so far."""
 SMOOTHED = frozenset({"loss", "grad_norm"})
 """The series drawn with a moving average: those of single batches."""
-NOT_PLOTTED = frozenset({"step", "tokens", "seconds", "kwh"})
+NOT_PLOTTED = frozenset({"step", "tokens", "seconds", "kwh", "noise_square", "noise_trace"})
 Curve = Sequence[np.ndarray]
 """Steps, tokens, values, and the low and high ends of their intervals: float64 of one length, NaN for nothing."""
 HELD_OUT = "held-out"
@@ -27,6 +27,7 @@ TRAINING: dict[str, tuple[str, dict[str, Any]]] = {
     "lr": ("Learning rate", {"zero": True}),
     "batch_tokens": ("Batch size", {"unit": "tokens per step", "format": "compact", "zero": True}),
     "grad_norm": ("Gradient norm", {"unit": "before clipping", "marks": True}),
+    "noise_scale": ("Gradient noise scale", {"unit": "tokens", "format": "compact", "zero": True}),
     "tokens_per_s": ("Throughput", {"unit": "tokens per second", "format": "compact", "zero": True}),
     "mfu": ("MFU", {"unit": "share of the measured peak", "format": "percent", "zero": True}),
 }

@@ -142,6 +142,8 @@ def summary(run: Run, series: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
         if values := run.numbers(key):
             middle = statistics.median(values)
             add(label, f"{middle:{form}}", middle, "high", "median")
+    if values := run.numbers("noise_scale"):
+        add("noise scale", compact(values[-1]), values[-1], hint="tokens, at the end")
     if run.energy.joules:
         add("energy", amount(run.energy.kwh), run.energy.kwh, hint="; ".join(run.energy.joules))
     if skipped := sum(bool(record.get("skipped")) for record in run.records):

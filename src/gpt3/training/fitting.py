@@ -15,6 +15,7 @@ from gpt3.ladder.presets import PRESETS, Preset, readable_size
 from gpt3.progress import say
 from gpt3.tables import counted
 from gpt3.training.distributed import Compute, World, is_sharded, shards_of
+from gpt3.training.noise_scale import check_micro_batch
 from gpt3.training.optimizers import OPTIMIZERS
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import DEFAULT_MICRO_BATCH_TOKENS, Plan
@@ -42,11 +43,13 @@ def memory_of(
 ) -> TrainingMemory:
     """Memory of each device; by default of the most frugal `Exchange` that the options allow."""
     exchange = exchange or Exchange(options.regather is not False, options.reduce_once is True)
-    return training_memory(
+    memory = training_memory(
         shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.gradient_checkpointing,
         shards=shards_of(options, world), moments=0.0 if options.opt_state_on_cpu else OPTIMIZERS[plan.optimizer].state_bytes,
         regather=exchange.regather, whole_gradients=exchange.reduce_once, tensor=world.tensor,
     )  # fmt: skip
+    # the micro-batch's gradients and the sum of those before it
+    return dataclasses.replace(memory, gradients=(1 + options.noise_scale) * memory.gradients)
 
 
 def choose_exchange(plan: Plan, options: TrainOptions, shape: Preset, compute: Compute, world: World) -> Exchange:
@@ -98,10 +101,16 @@ def fitted(
     Args:
         shape: with the data's vocabulary.
         most: sequences that were found to fit; None: the estimate decides.
+
+    Raises:
+        InputError: ``--noise-scale`` with a single micro-batch per step.
     """
+    share = -(-(plan.batch_tokens // plan.context) // world.data_size)
+    if options.noise_scale:
+        check_micro_batch(options.micro_batch, share)
+        share //= 2
     if options.micro_batch is not None:
         return plan
-    share = -(-(plan.batch_tokens // plan.context) // world.data_size)
     usual = MOST_TOKENS.get(compute.device.type, DEFAULT_MICRO_BATCH_TOKENS) // plan.context
     have = room(compute)
     for micro in divisors(plan, min(share, max(1, usual), most or share)):

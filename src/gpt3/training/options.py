@@ -166,6 +166,8 @@ class TrainOptions(Options):
     """Where to log besides metrics.jsonl: none, wandb, tensorboard."""
     log_every: int | None = option(None, least=1)
     """Steps between records of metrics.jsonl. Default: at most 10,000 records per run."""
+    noise_scale: bool = option(False)
+    """Measure the gradient noise scale: in tokens; a batch far above it saves few steps (docs/training.md)."""
     profile: int | None = option(None, least=1)
     """Record a torch profiler trace of this many steps in the run folder's profile/."""
     plan: bool = option(False, common=True)
@@ -252,6 +254,8 @@ class TrainOptions(Options):
         for name in ("shards", "tensor_parallel", "regather", "reduce_once"):
             if self.parallel != "fsdp" and getattr(self, name) is not None:
                 yield f"{flag(name)} is for --parallel fsdp; add that, or leave it out"
+        if self.noise_scale and self.parallel == "fsdp":
+            yield "--noise-scale does not work with --parallel fsdp; leave one of them out"
         if self.tensor_parallel and (self.dropout or self.compile or self.opt_state_on_cpu):
             other = "--compile" if self.compile else "--opt-state-on-cpu"
             other = f"--dropout {self.dropout:g}" if self.dropout else other

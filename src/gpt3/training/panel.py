@@ -36,6 +36,7 @@ NUMBERS = {
     "reward_margin": "[dim]reward margin[/] [bold]{:.3f}[/]",
     "lr": "[dim]lr[/] [bold]{:.2e}[/]",
     "grad_norm": "[dim]grad norm[/] [bold]{:.2f}[/]",
+    "noise_scale": "[dim]noise scale[/] [bold]{:,.0f}[/]",
     "tokens_per_s": "[bold]{:,.0f} tok/s[/]",
     "mfu": "[dim]MFU[/] [bold]{:.0%}[/]",
     "tokens": "[dim]tokens[/] [bold]{:,}[/]",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from gpt3.durable import replacing, utf8
 from gpt3.errors import InputError, RunError
 from gpt3.evaluation.probe import Probe, check_probes
 from gpt3.ladder.presets import flops_per_token
-from gpt3.model import GPT3ForCausalLM
 from gpt3.progress import say, speak_utf8
 from gpt3.report.page import write_report
 from gpt3.report.run_folder import CONFIG, FINAL_MODEL, SAMPLES
@@ -34,6 +33,7 @@ from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.data import TrainingData, open_on_every_rank
 from gpt3.training.distributed import World, agree_on_compute, full_machine, is_sharded, open_world
 from gpt3.training.energy_record import EnergyRecord
+from gpt3.training.evaluator import Evaluator
 from gpt3.training.fitting import choose_exchange, fitted, memory_of, parallel_text, shortage
 from gpt3.training.init_from import open_initial
 from gpt3.training.model_building import build_model, choose_step
@@ -55,16 +55,6 @@ from gpt3.work_folder import Interruption, interruptible, locked_folder
 
 SHOW_SECONDS = 0.25
 """Least time between two steps shown on the panel, besides the logged ones."""
-
-
-class Evaluator(Protocol):
-    """Something measured now and then while training, such as few-shot accuracy (gpt3.evaluation.probe)."""
-
-    every: int
-    """Steps between two measurements."""
-
-    def __call__(self, model: GPT3ForCausalLM, step: int) -> Mapping[str, float]:
-        """Numbers by name; they are logged as ``eval/NAME``. Called on every rank."""
 
 
 def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator] = (), **overrides: Any) -> RunResult:
@@ -233,8 +223,18 @@ def train_in(
                 write_report([folder], folder / "report.html")
             except InputError as error:  # a report must not fail the run
                 say(f"no report: {error}")
+    noise = None if trainer.noise is None else trainer.noise.value
     return RunResult(
-        folder, run.score, run.seconds, True, 0, prompts[0], trainer.spikes.skipped, tuple(lines), run.energy.total
+        folder,
+        run.score,
+        run.seconds,
+        True,
+        0,
+        prompts[0],
+        trainer.spikes.skipped,
+        tuple(lines),
+        run.energy.total,
+        noise,
     )
 
 

@@ -52,7 +52,7 @@ FREE_TO_CHANGE = frozenset(
     {
         "resume", "out", "track", "keep_checkpoints", "keep_every", "checkpoint_every", "workers", "device", "nproc",
         "trust_device", "opt_state_on_cpu",
-        "parallel", "micro_batch", "profile", "plan", "gradient_checkpointing", "compile", "threads", *SHARDING,
+        "parallel", "micro_batch", "noise_scale", "profile", "plan", "gradient_checkpointing", "compile", "threads", *SHARDING,
     }
 )  # fmt: skip
 """Options that may change when a run resumes: they do not change what is computed, but for the order of sums."""
@@ -81,6 +81,8 @@ class RunResult:
     """Prediction and result of ``--model auto``, and what would have helped the run most (gpt3.training.outlook)."""
     energy: Energy | None = None
     """Of all sessions; None for an interrupted run."""
+    noise_scale: float | None = None
+    """The gradient noise scale at the end, in tokens, where ``--noise-scale`` measured it."""
 
     def __repr__(self) -> str:
         what = "finished" if self.finished else f"interrupted, exit_code={self.exit_code}"

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from gpt3.corpus.mixture import Mixture
@@ -24,10 +23,12 @@ from gpt3.training.compilation import is_compiled, sizes
 from gpt3.training.distributed import Compute, World, peers_lost
 from gpt3.training.fitting import Exchange, halved, parallel_text
 from gpt3.training.model_building import gradients_stay
+from gpt3.training.noise_scale import NoiseScale
 from gpt3.training.optimizers import make_optimizer
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import Plan
 from gpt3.training.spikes import SpikeWindow
+from gpt3.training.weight_average import WeightAverage
 
 IGNORED = -100
 """The target of a position that is not predicted."""
@@ -54,6 +55,7 @@ class Trainer:
         step: optimizer steps done, skipped ones included.
         plan: the run's numbers; its micro-batch is smaller where the given one did not fit in memory.
         average: the moving average of the weights, where one is kept.
+        noise: the gradient noise scale, where it is measured.
         ahead: whether the next step's batches are read and sent while the device computes this one.
     """
 
@@ -75,6 +77,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, chosen, plan.lr)
         self.spikes = SpikeWindow(options.spike_window, options.spike_sigmas, options.spike_patience)
         self.average = None if options.ema is None else WeightAverage(model, options.ema)
+        self.noise = NoiseScale(list(model.parameters()), world.data_size) if options.noise_scale else None
         self.scaler = torch.amp.GradScaler(compute.device.type) if compute.dtype == torch.float16 else None
         self.compiled = is_compiled(forward)
         self.step = 0
@@ -91,9 +94,7 @@ class Trainer:
         The sequences are shared out in order. Every rank gets as many micro-batches as the others, so that they meet in
         each exchange: where sequences run out, rows that count nothing.
         """
-        numbers = self.plan.sequences(step)
-        rank, size, first = self.world.data_rank, self.world.data_size, 0
-        mine = numbers[len(numbers) * rank // size : len(numbers) * (rank + 1) // size]
+        numbers, mine, first, size = self.plan.sequences(step), self.share(step), 0, self.world.data_size
         cuda = self.compute.device.type == "cuda"
         for rows in sizes(-(-len(numbers) // size), self.plan.micro_batch, self.compiled):
             part = mine[first : first + rows]
@@ -110,13 +111,20 @@ class Trainer:
             yield batch
             first += rows
 
+    def share(self, step: int) -> range:
+        """Numbers of the sequences of step `step` (0-based) that this rank has."""
+        numbers, rank, size = self.plan.sequences(step), self.world.data_rank, self.world.data_size
+        return numbers[len(numbers) * rank // size : len(numbers) * (rank + 1) // size]
+
     def accumulate(self, step: int) -> torch.Tensor:
         """Gradients of one step's mean loss per token over all ranks; returns this rank's share of that loss, a scalar."""
         total = torch.zeros((), device=self.compute.device)
         tokens = len(self.plan.sequences(step)) * self.plan.context
         # A compiled model is compiled for each number that it is given, and during a ramp this one changes: divided outside.
         options: dict[str, Any] = {"loss_reduction": "sum"} if self.compiled else {"num_items_in_batch": tokens}
-        batches = self._batches_of(step)
+        batches, left = self._batches_of(step), len(self.share(step))
+        if self.noise is not None:
+            self.noise.begin()
         for index, batch in enumerate(batches):
             with peers_lost(), gradients_stay(self.forward, index + 1 < len(batches), self.exchange.reduce_once):
                 with self.compute.autocast():
@@ -125,6 +133,10 @@ class Trainer:
                 loss = mean * self.world.data_size  # exchanged gradients are means over ranks, wanted is their sum
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             total += mean.detach()
+            if self.noise is not None:
+                rows = min(left, len(batch["input_ids"]))
+                self.noise.take(index, len(batches), rows * self.plan.context)
+                left -= rows
         return total
 
     def _batches_of(self, step: int) -> list[dict[str, torch.Tensor]]:
@@ -169,7 +181,11 @@ class Trainer:
         share = self.accumulate_fitting(self.step) / self.world.tensor  # each of those has it whole
         if self.ahead and self.step + 1 < self.plan.steps:  # before the loss is waited for
             self._next = self.step + 1, self.plan, list(self.batches(self.step + 1))
-        loss, stops = self.world.all_reduce(torch.stack([share, torch.full_like(share, float(stop()))])).tolist()
+        numbers = torch.stack([share, torch.full_like(share, float(stop()))])
+        if self.noise is not None:
+            numbers = torch.cat([numbers, self.noise.sums(len(sequences) * self.plan.context, share)])
+        loss, stops, *noise = self.world.all_reduce(numbers).tolist()
+        scale = 1.0 if self.scaler is None else self.scaler.get_scale()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         grad_norm = self.clip()
@@ -185,6 +201,8 @@ class Trainer:
         elif reason := self.spikes.verdict(loss, grad_norm):
             record |= {"skipped": reason, "windows": [sequences.start, sequences.stop - 1]}
         else:
+            if self.noise is not None:
+                record |= self.noise.update(noise, record["batch_tokens"], grad_norm, scale)
             with self.room_for_state():
                 self.optimizer.step() if self.scaler is None else self.scaler.step(self.optimizer)
         if self.scaler is not None:
@@ -240,12 +258,14 @@ class Trainer:
             "spikes": self.spikes.state(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "computed": self.computed(),
-        }
+        } | ({} if self.noise is None else {"noise": self.noise.state()})
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state`."""
         self.step = state["step"]
         self.spikes.load_state(state["spikes"])
+        if self.noise is not None and "noise" in state:
+            self.noise.load(state["noise"])
         if self.scaler is not None and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
 
@@ -342,58 +362,3 @@ def document_positions(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
     starts = torch.zeros_like(inputs)
     starts[:, 1:] = torch.where(inputs[:, :-1] == end_of_text, index[:, 1:], 0)
     return index - starts.cummax(dim=1).values
-
-
-class WeightAverage:
-    """An exponential moving average of the weights (``--ema``): one model that is smoother than the last step's.
-
-    After t steps a step i has the share (1 - decay) · decay^(t-i) / (1 - decay^t). The division is Adam's correction of its
-    start (Kingma and Ba 2015, section 3): the shares add up to 1, and the random weights from before step 1 have none.
-
-    It is kept in fp32, on each weight's device. Sharded weights (DTensor) have a sharded average, and no step of it communicates.
-
-    Args:
-        decay: between 0 (the last weights) and 1; 1 / (1 - decay) is about the number of steps averaged over.
-
-    Attributes:
-        tensors: the average by parameter name, fp32; sharded where the weights are.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
-        # the tied head stands once in named_parameters
-        self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self.tensors = {name: weight.detach().to(torch.float32, copy=True) for name, weight in self._weights.items()}
-
-    def update(self, step: int) -> None:
-        """Take in the weights after step number `step`, counted from 1. Call it once after each step, a skipped one too."""
-        share = (1 - self.decay) / (1 - self.decay**step)
-        weights = [weight.to(torch.float32) for weight in held(self._weights)]
-        torch._foreach_lerp_(held(self.tensors), weights, share)
-
-    @contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """The model holds the average inside, and afterwards its own weights again, bit for bit.
-
-        The weights are copied: 4 bytes per parameter, where gradients have gone (``set_to_none``) no more than those
-        took. Do not take a step inside.
-        """
-        aside = [weight.clone() for weight in held(self._weights)]
-        self._fill(held(self.tensors))
-        try:
-            yield
-        finally:
-            self._fill(aside)
-
-    def _fill(self, values: list[torch.Tensor]) -> None:
-        """Write `values` into the model. FSDP2 drops the whole weights that it still has from a forward pass."""
-        torch._foreach_copy_(held(self._weights), values)
-        for module in self.model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
-
-
-def held(tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Of each tensor the part that this process holds, detached: of a DTensor its shard, else all of it; the same memory."""
-    detached: list[Any] = [tensor.detach() for tensor in tensors.values()]
-    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in detached]
