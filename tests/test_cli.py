@@ -21,7 +21,7 @@ SURFACE = {
     "train": """batch_tokens beta1 beta2 checkpoint_every clip compile context data decay_tokens device dropout dtype
         early_stop early_stop_on ema eps filter fold folds gradient_checkpointing heads init_from keep_checkpoints
         keep_every layers lion_beta1 lion_beta2 lion_lr log_every lr mask_documents micro_batch min_lr_ratio minutes
-        mixture model muon_lr muon_momentum near_duplicates nproc opt_state_on_cpu optimizer out parallel plan
+        mixture model muon_lr muon_momentum near_duplicates noise_scale nproc opt_state_on_cpu optimizer out parallel plan
         positions pre_layernorm probe profile ramp_tokens recipe reduce_once regather replay resume sample_every
         sample_prompt schedule seed shards spike_patience spike_sigmas spike_window steps stream tensor_parallel
         threads tokenizer tokens track trust_device val validate_every validation_fraction validation_share
@@ -40,6 +40,7 @@ SURFACE = {
     "corpus": "accept_loss memory out plan recipe sample workers",
     "prepare": "data decontaminate filter fold near_duplicates out resume shard_tokens tokenizer validation_fraction workers",
     "contamination": "data data_dir json model out overwrite scores tasks workers",
+    "paper": "data data_dir figures limit list_experiments minutes model out overwrite seed threads",
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every
         filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing
         rehearse resume seed show skip_malformed steps threads track train_on val validation_fraction
