@@ -11,6 +11,8 @@ from gpt3.report.svg import svg
 
 MARK = b'<meta name="generator" content="gpt3 paper">'
 """What tells a page of ours from other files."""
+MOST_ROWS = 12
+"""A longer table is folded."""
 STYLE = """:root{--ink:#1d2430;--soft:#5b6472;--line:#d9dde3;--ground:#fff;--card:#f6f7f9;--ours:#0072b2;--paper:#d55e00}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e7ec;--soft:#a3abb8;--line:#3a414d;--ground:#14171c;--card:#1d2128;
 --ours:#56b4e9;--paper:#e69f00}}
@@ -21,7 +23,8 @@ padding-top:1rem;border-top:1px solid var(--line)}nav a{display:inline-block;mar
 .both>div{background:var(--card);border-top:3px solid var(--ours);padding:.6rem .9rem;border-radius:.3rem}
 .both>div:last-child{border-color:var(--paper)}.both h3{margin:.1rem 0 .3rem;font-size:.95rem}p,li{margin:.3rem 0}
 ul{padding-left:1.1rem}.notes{color:var(--soft)}figure{display:inline-block;margin:1rem 1rem 0 0;vertical-align:top;
-max-width:100%}figcaption{font-weight:600;font-size:.92rem}svg{max-width:100%;height:auto;display:block}
+width:27.5rem;max-width:100%}summary{font-weight:600;margin-top:1rem;cursor:pointer}figcaption{font-weight:600;font-size:.92rem}
+svg{max-width:100%;height:auto;display:block}
 .legend span{margin-right:1rem;font-size:.88rem;display:inline-block}
 .scroll{overflow-x:auto;margin-top:1rem}table{border-collapse:collapse;font-size:.9rem;
 font-variant-numeric:tabular-nums}caption{text-align:left;font-weight:600;padding:.2rem 0}td,th{padding:.2rem .7rem;
@@ -86,4 +89,7 @@ def _table(table: Table) -> str:
     lines = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     caption = html.escape(table.caption)
-    return f'<div class="scroll"><table><caption>{caption}</caption><tr>{heads}</tr>{lines}</table></div>'
+    if len(rows) <= MOST_ROWS:
+        return f'<div class="scroll"><table><caption>{caption}</caption><tr>{heads}</tr>{lines}</table></div>'
+    inner = f'<div class="scroll"><table><tr>{heads}</tr>{lines}</table></div>'
+    return f"<details><summary>{caption} ({len(rows)} rows)</summary>{inner}</details>"

@@ -112,9 +112,9 @@ def draw(measured: Measured) -> Drawing:
             "powers of 0.34 and 0.28.",
         ],
         notes=[
-            "Small models far from the floor gain more from compute, so the power is larger here than in the paper; the text "
-            f"is another one, with {measured['unique_tokens']:,} distinct tokens, of which the predicted run read "
-            f"{epochs:.2g} times as many.",
+            f"The power is {'larger' if power.value > PAPER_POWER else 'smaller'} here than in the paper. Models, runs, text and "
+            "tokenizer are others, and so small models are far from the floor of the loss, where the curve is steeper.",
+            f"The text has {measured['unique_tokens']:,} distinct tokens; the predicted run read {epochs:.2g} times as many.",
             f"Lengths of a size share one trunk: a constant rate, and a last fifth in which it falls. Batches of {BATCH:,} "
             "tokens, contexts of 128; the paper's compute-optimal batches are larger.",
         ],

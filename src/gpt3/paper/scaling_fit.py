@@ -25,6 +25,8 @@ LOWEST, HIGHEST = np.log([1e-4, 1e-4, 1e-4, 0.01, 0.01]), np.log([1.0, 10.0, 10.
 """Of `nearest`'s numbers."""
 STARTS = ((0.5, 0.3), (0.35, 0.4), (0.2, 0.2), (0.6, 0.6))
 """Powers from which fits begin."""
+CHEAPER, LEAST_FITTED = 0.6, 6
+"""Part of the runs, and how many at least, of the law that `Fit.beyond` tries on the others."""
 LEVEL = 0.95
 """Of the intervals."""
 
@@ -80,11 +82,14 @@ class Fit:
     """Fits to the law's losses of the runs with residuals drawn anew: what other runs of the same kind could give."""
     residuals: Sequence[float]
     """log L of the runs minus the law's, enlarged for the numbers that were fitted to them."""
+    beyond: float = 0.0
+    """How far log L of the dearer runs is from a law of the cheaper ones, root mean square: what the law's form gets wrong."""
 
     def predict(self, parameters: float, tokens: float, seed: int = 0) -> Interval:
-        """The loss of another run: the law's, with the interval of the other fits and of a run's own residual."""
-        own = np.exp(np.random.default_rng(seed).choice(self.residuals, len(self.others)))
-        values = np.array([law.loss(parameters, tokens) for law in self.others]) * own
+        """The loss of a run beyond the fitted ones, with the interval of the other fits, a run's own residual and `beyond`."""
+        rng = np.random.default_rng(seed)
+        own = rng.choice(self.residuals, len(self.others)) + self.beyond * rng.standard_normal(len(self.others))
+        values = np.array([law.loss(parameters, tokens) for law in self.others]) * np.exp(own)
         low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(self.law.loss(parameters, tokens), float(low), float(high))
 
@@ -99,7 +104,18 @@ def fit(points: Sequence[Point], seed: int = 0) -> Fit:
         losses = expected * np.exp(rng.choice(left, len(points)))
         drawn = [replace(point, loss=float(loss)) for point, loss in zip(points, losses, strict=True)]
         others.append(nearest(drawn, [_shares(law, points)]))
-    return Fit(law, others, left.tolist())
+    return Fit(law, others, left.tolist(), missed_beyond(points))
+
+
+def missed_beyond(points: Sequence[Point]) -> float:
+    """`Fit.beyond`; 0 where the cheaper runs are too few for a fit."""
+    ordered = sorted(points, key=lambda point: point.compute)
+    known = ordered[: round(CHEAPER * len(ordered))]
+    if len(known) < LEAST_FITTED:
+        return 0.0
+    law = nearest(known, [(0.5, 0.3, 0.3, *powers) for powers in STARTS])
+    missed = [math.log(point.loss / law.loss(point.parameters, point.tokens)) for point in ordered[len(known) :]]
+    return math.sqrt(sum(value**2 for value in missed) / len(missed))
 
 
 def nearest(points: Sequence[Point], starts: Sequence[Sequence[float]]) -> Law:
