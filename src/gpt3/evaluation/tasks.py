@@ -22,6 +22,7 @@ from gpt3.evaluation import HubData, Source, Split, Task, answer_rows, answers, 
 from gpt3.evaluation.answer_rows import Join
 from gpt3.evaluation.gender import GENDER
 from gpt3.evaluation.generated_tasks import ARITHMETIC, SCRAMBLING, WIKI_TOPIC
+from gpt3.evaluation.grammar_correction import GRAMMAR_CORRECTION
 from gpt3.evaluation.lm_eval_rows import STYLES as LM_EVAL
 from gpt3.evaluation.minimal_pairs import GRAMMAR
 from gpt3.evaluation.novel_words import NOVEL_WORDS
@@ -221,7 +222,7 @@ BLIMP = tuple(
 )
 # fmt: on
 
-GENERATED = (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC, *GRAMMAR, NOVEL_WORDS)
+GENERATED = (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC, *GRAMMAR, NOVEL_WORDS, GRAMMAR_CORRECTION)
 TASKS: dict[str, Task] = {task.name: task for task in (*GENERATED, *GENDER, *FILE_TASKS, *MMLU, *BLIMP)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "arithmetic": tuple(task.name for task in ARITHMETIC),

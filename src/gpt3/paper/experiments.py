@@ -12,6 +12,9 @@ from gpt3.paper.experiment import Experiment
 EXPERIMENTS = {
     "2.1": "gpt3.paper.sizes",
     "3.1": "gpt3.paper.scaling",
+    "3.9.5": "gpt3.paper.novel_words",
+    "3.9.6": "gpt3.paper.grammar",
+    "6.2": "gpt3.paper.bias",
 }
 """Modules whose EXPERIMENT is the one of that figure. Those before others train the models that these ask."""
 

@@ -1,0 +1,103 @@
+"""Section 3.9.6: sentences with an error are corrected: by a contrast of log-probabilities, and in generated sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+from gpt3.evaluation import Source
+from gpt3.evaluation.grammar_correction import GRAMMAR_CORRECTION, PAIRS, prompt
+from gpt3.evaluation.protocol import Questions
+from gpt3.inference.language_model import LanguageModel
+from gpt3.paper.asking import about, accuracy_by_size, answers, asked, continued, first_line
+from gpt3.paper.experiment import Drawing, Experiment, Measured, Table, Work
+from gpt3.paper.proportion import shown
+from gpt3.paper.texts import folded
+
+SHOTS = (1, 5)
+"""Examples before a question: the paper began with one, and its last sentence had five before it."""
+MOST_TOKENS = 40
+GOOD = {prompt(poor): good for _, poor, good in PAIRS}
+POOR = {prompt(poor): poor for _, poor, _ in PAIRS}
+VERDICTS = ("corrected", "repeated", "another sentence")
+
+
+def measure(work: Work) -> Measured:
+    """The contrast's answers and the generated corrections of every model."""
+    return {
+        "models": [
+            about(model) | work.once(name, partial(_measured, loaded, work)) for model, loaded, name in asked(work)
+        ]
+    }
+
+
+def _measured(model: LanguageModel, work: Work) -> dict[str, Any]:
+    contrast = [answers(model, GRAMMAR_CORRECTION, shots, work) for shots in SHOTS]
+    return {"contrast": contrast, "corrections": [row for shots in SHOTS for row in corrections(model, shots, work)]}
+
+
+def corrections(model: LanguageModel, shots: int, work: Work) -> list[dict[str, Any]]:
+    """For every sentence the line that the model generates after the prompt, greedily."""
+    split = GRAMMAR_CORRECTION.split(Source(seed=work.seed))
+    questions = Questions(GRAMMAR_CORRECTION, split, shots, work.seed, work.limit)
+    made = continued(model, [question.context for question in questions], max_new_tokens=MOST_TOKENS, temperature=0.0)
+    return [
+        {
+            "shots": shots, "kind": question.item.id.split(":")[0], "prompt": question.context,
+            "poor": POOR[question.item.context], "good": GOOD[question.item.context], "text": first_line(text),
+        }
+        for question, (text,) in zip(questions, made, strict=True)
+    ]  # fmt: skip
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """One of `VERDICTS`: the text is exactly the correction, or the input, or neither."""
+    return {row["good"]: VERDICTS[0], row["poor"]: VERDICTS[1]}.get(row["text"], VERDICTS[2])
+
+
+def draw(measured: Measured) -> Drawing:
+    """Both measures by model, and the sentences."""
+    models = measured["models"]
+    table = [
+        [
+            "model",
+            "parameters",
+            *(f"{what}, K={shots}" for shots in SHOTS for what in ("contrast", "likelier", *VERDICTS[:2])),
+        ]
+    ]
+    html = []
+    for model in models:
+        cells = [model["name"], f"{model['parameters']:,}"]
+        for shots, contrast in zip(SHOTS, model["contrast"], strict=True):
+            rows = [row for row in model["corrections"] if row["shots"] == shots]
+            counts = Counter(map(verdict, rows))
+            cells += [shown([r["metrics"][rule] for r in contrast["results"]]) for rule in ("acc", "acc_sum")]
+            cells += [f"{counts[name]} of {len(rows)}" for name in VERDICTS[:2]]
+        table.append(cells)
+        texts = [["input", "K", "generated", "", "expected"]]
+        texts += [
+            [row["poor"], str(row["shots"]), row["text"], verdict(row), row["good"]] for row in model["corrections"]
+        ]
+        html.append(folded(f"Corrections of {model['name']}", texts))
+    return Drawing(
+        ours=[
+            f"{len(models[0]['contrast'][0]['results'])} sentences with an error, written for this project. The contrast asks "
+            "whether the prompt makes the correction likelier than the same sentence again; guessing is right in 50%, "
+            "repeating the input in 0%.",
+            "“Likelier” compares the two after the prompt as they are, so that a preference for good English counts, too.",
+            "A generated sentence counts as corrected only if it is exactly the expected one.",
+        ],
+        paper=[
+            "Section 3.9.6: one human correction in the prompt, then five more sentences. Figure 3.17 shows the 175B model's "
+            "corrections; none is counted or scored.",
+            "The paper notes that the distinction between poor and good English is complex, contextual, and contested.",
+        ],
+        notes=["Intervals: 95%, Wilson. Generated greedily, one line. Examples are other pairs of ours."],
+        charts=accuracy_by_size("Contrast; dashed: guessing", models, 50),
+        tables=[Table("Grammar correction", table)],
+        html="".join(html),
+    )
+
+
+EXPERIMENT = Experiment("3.9.6", "Correcting English grammar", measure, draw)
