@@ -115,7 +115,7 @@ def test_a_settled_plan_settles_to_itself() -> None:
     [
         (TrainOptions(batch_tokens=1000), r"--batch-tokens 1000 is not a multiple of the context of 128; try 896"),
         (TrainOptions(batch_tokens=1024, micro_batch=3), r"--micro-batch 3 does not divide the 8 sequences"),
-        (TrainOptions(context=4096), r"--context 4096 exceeds the 128 positions of demo"),
+        (TrainOptions(model="demo", context=4096), r"--context 4096 exceeds the 128 positions of demo"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options: TrainOptions, message: str) -> None:

@@ -13,7 +13,7 @@ from gpt3.model import GPT3ForCausalLM
 from gpt3.model_folder.load import load_transformers
 from gpt3.report.run_folder import read_metrics
 from gpt3.training.options import TrainOptions
-from gpt3.training.plan import make_plan, shape_of
+from gpt3.training.plan import auto_preset, make_plan, shape_of
 from gpt3.training.run import train
 
 
@@ -38,6 +38,21 @@ def test_positions_bound_the_context_in_place_of_the_presets() -> None:
         shape_of(TrainOptions(model="17M", positions=256, context=512))
     with pytest.raises(InputError, match=r"Use --context 1024 or less, or --positions 2048\."):
         shape_of(TrainOptions(model="17M", context=2048))
+
+
+def test_a_shape_of_ones_own_takes_any_context_and_width() -> None:
+    shape = shape_of(TrainOptions(layers=4, width=256, context=512))
+    assert (shape.context, shape.positions, shape.window, shape.n_heads, shape.d_head) == (512, None, 128, 4, 64)
+    assert shape.windows == [512, 128, 512, 128]
+    assert shape_of(TrainOptions(context=512)).window == 128
+    assert shape_of(TrainOptions(context=64)).window == shape_of(TrainOptions()).window == 32  # as before
+    assert shape_of(TrainOptions(context=512, window=48)).window == 48
+    assert shape_of(TrainOptions(model="17M", width=320)).n_heads == 4  # divides: the preset's
+    assert auto_preset(128, 4096, 512).window == 128
+    with pytest.raises(InputError, match=r"--width 250 is not a multiple of --heads 3"):
+        shape_of(TrainOptions(layers=4, width=250))
+    with pytest.raises(InputError, match=r"--context 256 exceeds the 128 positions of demo"):
+        shape_of(TrainOptions(model="demo", context=256))
 
 
 def test_a_post_ln_model_trains_and_resumes_as_one(tiny, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ DEMO_MINUTES = 3.7
 """What the demo trains for when no length is given."""
 DEFAULT_MICRO_BATCH_TOKENS = 8192
 EVENTS_A_RUN = 10
+WINDOW_PARTS = 4
+"""A context beyond the demo's has a window of this part, as the demo has and 17M."""
 HEAD = 64
 """Width of a head of ``--model auto``, which has a layer and a head for each (GPT-3 Small, Table 2.1)."""
 MOST_RECORDS = 10_000
@@ -176,11 +178,14 @@ def shape_of(options: TrainOptions) -> Preset:
     if options.size == AUTO:  # until a size is chosen, the demo's shape
         layers, width = options.layers or base.n_layers, options.width or base.d_model
         base = dataclasses.replace(base, name=AUTO, learning_rate=small_rate(layers, width))
-    width, heads = options.width or base.d_model, options.heads or base.n_heads
+    width = options.width or base.d_model
+    heads = options.heads or (base.n_heads if width % base.n_heads == 0 else max(1, width // base.d_head))
     if width % heads:
         raise InputError(f"--width {width} is not a multiple of --heads {heads}; choose heads that divide it")
-    positions = options.positions or base.context
+    longest = base.context if options.model is not None else max(base.context, options.context or 0)
+    positions = options.positions or longest
     context = options.context or min(base.context, positions)
+    window = base.window if context <= base.context or options.positions else context // WINDOW_PARTS
     if context > positions:
         more = f", or --positions {context}" if options.positions is None else ""
         raise InputError(
@@ -193,7 +198,7 @@ def shape_of(options: TrainOptions) -> Preset:
         d_model=width,
         n_heads=heads,
         d_head=width // heads if resized else base.d_head,
-        window=options.window or base.window,
+        window=options.window or window,
         context=context,
         positions=options.positions,
         batch_tokens=max(1, base.batch_tokens // context) * context,
@@ -211,7 +216,7 @@ def auto_preset(width: int, vocabulary: int, context: int) -> Preset:
     layers, rate = max(2, heads), small_rate(max(2, heads), width)
     return dataclasses.replace(
         PRESETS["demo"], name=AUTO, n_layers=layers, d_model=width, n_heads=heads, d_head=HEAD, learning_rate=rate,
-        vocab_size=vocabulary, context=context,
+        vocab_size=vocabulary, context=context, window=max(PRESETS["demo"].window, context // WINDOW_PARTS),
     )  # fmt: skip
 
 
