@@ -1,9 +1,14 @@
-"""A tiny random model in its folder."""
+"""A tiny random model in its folder, a little text, and trainings of seconds."""
 
+import itertools
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from gpt3.corpus.wiki import articles
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +30,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    """A run does not measure the machine's speed, and its samples are short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpt3.training.distributed.gemm_flops", lambda *arguments: 1e11)
+        patch.setattr("gpt3.training.validation.NEW_TOKENS", 4)
+        yield
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "articles.jsonl"
+    lines = [json.dumps({"text": article.text}) for article in itertools.islice(articles(), 60)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from gpt3 import __version__
-from gpt3.corpus.slices import split_rows
 from gpt3.durable import utf8, write_text
 from gpt3.errors import InputError
 from gpt3.evaluation import Result, Source, Split, Task
@@ -29,6 +28,7 @@ from gpt3.evaluation.page import page
 from gpt3.evaluation.protocol import Questions, fitting_shots, score, with_room
 from gpt3.evaluation.results import Evaluation, GroupScore, TaskScore, group_score, results_folder, seed_row, task_score
 from gpt3.evaluation.styles import in_style
+from gpt3.evaluation.task_rows import check_folder
 from gpt3.evaluation.tasks import GROUPS, TASKS, select
 from gpt3.inference.continuations import continuation_logprobs
 from gpt3.inference.language_model import LanguageModel, load
@@ -159,8 +159,8 @@ def prepare(options: EvalOptions, tasks: Sequence[Task]) -> list[Questions]:
     Raises:
         InputError: all tasks whose data is missing or bad, in one message.
     """
-    if options.data_dir is not None and not Path(split_rows(options.data_dir)[0]).is_dir():
-        raise InputError(f"--data-dir {options.data_dir} is not a folder. Give the folder with the tasks' files.")
+    if options.data_dir is not None:
+        check_folder(options.data_dir)
     source = Source(options.data_dir, options.format, options.seed)
     parts: list[Questions] = []
     faults: dict[str, str] = {}  # by message: the missing file of several tasks is named once

@@ -82,6 +82,16 @@ def _read_rows(path: Path, most: int | None, changed: int) -> list[tuple[str, Ro
     return rows
 
 
+def check_folder(data_dir: str) -> None:
+    """Refuse a --data-dir that is no folder.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not Path(split_rows(data_dir)[0]).is_dir():
+        raise InputError(f"--data-dir {data_dir} is not a folder. Give the folder with the tasks' files.")
+
+
 def locate(files: Sequence[str], hub: HubData | None, source: Source) -> tuple[Path, Path | None, Mapping[str, Any]]:
     """The files of a task: rows to score, further rows for few-shot examples, and for results.json where they are from.
 

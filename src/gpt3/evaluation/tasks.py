@@ -7,6 +7,7 @@ scored rows themselves, never from the passage of the question.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import re
@@ -26,7 +27,7 @@ from gpt3.evaluation.grammar_correction import GRAMMAR_CORRECTION
 from gpt3.evaluation.lm_eval_rows import STYLES as LM_EVAL
 from gpt3.evaluation.minimal_pairs import GRAMMAR
 from gpt3.evaluation.novel_words import NOVEL_WORDS
-from gpt3.evaluation.task_rows import Make, locate, read_items
+from gpt3.evaluation.task_rows import Make, check_folder, locate, read_items
 from gpt3.tables import aligned
 
 DATA = Path(__file__).parent / "data"
@@ -239,6 +240,22 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "translation": tuple(task.name for task in FILE_TASKS if "bleu" in task.whole),
     "paper": tuple(task.name for task in (*FILE_TASKS, *ARITHMETIC, *SCRAMBLING) if task.paper),
 }
+
+
+def in_folder(data_dir: str) -> list[Task]:
+    """The tasks with a file in a folder of --data-dir, without MMLU and BLiMP.
+
+    Raises:
+        InputError: it is no folder.
+    """
+    check_folder(data_dir)
+    found = []
+    for task in FILE_TASKS:
+        assert isinstance(task.split, partial)
+        with contextlib.suppress(InputError):  # no file of this task
+            locate(task.split.keywords["files"], None, Source(data_dir))
+            found.append(task)
+    return found
 
 
 def select(names: Sequence[str], option: str = "--tasks") -> list[Task]:

@@ -36,13 +36,16 @@ def about(model: Model) -> dict[str, Any]:
     return {"name": model.name, "parameters": model.parameters, "layer_parameters": model.layer_parameters}
 
 
-def answers(model: LanguageModel, task: Task, shots: int, work: Work) -> dict[str, Any]:
+def answers(model: LanguageModel, task: Task, shots: int, work: Work, source: Source | None = None) -> dict[str, Any]:
     """A task's questions with this many examples, at most those that fit: what each question's result has, in JSON.
+
+    Args:
+        source: of the questions; None: the work's files and seed.
 
     Returns:
         task, shots, and results: of each question its id, metrics, answer, right answer, and for choices log-probabilities.
     """
-    split = task.split(Source(work.data_dir, seed=work.seed))
+    split = task.split(source or Source(work.data_dir, seed=work.seed))
     fitted = with_room(model, task, split)
     questions = Questions(fitted, split, shots, work.seed, work.limit, is_k=True)
     fits = min(questions.shots, fitting_shots(model, questions))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gpt3.durable import write_text
 from gpt3.errors import InputError
+from gpt3.evaluation.task_rows import check_folder
 from gpt3.paper.experiment import Experiment, Interrupted, Measured, Work
 from gpt3.paper.experiments import EXPERIMENTS, chosen
 from gpt3.paper.models import models
@@ -31,6 +32,8 @@ def run_experiments(options: PaperOptions) -> int:
     out, asked = Path(options.out), chosen(options.figures)
     check_file("--out", out / PAGE, MARK, overwrite=options.overwrite)
     settings = requested(options, FREE)
+    if options.data_dir is not None:
+        check_folder(options.data_dir)
     with locked_folder(out):
         before = stored(out / SETTINGS)
         if before is not None:
