@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from gpt3 import energy
-from gpt3.energy import CORE_WATTS, KWH, Energy, Meter
+from gpt3.energy import CORE_WATTS, KWH, Energy, Meter, amount
 
 
 def zone(root: Path, folder: str, name: str, uj: int, wraps: int = 1_000_000_000) -> Path:
@@ -147,4 +147,7 @@ def test_energies_add_up_by_source() -> None:
     assert total.joules == {"a": 3 * KWH, "b": 0.5 * KWH}
     assert total.kwh == 3.5
     assert str(total) == "3.5 kWh (3 kWh a; 500 Wh b)"
+    assert [amount(kwh) for kwh in (0.0, 2e-5, 0.9994, 1.0, 1234.0, 3.21e8)] == [
+        "0 Wh", "0.02 Wh", "999 Wh", "1 kWh", "1.23 MWh", "321 GWh"
+    ]  # fmt: skip
     assert str(Energy()) == "0 Wh (not measured)"

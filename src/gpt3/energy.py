@@ -17,6 +17,7 @@ KWH = 3.6e6
 """Joules of a kilowatt-hour."""
 CORE_WATTS = 12.0
 """Assumed for a busy core where nothing is measured: what Green Algorithms takes for any CPU (Lannelongue et al. 2021)."""
+UNITS = ((1e6, "GWh"), (1e3, "MWh"), (1.0, "kWh"), (1e-3, "Wh"))
 LOOK_SECONDS = 1.0
 """Counters are looked at this often: RAPL's begin again at 0, some within the hour, and powers are summed between readings."""
 POWERCAP = Path("/sys/class/powercap")
@@ -46,8 +47,9 @@ class Energy:
 
 
 def amount(kwh: float) -> str:
-    """Three digits: ``1.25 kWh``, ``0.41 Wh``."""
-    return f"{kwh:,.3g} kWh" if kwh >= 1 else f"{1000 * kwh:.3g} Wh"
+    """Three digits: ``1.25 kWh``, ``0.41 Wh``, ``32.1 GWh``."""
+    size, unit = next((each for each in UNITS if kwh >= each[0]), UNITS[-1])
+    return f"{kwh / size:.3g} {unit}"
 
 
 class Counter(Protocol):

@@ -17,6 +17,8 @@ EXPERIMENTS = {
     "3.9.5": "gpt3.paper.novel_words",
     "3.9.6": "gpt3.paper.grammar",
     "6.2": "gpt3.paper.bias",
+    "6.3": "gpt3.paper.energy",
+    "D": "gpt3.paper.compute",
 }
 """Modules whose EXPERIMENT is the one of that figure. Those before others train the models that these ask."""
 
