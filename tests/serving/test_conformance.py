@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,10 @@ def test_the_document_tells_what_is_answered(live) -> None:
 
 @pytest.mark.slow
 def test_schemathesis_finds_no_answer_that_the_document_does_not_know(language_model, tmp_path: Path) -> None:
-    command = shutil.which("schemathesis") or pytest.skip("needs schemathesis on the PATH: pip install schemathesis")
+    here = str(Path(sys.executable).parent)
+    command = shutil.which("schemathesis", path=f"{here}{os.pathsep}{os.environ['PATH']}")
+    if command is None:
+        pytest.skip("needs schemathesis: pip install schemathesis")
     language_model.tokenizer.chat_template = TEMPLATE
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     try:
