@@ -42,6 +42,10 @@ def test_a_finished_experiment_is_not_measured_again(tmp_path: Path, capsys: pyt
     ("words", "error"),
     [
         (["3.11"], r"3\.11 is no experiment of gpt3 paper\. (Did you mean|Choose of)"),
+        (
+            ["2.1", "--data", "wiki", __file__],
+            r"test_paper_command.py is no experiment .*write --data .*test_paper_command.py\.",
+        ),
         (["2.1", "--model", "nothing-there"], r"--model nothing-there"),
         (["2.1", "--minutes", "0"], r"--minutes 0.0 must be a number above 0"),
     ],

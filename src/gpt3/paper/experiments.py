@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from gpt3.errors import InputError
 from gpt3.paper.experiment import Experiment
@@ -40,5 +41,7 @@ def chosen(figures: Sequence[str]) -> list[Experiment]:
         if name not in EXPERIMENTS:
             near = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]}?" if near else f"Choose of {', '.join(EXPERIMENTS)}."
+            if name == "wiki" or Path(name).exists():
+                hint = f"If it is training text, write --data {name}."
             raise InputError(f"{name} is no experiment of gpt3 paper. {hint}")
     return [experiment(name) for name in EXPERIMENTS if not figures or name in figures]
