@@ -98,7 +98,11 @@ def test_a_branch_is_bit_by_bit_the_run_of_its_length(tmp_path: Path) -> None:
 
 def test_the_runs_fill_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {size_of(*shape)["name"]: 0.01 * (place + 1) for place, shape in enumerate(SHAPES)}
-    monkeypatch.setattr("gpt3.paper.scaling_runs.step_seconds", lambda work, sizes: seconds)
+    by_width = {shape: seconds[size_of(*shape)["name"]] for shape in SHAPES}
+    monkeypatch.setattr(
+        "gpt3.paper.scaling_runs.step_seconds",
+        lambda work, options, entries: by_width[options["layers"], options["width"]],
+    )
     plan = planned(Work(tmp_path, minutes=30))
     trunks = [size["name"] for size in plan["sizes"]] + 2 * [plan["seeds_of"]]
     steps = sum(1.15 * plan["steps"] * seconds[name] for name in trunks)

@@ -5,21 +5,19 @@ Which runs, is decided before the first of them, from the time and the measured 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt3.paper.budget import step_seconds
 from gpt3.paper.experiment import Work
 from gpt3.paper.scaling_fit import Point
 from gpt3.paper.trunks import SHARES, UNIT, Score, train_lengths
 
-SHAPES = ((1, 64), (2, 64), (2, 96), (2, 128), (3, 160), (3, 192), (4, 256), (5, 320), (6, 384), (8, 512))
-"""Layers and widths: width / layers is 32 to 64, as in the paper's Small to XL."""
-FITTED = 6
-"""Sizes that are fitted; more where the time is long."""
+SHAPES = ((1, 64), (2, 64), (2, 96), (2, 128), (3, 160), (3, 192), (4, 256))
+"""Layers and widths, the last one of the predicted run. Width / layers is 32 to 64, as in the paper's Small to XL."""
 HEAD = 32
 VOCABULARY, CONTEXT, BATCH = 4096, 128, 2048
 SEEDS = 3
@@ -32,24 +30,29 @@ LEAST_STEPS = 2 * UNIT
 
 def trained(work: Work, name: str, size: dict[str, Any], steps: int, shares: Sequence[float], seed: int) -> list[Score]:
     """Scores of a size at these shares of `steps`."""
+    options = {"data": list(work.data), "tokenizer": f"own:{VOCABULARY}", "validation_fraction": 0.01, "seed": seed}
+    return train_lengths(work, name, steps, BATCH, shares, **options, **options_of(size))
+
+
+def options_of(size: dict[str, Any]) -> dict[str, Any]:
+    """A size's options of `gpt3 train`."""
     from gpt3.training.plan import small_rate
     from gpt3.training.recipes import RECIPES
 
     layers, width = size["layers"], size["width"]
-    return train_lengths(
-        work, name, steps, BATCH, shares, data=list(work.data), tokenizer=f"own:{VOCABULARY}", layers=layers, width=width,
-        heads=width // HEAD, context=CONTEXT, lr=RECIPES["short"].rate * small_rate(layers, width), recipe="short", seed=seed,
-        validation_fraction=0.01,
-    )  # fmt: skip
+    rate = RECIPES["short"].rate * small_rate(layers, width)
+    shape = {"layers": layers, "width": width, "heads": width // HEAD, "context": CONTEXT}
+    return {**shape, "recipe": "short", "lr": rate}
 
 
 def planned(work: Work) -> dict[str, Any]:
     """The runs that fill the time: sizes, steps of each trunk, and the predicted run, from this machine's measured speed."""
     sizes = [size_of(layers, width) for layers, width in SHAPES]
-    seconds = step_seconds(work, sizes)
-    chosen, big = sizes[:FITTED], sizes[FITTED]
+    batch = {"batch_tokens": BATCH}
+    seconds = {size["name"]: step_seconds(work, options_of(size) | batch, VOCABULARY) for size in sizes}
+    *chosen, big = sizes
     big_steps = TIMES * chosen[-1]["layer_parameters"] / big["layer_parameters"]
-    middle = FITTED // 2
+    middle = len(chosen) // 2
     each = sum(seconds[size["name"]] for size in chosen) + (SEEDS - 1) * seconds[chosen[middle]["name"]]
     steps = 60 * work.minutes / ((1 + BRANCHES) * each + big_steps * seconds[big["name"]])
     steps = max(LEAST_STEPS, math.floor(steps / UNIT) * UNIT)
@@ -64,29 +67,6 @@ def size_of(layers: int, width: int) -> dict[str, Any]:
     count = 12 * layers * width**2
     name = f"{count / 1e6:.2g}M" if count >= 1e6 else f"{count / 1e3:.3g}k"
     return {"name": name, "layers": layers, "width": width, "layer_parameters": count}
-
-
-def step_seconds(work: Work, sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Seconds of a step of each size, from two that are measured."""
-    from gpt3.ladder.presets import PRESETS
-    from gpt3.training.distributed import agree_on_compute, full_machine, open_world
-    from gpt3.training.options import TrainOptions
-    from gpt3.training.plan import small_rate
-    from gpt3.training.step_speed import measure_speed
-
-    options = TrainOptions(threads=work.threads, context=CONTEXT, recipe="short")
-    shapes = {
-        size["name"]: dataclasses.replace(
-            PRESETS["demo"], n_layers=size["layers"], d_model=size["width"], n_heads=size["width"] // HEAD, d_head=HEAD,
-            batch_tokens=BATCH, vocab_size=VOCABULARY, learning_rate=small_rate(size["layers"], size["width"]),
-        )
-        for size in sizes
-    }  # fmt: skip
-    with full_machine(), open_world(options.device, 1) as world:
-        compute = agree_on_compute(options, world)
-        names = list(shapes)
-        speed = measure_speed(options, [shapes[names[1]], shapes[names[FITTED]]], compute, world)
-    return {name: speed.step_seconds(shape, BATCH) for name, shape in shapes.items()}
 
 
 def bytes_per_gpt2_token(work: Work) -> float:
