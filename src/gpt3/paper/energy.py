@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from gpt3.energy import KWH, Energy, Meter, amount
 from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, training_flops
-from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Model, Table, Work
+from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.origins import origin
-from gpt3.progress import say
 from gpt3.report.svg import COLORS, Axes, Line
+
+if TYPE_CHECKING:
+    from gpt3.inference.language_model import LanguageModel
 
 PAGE_WORDS = 500
 """Words of a page; the paper does not say what a page is."""
@@ -25,34 +28,27 @@ SAMPLES, TOKENS = 8, 200
 
 def measure(work: Work) -> Measured:
     """What the models' runs took, and what it takes each of them to write."""
-    return {
-        "page_words": PAGE_WORDS,
-        "models": [origin(model) | {"generation": generation(work, model)} for model in work.models],
-    }
+    from gpt3.paper.asking import asked
+
+    models = [
+        origin(model) | {"generation": work.once(name, partial(generation, loaded, work.seed))}
+        for model, loaded, name in asked(work)
+    ]
+    return {"page_words": PAGE_WORDS, "models": models}
 
 
-def generation(work: Work, model: Model) -> dict[str, Any]:
+def generation(model: LanguageModel, seed: int) -> dict[str, Any]:
     """Generate for a while: words and tokens of each batch of samples, seconds, and joules by source."""
-    from gpt3.evaluation.runner import fingerprint
-    from gpt3.inference.language_model import load
-
-    loaded = load(model.place, threads=work.threads)
-    say(f"  {model.name}: {loaded.summary}")
-
-    def write() -> dict[str, Any]:
-        longest = max(1, min(TOKENS, loaded.engine.context - 1))
-        loaded.complete("", n=SAMPLES, max_new_tokens=min(8, longest), seed=work.seed)  # compiles
-        meter, began, words, tokens = Meter(str(loaded.engine.device)), time.monotonic(), list[int](), list[int]()
-        while time.monotonic() - began < SECONDS:
-            made = loaded.complete("", n=SAMPLES, max_new_tokens=longest, seed=work.seed + len(words))
-            words.append(sum(len(one.text.split()) for one in made))
-            tokens.append(sum(one.token_count for one in made))
-            meter.look()
-        joules = dict(meter.energy().joules)
-        return {"words": words, "tokens": tokens, "seconds": time.monotonic() - began, "joules": joules}
-
-    found: dict[str, Any] = work.once(f"{model.name}-{fingerprint(loaded)[:8]}", write)
-    return found
+    longest = max(1, min(TOKENS, model.engine.context - 1))
+    model.complete("", n=SAMPLES, max_new_tokens=min(8, longest), seed=seed)  # compiles
+    meter, began, words, tokens = Meter(str(model.engine.device)), time.monotonic(), list[int](), list[int]()
+    while time.monotonic() - began < SECONDS:
+        made = model.complete("", n=SAMPLES, max_new_tokens=longest, seed=seed + len(words))
+        words.append(sum(len(one.text.split()) for one in made))
+        tokens.append(sum(one.token_count for one in made))
+        meter.look()
+    joules = dict(meter.energy().joules)
+    return {"words": words, "tokens": tokens, "seconds": time.monotonic() - began, "joules": joules}
 
 
 def pages_kwh(found: dict[str, Any], page_words: int) -> float | None:

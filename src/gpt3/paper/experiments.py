@@ -12,6 +12,7 @@ from gpt3.paper.experiment import Experiment
 
 EXPERIMENTS = {
     "3.1": "gpt3.paper.scaling",
+    "2.3": "gpt3.paper.noise_scale",
     "1.2": "gpt3.paper.in_context",
     "1.3": "gpt3.paper.aggregate",
     "2.1": "gpt3.paper.sizes",
