@@ -148,3 +148,5 @@ class Experiment:
     draw: Callable[[Measured], Drawing]
     share: float = 0.0
     """Its part of ``--minutes``, relative to the others'; 0: it trains nothing."""
+    again: bool = False
+    """Whether it is measured each time, since people add to its folder; its pieces are kept."""

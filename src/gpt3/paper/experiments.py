@@ -17,6 +17,7 @@ EXPERIMENTS = {
     "1.3": "gpt3.paper.aggregate",
     "2.1": "gpt3.paper.sizes",
     "3.10": "gpt3.paper.arithmetic",
+    "3.9.4": "gpt3.paper.news",
     "3.9.5": "gpt3.paper.novel_words",
     "3.9.6": "gpt3.paper.grammar",
     "6.2": "gpt3.paper.bias",

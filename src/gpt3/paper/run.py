@@ -59,7 +59,7 @@ def measure(one: Experiment, options: PaperOptions, out: Path, asked: Sequence[E
     about = {"models": [[model.name, str(model.place)] for model in given], "share": one.share}
     path = out / f"{one.figure}.json"
     kept = stored(path)
-    if kept is not None and (one.share or kept.get("asked") == about["models"]):
+    if kept is not None and not one.again and (one.share or kept.get("asked") == about["models"]):
         say(f"  already measured: {path}")
         return
     whole = sum(each.share for each in asked) or 1.0
