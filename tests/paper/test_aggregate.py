@@ -70,10 +70,20 @@ def test_means_follow_from_the_json(out: Path) -> None:
             means.append(digits.mean())
             centred.append((digits.mean() - row["chance"]) / (1 - row["chance"]))
             variances.append((stats.sem(digits) / (1 - row["chance"])) ** 2)
-    table = {row[2]: row for row in aggregate.draw(measured).tables[0].rows}
-    assert table["all"][5].startswith(f"{100 * np.mean(means):.1f} ± ")
+    table = {row[3]: row for row in aggregate.draw(measured).tables[0].rows}
+    assert table["all"][6].startswith(f"{100 * np.mean(means):.1f} ± ")
     error = 100 * np.sqrt(np.sum(variances)) / len(variances)
-    assert table["all, centred"][5] == f"{100 * np.mean(centred):.1f} ± {error:.1f}"
+    assert table["all, centred"][6] == f"{100 * np.mean(centred):.1f} ± {error:.1f}"
+
+
+def test_without_a_task_that_fits_nothing_is_averaged() -> None:
+    model = {"name": "m", "parameters": 1000, "rows": []}
+    drawn = aggregate.draw(
+        {"questions": 5, "files": False, "paper_names": {"arithmetic-2d+": "2D+"}, "models": [model]}
+    )
+    assert drawn.ours[0].startswith("0 tasks")
+    assert [chart.caption for chart in drawn.charts] == ["The paper: all 42, as in Figure 1.3"]
+    assert len(drawn.tables[0].rows) == len(drawn.tables[1].rows) == 1
 
 
 def test_the_papers_mean_is_over_its_42_accuracies() -> None:

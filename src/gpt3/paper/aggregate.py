@@ -20,8 +20,8 @@ ACCURACIES = ("acc", "em")
 """Metrics of the 42 accuracy-denominated benchmarks of Figure 1.3."""
 SIZES = (125e6, 350e6, 760e6, 1.3e9, 2.7e9, 6.7e9, 13e9, 175e9)
 """Parameters of the models of Table H.1, as Table 2.1 prints them."""
-Scores = Mapping[tuple[str, str], Figure]
-"""By task and number of examples."""
+MARKED = (125e6, 1.3e9, 13e9, 175e9)
+"""Of these, below an axis."""
 
 
 def tasks_of(data_dir: str | None) -> list[Task]:
@@ -75,45 +75,52 @@ def draw(measured: Measured) -> Drawing:
     tasks = common_tasks(measured)
     left_out = [task for task in measured["paper_names"] if task not in tasks]
     shared = [task for task in tasks if measured["paper_names"][task]]
-    names = [measured["paper_names"][task] for task in shared]
     models = measured["models"]
     of = {model["name"]: [row for row in model["rows"] if row["task"] in tasks] for model in models}
     alike = {name: [row for row in rows if row["task"] in shared] for name, rows in of.items()}
-    paper, whole = paper_average(names), paper_average()
-    largest = models[-1]["name"]
-    centred = {k: percent(average(of[largest], k, centred=True)) for k in COLUMNS}
-    return Drawing(
-        ours=[
-            f"{len(tasks)} tasks, {measured['questions']} questions of each at most, "
-            f"{'generated or with a file in --data-dir' if measured['files'] else 'all generated: they need no files'}.",
+    choices = {name: [row for row in rows if row["chance"]] for name, rows in of.items()}
+    whole, ours, charts = paper_average(), [], []
+    paper = [
+        "Figure 1.3: over 42 benchmarks whose figure is accuracy, the mean rises with size, and faster few-shot. Averaged here "
+        f"from Table H.1, 125M to 175B: {_ranges(whole)}."
+    ]
+    if tasks:
+        largest = models[-1]["name"]
+        centred = {k: percent(average(of[largest], k, centred=True)) for k in COLUMNS}
+        ours.append(
             f"{largest}, the largest model asked, has a centred mean, 0 for guessing and 100 for right answers, of "
-            f"{centred['0']} zero-shot, {centred['1']} one-shot and {centred['few']} few-shot.",
-        ],
-        paper=[
-            "Figure 1.3: over 42 benchmarks whose figure is accuracy, the mean rises with size, and faster few-shot. Averaged "
-            f"here from Table H.1, 125M to 175B: {_range(whole, 'zero')} zero-shot, {_range(whole, 'one')} one-shot, "
-            f"{_range(whole, 'few')} few-shot.",
-            f"Over the {len(shared)} of them that were asked here, too: {_range(paper, 'zero')}, {_range(paper, 'one')} and "
-            f"{_range(paper, 'few')}.",
-        ],
+            f"{centred['0']} zero-shot, {centred['1']} one-shot and {centred['few']} few-shot."
+        )
+        charts.append(_chart("Here: centred mean of all tasks", of, models, centred=True))
+    if shared:
+        same = paper_average([measured["paper_names"][task] for task in shared])
+        paper.append(f"Over the {len(shared)} of them that were asked here, too: {_ranges(same)}.")
+        charts.append(_chart(f"Here: mean of the {len(shared)} tasks that the paper has, too", alike, models))
+        charts.append(_paper_chart(f"The paper: the same {len(shared)} tasks", same))
+    charts.append(_paper_chart("The paper: all 42, as in Figure 1.3", whole))
+    where = "generated or with a file in --data-dir" if measured["files"] else "all generated: they need no files"
+    kinds = (
+        ("all", of, False),
+        ("all, centred", of, True),
+        ("of options, centred", choices, True),
+        ("the paper's", alike, False),
+    )
+    return Drawing(
+        ours=[f"{len(tasks)} tasks, {measured['questions']} questions of each at most, {where}.", *ours],
+        paper=paper,
         notes=[
             "Means of plain accuracy mix tasks of 2, 4 and 11 options with answers that have to be written; the centred mean "
             "subtracts what guessing gives. The paper's tasks are compared over other questions than ours, and few is as many "
             "examples as fit the model.",
             *([f"Left out, as an example does not fit some model: {', '.join(left_out)}."] if left_out else []),
         ],
-        charts=[
-            _chart("Here: centred mean of all tasks", of, models, centred=True),
-            _chart(f"Here: mean of the {len(shared)} tasks that the paper has, too", alike, models),
-            _paper_chart(f"The paper: the same {len(shared)} tasks", paper),
-            _paper_chart("The paper: all 42, as in Figure 1.3", whole),
-        ],
-        tables=[_means(measured, of, alike), _tasks(measured, tasks)],
+        charts=charts,
+        tables=[_means(models, kinds), _tasks(measured, tasks)],
     )  # fmt: skip
 
 
-def _range(means: Mapping[str, Sequence[float]], column: str) -> str:
-    return f"{means[column][0]:.1f} to {means[column][-1]:.1f}%"
+def _ranges(means: Mapping[str, Sequence[float]]) -> str:
+    return ", ".join(f"{means[column][0]:.1f} to {means[column][-1]:.1f}% {LABEL[k]}" for k, column in COLUMNS.items())
 
 
 def _chart(
@@ -124,11 +131,18 @@ def _chart(
         means = [(model["parameters"], average(rows[model["name"]], k, centred)) for model in models]
         points = [(float(size), 100 * mean.value, 100 * mean.error) for size, mean in means]
         curves.append(Line(LABEL[k], points, COLOR[k]))
-    return Chart(
+    lowest = min(y for curve in curves for _, y, _ in curve.points)
+    axes = Axes(
         caption,
-        Axes(caption, curves, "parameters", x_text=short, scale=math.log10, y_text="{:g}%".format),
         curves,
+        "parameters",
+        short,
+        "{:g}%".format,
+        math.log10,
+        bottom=min(0, 5 * math.floor(lowest / 5)),
+        top=5.0,
     )
+    return Chart(caption, axes, curves)
 
 
 def _paper_chart(caption: str, means: Mapping[str, Sequence[float]]) -> Chart:
@@ -136,19 +150,18 @@ def _paper_chart(caption: str, means: Mapping[str, Sequence[float]]) -> Chart:
     for k, column in COLUMNS.items():
         points = [(size, mean, 0.0) for size, mean in zip(SIZES, means[column], strict=True)]
         curves.append(Line(LABEL[k], points, COLOR[k]))
-    return Chart(
-        caption,
-        Axes(caption, curves, "parameters", x_text=short, scale=math.log10, y_text="{:g}%".format),
-        curves,
-    )
+    axes = Axes(caption, curves, "parameters", short, "{:g}%".format, math.log10, x_marks=MARKED)
+    return Chart(caption, axes, curves)
 
 
-def _means(measured: Measured, of: Mapping[str, Sequence[Measured]], alike: Mapping[str, Sequence[Measured]]) -> Table:
-    rows = [["model", "parameters", "mean", *(LABEL[k] for k in COLUMNS)]]
-    for model in measured["models"]:
-        size, name = f"{model['parameters']:,}", model["name"]
-        for title, some, centred in (("all", of, False), ("all, centred", of, True), ("as the paper's", alike, False)):
-            rows.append([name, size, title, *(percent(average(some[name], k, centred)) for k in COLUMNS)])
+def _means(models: Sequence[Measured], kinds: Sequence[tuple[str, Mapping[str, Sequence[Measured]], bool]]) -> Table:
+    rows = [["model", "parameters", "tasks", "mean", *LABEL.values()]]
+    for model in models:
+        for title, some, centred in kinds:
+            if mine := some[model["name"]]:
+                count = len({row["task"] for row in mine})
+                means = [percent(average(mine, k, centred)) for k in COLUMNS]
+                rows.append([model["name"], f"{model['parameters']:,}", str(count), title, *means])
     return Table("Mean accuracy in percent, ± the standard error of the questions asked", rows)
 
 

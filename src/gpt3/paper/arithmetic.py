@@ -15,7 +15,7 @@ from gpt3.evaluation import Source, Split, Task
 from gpt3.evaluation.generated_tasks import ARITHMETIC
 from gpt3.evaluation.results import TABLE_H1
 from gpt3.paper.accuracies import FEW, accuracies, accuracy, percent
-from gpt3.paper.aggregate import SIZES
+from gpt3.paper.aggregate import MARKED, SIZES
 from gpt3.paper.asking import short
 from gpt3.paper.budget import affordable_steps
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
@@ -204,7 +204,8 @@ def _paper_chart() -> Chart:
         points = [(size, value, 0.0) for size, value in zip(SIZES, rows[operation], strict=True)]
         curves.append(Line(operation, points, color))
     title = "The paper: few-shot accuracy by size"
-    return Chart(title, Axes(title, curves, "parameters", short, "{:g}%".format, math.log10, top=100.0), curves)
+    axes = Axes(title, curves, "parameters", short, "{:g}%".format, math.log10, top=100.0, x_marks=MARKED)
+    return Chart(title, axes, curves)
 
 
 def _table(measured: Measured) -> Table:

@@ -112,4 +112,5 @@ def curves(
 def short(count: float) -> str:
     """A number of parameters for an axis: ``0.4M``, ``12M``, ``1.3B``."""
     unit, name = (1e9, "B") if count >= 1e9 else (1e6, "M")
-    return f"{count / unit:.2g}{name}"
+    value = count / unit
+    return f"{value:.0f}{name}" if value >= 10 else f"{value:.2g}{name}"
