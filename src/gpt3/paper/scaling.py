@@ -207,8 +207,18 @@ def laws(measured: Measured, level: Interval, power: Interval) -> list[list[str]
     rows = [["law", "number", "here", f"{LEVEL:.0%} interval", "published"]]
     for name, number, key, published in (
         ("L(N), L(D)", "floor E", "floor", "1.69 (Hoffmann et al. 2022)"),
-        ("L(N) = E + A / N^a", "power a", "model_power", "0.34; 0.076 without floor (Kaplan et al. 2020)"),
-        ("L(D) = E + B / D^b", "power b", "data_power", "0.28; 0.095 without floor (Kaplan et al. 2020)"),
+        (
+            "L(N) = E + A / N^a, without limit of tokens",
+            "power a",
+            "model_power",
+            "0.34; 0.076 without floor (Kaplan et al. 2020)",
+        ),
+        (
+            "L(D) = E + B / D^b, of the largest models",
+            "power b",
+            "data_power",
+            "0.28; 0.095 without floor (Kaplan et al. 2020)",
+        ),
     ):
         rows.append([name, number, f"{law[key]:.3g}", interval(key), published])
     rows.append(

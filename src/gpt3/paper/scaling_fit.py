@@ -1,10 +1,11 @@
 """Laws of the loss: over parameters and tokens together, and over compute; fitted to runs, with intervals from resampled runs.
 
-    L(N, D) = E + A / N^a + B / D^b
+    L(N, D) = E + ((A / N^a)^4 + (B / D^b)^4)^(1/4)
 
-is that of Hoffmann et al. 2022 (arXiv 2203.15556, eq. 2), fitted as there: Huber's loss on the logarithm. N is the parameters of
-the layers. D is the tokens read; those read again count less (`gpt3.training.law.Amount.worth`). L(C) = c C^-k is the paper's
-form (Figure 3.1), fitted to the best run of each compute.
+has the parts of Hoffmann et al. 2022 (arXiv 2203.15556, eq. 2), and is fitted as there: Huber's loss on the logarithm. They are
+joined as in the law of `gpt3 train --model auto` (gpt3.training.law) and in Kaplan et al. 2020, eq. 1.5: where one of the two
+limits a run, the other helps little. N is the parameters of the layers. D is the tokens read; those read again count less
+(`gpt3.training.law.Amount.worth`). L(C) = c C^-k is the paper's form (Figure 3.1), fitted to the best run of each compute.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
+JOIN = 4
+"""The power with which the two parts are joined; with 1, their sum, short runs of large models come out too well."""
 HUBER = 1e-3
 """Residuals of log L above this count linearly."""
 DRAWS = 100
@@ -61,7 +64,8 @@ class Law:
 
     def loss(self, parameters: float, tokens: float) -> float:
         """L(N, D); infinite arguments give L(N) and L(D)."""
-        return float(self.floor + self.model / parameters**self.model_power + self.data / tokens**self.data_power)
+        model, data = self.model / parameters**self.model_power, self.data / tokens**self.data_power
+        return float(self.floor + (model**JOIN + data**JOIN) ** (1 / JOIN))
 
 
 @dataclass(frozen=True)
@@ -130,16 +134,21 @@ def nearest(points: Sequence[Point], starts: Sequence[Sequence[float]]) -> Law:
     size, tokens = np.log(size) - _middle(size), np.log(tokens) - _middle(tokens)
     targets, lowest = np.log(losses), math.log(losses.min())
 
-    def terms(logs: np.ndarray) -> np.ndarray:
+    def parts(logs: np.ndarray) -> tuple[Any, Any, Any, Any]:
         floor, model, data, a, b = np.exp(logs)
-        return np.stack([np.full_like(size, floor), model * np.exp(-a * size), data * np.exp(-b * tokens)])
+        by_size, by_tokens = (model * np.exp(-a * size)) ** JOIN, (data * np.exp(-b * tokens)) ** JOIN
+        return floor, by_size, by_tokens, (by_size + by_tokens) ** (1 / JOIN)
 
     def residuals(logs: np.ndarray) -> np.ndarray:
-        return np.asarray(targets - lowest - np.log(terms(logs).sum(0)))
+        floor, _, _, joined = parts(logs)
+        return np.asarray(targets - lowest - np.log(floor + joined))
 
     def slopes(logs: np.ndarray) -> np.ndarray:
-        parts, (a, b) = terms(logs), np.exp(logs[3:])
-        return np.asarray(-np.stack([*parts, -a * size * parts[1], -b * tokens * parts[2]], 1) / parts.sum(0)[:, None])
+        (floor, by_size, by_tokens, joined), (a, b) = parts(logs), np.exp(logs[3:])
+        rate = joined ** (1 - JOIN)
+        model, data = rate * by_size, rate * by_tokens
+        columns = np.stack([np.full_like(size, floor), model, data, -a * size * model, -b * tokens * data], 1)
+        return np.asarray(-columns / (floor + joined)[:, None])
 
     def at(start: Sequence[float]) -> Any:
         begin = np.clip(np.log(start), LOWEST + 1e-6, HIGHEST - 1e-6)
