@@ -351,12 +351,20 @@ def measure_overlap(
     what, parts = known
     size = sum(part.size or 0 for part in parts) / 1e6
     say(f"contamination: reading {size:,.1f} MB of {what} (--contamination no skips this)")
-    names = {name: name.replace("-", "_") for name in asked}  # generated tasks are known by these names there
-    examples = [
-        TaskExample(names[name], str(number), f"{item.context}\n{item.completions[item.gold]}")
-        for name, split in asked.items()
+    found = measure(examples_of(asked), parts, workers=usable_cores())
+    found.write(out, what, found.shares())
+    return {name: [verdict.clean for verdict in found.by_task[known_as(name)]] for name in asked}
+
+
+def examples_of(splits: Mapping[str, Split]) -> list[TaskExample]:
+    """The questions of the evaluation's tasks with their right answers, as they are asked without examples; ids from 0."""
+    return [
+        TaskExample(known_as(name), str(number), f"{item.context}\n{item.completions[item.gold]}")
+        for name, split in splits.items()
         for number, item in enumerate(split.test if split.zero_shot is None else split.zero_shot)
     ]
-    found = measure(examples, parts, workers=usable_cores())
-    found.write(out, what, found.shares())
-    return {name: [verdict.clean for verdict in found.by_task[names[name]]] for name in asked}
+
+
+def known_as(task: str) -> str:
+    """The name here of one of the evaluation's tasks: `is_synthetic` knows generated ones by it."""
+    return task.replace("-", "_")

@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "3.9.6": "gpt3.paper.grammar",
     "6.2": "gpt3.paper.bias",
     "6.3": "gpt3.paper.energy",
+    "C": "gpt3.paper.contamination",
     "D": "gpt3.paper.compute",
 }
 """Modules whose EXPERIMENT is the one of that figure. Those before others train the models that these ask."""
