@@ -164,3 +164,4 @@ def test_the_whole_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len({(run["name"], run["seed"]) for run in found["runs"]}) == 8
     assert all(Path(model["place"]).is_dir() for model in found["models"])
     assert "Loss over compute" in (tmp_path / "paper" / "paper.html").read_text()
+    assert (tmp_path / "paper" / "3.1-2.svg").read_text().startswith("<svg")

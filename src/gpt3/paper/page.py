@@ -57,6 +57,15 @@ Orange: the paper. Each figure's data is in FIGURE.json next to this page.</p>
 """
 
 
+def pictures(figure: str, measured: Measured) -> dict[str, str]:
+    """An experiment's charts as files of their own: SVG by name, such as ``3.1-1.svg``."""
+    charts = experiment(figure).draw(measured).charts
+    return {
+        f"{figure}-{number}.svg": svg([chart.axes], chart.caption, chart.legend, width=640, height=400)
+        for number, chart in enumerate(charts, 1)
+    }
+
+
 def section(drawing: Drawing) -> str:
     """One experiment."""
     parts = [

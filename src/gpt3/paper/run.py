@@ -14,7 +14,7 @@ from gpt3.paper.experiment import Experiment, Interrupted, Measured, Work
 from gpt3.paper.experiments import EXPERIMENTS, chosen
 from gpt3.paper.models import models
 from gpt3.paper.options import PaperOptions
-from gpt3.paper.page import MARK, page
+from gpt3.paper.page import MARK, page, pictures
 from gpt3.progress import clock, say
 from gpt3.work_folder import check_file, check_same, locked_folder, requested, stored
 
@@ -44,7 +44,10 @@ def run_experiments(options: PaperOptions) -> int:
             for number, one in enumerate(asked, 1):
                 say(f"{number}/{len(asked)}: {one.figure}, {one.title}")
                 measure(one, options, out, asked)
-                write_text(out / PAGE, page(results(out)))
+                found = results(out)
+                write_text(out / PAGE, page(found))
+                for name, picture in pictures(one.figure, found[one.figure]).items():
+                    write_text(out / name, picture)
         except (Interrupted, KeyboardInterrupt) as ended:
             say(f"Saved to {out}. Run the same command to resume.")
             return ended.exit_code if isinstance(ended, Interrupted) else 130
