@@ -86,7 +86,7 @@ def svg(
         parts.append(_text(x + 32, head - 8, curve.label, "start"))
         x += 52 + 7 * len(curve.label)
     for number, panel in enumerate(panels):
-        drawn = _panel(panel, width, height, titled=bool(title))
+        drawn = _panel(panel, width, height, titled=bool(title) and panel.title != title)
         parts.append(f'<g transform="translate({number * width} {head})">{drawn}</g>')
     return "\n".join([*parts, "</svg>\n"])
 
