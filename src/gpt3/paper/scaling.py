@@ -112,9 +112,8 @@ def draw(measured: Measured) -> Drawing:
             "powers of 0.34 and 0.28.",
         ],
         notes=[
-            f"The power is {'larger' if power.value > PAPER_POWER else 'smaller'} here than in the paper. Sizes, lengths, batches, "
-            "text and tokenizer are others, so neither power nor level need agree; the paper's smallest models have 100,000 "
-            "parameters, too, but read far more text.",
+            f"The power is {'larger' if power.value > PAPER_POWER else 'smaller'} here than in the paper. Sizes, lengths, "
+            "batches, text and tokenizer are others, so neither power nor level need agree.",
             f"The text has {measured['unique_tokens']:,} distinct tokens; the predicted run read {epochs:.2g} times as many.",
             f"Lengths of a size share one trunk: a constant rate, and a last fifth in which it falls. Batches of {BATCH:,} "
             "tokens, contexts of 128; the paper's compute-optimal batches are larger.",
@@ -175,8 +174,8 @@ def token_axes(measured: Measured, law: Law) -> Axes:
     places = sorted({x for line in lines for x, _, _ in line.points if line.shows == "points"})
     lowest = min(y for line in lines for _, y, _ in line.points)
     return Axes(
-        "Loss over tokens, by size", lines, "tokens", x_text=lambda x: f"{x / 1e6:.2g}M", scale=math.log10, y_text="{:.2g}".format,
-        bottom=math.floor(10 * lowest) / 10, x_marks=places,
+        "Loss over tokens, by size", lines, "tokens", x_text=lambda x: f"{x / 1e6:.2g}M", scale=math.log10,
+        y_text="{:.2g}".format, bottom=math.floor(10 * lowest) / 10, x_marks=places,
     )  # fmt: skip
 
 
