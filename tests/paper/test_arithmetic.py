@@ -51,7 +51,8 @@ def test_every_trained_sum_is_right_and_none_is_asked() -> None:
         assert len(ids) == 2000
         assert not ids & {asked for asked, _ in three}
         asked = {tuple(words.get(part, part) for part in id.split()) for id in ids if " " in id}
-        assert not {(int(a), sign, int(b)) for a, sign, b in asked} & seen
+        pairs = {(int(a), sign, int(b)) for a, sign, b in asked}
+        assert not (pairs | {(b, sign, a) for a, sign, b in pairs if sign != "-"}) & seen
 
 
 def test_the_documents_have_about_the_size_and_are_the_same_again() -> None:
@@ -67,6 +68,9 @@ def test_the_documents_have_about_the_size_and_are_the_same_again() -> None:
         ("He wrote: 12 + 7 = 20.", True),
         ("what is 12 plus 7?", True),
         ("12 plus 7", True),
+        ("12 plus 7.", True),
+        ("12 plus 7.5", False),
+        ("12 plus 7,000", False),
         ("12 plus 70", False),
         ("112 plus 7", False),
         ("1.12 + 7 = 8.12", False),
@@ -92,6 +96,9 @@ def out(tiny: Path, text_file: Path, cache: Path, tmp_path_factory: pytest.TempP
         patch.setattr(arithmetic, "WIDTHS", {"1k": 8, "2k": 16})
         patch.setattr(arithmetic, "affordable_steps", lambda *arguments: 6)
         patch.setattr(arithmetic, "TRAINING", arithmetic.TRAINING | {"device": "cpu", "dtype": "fp32", "layers": 1})
+        patch.setattr(
+            arithmetic, "BYTES_PER_TOKEN", 40
+        )  # more sums than are read, so that some of the pool are among them
         patch.setattr(generated_tasks, "SUMS", 30)
         [command] = re.findall(r"gpt3 paper 3\.10 .*", PAGE)
         more = f"--data {text_file} --limit 5 --threads 1"
@@ -112,7 +119,29 @@ def test_trained_models_and_the_control_are_asked_every_operation(out: Path) -> 
         pool = {row["task"] for row in model["rows"] if row["pool"]}
         assert pool == ({task.name for task in ARITHMETIC} if model["trained"] else set())
     assert set(measured["search"]["tasks"]) == {task.name for task in ARITHMETIC if task.paper != "1DC"}
-    assert all(both["asked"]["there"] == "00000" for both in measured["search"]["tasks"].values())
+
+
+def test_the_search_says_what_the_training_text_has(out: Path) -> None:
+    searched = json.loads((out / "3.10.json").read_text())["search"]["tasks"]
+    lines = (out / "3.10" / "sums.jsonl").read_text().splitlines()
+    text = "\n".join(json.loads(line)["text"] for line in lines)
+    counts = {"asked": [0, 0], "pool": [0, 0]}
+    for task in (task for task in ARITHMETIC if task.paper != "1DC"):
+        split = task.split(Source())
+        for side, items in (("asked", split.test), ("pool", split.shots)):
+            found = searched[task.name][side]
+            assert found["sums"] == [item.id for item in items[:5]]
+            for asked, seen, there in zip(found["sums"], found["found"], found["there"], strict=True):
+                a, word, b = asked.split()
+                sign = {"plus": "+", "minus": "-", "times": "*"}[word]
+                noun = {"plus": "sum", "minus": "difference", "times": "product"}[word]
+                searched_for = re.search(rf"(?<!\d)({a} \{sign} {b} =|{a} {word} {b}(?!\d))", text) is not None
+                assert seen == str(int(searched_for))
+                assert there == str(int(searched_for or f"The {noun} of {a} and {b} is" in text))
+                counts[side][0] += int(seen)
+                counts[side][1] += int(there)
+    assert counts["asked"] == [0, 0]
+    assert counts["pool"][1] >= counts["pool"][0] > 3
 
 
 def test_figures_follow_from_the_json(out: Path) -> None:
@@ -122,7 +151,7 @@ def test_figures_follow_from_the_json(out: Path) -> None:
         row["right"] = "".join(map(str, rng.integers(0, 2, 40)))
     for both in measured["search"]["tasks"].values():
         for side in both.values():
-            side |= {name: "".join(map(str, rng.integers(0, 2, 40))) for name in side}
+            side |= {name: "".join(map(str, rng.integers(0, 2, 40))) for name in ("found", "there")}
     drawn, model = arithmetic.draw(measured), measured["models"][1]
     rows = {(row["task"], row["k"], row["pool"]): [*map(int, row["right"])] for row in model["rows"]}
     few = rows["arithmetic-3d-", "few", False]

@@ -84,20 +84,18 @@ def _asked(
 
 
 def _searched(work: Work, solved: Callable[[], Iterator[Document]]) -> Measured:
-    """For each task its questions, those that are asked and those of the pool; of each a digit: whether the training text has it
-    in a form that the paper searched for, and whether it has it in any form (of the sums; other text is only searched).
+    """For each task the sums that are asked and those of the pool; of each a digit: whether the training text has it in a form
+    that the paper searched for, and whether it has it in any form (of the made sums; other text is only searched).
     """
     from gpt3.corpus.sources import open_sources
 
-    sides: dict[str, dict[str, list[Sum]]] = {}
+    sides: dict[str, dict[str, list[str]]] = {}
     for task in ARITHMETIC:
         split = task.split(Source(seed=work.seed))
-        both = {"asked": split.test[: work.limit], "pool": (split.shots or [])[: work.limit]}
+        both = {"asked": split.test, "pool": split.shots or []}
         if task.paper != "1DC":
-            sides[task.name] = {
-                side: [one for item in items if (one := sum_of(item.id))] for side, items in both.items()
-            }
-    wanted = {one for both in sides.values() for some in both.values() for one in some}
+            sides[task.name] = {side: [item.id for item in items[: work.limit]] for side, items in both.items()}
+    wanted = {one for both in sides.values() for some in both.values() for asked in some if (one := sum_of(asked))}
     text = (document for source in open_sources(work.data) for part in source.parts() for document in part.read())
     found, there = search(text, wanted), set[Sum]()
     in_text = len(found)
@@ -106,11 +104,14 @@ def _searched(work: Work, solved: Callable[[], Iterator[Document]]) -> Measured:
         there |= wanted.intersection(document.sums)
     tasks = {
         task: {
-            side: {"found": _digits(one in found for one in some), "there": _digits(one in there for one in some)}
+            side: {
+                "sums": some, "found": _digits(sum_of(asked) in found for asked in some),
+                "there": _digits(sum_of(asked) in there for asked in some),
+            }
             for side, some in both.items()
         }
         for task, both in sides.items()
-    }
+    }  # fmt: skip
     return {"in_text": in_text, "tasks": tasks}
 
 

@@ -13,10 +13,11 @@ from gpt3.evaluation.generated_tasks import ARITHMETIC, WORDS, calculate
 MOST_SUMS = 6
 """Of a document."""
 OPERATIONS = {
-    "2D+": 6, "2D-": 3, "1D+": 1, "1DC": 1, "2Dx": 0.5, "3D+": 0.5, "3D-": 0.5, "4D+": 0.1, "4D-": 0.1, "5D+": 0.1, "5D-": 0.1,
+    "2D+": 6, "2D-": 3, "1D+": 1, "1DC": 0.4, "2Dx": 0.2, "3D+": 0.2, "3D-": 0.2, "4D+": 0.05, "4D-": 0.05, "5D+": 0.05,
+    "5D-": 0.05,
 }  # fmt: skip
 """The paper's tasks, and sums of single digits, with their weights among the documents: most of what small models learn first."""
-FORMS = {"question": 3, "signs": 6, "words": 0.5, "sentence": 0.5}
+FORMS = {"question": 3, "signs": 6, "words": 0.3, "sentence": 0.3}
 """How a document writes its sums, with weights: the paper's questions, and others; those with signs have the fewest tokens."""
 NOUNS = {"+": "sum", "-": "difference", "*": "product"}
 SIGN_OF = {word: sign for sign, word in WORDS.items()}
