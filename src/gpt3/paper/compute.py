@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, paper_parameters, three_digits, training_flops
+from gpt3.paper.asking import short
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.origins import origin
 from gpt3.report.svg import COLORS, Axes, Line
@@ -96,8 +97,8 @@ def axes(lines: list[Line]) -> Axes:
     lowest = min(y for line in lines for _, y, _ in line.points)
     first, last = math.ceil(math.log10(min(sizes))), math.floor(math.log10(max(sizes)))
     return Axes(
-        "Training compute over model size", lines, "parameters", x_text="{:.0e}".format, scale=math.log10,
-        y_text=lambda power: f"{10**power:.0e}", bottom=math.floor(lowest),
+        "Training compute over model size", lines, "parameters", x_text=short, scale=math.log10,
+        y_text=lambda power: f"{10**power:g}", bottom=math.floor(lowest),
         x_marks=[10.0**power for power in range(first, last + 1)],
     )  # fmt: skip
 

@@ -135,7 +135,7 @@ def draw(measured: Measured) -> Drawing:
     }
     known = {key: value for key, value in changes.items() if value is not None}
     lines = [Line("no change", [(0.0, 0.0, 0.0), (100.0, 0.0, 0.0)], COLORS[5], dashed=True, shows="line")]
-    for model, color in zip(measured["models"], (COLORS[2], COLORS[0]), strict=False):
+    for model, color in zip(measured["models"], (COLORS[0], COLORS[2]), strict=False):
         found = [(100 * share(tasks[task]), each) for (name, task), each in known.items() if name == model["name"]]
         points = [(clean, 100 * each.relative, 100 * each.error) for clean, each in sorted(found)]
         lines += [Line(model["name"], points, color, shows="points")] if points else []

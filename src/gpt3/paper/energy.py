@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.energy import KWH, Energy, Meter, amount
 from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, training_flops
+from gpt3.paper.asking import asked, short
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.origins import origin
 from gpt3.report.svg import COLORS, Axes, Line
@@ -28,8 +29,6 @@ SAMPLES, TOKENS = 8, 200
 
 def measure(work: Work) -> Measured:
     """What the models' runs took, and what it takes each of them to write."""
-    from gpt3.paper.asking import asked
-
     models = [
         origin(model) | {"generation": work.once(name, partial(generation, loaded, work.seed))}
         for model, loaded, name in asked(work)
@@ -101,7 +100,7 @@ def notes(trained: list[dict[str, Any]]) -> list[str]:
     spent = sum(most["joules"].values()) / training_flops(most["parameters"], most["tokens"])
     flops = training_flops(PRESETS["175B"].parameters, PAPER_TOKENS)
     return [
-        f"At the energy per operation of {most['name']} here, {spent * PF_DAY / KWH:,.3g} kWh per PF-day, the 3,640 PF-days of "
+        f"At the energy per operation of {most['name']} here, {spent * PF_DAY / KWH:,.0f} kWh per PF-day, the 3,640 PF-days of "
         f"GPT-3 175B would take {amount(spent * flops / KWH)}. The paper does not give its own energy."
     ]
 
@@ -126,7 +125,7 @@ def axes(lines: list[Line]) -> Axes:
     sizes = [x for line in lines for x, _, _ in line.points]
     first, last = math.ceil(math.log10(min(sizes))), math.floor(math.log10(max(sizes)))
     return Axes(
-        "Energy of 100 pages", lines, "parameters", x_text="{:.0e}".format, scale=math.log10,
+        "Energy of 100 pages", lines, "parameters", x_text=short, scale=math.log10,
         y_text=lambda power: f"{amount(10**power)}", bottom=math.floor(min(y for line in lines for _, y, _ in line.points)),
         x_marks=[10.0**power for power in range(first, last + 1)],
     )  # fmt: skip

@@ -23,6 +23,8 @@ LEAST, PARTS = 16, 6
 """Steps of the first part of a run, and the number of parts, each longer than the one before by the same factor."""
 SURE = 2.0
 """A part is shown if its mean |G|² is above 0 by this many standard errors."""
+OURS = (COLORS[0], COLORS[2])
+"""Of the sizes: orange is the paper's."""
 CRITICAL, POWER = 2e8, 1 / 0.21
 """B_crit = 2e8 / L^(1/0.21) tokens, L in nats per token (Kaplan et al. 2020)."""
 ROUNDED = {
@@ -64,7 +66,8 @@ def trained(work: Work, layers: int, width: int, minutes: float) -> dict[str, An
     shape: dict[str, Any] = {"layers": layers, "width": width, "heads": width // HEAD, "context": CONTEXT}
     run = work.train(
         size["name"], **shape, data=list(work.data), tokenizer=f"own:{VOCABULARY}", minutes=minutes, noise_scale=True,
-        batch_tokens=BATCH, micro_batch=ROWS, recipe="short", lr=RECIPES["short"].rate * small_rate(layers, width), log_every=1,
+        batch_tokens=BATCH, micro_batch=ROWS, recipe="short", min_lr_ratio=1.0, log_every=1,
+        lr=RECIPES["short"].rate * small_rate(layers, width),
     )  # fmt: skip
     steps, ratio = records(run)
     rule = batch_shape(TrainOptions(**shape), shape_of(TrainOptions(**shape)), int(steps[-1][0]))[0]
@@ -121,13 +124,14 @@ def draw(measured: Measured) -> Drawing:
         paper=[
             f"The measured gradient noise scale guided the batches (section 2.3): {smallest / 1e6:g}M tokens for 125M to "
             f"{largest / 1e6:g}M for 175B (Table 2.1). Larger models take larger batches. The measurements are not printed.",
-            f"Kaplan et al. 2020 have B_crit = {CRITICAL:.0e} / L^{POWER:.2f} tokens: the loss decides, not the size.",
+            f"Kaplan et al. 2020 have B_crit = {short(CRITICAL)} / L^{POWER:.2f} tokens: the loss decides, not the size.",
         ],
         notes=[
             f"Both sizes take steps of {BATCH:,} tokens. The noise scale compares their micro-batches of "
             f"{ROWS} sequences with the whole step (docs/training.md). Error bars are one standard error.",
             "Losses and tokens are converted to those of GPT-2's tokenizer where Kaplan's law is drawn. It was fitted to batches "
             "that trained best for their time, far below the losses here, and the noise scale only approximates them.",
+            "The learning rate is constant after its warm-up: one that falls makes the noise scale larger.",
             "Batches of the paper's size cannot be tested here: a run of a thousand such steps would read 0.5B tokens.",
             *(
                 [f"Too noisy to show: {', '.join(hidden)}. Longer runs (--minutes) or larger steps show it."]
@@ -148,17 +152,17 @@ def charts(seen: Sequence[tuple[Mapping[str, Any], Sequence[Part]]], unit: float
     """
     over_tokens = [
         Line(size["name"], [(part.tokens, part.scale, part.error) for part in known], color)
-        for (size, known), color in zip(seen, COLORS, strict=False)
+        for (size, known), color in zip(seen, OURS, strict=False)
     ]
     over_loss = []
-    for (size, known), color in zip(seen, COLORS, strict=False):
+    for (size, known), color in zip(seen, OURS, strict=False):
         ratio = unit / size["bytes_per_token"]
         places = sorted((part.loss * ratio, math.log10(part.scale / ratio), 0.0) for part in known)
         over_loss.append(Line(size["name"], places, color))
     losses = [x for line in over_loss for x, _, _ in line.points]
     span = np.linspace(min(losses), max(losses), 20).tolist()
     law = [(x, math.log10(CRITICAL / x**POWER), 0.0) for x in span]
-    over_loss.append(Line("Kaplan et al. 2020", law, COLORS[4], dashed=True, shows="line"))
+    over_loss.append(Line("Kaplan et al. 2020", law, COLORS[3], dashed=True, shows="line"))
     here = [(size["layer_parameters"], math.log10(known[-1].scale), 0.0) for size, known in seen]
     rule = [(size["layer_parameters"], math.log10(size["rule_batch"]), 0.0) for size, _ in seen]
     paper = [
@@ -168,7 +172,7 @@ def charts(seen: Sequence[tuple[Mapping[str, Any], Sequence[Part]]], unit: float
     ]
     by_size = [
         Line("noise scale here", sorted(here), COLORS[0]),
-        Line("gpt3's batch for these runs", sorted(rule), COLORS[2], dashed=True),
+        Line("gpt3's batch for these runs", sorted(rule), COLORS[5], dashed=True),
         Line("batch of Table 2.1", paper, COLORS[1]),
     ]
     ends = [x for line in over_tokens for x, _, _ in line.points]
@@ -178,7 +182,7 @@ def charts(seen: Sequence[tuple[Mapping[str, Any], Sequence[Part]]], unit: float
             x_marks=decades(min(ends), max(ends)),
         ), over_tokens),
         Chart("Noise scale over loss", logarithmic(over_loss, "nats per token of GPT-2", "{:.2g}".format), over_loss),
-        Chart("Batch over size", logarithmic(by_size, "parameters without embeddings", "{:.0e}".format, math.log10), by_size),
+        Chart("Batch over size", logarithmic(by_size, "parameters without embeddings", short, math.log10), by_size),
     ]  # fmt: skip
 
 
@@ -209,6 +213,8 @@ def table(seen: Sequence[tuple[Mapping[str, Any], Sequence[Part]]], unit: float)
 
 def short(value: float) -> str:
     """A count, such as 32k."""
+    if value >= 1e9:
+        return f"{value / 1e9:.3g}B"
     return f"{value / 1e6:.3g}M" if value >= 1e6 else f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.3g}"
 
 
