@@ -49,8 +49,8 @@ def page(results: Mapping[str, Measured]) -> str:
 <html lang="en"><head><meta charset="utf-8">{MARK.decode()}
 <meta name="viewport" content="width=device-width,initial-scale=1"><title>gpt3 paper</title><style>{STYLE}</style></head>
 <body><h1>Language Models are Few-Shot Learners, on this machine</h1>
-<p class="soft">Experiments of Brown et al. 2020 (arXiv 2005.14165) repeated by <code>gpt3 paper</code>. Blue: measured here.
-Orange: the paper. Each figure's data is in FIGURE.json next to this page.</p>
+<p class="soft">Experiments of Brown et al. 2020 (arXiv 2005.14165) repeated by <code>gpt3 paper</code>. Below a blue
+line: measured here; below an orange one: what the paper says. Each figure's data is in FIGURE.json next to this page.</p>
 <nav>{" ".join(links)}</nav>
 {body}
 </body></html>
