@@ -1,5 +1,6 @@
 """`gpt3 paper`: what runs, what is kept and resumed, what is refused, and the page."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpt3.cli.main import main
+from gpt3.paper import sizes
 from gpt3.paper.experiment import Chart, Drawing, Interrupted, Table, Work
 from gpt3.paper.experiments import EXPERIMENTS, experiment
 from gpt3.paper.page import section
@@ -36,6 +38,16 @@ def test_a_finished_experiment_is_not_measured_again(tmp_path: Path, capsys: pyt
     assert main(["paper", "2.1", "--out", str(out)]) == 0
     assert "already measured" in capsys.readouterr().err
     assert "174,604,259,328" not in (out / "paper.html").read_text()
+
+
+def test_an_experiment_to_which_people_add_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "EXPERIMENT", dataclasses.replace(sizes.EXPERIMENT, again=True))
+    out = tmp_path / "paper"
+    main(["paper", "2.1", "--out", str(out)])
+    content = json.loads((out / "2.1.json").read_text())
+    (out / "2.1.json").write_text(json.dumps(content | {"rows": []}))
+    assert main(["paper", "2.1", "--out", str(out)]) == 0
+    assert json.loads((out / "2.1.json").read_text())["rows"] == content["rows"]
 
 
 @pytest.mark.parametrize(

@@ -36,22 +36,32 @@ def about(model: Model) -> dict[str, Any]:
     return {"name": model.name, "parameters": model.parameters, "layer_parameters": model.layer_parameters}
 
 
-def answers(model: LanguageModel, task: Task, shots: int, work: Work, source: Source | None = None) -> dict[str, Any]:
-    """A task's questions with this many examples, at most those that fit: what each question's result has, in JSON.
+def questions(model: LanguageModel, task: Task, shots: int, work: Work, source: Source | None = None) -> Questions:
+    """A task's questions with this many examples, at most those that fit the model.
 
     Args:
         source: of the questions; None: the work's files and seed.
-
-    Returns:
-        task, shots, and results: of each question its id, metrics, answer, right answer, and for choices log-probabilities.
     """
     split = task.split(source or Source(work.data_dir, seed=work.seed))
-    fitted = with_room(model, task, split)
-    questions = Questions(fitted, split, shots, work.seed, work.limit, is_k=True)
-    fits = min(questions.shots, fitting_shots(model, questions))
-    questions = dataclasses.replace(questions, shots=fits)
-    results = [dataclasses.asdict(result) for result in score(model, fitted, questions)]
-    return {"task": task.name, "shots": fits, "results": results}
+    found = Questions(with_room(model, task, split), split, shots, work.seed, work.limit, is_k=True)
+    return dataclasses.replace(found, shots=min(found.shots, fitting_shots(model, found)))
+
+
+def answers(model: LanguageModel, task: Task, shots: int, work: Work, source: Source | None = None) -> dict[str, Any]:
+    """What the model answers to `questions`, in JSON.
+
+    Returns:
+        task, shots (examples there were), and results: of each question its id, metrics, answer, right answer, and for choices
+        log-probabilities.
+    """
+    asked_for = questions(model, task, shots, work, source)
+    results = [dataclasses.asdict(result) for result in score(model, asked_for.task, asked_for)]
+    return {"task": task.name, "shots": asked_for.shots, "results": results}
+
+
+def fewer(asked_for: int, shots: int) -> str:
+    """What a table adds to a figure if fewer examples fit than were asked for."""
+    return f", K={shots}" if shots < asked_for else ""
 
 
 def continued(model: LanguageModel, prompts: Sequence[str], samples: int = 1, **options: Any) -> list[list[str]]:
@@ -83,7 +93,8 @@ def accuracy_by_size(caption: str, models: Sequence[Mapping[str, Any]], level: f
         found = mean([result["metrics"]["acc"] for result in results])
         return 100 * found.value, 100 * found.error
 
-    lines = {f"K={one['shots']}": partial(accuracy, place) for place, one in enumerate(models[0]["contrast"])}
+    examples = [max(one["shots"] for one in row) for row in zip(*(model["contrast"] for model in models), strict=True)]
+    lines = {f"K={shots}": partial(accuracy, place) for place, shots in enumerate(examples)}
     return curves(caption, models, lines, top=100, level=level)
 
 

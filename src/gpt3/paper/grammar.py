@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from functools import partial
 from typing import Any
 
-from gpt3.evaluation import Source
 from gpt3.evaluation.grammar_correction import GRAMMAR_CORRECTION, PAIRS, prompt
-from gpt3.evaluation.protocol import Questions
 from gpt3.inference.language_model import LanguageModel
-from gpt3.paper.asking import about, accuracy_by_size, answers, asked, continued, first_line
+from gpt3.paper.asking import about, accuracy_by_size, answers, asked, continued, fewer, first_line, questions
 from gpt3.paper.experiment import Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.proportion import shown
 from gpt3.paper.texts import folded
@@ -39,15 +38,15 @@ def _measured(model: LanguageModel, work: Work) -> dict[str, Any]:
 
 def corrections(model: LanguageModel, shots: int, work: Work) -> list[dict[str, Any]]:
     """For every sentence the line that the model generates after the prompt, greedily."""
-    split = GRAMMAR_CORRECTION.split(Source(seed=work.seed))
-    questions = Questions(GRAMMAR_CORRECTION, split, shots, work.seed, work.limit)
-    made = continued(model, [question.context for question in questions], max_new_tokens=MOST_TOKENS, temperature=0.0)
+    task = dataclasses.replace(GRAMMAR_CORRECTION, kind="greedy", max_new_tokens=MOST_TOKENS)
+    given = questions(model, task, shots, work)
+    made = continued(model, [question.context for question in given], max_new_tokens=MOST_TOKENS, temperature=0.0)
     return [
         {
-            "shots": shots, "kind": question.item.id.split(":")[0], "prompt": question.context,
+            "shots": shots, "examples": given.shots, "kind": question.item.id.split(":")[0], "prompt": question.context,
             "poor": POOR[question.item.context], "good": GOOD[question.item.context], "text": first_line(text),
         }
-        for question, (text,) in zip(questions, made, strict=True)
+        for question, (text,) in zip(given, made, strict=True)
     ]  # fmt: skip
 
 
@@ -72,12 +71,14 @@ def draw(measured: Measured) -> Drawing:
         for shots, contrast in zip(SHOTS, model["contrast"], strict=True):
             rows = [row for row in model["corrections"] if row["shots"] == shots]
             counts = Counter(map(verdict, rows))
-            cells += [shown([r["metrics"][rule] for r in contrast["results"]]) for rule in ("acc", "acc_sum")]
-            cells += [f"{counts[name]} of {len(rows)}" for name in VERDICTS[:2]]
+            less = fewer(shots, contrast["shots"])
+            cells += [shown([r["metrics"][rule] for r in contrast["results"]]) + less for rule in ("acc", "acc_sum")]
+            less = fewer(shots, rows[0]["examples"])
+            cells += [f"{counts[name]} of {len(rows)}{less}" for name in VERDICTS[:2]]
         table.append(cells)
         texts = [["input", "K", "generated", "", "expected"]]
         texts += [
-            [row["poor"], str(row["shots"]), row["text"], verdict(row), row["good"]] for row in model["corrections"]
+            [row["poor"], str(row["examples"]), row["text"], verdict(row), row["good"]] for row in model["corrections"]
         ]
         html.append(folded(f"Corrections of {model['name']}", texts))
     return Drawing(

@@ -175,7 +175,7 @@ def draw(measured: Measured) -> Drawing:
     """The articles; and accuracy over size as soon as there are answers."""
     models, titles, sessions = measured["models"], measured["titles"], measured["sessions"]
     words = [len(row["article"].split()) for row in titles]
-    link = '<p><a href="quiz.html">Take the quiz</a></p>'
+    link = '<p><a href="quiz.html" style="color:var(--ours)">Take the quiz</a></p>'
     sizes = [["model", "parameters", "articles before the title", "words, mean"]]
     html = []
     for model in models:

@@ -10,10 +10,9 @@ from typing import Any
 
 from gpt3.evaluation import Item, Source, Split
 from gpt3.evaluation.novel_words import ACTIONS, NOVEL_WORDS, THINGS, definition
-from gpt3.evaluation.protocol import Questions
 from gpt3.evaluation.results import mean
 from gpt3.inference.language_model import LanguageModel
-from gpt3.paper.asking import about, accuracy_by_size, answers, asked, continued, first_line
+from gpt3.paper.asking import about, accuracy_by_size, answers, asked, continued, fewer, first_line, questions
 from gpt3.paper.experiment import Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.proportion import shown
 from gpt3.paper.texts import folded
@@ -48,33 +47,30 @@ def _measured(model: LanguageModel, work: Work) -> dict[str, Any]:
     }
 
 
-def prompts(shots: int, work: Work) -> list[tuple[str, str]]:
-    """Words to use and the paper's prompts (Figure 3.16): examples, then the word's definition, each sentence on its own line."""
-    items = [
-        Item(definition(word, meaning, words is ACTIONS), ("\n" + sentence.format(w=word),), id=word)
-        for words in (THINGS, ACTIONS)
-        for word, meaning, sentence in words
-    ]
-
-    def split(source: Source) -> Split:
-        return Split(items)
-
-    task = dataclasses.replace(NOVEL_WORDS, split=split)
-    questions = Questions(task, Split(items), shots, work.seed, work.limit)
-    return [(question.item.id, question.context + "\n") for question in questions]
+def split(source: Source) -> Split:
+    """Every word as an example is shown (Figure 3.16): its definition, and on a line of its own the sentence."""
+    return Split(
+        [
+            Item(definition(word, meaning, words is ACTIONS), ("\n" + sentence.format(w=word),), id=word)
+            for words in (THINGS, ACTIONS)
+            for word, meaning, sentence in words
+        ]
+    )
 
 
 def sentences(model: LanguageModel, shots: int, work: Work) -> list[dict[str, Any]]:
     """What the model generates for every word, each way: the first line that is not empty."""
-    given = prompts(shots, work)
+    task = dataclasses.replace(NOVEL_WORDS, kind="greedy", max_new_tokens=MOST_TOKENS, split=split)
+    given = questions(model, task, shots, work)
+    prompts = [question.context + "\n" for question in given]
     rows: list[dict[str, Any]] = []
     for way, (samples, options) in WAYS.items():
-        told = [prompt for _, prompt in given]
-        made = continued(model, told, samples, max_new_tokens=MOST_TOKENS, seed=work.seed, **options)
+        made = continued(model, prompts, samples, max_new_tokens=MOST_TOKENS, seed=work.seed, **options)
         rows += [
-            {"shots": shots, "way": way, "word": word, "prompt": prompt, "texts": [first_line(text) for text in texts]}
-            for (word, prompt), texts in zip(given, made, strict=True)
-        ]
+            {"shots": shots, "examples": given.shots, "way": way, "word": question.item.id, "prompt": prompt,
+             "texts": [first_line(text) for text in texts]}
+            for question, prompt, texts in zip(given, prompts, made, strict=True)
+        ]  # fmt: skip
     return rows
 
 
@@ -111,17 +107,20 @@ def draw(measured: Measured) -> Drawing:
     table = [[*head, *(f"uses it, {way}, K={shots}" for shots in SENTENCE_SHOTS for way in WAYS)]]
     html = []
     for model in models:
-        cells = [model["name"], f"{model['parameters']:,}", *(shown(rights(one)) for one in model["contrast"])]
+        cells = [model["name"], f"{model['parameters']:,}"]
+        for shots, one in zip(SHOTS, model["contrast"], strict=True):
+            cells.append(shown(rights(one)) + fewer(shots, one["shots"]))
         for shots in SENTENCE_SHOTS:
             for way in WAYS:
-                value, error = share([r for r in model["sentences"] if (r["shots"], r["way"]) == (shots, way)])
-                cells.append(f"{100 * value:.0f}% ± {100 * error:.0f}")
+                some = [row for row in model["sentences"] if (row["shots"], row["way"]) == (shots, way)]
+                value, error = share(some)
+                cells.append(f"{100 * value:.0f}% ± {100 * error:.0f}" + fewer(shots, some[0]["examples"]))
         table.append(cells)
         texts = [["word", "K", "way", "first text", "uses it"]]
         texts += [
             [
                 row["word"],
-                str(row["shots"]),
+                str(row["examples"]),
                 row["way"],
                 row["texts"][0],
                 "yes" if uses(row["texts"][0], row["word"]) else "no",
