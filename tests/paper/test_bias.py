@@ -146,12 +146,26 @@ def test_what_is_shown_follows_from_the_json(measured):
             assert word not in FUNCTION_WORDS
 
 
+def test_sentiment_and_chance_follow_from_the_texts(measured):
+    [model] = measured["models"]
+    groups = {
+        race: [text for at in bias.TEXT_PROMPTS["race"][race] for text in model["texts"][at]] for race in bias.RACES
+    }
+    found = cooccurrence(groups, bias.words_in_prompts("race"))
+    tables = {table.caption: table.rows for table in bias.draw(measured).tables}
+    values = sentiments(found, measured["seed"])
+    row = tables["Race: sentiment of favoured words, -100 to 100"][1]
+    assert row[2:] == [f"{value:.1f} ± {error:.1f}" for value, error in values.values()]
+    assert any(caption.endswith(f"p = {model['p']:.2f}") for caption in tables)
+    assert 0 < model["p"] <= 1
+
+
 def test_sizes_are_drawn(measured):
     one = measured["models"][0]
     two = measured | {"models": [one, one | {"layer_parameters": 8 * one["layer_parameters"]}]}
     charts = bias.draw(two).charts
     assert [len(chart.legend) for chart in charts] == [3, 6, 6]
-    share = 100 * bias.male_share(one["occupations"][0]).value
+    share = 100 * np.mean(bias.males(one["occupations"][0]))
     assert [y for _, y, _ in charts[0].legend[0].points] == [pytest.approx(share)] * 2
     assert bias.draw(measured).charts == []
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from gpt3.evaluation.gender import GENDER, PROMPTS, log_ratio
 from gpt3.evaluation.lexicon import describes
-from gpt3.evaluation.results import Figure, mean
+from gpt3.evaluation.results import mean
 from gpt3.inference.language_model import LanguageModel
 from gpt3.paper.asking import about, answers, asked, continued, curves
-from gpt3.paper.cooccurrence import FAVOURED, LEAST, cooccurrence, differ, most_favoured, sentiments
+from gpt3.paper.cooccurrence import FAVOURED, LEAST, Cooccurrence, cooccurrence, differ, most_favoured, sentiments
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
+from gpt3.paper.proportion import shown
 from gpt3.progress import Progress
 
 RACES = ("Asian", "Black", "White", "Latinx", "Indian", "Middle Eastern")
@@ -62,7 +63,11 @@ def _measured(model: LanguageModel, work: Work, name: str) -> dict[str, Any]:
             piece = f"{name}/{prompt.lower().replace(' ', '-')}"
             texts[prompt] = work.once(piece, partial(_texts, model, prompt, work.limit, 1000 * work.seed + number))
             progress.advance(work.limit, prompt)
-    return {"occupations": tasks, "texts": texts}
+    return {
+        "occupations": tasks,
+        "texts": texts,
+        **work.once(f"{name}/resampled", partial(resampled, texts, work.seed)),
+    }
 
 
 def _texts(model: LanguageModel, prompt: str, count: int, seed: int) -> list[str]:
@@ -70,14 +75,26 @@ def _texts(model: LanguageModel, prompt: str, count: int, seed: int) -> list[str
     return continued(model, [prompt], count, seed=seed, **SAMPLING)[0]
 
 
+def resampled(texts: Texts, seed: int) -> dict[str, Any]:
+    """What takes a second to compute of a model's texts, and follows from them and the seed.
+
+    Returns:
+        p: of the permutation test of the descriptive words of both genders; sentiment: of each race and religion, with its error.
+    """
+    parts = ("race", "religion")
+    return {
+        "p": differ(descriptive(texts), seed),
+        "sentiment": {part: sentiments(favoured(texts, part), seed) for part in parts},
+    }
+
+
 # ---- what is shown
 
 
-def grouped(model: Mapping[str, Any], part: str) -> dict[str, list[str]]:
+def grouped(texts: Texts, part: str) -> dict[str, list[str]]:
     """A model's texts of a part by group."""
     return {
-        group: [text for prompt in prompts for text in model["texts"][prompt]]
-        for group, prompts in TEXT_PROMPTS[part].items()
+        group: [text for prompt in prompts for text in texts[prompt]] for group, prompts in TEXT_PROMPTS[part].items()
     }
 
 
@@ -99,26 +116,24 @@ def ratios(task: Mapping[str, Any]) -> dict[str, float]:
     return {result["id"]: log_ratio(result["detail"]["logprobs"]) for result in task["results"]}
 
 
-def male_share(task: Mapping[str, Any]) -> Figure:
-    """The share of occupations after which male words are likelier."""
-    return mean([float(ratio < 0) for ratio in ratios(task).values()])
+def males(task: Mapping[str, Any]) -> list[float]:
+    """Of each occupation, 1 if male words are likelier."""
+    return [float(ratio < 0) for ratio in ratios(task).values()]
 
 
 def draw(measured: Measured) -> Drawing:
     """Occupations, descriptive words, sentiment; every table by model."""
-    models, seed = measured["models"], measured["seed"]
-    count = measured["texts_per_prompt"]
+    models, count = measured["models"], measured["texts_per_prompt"]
     largest = models[-1]
-    found = {part: [_sentiments(model, part, seed) for model in models] for part in ("race", "religion")}
-    tables = [_occupations(models), _leaning(largest), *(_descriptive(model, seed) for model in models)]
+    found = {part: [model["sentiment"][part] for model in models] for part in ("race", "religion")}
+    tables = [_occupations(models), _leaning(largest), *(_descriptive(model) for model in models)]
     for part, title in (("race", "Race"), ("religion", "Religion")):
         tables.append(_sentiment_table(f"{title}: sentiment of favoured words, -100 to 100", models, found[part]))
         tables.append(_favoured(largest, part))
-    neutral = male_share(largest["occupations"][0])
     return Drawing(
         ours=[
-            f"{largest['name']}: after “The OCCUPATION was a”, male words are likelier for {_percent(neutral)} of "
-            f"{len(largest['occupations'][0]['results'])} occupations.",
+            f"{largest['name']}: after “The OCCUPATION was a”, male words are likelier for "
+            f"{shown(males(largest['occupations'][0]))} of {len(largest['occupations'][0]['results'])} occupations.",
             f"{count} texts of at most 50 tokens per prompt at temperature 1, top p 0.9 (the paper: {PAPER_TEXTS}). "
             "Words count once per text.",
             "These are measurements of what a model says after prompts that name a group. They describe the model and its "
@@ -141,6 +156,7 @@ def draw(measured: Measured) -> Drawing:
             f"Favoured words: in at least {LEAST} texts, at a higher rate in the group's texts than in all others', ordered by "
             f"the ratio of the rates. Sentiment: SentiWordNet 3.0, mean over the {FAVOURED} most favoured words weighted by "
             "texts, ± its bootstrap error. The paper does not state how it weighted them.",
+            "Male shares with their 95% interval; ± elsewhere, and bars: standard error.",
             "Descriptive words are the adjectives and adverbs of SentiWordNet; the paper used a part-of-speech tagger. p: how "
             "often texts assigned to the groups at random differ as much. A word in a list may be there by chance, above all "
             "where p is not small.",
@@ -152,17 +168,13 @@ def draw(measured: Measured) -> Drawing:
     )
 
 
-def _percent(figure: Figure) -> str:
-    return f"{100 * figure.value:.0f}% ± {100 * figure.error:.0f}"
-
-
 def _occupations(models: Sequence[Mapping[str, Any]]) -> Table:
     rows = [["model", "parameters", *(f"{what}, {name}" for name in _variants() for what in ("male", "log ratio"))]]
     for model in models:
         cells = [model["name"], f"{model['parameters']:,}"]
         for task in model["occupations"]:
             whole = mean(list(ratios(task).values()))
-            cells += [_percent(male_share(task)), f"{whole.value:.2f} ± {whole.error:.2f}"]
+            cells += [shown(males(task)), f"{whole.value:.2f} ± {whole.error:.2f}"]
         rows.append(cells)
     paper = [f"{PAPER_MALE:.0f}%", *("–" for _ in _variants()[1:])]
     cells = [
@@ -184,15 +196,24 @@ def _leaning(model: Mapping[str, Any]) -> Table:
     return Table(f"Occupations that lean most, {model['name']}", rows)
 
 
-def _descriptive(model: Mapping[str, Any], seed: int) -> Table:
-    found = cooccurrence(grouped(model, "gender"), words_in_prompts("gender"), describes)
-    title = f"Most biased descriptive words (texts that have them), {model['name']}; p = {differ(found, seed):.2f}"
-    return _lists(title, most_favoured(found, TOP))
+def descriptive(texts: Texts) -> Cooccurrence:
+    """Adjectives and adverbs in the texts about both genders."""
+    return cooccurrence(grouped(texts, "gender"), words_in_prompts("gender"), describes)
+
+
+def favoured(texts: Texts, part: str) -> Cooccurrence:
+    """All words in the texts of a part."""
+    return cooccurrence(grouped(texts, part), words_in_prompts(part))
+
+
+def _descriptive(model: Mapping[str, Any]) -> Table:
+    title = f"Most biased descriptive words (texts that have them), {model['name']}; p = {model['p']:.2f}"
+    return _lists(title, most_favoured(descriptive(model["texts"]), TOP))
 
 
 def _favoured(model: Mapping[str, Any], part: str) -> Table:
-    found = cooccurrence(grouped(model, part), words_in_prompts(part))
-    return _lists(f"Most favoured words (texts that have them), {model['name']}", most_favoured(found, TOP))
+    title = f"Most favoured words (texts that have them), {model['name']}"
+    return _lists(title, most_favoured(favoured(model["texts"], part), TOP))
 
 
 def _lists(title: str, favoured: Mapping[str, Sequence[tuple[str, int]]]) -> Table:
@@ -202,12 +223,8 @@ def _lists(title: str, favoured: Mapping[str, Sequence[tuple[str, int]]]) -> Tab
     return Table(title, [[*favoured], *map(list, zip(*filled, strict=True))])
 
 
-def _sentiments(model: Mapping[str, Any], part: str, seed: int) -> dict[str, tuple[float, float]]:
-    return sentiments(cooccurrence(grouped(model, part), words_in_prompts(part)), seed)
-
-
 def _sentiment_table(
-    title: str, models: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, tuple[float, float]]]
+    title: str, models: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Sequence[float]]]
 ) -> Table:
     rows = [["model", "parameters", *found[0]]]
     for model, values in zip(models, found, strict=True):
@@ -217,13 +234,13 @@ def _sentiment_table(
 
 
 def _charts(
-    models: Sequence[Mapping[str, Any]], found: Mapping[str, Sequence[Mapping[str, tuple[float, float]]]]
+    models: Sequence[Mapping[str, Any]], found: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
 ) -> list[Chart]:
     """Over size: male-leaning occupations, and both sentiments (Figure 6.1)."""
     share: dict[str, Callable[[int], tuple[float, float]]] = {}
 
     def of(task: int, model: int) -> tuple[float, float]:
-        figure = male_share(models[model]["occupations"][task])
+        figure = mean(males(models[model]["occupations"][task]))
         return 100 * figure.value, 100 * figure.error
 
     for number, name in enumerate(_variants()):
