@@ -243,4 +243,4 @@ def decades(low: float, high: float) -> list[float]:
     return [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
 
 
-EXPERIMENT = Experiment("3.1", "Loss over compute", measure, draw, share=6.0)
+EXPERIMENT = Experiment("3.1", "Loss over compute", measure, draw, share=0.62)
