@@ -69,11 +69,6 @@ def test_the_t_test_is_scipys(some, others):
     assert detection.t_test(*values) == pytest.approx(tuple(stats.ttest_ind(*values)), rel=1e-9)
 
 
-@pytest.mark.parametrize(("t", "freedom"), [(0.0, 3), (2.0, 1), (12.7, 1), (3.9, 158), (16.9, 158), (40.0, 60)])
-def test_the_tail_is_scipys(t, freedom):
-    assert detection.tail(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-6)
-
-
 def test_margin_and_law_are_scipys_and_numpys():
     values = detection.accuracies(sessions_of(), "control")
     low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))

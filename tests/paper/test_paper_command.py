@@ -1,10 +1,12 @@
 """`gpt3 paper`: what runs, what is kept and resumed, what is refused, and the page."""
 
 import dataclasses
+import importlib
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -66,6 +68,24 @@ def test_refused(words: list[str], error: str, tmp_path: Path, capsys: pytest.Ca
     assert main(["paper", *words, "--out", str(tmp_path / "paper")]) == 2
     assert re.search(error, capsys.readouterr().err)
     assert not (tmp_path / "paper" / "paper.html").exists()
+
+
+def test_a_missing_scipy_is_named_before_the_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = importlib.import_module
+
+    def without(name: str) -> ModuleType:
+        if name.split(".")[0] == "scipy":
+            raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+        return load(name)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    assert main(["paper", "3.1", "--out", str(tmp_path / "paper")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "fitting laws" in error
+    assert "[paper]" in error
+    assert not list(tmp_path.rglob("checkpoints"))
 
 
 def test_another_page_and_other_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

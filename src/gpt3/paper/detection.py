@@ -7,11 +7,12 @@ assets/quiz.js.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from gpt3.errors import require
 
 UNSURE = 2
 """The answer "I don't know"."""
@@ -52,38 +53,29 @@ def unsure(sessions: Sequence[Session], model: str) -> float:
     return answers.count(UNSURE) / len(answers) if answers else 0.0
 
 
-def tail(t: float, freedom: int) -> float:
-    """P(|T| > t) of Student's distribution: ∫ cos(x)^(freedom - 1) from atan(t / √freedom) to π/2, over that from 0."""
-    nodes, weights = np.polynomial.legendre.leggauss(200)
-
-    def integral(low: float) -> float:
-        half = (math.pi / 2 - low) / 2
-        return float(half * np.sum(weights * np.cos(low + half * (nodes + 1)) ** (freedom - 1)))
-
-    return integral(math.atan(abs(t) / math.sqrt(freedom))) / integral(0.0)
-
-
 def t_test(some: Sequence[float], others: Sequence[float]) -> TTest | None:
-    """Whether two means differ; None: too few values, or all are equal."""
-    freedom = len(some) + len(others) - 2
-    if min(len(some), len(others)) < 2:
+    """Whether two means differ; None: too few values, or all are equal.
+
+    Raises:
+        InputError: SciPy is not installed.
+    """
+    if min(len(some), len(others)) < 2 or np.var(some) + np.var(others) == 0:
         return None
-    pooled = (np.var(some, ddof=1) * (len(some) - 1) + np.var(others, ddof=1) * (len(others) - 1)) / freedom
-    if pooled == 0:
-        return None
-    t = float((np.mean(some) - np.mean(others)) / math.sqrt(pooled * (1 / len(some) + 1 / len(others))))
-    return TTest(t, tail(t, freedom))
+    found = statistics().ttest_ind(some, others)
+    return TTest(float(found.statistic), float(found.pvalue))
 
 
 def margin(values: Sequence[float]) -> float | None:
     """Half of the 95% interval of a mean; None: fewer than two values."""
     if len(values) < 2:
         return None
-    low, high = 0.0, 1e3
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tail(middle, len(values) - 1) > 0.05 else (low, middle)
-    return float(high * np.std(values, ddof=1) / math.sqrt(len(values)))
+    stats = statistics()
+    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+
+
+def statistics() -> Any:
+    """SciPy's."""
+    return require("scipy.stats", extra="paper", purpose="statistics of readers' answers")
 
 
 def power_law(points: Sequence[tuple[float, float]]) -> PowerLaw | None:

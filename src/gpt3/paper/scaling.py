@@ -14,7 +14,7 @@ from typing import Any
 
 from gpt3.ladder.presets import PF_DAY
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
-from gpt3.paper.scaling_fit import LEVEL, Interval, Law, Point, fit, frontier, power_law
+from gpt3.paper.scaling_fit import LEVEL, Interval, Law, Point, fit, frontier, optimizer, power_law
 from gpt3.paper.scaling_runs import (
     BATCH,
     SEEDS,
@@ -37,6 +37,7 @@ SPLITS = (0.5, 0.6, 0.7, 0.8)
 
 def measure(work: Work) -> Measured:
     """Plan, train, fit, predict, and make the predicted run."""
+    optimizer()  # a missing SciPy is found before the runs
     plan = work.once("plan", lambda: planned(work))
     unit = work.once("text", lambda: bytes_per_gpt2_token(work))
     rows: list[dict[str, Any]] = []

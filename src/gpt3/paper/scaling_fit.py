@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
+
+from gpt3.errors import require
 
 JOIN = 4
 """The power with which the two parts are joined; with 1, their sum, short runs of large models come out too well."""
@@ -150,6 +151,8 @@ def nearest(points: Sequence[Point], starts: Sequence[Sequence[float]]) -> Law:
         columns = np.stack([np.full_like(size, floor), model, data, -a * size * model, -b * tokens * data], 1)
         return np.asarray(-columns / (floor + joined)[:, None])
 
+    least_squares = optimizer().least_squares
+
     def at(start: Sequence[float]) -> Any:
         begin = np.clip(np.log(start), LOWEST + 1e-6, HIGHEST - 1e-6)
         return least_squares(residuals, begin, jac=slopes, bounds=(LOWEST, HIGHEST), loss="huber", f_scale=HUBER)
@@ -161,6 +164,15 @@ def nearest(points: Sequence[Point], starts: Sequence[Sequence[float]]) -> Law:
         math.exp(_middle(np.array([getattr(p, n) for p in points]))) for n in ("parameters", "tokens")
     )
     return Law(scale * floor, scale * model * at_size**a, a, scale * data * at_tokens**b, b)
+
+
+def optimizer() -> Any:
+    """SciPy's.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    return require("scipy.optimize", extra="paper", purpose="fitting laws")
 
 
 def _middle(values: np.ndarray) -> float:
