@@ -50,7 +50,8 @@ def test_rapl_counts_packages_and_memory_once_and_through_a_wrap(powercap: Path)
 
 def test_without_counters_processor_seconds_are_priced(powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([5.0, 8.0])
-    monkeypatch.setattr(time, "process_time", lambda: next(seconds))
+    clock = SimpleNamespace(process_time=lambda: next(seconds), monotonic=time.monotonic)
+    monkeypatch.setattr(energy, "time", clock)
     found = Meter().energy()
     assert found.joules == {"CPU: estimate, 12 W per busy core": 3.0 * CORE_WATTS}
     assert str(found) == "0.01 Wh (CPU: estimate, 12 W per busy core)"
@@ -115,7 +116,7 @@ def test_nvmls_power_is_integrated(powercap: Path, monkeypatch: pytest.MonkeyPat
     nvml = FakeNvml(counter=False)
     gpu(monkeypatch, nvml)
     now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(energy, "time", SimpleNamespace(monotonic=lambda: now, process_time=time.process_time))
     meter = Meter("cuda")
     now, nvml.power = 2.0, 300_000  # from 100 W to 300 W in 2 s
     meter.look()

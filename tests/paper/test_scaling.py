@@ -34,15 +34,15 @@ def test_a_fit_recovers_a_planted_law() -> None:
 
 
 def test_intervals_hold_what_is_beyond_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling_fit, "DRAWS", 25)
+    monkeypatch.setattr(scaling_fit, "DRAWS", 20)
     inside = 0
-    for seed in range(8):
+    for seed in range(5):
         said = fit(planted(0.004, seed), seed).predict(3e6, 4e6)
         reached = TRUE.loss(3e6, 4e6)
         inside += said.low <= reached <= said.high
         assert said.low < said.value < said.high
         assert abs(said.value / reached - 1) < 0.1
-    assert inside >= 6
+    assert inside >= 4
 
 
 def test_the_frontier_is_of_runs_that_no_cheaper_one_beats() -> None:
