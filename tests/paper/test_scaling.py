@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from gpt3.paper import scaling, scaling_fit
 from gpt3.paper.experiment import Work
+from gpt3.paper.page import pictures
 from gpt3.paper.scaling_fit import Law, Point, fit, frontier, power_law
 from gpt3.paper.scaling_runs import SHAPES, planned, size_of
 from gpt3.paper.trunks import train_lengths
@@ -145,7 +146,7 @@ def test_what_is_shown_follows_from_the_json() -> None:
     slope, level = np.polyfit(np.log(best), np.log(losses), 1)
     assert f"L = {math.exp(level):.3g} C^-{-slope:.3f}" in drawing.ours[1]
     off = content["predicted_run"]["loss"] / content["prediction"]["value"] - 1
-    assert f"{off:+.1%}, {'inside' if abs(off) < 0.01 else 'outside'} the interval" in drawing.ours[2]
+    assert f"{off:+.2%}, {'inside' if abs(off) < 0.01 else 'outside'} the interval" in drawing.ours[2]
     held = [check["low"] <= check["reached"] <= check["high"] for check in content["splits"]]
     assert f"{sum(held)} of {len(held)} inside" in drawing.ours[3]
     assert len(drawing.tables[1].rows) == 2 + len(content["runs"])
@@ -165,3 +166,14 @@ def test_the_whole_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert all(Path(model["place"]).is_dir() for model in found["models"])
     assert "Loss over compute" in (tmp_path / "paper" / "paper.html").read_text()
     assert (tmp_path / "paper" / "3.1-2.svg").read_text().startswith("<svg")
+
+
+def test_the_figures_of_the_docs_are_those_of_the_data() -> None:
+    root = Path(__file__).parents[2]
+    content = json.loads((root / "benchmarks" / "scaling.json").read_text(encoding="utf-8"))
+    for name, picture in pictures("3.1", content).items():
+        file = {"3.1-1.svg": "scaling.svg", "3.1-2.svg": "scaling-tokens.svg"}[name]
+        assert (root / "docs" / file).read_text(encoding="utf-8") == picture
+    text = " ".join((root / "docs" / "paper.md").read_text(encoding="utf-8").split())
+    for sentence in scaling.draw(content).ours[1:]:
+        assert sentence in text

@@ -102,7 +102,7 @@ def draw(measured: Measured) -> Drawing:
             f"{power.low:.3f} to {power.high:.3f}), C in PF-days.",
             f"A run of {times:.3g} times the largest compute, {run['name']} on {run['tokens']:,} tokens, was predicted to "
             f"reach {said.value:.3f} ({said.low:.3f} to {said.high:.3f}) before it was made. It reached {run['loss']:.3f}: "
-            f"{off:+.1%}, {inside} the interval.",
+            f"{off:+.2%}, {inside} the interval.",
             f"Predicting the runs of most compute from {SPLITS[0]:.0%} to {SPLITS[-1]:.0%} of the others: {held} of "
             f"{len(checks)} inside their intervals, {miss:.1%} off by the median.",
         ],
