@@ -132,6 +132,24 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def packaged(path: Path, sha256: str, what: str) -> bytes:
+    """A data file of this package, whole.
+
+    Args:
+        what: it, for an error: ``the embedded corpus``.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{what} is missing ({path}); reinstall gpt3") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError(f"{what} is damaged ({path} has another sha256 than it should); reinstall gpt3")
+    return data
+
+
 def check_room(folder: Path | str, need: int, *, purpose: str, elsewhere: str = "another --out") -> None:
     """Refuse before the work when the disk of `folder` (which need not exist yet) has fewer than `need` bytes free.
 

@@ -54,7 +54,7 @@ def test_what_is_shown_follows_from_the_json(measured: noise_scale.Measured) -> 
     steps = np.array(size["steps"])[-(600 - 291) :]  # of the last part: from 16 to 600 in five equal factors
     scale = steps[:, 3].mean() / steps[:, 2].mean()
     last = drawing.tables[0].rows[-1]
-    assert last[0] == "3.1M"
+    assert last[0] == "3.15M"
     assert last[3] == f"{scale:,.0f}"
     loss = steps[:, 1].mean() * 5 / 4  # nats per token of 5 bytes
     assert last[5] == f"{2e8 / loss ** (1 / 0.21) * 5 / 4:,.0f}"
@@ -86,4 +86,4 @@ def test_what_noise_hides_is_not_drawn(measured: noise_scale.Measured) -> None:
     drawing = noise_scale.draw(measured | {"sizes": sizes})
     assert not drawing.charts
     assert drawing.ours == ["Nothing: the runs were too short to tell the gradient from its noise."]
-    assert drawing.notes[-1].startswith("Too noisy to show: 98.3k, 3.1M.")
+    assert drawing.notes[-1].startswith("Too noisy to show: 98.3K, 3.15M.")

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from gpt3.cli.main import main
+from gpt3.model_folder.locate import STARTER
 from gpt3.paper import sizes
 from gpt3.paper.experiment import Chart, Drawing, Interrupted, Table, Work
 from gpt3.paper.experiments import EXPERIMENTS, experiment
@@ -88,14 +90,35 @@ def test_a_missing_scipy_is_named_before_the_runs(
     assert not list(tmp_path.rglob("checkpoints"))
 
 
-def test_another_page_and_other_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "paper.html").write_text("my own page")
-    assert main(["paper", "2.1", "--out", str(tmp_path)]) == 2
-    assert "gpt3 did not write it" in capsys.readouterr().err
-    assert (tmp_path / "paper.html").read_text() == "my own page"
-    assert main(["paper", "2.1", "--out", str(tmp_path), "--overwrite"]) == 0
-    assert main(["paper", "2.1", "--out", str(tmp_path), "--minutes", "9"]) == 2
+def test_a_folder_of_other_files_and_other_options_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "paper"
+    out.mkdir()
+    (out / "thesis.tex").write_text("my own paper")
+    assert main(["paper", "2.1", "--out", str(out)]) == 2
+    assert f"--out {out} holds other files" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    out = tmp_path / "results"
+    assert main(["paper", "2.1", "--out", str(out)]) == 0
+    assert main(["paper", "2.1", "--out", str(out), "--minutes", "9"]) == 2
     assert "--minutes was 60.0, now 9.0" in capsys.readouterr().err
+
+
+def test_a_model_that_is_added_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def measure(work: Work) -> dict[str, list[str]]:
+        seen.append([model.name for model in work.models])
+        return {"rows": []}
+
+    monkeypatch.setattr(sizes, "EXPERIMENT", dataclasses.replace(sizes.EXPERIMENT, measure=measure, share=1.0))
+    other = tmp_path / "other"
+    shutil.copytree(STARTER, other)
+    for models in (["starter"], ["starter"], ["starter", "other"]):
+        given = [word for name in models for word in ("--model", str(other) if name == "other" else name)]
+        assert main(["paper", "2.1", "--out", str(tmp_path / "paper"), *given]) == 0
+    assert [sorted(names) for names in seen] == [["starter"], ["other", "starter"]]
 
 
 @pytest.mark.parametrize("figure", EXPERIMENTS)

@@ -5,7 +5,6 @@ The text is Wikipedia's, CC BY-SA 4.0; examples/wiki_corpus.py makes the file an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import lzma
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt3.corpus.documents import Part, Source
+from gpt3.durable import packaged
 from gpt3.errors import InputError
 
 FILE = Path(__file__).parent / "data" / "wiki.jsonl.xz"
@@ -45,12 +45,7 @@ def articles() -> Iterator[Article]:
     Raises:
         InputError: the package's data file is missing or damaged.
     """
-    try:
-        data = FILE.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"the embedded corpus is missing ({FILE}); reinstall gpt3") from None
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise InputError(f"the embedded corpus is damaged ({FILE} has another sha256 than it should); reinstall gpt3")
+    data = packaged(FILE, SHA256, "the embedded corpus")
     for line in lzma.decompress(data).splitlines():
         yield Article(**json.loads(line))
 

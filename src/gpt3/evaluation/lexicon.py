@@ -5,13 +5,12 @@ The file is derived from SentiWordNet, CC BY-SA 4.0; examples/sentiment_lexicon.
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt3.errors import InputError
+from gpt3.durable import packaged
 
 FILE = Path(__file__).parent / "data" / "sentiwordnet.tsv.xz"
 SHA256 = "f27ca764e7088e094368fad967423f5c38781a05e7889b0d3f5c447fe30c4490"
@@ -33,12 +32,7 @@ def words() -> dict[str, Word]:
     Raises:
         InputError: the package's data file is missing or damaged.
     """
-    try:
-        data = FILE.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"the lexicon is missing ({FILE}); reinstall gpt3") from None
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise InputError(f"the lexicon is damaged ({FILE} has another sha256 than it should); reinstall gpt3")
+    data = packaged(FILE, SHA256, "the lexicon")
     rows = (line.split("\t") for line in lzma.decompress(data).decode().splitlines())
     return {word: Word(part, float(sentiment)) for word, part, sentiment in rows}
 

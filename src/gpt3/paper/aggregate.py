@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from gpt3.evaluation import Task
 from gpt3.evaluation.results import TABLE_H1, Figure
 from gpt3.paper.accuracies import FEW, accuracies, percent
-from gpt3.paper.asking import about, short
+from gpt3.paper.asking import about
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
+from gpt3.paper.sizes import MARKED, PARAMETERS
+from gpt3.report.page import compact
 from gpt3.report.svg import COLORS, Axes, Line
 
 COLUMNS = {"0": "zero", "1": "one", "few": "few"}
@@ -18,10 +20,6 @@ COLOR = dict(zip(COLUMNS, (COLORS[0], COLORS[2], COLORS[1]), strict=True))
 LABEL = {"0": "zero-shot", "1": "one-shot", "few": "few-shot"}
 ACCURACIES = ("acc", "em")
 """Metrics of the 42 accuracy-denominated benchmarks of Figure 1.3."""
-SIZES = (125e6, 350e6, 760e6, 1.3e9, 2.7e9, 6.7e9, 13e9, 175e9)
-"""Parameters of the models of Table H.1, as Table 2.1 prints them."""
-MARKED = (125e6, 1.3e9, 13e9, 175e9)
-"""Of these, below an axis."""
 
 
 def tasks_of(data_dir: str | None) -> list[Task]:
@@ -136,7 +134,7 @@ def _chart(
         caption,
         curves,
         "parameters",
-        short,
+        compact,
         "{:g}%".format,
         math.log10,
         bottom=min(0, 5 * math.floor(lowest / 5)),
@@ -148,9 +146,9 @@ def _chart(
 def _paper_chart(caption: str, means: Mapping[str, Sequence[float]]) -> Chart:
     curves = []
     for k, column in COLUMNS.items():
-        points = [(size, mean, 0.0) for size, mean in zip(SIZES, means[column], strict=True)]
+        points = [(size, mean, 0.0) for size, mean in zip(PARAMETERS, means[column], strict=True)]
         curves.append(Line(LABEL[k], points, COLOR[k]))
-    axes = Axes(caption, curves, "parameters", short, "{:g}%".format, math.log10, x_marks=MARKED)
+    axes = Axes(caption, curves, "parameters", compact, "{:g}%".format, math.log10, x_marks=MARKED)
     return Chart(caption, axes, curves)
 
 

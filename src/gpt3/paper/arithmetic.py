@@ -15,13 +15,13 @@ from gpt3.evaluation import Source, Split, Task
 from gpt3.evaluation.generated_tasks import ARITHMETIC
 from gpt3.evaluation.results import TABLE_H1
 from gpt3.paper.accuracies import FEW, accuracies, accuracy, percent
-from gpt3.paper.aggregate import MARKED, SIZES
-from gpt3.paper.asking import short
 from gpt3.paper.budget import affordable_steps
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.mixture import write_mixture
 from gpt3.paper.models import described
+from gpt3.paper.sizes import MARKED, PARAMETERS
 from gpt3.paper.sums import Document, Sum, documents, held_out, search, sum_of
+from gpt3.report.page import compact
 from gpt3.report.svg import COLORS, Axes, Line
 
 WIDTHS = {"0.04M": 32, "0.13M": 64, "0.45M": 128}
@@ -195,17 +195,17 @@ def _chart(trained: Sequence[Measured]) -> Chart:
         points = [(float(size), 100 * figure.value, 100 * figure.error) for size, figure in found]
         curves += [Line(operation, points, color)] if points else []
     title = "Here: few-shot accuracy by size"
-    return Chart(title, Axes(title, curves, "parameters", short, "{:g}%".format, math.log10, top=100.0), curves)
+    return Chart(title, Axes(title, curves, "parameters", compact, "{:g}%".format, math.log10, top=100.0), curves)
 
 
 def _paper_chart() -> Chart:
     rows = {row["task"]: row["few"] for row in TABLE_H1["rows"]}
     curves = []
     for operation, color in zip(DRAWN, COLORS, strict=True):
-        points = [(size, value, 0.0) for size, value in zip(SIZES, rows[operation], strict=True)]
+        points = [(size, value, 0.0) for size, value in zip(PARAMETERS, rows[operation], strict=True)]
         curves.append(Line(operation, points, color))
     title = "The paper: few-shot accuracy by size"
-    axes = Axes(title, curves, "parameters", short, "{:g}%".format, math.log10, top=100.0, x_marks=MARKED)
+    axes = Axes(title, curves, "parameters", compact, "{:g}%".format, math.log10, top=100.0, x_marks=MARKED)
     return Chart(title, axes, curves)
 
 

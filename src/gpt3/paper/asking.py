@@ -17,6 +17,7 @@ from gpt3.inference.language_model import LanguageModel, load
 from gpt3.inference.options import SamplingOptions
 from gpt3.paper.experiment import Chart, Model, Work
 from gpt3.progress import say
+from gpt3.report.page import compact
 from gpt3.report.svg import COLORS, Axes, Line
 
 PARALLEL = 32
@@ -29,6 +30,15 @@ def asked(work: Work) -> Iterator[tuple[Model, LanguageModel, str]]:
         loaded = load(model.place, threads=work.threads)
         say(f"  {model.name}: {loaded.summary}")
         yield model, loaded, f"{model.name}-{fingerprint(loaded)[:8]}"
+
+
+def of_each(work: Work, measure: Callable[[LanguageModel, Work], dict[str, Any]]) -> dict[str, Any]:
+    """What `measure` finds of each model, a piece of the work for each, as ``models`` in JSON."""
+    return {
+        "models": [
+            about(model) | work.once(name, partial(measure, loaded, work)) for model, loaded, name in asked(work)
+        ]
+    }
 
 
 def about(model: Model) -> dict[str, Any]:
@@ -116,12 +126,5 @@ def curves(
     for color, (label, figure) in zip(COLORS, lines.items(), strict=False):
         points = [(float(model["layer_parameters"]), *figure(number)) for number, model in enumerate(models)]
         drawn.append(Line(label, points, color))
-    given: dict[str, Any] = {"x_text": short, "scale": math.log10, **axes}
+    given: dict[str, Any] = {"x_text": compact, "scale": math.log10, **axes}
     return [Chart(caption, Axes(caption, drawn, "parameters without embeddings", **given), drawn)]
-
-
-def short(count: float) -> str:
-    """A number of parameters for an axis: ``0.4M``, ``12M``, ``1.3B``."""
-    unit, name = (1e9, "B") if count >= 1e9 else (1e6, "M")
-    value = count / unit
-    return f"{value:.0f}{name}" if value >= 10 else f"{value:.2g}{name}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, paper_parameters, three_digits, training_flops
-from gpt3.paper.asking import short
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.origins import origin
-from gpt3.report.svg import COLORS, Axes, Line
+from gpt3.report.page import compact
+from gpt3.report.svg import COLORS, Axes, Line, decades
 
 PRINTED = {
     "Small": 2.60, "Medium": 7.42, "Large": 15.8, "XL": 27.5, "2.7B": 55.2, "6.7B": 139.0, "13B": 268.0, "175B": 3640.0,
@@ -95,11 +95,10 @@ def axes(lines: list[Line]) -> Axes:
     """Both axes in decades."""
     sizes = [x for line in lines for x, _, _ in line.points]
     lowest = min(y for line in lines for _, y, _ in line.points)
-    first, last = math.ceil(math.log10(min(sizes))), math.floor(math.log10(max(sizes)))
     return Axes(
-        "Training compute over model size", lines, "parameters", x_text=short, scale=math.log10,
+        "Training compute over model size", lines, "parameters", x_text=compact, scale=math.log10,
         y_text=lambda power: f"{10**power:g}", bottom=math.floor(lowest),
-        x_marks=[10.0**power for power in range(first, last + 1)],
+        x_marks=decades(sizes),
     )  # fmt: skip
 
 

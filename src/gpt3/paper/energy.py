@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from gpt3.energy import KWH, Energy, Meter, amount
 from gpt3.ladder.presets import PAPER_TOKENS, PF_DAY, PRESETS, training_flops
-from gpt3.paper.asking import asked, short
+from gpt3.paper.asking import asked
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.origins import origin
-from gpt3.report.svg import COLORS, Axes, Line
+from gpt3.report.page import compact
+from gpt3.report.svg import COLORS, Axes, Line, decades
 
 if TYPE_CHECKING:
     from gpt3.inference.language_model import LanguageModel
@@ -123,11 +124,10 @@ def table(measured: Measured) -> list[list[str]]:
 def axes(lines: list[Line]) -> Axes:
     """Both axes in decades."""
     sizes = [x for line in lines for x, _, _ in line.points]
-    first, last = math.ceil(math.log10(min(sizes))), math.floor(math.log10(max(sizes)))
     return Axes(
-        "Energy of 100 pages", lines, "parameters", x_text=short, scale=math.log10,
+        "Energy of 100 pages", lines, "parameters", x_text=compact, scale=math.log10,
         y_text=lambda power: f"{amount(10**power)}", bottom=math.floor(min(y for line in lines for _, y, _ in line.points)),
-        x_marks=[10.0**power for power in range(first, last + 1)],
+        x_marks=decades(sizes),
     )  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,6 @@ class Work:
     threads: str = "auto"
     data_dir: str | None = None
     """Files of the evaluation's tasks, as `gpt3 eval --data-dir` takes them."""
-    measured: Mapping[str, Measured] = field(default_factory=dict)
-    """What earlier experiments of this work measured, by figure."""
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
         """What `measure` returns, JSON values, from ``FOLDER/NAME.json`` if it was measured before."""

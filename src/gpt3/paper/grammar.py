@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from functools import partial
 from typing import Any
 
 from gpt3.evaluation.grammar_correction import GRAMMAR_CORRECTION, PAIRS, prompt
 from gpt3.inference.language_model import LanguageModel
-from gpt3.paper.asking import about, accuracy_by_size, answers, asked, continued, fewer, first_line, questions
+from gpt3.paper.asking import accuracy_by_size, answers, continued, fewer, first_line, of_each, questions
 from gpt3.paper.experiment import Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.proportion import shown
 from gpt3.paper.texts import folded
@@ -24,11 +23,7 @@ VERDICTS = ("corrected", "repeated", "another sentence")
 
 def measure(work: Work) -> Measured:
     """The contrast's answers and the generated corrections of every model."""
-    return {
-        "models": [
-            about(model) | work.once(name, partial(_measured, loaded, work)) for model, loaded, name in asked(work)
-        ]
-    }
+    return of_each(work, _measured)
 
 
 def _measured(model: LanguageModel, work: Work) -> dict[str, Any]:

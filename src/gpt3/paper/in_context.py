@@ -29,7 +29,7 @@ TRAINING = {
     "model": "17M", "layers": 4, "heads": 2, "context": 256, "tokenizer": "own:257", "optimizer": "muon", "lr": 6e-3,
     "batch_tokens": 2048, "validation_tokens": 20_000,
 }  # fmt: skip
-"""The preset with other layers and another width. A token is a byte, so that letters can be moved."""
+"""The preset with other layers and another width. Tokens are bytes, so that letters can be moved."""
 VOCABULARY = 257
 MOST_STEPS, PARTS = 2000, 5
 """Steps of the full recipe; and checkpoints of a run."""

@@ -16,11 +16,13 @@ from gpt3.corpus import records, wiki
 from gpt3.errors import InputError
 from gpt3.inference.language_model import LanguageModel
 from gpt3.paper import quiz
-from gpt3.paper.asking import about, asked, continued, short
+from gpt3.paper.asking import about, asked, continued
 from gpt3.paper.detection import accuracies, margin, power_law, t_test, unsure
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
+from gpt3.paper.sizes import PARAMETERS
 from gpt3.paper.texts import folded
 from gpt3.progress import Progress
+from gpt3.report.page import compact
 from gpt3.report.svg import COLORS, Axes, Line
 
 TITLES, EXAMPLES, OUTPUTS = 25, 3, 5
@@ -39,7 +41,6 @@ PAPER = {
     "Control": 86, "Small": 76, "Medium": 61, "Large": 68, "XL": 62, "2.7B": 62, "6.7B": 60, "13B": 55, "175B": 52,
 }  # fmt: skip
 """Mean accuracy in percent, Table 3.11."""
-PAPER_SIZES = (125e6, 350e6, 760e6, 1.3e9, 2.7e9, 6.7e9, 13e9, 175e9)
 PAPER_T = {
     "Small": 3.9,
     "Medium": 10.3,
@@ -256,12 +257,12 @@ def _charts(measured: Measured) -> list[Chart]:
         if accuracies(sessions, model["name"])
     ]
     ours = [(size, 100 * value, 100 * error) for (size, value), error in zip(points, errors, strict=True)]
-    theirs = [(size, float(value), 0.0) for size, value in zip(PAPER_SIZES, list(PAPER.values())[1:], strict=True)]
+    theirs = [(size, float(value), 0.0) for size, value in zip(PARAMETERS, list(PAPER.values())[1:], strict=True)]
     lines = [Line("here", ours, COLORS[0], shows="points"), Line("paper", theirs, COLORS[1], shows="points")]
     if law:
         fitted = [(size, 100 * law.factor * size**law.exponent, 0.0) for size, _ in points]
         lines.append(Line("power law", fitted, COLORS[0], dashed=True, shows="line"))
-    axes = Axes("accuracy, %", lines, "parameters", short, scale=math.log10, top=100, level=50)
+    axes = Axes("accuracy, %", lines, "parameters", compact, scale=math.log10, top=100, level=50)
     return [Chart("Accuracy of readers; dashed: guessing", axes, lines)]
 
 

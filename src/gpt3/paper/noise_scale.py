@@ -12,8 +12,9 @@ import numpy as np
 
 from gpt3.ladder.presets import PRESETS
 from gpt3.paper.experiment import Chart, Drawing, Experiment, Measured, Table, Work
+from gpt3.report.page import compact
 from gpt3.report.run_folder import METRICS, number, read_metrics
-from gpt3.report.svg import COLORS, Axes, Line
+from gpt3.report.svg import COLORS, Axes, Line, decades
 
 SHAPES = ((2, 64), (4, 256))
 """Layers and widths."""
@@ -51,26 +52,25 @@ def measure(work: Work) -> Measured:
     """Train each size for its part of the time; every step's loss and its two estimates."""
     from gpt3.paper.scaling_runs import bytes_per_gpt2_token
 
-    sizes = [trained(work, layers, width, work.minutes / len(SHAPES)) for layers, width in SHAPES]
+    minutes = work.once("minutes", lambda: work.minutes / len(SHAPES))  # a run that resumes keeps its own
+    sizes = [trained(work, layers, width, minutes) for layers, width in SHAPES]
     return {"sizes": sizes, "bytes_per_gpt2_token": work.once("text", lambda: bytes_per_gpt2_token(work))}
 
 
 def trained(work: Work, layers: int, width: int, minutes: float) -> dict[str, Any]:
     """A size with the records of its run: tokens, loss, |G|² and tr Σ of each step."""
-    from gpt3.paper.scaling_runs import CONTEXT, HEAD, VOCABULARY, size_of
+    from gpt3.paper.scaling_runs import CONTEXT, VOCABULARY, options_of, size_of
     from gpt3.training.options import TrainOptions
-    from gpt3.training.plan import batch_shape, shape_of, small_rate
-    from gpt3.training.recipes import RECIPES
+    from gpt3.training.plan import batch_shape, shape_of
 
     size = size_of(layers, width)
-    shape: dict[str, Any] = {"layers": layers, "width": width, "heads": width // HEAD, "context": CONTEXT}
+    options = options_of(size)
     run = work.train(
-        size["name"], **shape, data=list(work.data), tokenizer=f"own:{VOCABULARY}", minutes=minutes, noise_scale=True,
-        batch_tokens=BATCH, micro_batch=ROWS, recipe="short", min_lr_ratio=1.0, log_every=1,
-        lr=RECIPES["short"].rate * small_rate(layers, width),
+        size["name"], **options, data=list(work.data), tokenizer=f"own:{VOCABULARY}", minutes=minutes, noise_scale=True,
+        batch_tokens=BATCH, micro_batch=ROWS, min_lr_ratio=1.0, log_every=1,
     )  # fmt: skip
     steps, ratio = records(run)
-    rule = batch_shape(TrainOptions(**shape), shape_of(TrainOptions(**shape)), int(steps[-1][0]))[0]
+    rule = batch_shape(TrainOptions(**options), shape_of(TrainOptions(**options)), int(steps[-1][0]))[0]
     return {
         **size, "batch_tokens": BATCH, "micro_batch_tokens": ROWS * CONTEXT, "rule_batch": rule, "bytes_per_token": ratio,
         "steps": steps,
@@ -124,7 +124,7 @@ def draw(measured: Measured) -> Drawing:
         paper=[
             f"The measured gradient noise scale guided the batches (section 2.3): {smallest / 1e6:g}M tokens for 125M to "
             f"{largest / 1e6:g}M for 175B (Table 2.1). Larger models take larger batches. The measurements are not printed.",
-            f"Kaplan et al. 2020 have B_crit = {short(CRITICAL)} / L^{POWER:.2f} tokens: the loss decides, not the size.",
+            f"Kaplan et al. 2020 have B_crit = {compact(CRITICAL)} / L^{POWER:.2f} tokens: the loss decides, not the size.",
         ],
         notes=[
             f"Both sizes take steps of {BATCH:,} tokens. The noise scale compares their micro-batches of "
@@ -178,11 +178,11 @@ def charts(seen: Sequence[tuple[Mapping[str, Any], Sequence[Part]]], unit: float
     ends = [x for line in over_tokens for x, _, _ in line.points]
     return [
         Chart("Noise scale over training", Axes(
-            "Noise scale, tokens", over_tokens, "tokens trained on", x_text=short, y_text=short, scale=math.log10,
-            x_marks=decades(min(ends), max(ends)),
+            "Noise scale, tokens", over_tokens, "tokens trained on", x_text=compact, y_text=compact, scale=math.log10,
+            x_marks=sorted({min(ends), *decades(ends), max(ends)}),
         ), over_tokens),
         Chart("Noise scale over loss", logarithmic(over_loss, "nats per token of GPT-2", "{:.2g}".format), over_loss),
-        Chart("Batch over size", logarithmic(by_size, "parameters without embeddings", short, math.log10), by_size),
+        Chart("Batch over size", logarithmic(by_size, "parameters without embeddings", compact, math.log10), by_size),
     ]  # fmt: skip
 
 
@@ -191,11 +191,13 @@ def logarithmic(lines: Sequence[Line], label: str, text: Any, scale: Any = float
     places = [x for line in lines for x, _, _ in line.points]
     lowest = min(y for line in lines for _, y, _ in line.points)
     marks = (
-        decades(min(places), max(places)) if scale is math.log10 else np.linspace(min(places), max(places), 5).tolist()
+        sorted({min(places), *decades(places), max(places)})
+        if scale is math.log10
+        else np.linspace(min(places), max(places), 5).tolist()
     )
     return Axes(
-        "tokens", lines, label, x_text=text, scale=scale, y_text=lambda power: short(10**power), bottom=math.floor(lowest),
-        x_marks=marks,
+        "tokens", lines, label, x_text=text, scale=scale, y_text=lambda power: compact(10**power),
+        bottom=math.floor(lowest), x_marks=marks,
     )  # fmt: skip
 
 
@@ -209,19 +211,6 @@ def table(seen: Sequence[tuple[Mapping[str, Any], Sequence[Part]]], unit: float)
             numbers = [f"{value:,.0f}" for value in (part.scale, part.error, critical)]
             rows.append([size["name"], f"{part.tokens:,.0f}", f"{part.loss:.3f}", *numbers])
     return rows
-
-
-def short(value: float) -> str:
-    """A count, such as 32k."""
-    if value >= 1e9:
-        return f"{value / 1e9:.3g}B"
-    return f"{value / 1e6:.3g}M" if value >= 1e6 else f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.3g}"
-
-
-def decades(low: float, high: float) -> list[float]:
-    """Powers of ten between two numbers, and the two."""
-    between = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-    return sorted({low, *(10.0**power for power in between), high})
 
 
 EXPERIMENT = Experiment("2.3", "Gradient noise scale", measure, draw, share=0.08)

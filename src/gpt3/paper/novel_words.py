@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from gpt3.evaluation import Item, Source, Split
 from gpt3.evaluation.novel_words import ACTIONS, NOVEL_WORDS, THINGS, definition
 from gpt3.evaluation.results import mean
 from gpt3.inference.language_model import LanguageModel
-from gpt3.paper.asking import about, accuracy_by_size, answers, asked, continued, fewer, first_line, questions
+from gpt3.paper.asking import accuracy_by_size, answers, continued, fewer, first_line, of_each, questions
 from gpt3.paper.experiment import Drawing, Experiment, Measured, Table, Work
 from gpt3.paper.proportion import shown
 from gpt3.paper.texts import folded
@@ -32,11 +31,7 @@ WAYS: dict[str, tuple[int, dict[str, float]]] = {
 
 def measure(work: Work) -> Measured:
     """The contrast's answers and the sentences of every model."""
-    return {
-        "models": [
-            about(model) | work.once(name, partial(_measured, loaded, work)) for model, loaded, name in asked(work)
-        ]
-    }
+    return of_each(work, _measured)
 
 
 def _measured(model: LanguageModel, work: Work) -> dict[str, Any]:

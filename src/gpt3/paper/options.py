@@ -21,8 +21,6 @@ class PaperOptions(Options):
     """Models that the experiments ask, besides those trained here."""
     out: str = option("paper", common=True)
     """Folder for the page, each experiment's JSON, runs and answers; an interrupted one resumes. Default: paper."""
-    overwrite: bool = False
-    """Replace a page in --out that is not of gpt3 paper."""
     limit: int = option(200, least=1)
     """Questions of each task. Default: 200."""
     data_dir: str | None = None

@@ -14,12 +14,12 @@ from gpt3.paper.experiment import Experiment, Interrupted, Measured, Work
 from gpt3.paper.experiments import EXPERIMENTS, chosen
 from gpt3.paper.models import models
 from gpt3.paper.options import PaperOptions
-from gpt3.paper.page import MARK, page, pictures
+from gpt3.paper.page import page, pictures
 from gpt3.progress import clock, say
-from gpt3.work_folder import check_file, check_same, locked_folder, requested, stored
+from gpt3.work_folder import choose_folder, locked_folder, requested, stored
 
 PAGE, SETTINGS = "paper.html", "settings.json"
-FREE = ("figures", "model", "out", "overwrite", "threads", "list_experiments")
+FREE = ("figures", "model", "out", "threads", "list_experiments")
 """Options that may change when a work is resumed."""
 
 
@@ -29,15 +29,17 @@ def run_experiments(options: PaperOptions) -> int:
     Raises:
         InputError: an unknown figure or model, bad data, a folder of other work.
     """
-    out, asked = Path(options.out), chosen(options.figures)
-    check_file("--out", out / PAGE, MARK, overwrite=options.overwrite)
-    settings = requested(options, FREE)
+    asked, settings = chosen(options.figures), requested(options, FREE)
+    out, _ = choose_folder(
+        options.out,
+        Path(options.out),
+        settings,
+        before=lambda folder: stored(folder / SETTINGS),
+        finished=lambda _: False,
+    )
     if options.data_dir is not None:
         check_folder(options.data_dir)
     with locked_folder(out):
-        before = stored(out / SETTINGS)
-        if before is not None:
-            check_same(f"--out {out}", before, settings, "Choose another --out, or remove it.")
         models(options.model, {})  # a name without a model is refused before anything runs
         write_text(out / SETTINGS, json.dumps(settings, indent=1) + "\n")
         try:
@@ -56,23 +58,23 @@ def run_experiments(options: PaperOptions) -> int:
 
 
 def measure(one: Experiment, options: PaperOptions, out: Path, asked: Sequence[Experiment]) -> None:
-    """Run one experiment and keep its JSON, unless it is finished for these models."""
+    """Run one experiment and keep its JSON, unless it is finished for these models: of others it asks the new ones."""
     earlier = {figure: found for figure, found in results(out).items() if figure != one.figure}
     given = models(options.model, earlier)
-    about = {"models": [[model.name, str(model.place)] for model in given], "share": one.share}
+    names = [[model.name, str(model.place)] for model in given]
     path = out / f"{one.figure}.json"
     kept = stored(path)
-    if kept is not None and not one.again and (one.share or kept.get("asked") == about["models"]):
+    if kept is not None and not one.again and kept.get("asked") == names:
         say(f"  already measured: {path}")
         return
     whole = sum(each.share for each in asked) or 1.0
     began = time.monotonic()
     work = Work(
         out / one.figure, given, options.data, options.minutes * one.share / whole, options.limit, options.seed,
-        options.threads, options.data_dir, earlier,
+        options.threads, options.data_dir,
     )  # fmt: skip
     found = one.measure(work)
-    content = {"figure": one.figure, "asked": about["models"], "seconds": round(time.monotonic() - began, 1), **found}
+    content = {"figure": one.figure, "asked": names, "seconds": round(time.monotonic() - began, 1), **found}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     say(f"  measured in {clock(time.monotonic() - began)}: {path}")
 

@@ -27,7 +27,7 @@ from gpt3.paper.scaling_runs import (
     unique_tokens,
 )  # fmt: skip
 from gpt3.paper.trunks import SHARES
-from gpt3.report.svg import COLORS, Axes, Line
+from gpt3.report.svg import COLORS, Axes, Line, decades
 
 PAPER_LEVEL, PAPER_POWER = 2.57, 0.048
 """L = 2.57 C^-0.048, C in PF-days (Figure 3.1)."""
@@ -151,7 +151,7 @@ def compute_axes(measured: Measured, points: Sequence[Point], level: float, powe
             Line("paper", curve(PAPER_LEVEL, PAPER_POWER), COLORS[1], dashed=True, shows="line"),
         ],
         "floating-point operations (6ND)", x_text="{:.0e}".format, scale=math.log10, y_text="{:.2g}".format,
-        y_scale=math.log10, bottom=math.floor(lowest), x_marks=decades(span[0], span[-1]),
+        y_scale=math.log10, bottom=math.floor(lowest), x_marks=decades(span),
     )  # fmt: skip
 
 
@@ -237,11 +237,6 @@ def runs_table(measured: Measured) -> list[list[str]]:
         numbers = [f"{run[key]:,}" for key in ("layers", "width", "seed", "tokens")]
         rows.append([run["name"], *numbers, f"{compute:.2e}", f"{run['bits_per_byte']:.4f}", f"{run['loss']:.4f}"])
     return rows
-
-
-def decades(low: float, high: float) -> list[float]:
-    """The powers of ten from one number to another."""
-    return [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
 
 
 EXPERIMENT = Experiment("3.1", "Loss over compute", measure, draw, share=0.62)

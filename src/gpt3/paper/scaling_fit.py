@@ -129,11 +129,11 @@ def nearest(points: Sequence[Point], starts: Sequence[Sequence[float]]) -> Law:
     Args:
         starts: E and the two terms as parts of the lowest loss at the geometric middle of the runs, and the powers.
     """
-    size, tokens, losses = (
-        np.array([getattr(each, name) for each in points]) for name in ("parameters", "tokens", "loss")
-    )
-    size, tokens = np.log(size) - _middle(size), np.log(tokens) - _middle(tokens)
-    targets, lowest = np.log(losses), math.log(losses.min())
+    at_size, at_tokens = middle(points)
+    size = np.log([point.parameters / at_size for point in points])
+    tokens = np.log([point.tokens / at_tokens for point in points])
+    targets = np.log([point.loss for point in points])
+    lowest = float(targets.min())
 
     def parts(logs: np.ndarray) -> tuple[Any, Any, Any, Any]:
         floor, model, data, a, b = np.exp(logs)
@@ -160,9 +160,6 @@ def nearest(points: Sequence[Point], starts: Sequence[Sequence[float]]) -> Law:
     best = min((at(start) for start in starts), key=lambda found: float(found.cost))
     floor, model, data, a, b = (float(value) for value in np.exp(best.x))
     scale = math.exp(lowest)
-    at_size, at_tokens = (
-        math.exp(_middle(np.array([getattr(p, n) for p in points]))) for n in ("parameters", "tokens")
-    )
     return Law(scale * floor, scale * model * at_size**a, a, scale * data * at_tokens**b, b)
 
 
@@ -175,13 +172,15 @@ def optimizer() -> Any:
     return require("scipy.optimize", extra="paper", purpose="fitting laws")
 
 
-def _middle(values: np.ndarray) -> float:
-    return float(np.log(values).mean())
+def middle(points: Sequence[Point]) -> tuple[float, float]:
+    """The geometric means of the runs' parameters and tokens."""
+    logs = np.log([(point.parameters, point.tokens) for point in points]).mean(0)
+    return math.exp(logs[0]), math.exp(logs[1])
 
 
 def _shares(law: Law, points: Sequence[Point]) -> tuple[float, ...]:
     """A law as `nearest` starts from it."""
-    size, tokens = (math.exp(_middle(np.array([getattr(p, n) for p in points]))) for n in ("parameters", "tokens"))
+    size, tokens = middle(points)
     lowest = min(point.loss for point in points)
     parts = law.floor, law.model / size**law.model_power, law.data / tokens**law.data_power
     return (*(max(part / lowest, 1e-9) for part in parts), law.model_power, law.data_power)

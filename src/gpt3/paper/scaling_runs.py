@@ -1,6 +1,6 @@
 """The runs of Figure 3.1: which ones fill the time, and what each of them was and reached.
 
-Which runs, is decided before the first of them, from the time and the measured speed.
+They are chosen before the first of them is made, from the time and the measured speed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from gpt3.paper.budget import step_seconds
 from gpt3.paper.experiment import Work
 from gpt3.paper.scaling_fit import Point
 from gpt3.paper.trunks import SHARES, UNIT, Score, train_lengths
+from gpt3.report.page import compact
 
 SHAPES = ((1, 64), (2, 64), (2, 96), (2, 128), (3, 160), (3, 192), (4, 256))
 """Layers and widths, the last one of the predicted run. Width / layers is 32 to 64, as in the paper's Small to XL."""
@@ -65,8 +66,7 @@ def planned(work: Work) -> dict[str, Any]:
 def size_of(layers: int, width: int) -> dict[str, Any]:
     """A shape with its name, which is the number of its layers' parameters."""
     count = 12 * layers * width**2
-    name = f"{count / 1e6:.2g}M" if count >= 1e6 else f"{count / 1e3:.3g}k"
-    return {"name": name, "layers": layers, "width": width, "layer_parameters": count}
+    return {"name": compact(count), "layers": layers, "width": width, "layer_parameters": count}
 
 
 def bytes_per_gpt2_token(work: Work) -> float:

@@ -8,6 +8,9 @@ PRINTED = {
     "Small": 125e6, "Medium": 350e6, "Large": 760e6, "XL": 1.3e9, "2.7B": 2.7e9, "6.7B": 6.7e9, "13B": 13.0e9, "175B": 175.0e9,
 }  # fmt: skip
 """n_params of Table 2.1."""
+PARAMETERS = tuple(PRINTED.values())
+MARKED = (125e6, 1.3e9, 13e9, 175e9)
+"""Of these, below an axis."""
 
 
 def measure(work: Work) -> Measured:

@@ -6,15 +6,15 @@ So a branch starts from the trunk's checkpoint, and is bit by bit the run that w
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt3.durable import replacing
 from gpt3.paper.experiment import Work
-from gpt3.report.run_folder import METRICS, read_metrics
+from gpt3.report.run_folder import ENERGY, METRICS, read_metrics
 from gpt3.work_folder import LOCK
 
 SHARES = (0.25, 0.5, 1.0)
@@ -70,14 +70,12 @@ def train_lengths(
 def branch(trunk: Path, step: int, out: Path) -> Path:
     """The run `trunk` as it was at its checkpoint of `step`, copied to `out` unless that is there."""
     if not out.exists():
-        copy = out.with_name(f"{out.name}.partial")
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.mkdir()
-        for path in trunk.iterdir():
-            if path.is_file() and path.name != LOCK:
-                shutil.copy2(path, copy)
-        shutil.copytree(trunk / "checkpoints" / f"step-{step}", copy / "checkpoints" / f"step-{step}")
-        os.replace(copy, out)
+        with replacing(out) as copy:
+            copy.mkdir()
+            for path in trunk.iterdir():
+                if path.is_file() and path.name not in (LOCK, ENERGY):  # the trunk's energy is not the branch's
+                    shutil.copy2(path, copy)
+            shutil.copytree(trunk / "checkpoints" / f"step-{step}", copy / "checkpoints" / f"step-{step}")
     return out
 
 

@@ -98,6 +98,12 @@ def ticks(highest: float) -> list[float]:
     return [i * step for i in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
+def decades(values: Sequence[float]) -> list[float]:
+    """The powers of ten from the least to the largest of some positive numbers."""
+    first, last = math.ceil(math.log10(min(values))), math.floor(math.log10(max(values)))
+    return [10.0**power for power in range(first, last + 1)]
+
+
 def _panel(panel: Axes, width: int, height: int, titled: bool) -> str:
     points = [point for curve in panel.curves for point in curve.points]
     places = sorted({x for x, _, _ in points})
