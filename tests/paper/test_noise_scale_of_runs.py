@@ -87,3 +87,13 @@ def test_what_noise_hides_is_not_drawn(measured: noise_scale.Measured) -> None:
     assert not drawing.charts
     assert drawing.ours == ["Nothing: the runs were too short to tell the gradient from its noise."]
     assert drawing.notes[-1].startswith("Too noisy to show: 98.3K, 3.15M.")
+
+
+def test_a_run_that_resumes_keeps_its_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though other experiments, chosen with it, change its part of --minutes."""
+    asked: list[float] = []
+    monkeypatch.setattr(noise_scale, "trained", lambda work, layers, width, minutes: asked.append(minutes))
+    monkeypatch.setattr("gpt3.paper.scaling_runs.bytes_per_gpt2_token", lambda work: 4.5)
+    for minutes in (6.0, 60.0):
+        noise_scale.measure(Work(tmp_path, minutes=minutes))
+    assert asked == [3.0] * 4

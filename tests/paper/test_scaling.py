@@ -1,5 +1,6 @@
 """Experiment 3.1: a branch is the run of its length, fits recover planted laws, and what is shown follows from the JSON."""
 
+import dataclasses
 import json
 import math
 import os
@@ -13,9 +14,9 @@ from safetensors.numpy import load_file
 from gpt3.paper import scaling, scaling_fit
 from gpt3.paper.experiment import Work
 from gpt3.paper.page import pictures
-from gpt3.paper.scaling_fit import Law, Point, fit, frontier, power_law
-from gpt3.paper.scaling_runs import SHAPES, planned, size_of
-from gpt3.paper.trunks import train_lengths
+from gpt3.paper.scaling_fit import Law, Point, fit, frontier, missed_beyond, power_law
+from gpt3.paper.scaling_runs import SHAPES, planned, row, size_of
+from gpt3.paper.trunks import Score, branch, train_lengths
 from gpt3.training.recipes import SCHEDULES
 
 TRUE = Law(2.0, 60.0, 0.34, 400.0, 0.36)
@@ -64,6 +65,8 @@ def test_a_power_law_is_recovered_with_its_interval() -> None:
 def test_the_rate_of_wsd_falls_in_the_last_fifth() -> None:
     rate = SCHEDULES["wsd"]
     assert [rate(done) for done in (0.0, 0.5, 0.8, 0.9, 1.0)] == pytest.approx([1, 1, 1, 0.5, 0])
+    assert [SCHEDULES["linear"](done) for done in (0.0, 0.25, 1.0)] == [1, 0.75, 0]
+    assert [SCHEDULES["cosine"](done) for done in (0.0, 1 / 3, 1.0)] == pytest.approx([1, 0.75, 0])
 
 
 TINY = {
@@ -95,6 +98,32 @@ def test_a_branch_is_bit_by_bit_the_run_of_its_length(tmp_path: Path) -> None:
     )
     assert again == scores
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("trunk*/model/*")} == before
+
+
+def test_a_branch_copies_the_run_but_what_is_the_trunks_own(tmp_path: Path) -> None:
+    trunk = tmp_path / "trunk"
+    for step in (4, 8):
+        (trunk / "checkpoints" / f"step-{step}").mkdir(parents=True)
+    for name in (".lock", "config.yaml", "energy.json", "metrics.jsonl"):
+        (trunk / name).write_text(name)
+    made = branch(trunk, 4, tmp_path / "branch")
+    assert sorted(path.name for path in made.iterdir()) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert [path.name for path in (made / "checkpoints").iterdir()] == ["step-4"]
+
+
+def test_losses_are_in_the_papers_unit() -> None:
+    found = row(size_of(2, 128), Score(10, 640, 4.0, 2.0), 0, 4.5)
+    assert found["loss"] == pytest.approx(2.0 * 4.5 * 0.693147)  # bits per byte, bytes per token, nats per bit
+    assert (found["layer_parameters"], found["loss_per_own_token"]) == (393_216, 4.0)
+
+
+def test_what_the_form_gets_wrong_is_measured_on_the_dearer_runs() -> None:
+    assert missed_beyond(planted()) < 1e-4
+    ordered = sorted(planted(), key=lambda point: point.compute)
+    known = round(0.6 * len(ordered))
+    off = [dataclasses.replace(point, loss=1.05 * point.loss) for point in ordered[known:]]
+    assert missed_beyond([*ordered[:known], *off]) == pytest.approx(math.log(1.05), rel=0.01)
+    assert missed_beyond(ordered[:6]) == 0
 
 
 def test_the_runs_fill_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +158,9 @@ def measured() -> dict:
     ]
     run = rows[0] | {"name": "big", "layer_parameters": 3e6, "tokens": 4_000_000, "loss": 3.1}
     found = fit(points)
+    outside = {"reached": 9.0, "value": 3.0, "low": 2.9, "high": 3.1, "beyond": 2.0}
     return {
-        "runs": rows, "predicted_run": run, "unique_tokens": 10**8, "splits": scaling.splits(points, 0)[:5],
+        "runs": rows, "predicted_run": run, "unique_tokens": 10**8, "splits": [*scaling.splits(points, 0)[:5], outside],
         "prediction": vars(found.predict(3e6, 4e6)), "law": vars(found.law), "resampled": [vars(law) for law in found.others],
     }  # fmt: skip
 
