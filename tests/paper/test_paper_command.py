@@ -119,6 +119,9 @@ def test_a_model_that_is_added_is_asked(tmp_path: Path, monkeypatch: pytest.Monk
         given = [word for name in models for word in ("--model", str(other) if name == "other" else name)]
         assert main(["paper", "2.1", "--out", str(tmp_path / "paper"), *given]) == 0
     assert [sorted(names) for names in seen] == [["starter"], ["other", "starter"]]
+    (other / "model.safetensors").touch()  # as if it was trained again
+    assert main(["paper", "2.1", "--out", str(tmp_path / "paper"), *given]) == 0
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("figure", EXPERIMENTS)

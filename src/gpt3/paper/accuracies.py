@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,31 +38,29 @@ def accuracies(
     Returns:
         For each, unless fewer examples fit the model than the number says: ``task``, ``k`` (the number, or ``few``), ``shots``
         (examples there were), ``chance`` and ``acc`` with its standard ``error`` (0 to 1), and in ``right`` a digit for each
-        question: 1 or 0. The answers are in ``FOLDER/answers``.
+        question: 1 or 0. The answers are in ``FOLDER/answers``, by the model's name and weights.
     """
     from gpt3.inference.language_model import load
+    from gpt3.paper.asking import label
 
-    model: Callable[[], LanguageModel] = lru_cache(maxsize=1)(partial(load, place, threads=work.threads))
-    label = f"{name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"  # a name may come from another place later
+    model = load(place, threads=work.threads)
+    folder = f"answers/{label(name, model)}"
     found = []
     with Progress(f"asking {name}", len(tasks) * len(shots), "sets of questions") as progress:
         for task in tasks:
             read_once = dataclasses.replace(task, split=lru_cache(maxsize=1)(task.split))
             for count in shots:
                 k = "few" if count is None else str(count)
-                piece = f"answers/{label}/{task.name}-{k}"
-                row = work.once(piece, partial(_asked, work, model, read_once, count, source))
+                row = work.once(f"{folder}/{task.name}-{k}", partial(_asked, work, model, read_once, count, source))
                 found += [_row(task, k, row)] if count is None or row["shots"] == count else []
                 progress.advance(1, f"{task.name} K={k}")
     return found
 
 
-def _asked(
-    work: Work, model: Callable[[], LanguageModel], task: Task, count: int | None, source: Source | None
-) -> Measured:
+def _asked(work: Work, model: LanguageModel, task: Task, count: int | None, source: Source | None) -> Measured:
     from gpt3.paper.asking import answers
 
-    return answers(model(), task, task.shots if count is None else count, work, source)
+    return answers(model, task, task.shots if count is None else count, work, source)
 
 
 def _row(task: Task, k: str, answered: Measured) -> Measured:

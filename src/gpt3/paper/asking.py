@@ -29,7 +29,12 @@ def asked(work: Work) -> Iterator[tuple[Model, LanguageModel, str]]:
     for model in work.models:
         loaded = load(model.place, threads=work.threads)
         say(f"  {model.name}: {loaded.summary}")
-        yield model, loaded, f"{model.name}-{fingerprint(loaded)[:8]}"
+        yield model, loaded, label(model.name, loaded)
+
+
+def label(name: str, model: LanguageModel) -> str:
+    """A name for the model's answers that no other weights have, also if they are trained at the same place later."""
+    return f"{name}-{fingerprint(model)[:8]}"
 
 
 def of_each(work: Work, measure: Callable[[LanguageModel, Work], dict[str, Any]]) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class Model:
     """All of them."""
     layer_parameters: int
     """Without embeddings, as the paper's axes have them."""
+    written: int = 0
+    """When its files were last written, in nanoseconds, so that a model trained again at its place is asked again."""
 
 
 class Interrupted(Exception):  # noqa: N818  # no error

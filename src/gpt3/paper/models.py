@@ -30,7 +30,7 @@ def models(named: Sequence[str], measured: Mapping[str, Measured]) -> list[Model
 
 
 def described(place: Path | str, name: str | None = None) -> Model:
-    """A model with its size, which is read from its folder or the hub."""
+    """A model with its size and age, which are read from its folder or the hub."""
     from gpt3.model_folder.convert import read_checkpoint
     from gpt3.model_folder.load import open_checkpoint
 
@@ -39,4 +39,5 @@ def described(place: Path | str, name: str | None = None) -> Model:
     total = sum(weight.numel() for weight in checkpoint.empty_model().parameters())
     layers = 4 * config.num_hidden_layers * config.hidden_size * (config.num_attention_heads * config.head_dim)
     layers += 8 * config.num_hidden_layers * config.hidden_size**2
-    return Model(name or name_of(place), place, total, layers)
+    written = max(file.stat().st_mtime_ns for file in checkpoint.files)
+    return Model(name or name_of(place), place, total, layers, written)

@@ -61,7 +61,7 @@ def measure(one: Experiment, options: PaperOptions, out: Path, asked: Sequence[E
     """Run one experiment and keep its JSON, unless it is finished for these models: of others it asks the new ones."""
     earlier = {figure: found for figure, found in results(out).items() if figure != one.figure}
     given = models(options.model, earlier)
-    names = [[model.name, str(model.place)] for model in given]
+    names = [[model.name, str(model.place), model.written] for model in given]
     path = out / f"{one.figure}.json"
     kept = stored(path)
     if kept is not None and not one.again and kept.get("asked") == names:
