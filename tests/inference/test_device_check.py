@@ -34,7 +34,7 @@ def accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_what_computes_rightly_passes_and_is_remembered(accelerator: Any, tmp_path: Path, monkeypatch) -> None:
     check_device(accelerator)
     known = json.loads((tmp_path / CACHE).read_text())["A GPU, driver 1, torch 2"]
-    assert len(known) == 4
+    assert len(known) == 5
     assert max(known.values()) < 1e-4
     monkeypatch.setattr(device_check, "examine", lambda device: pytest.fail("checked twice"))
     check_device(accelerator)

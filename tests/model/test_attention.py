@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,13 +10,11 @@ from tiny_models import WINDOW, random_ids, tiny_model
 from torch.nn import functional as F
 
 from gpt3.model import GPT3Model
-from gpt3.model import banded_attention as banded_module
 from gpt3.model.banded_attention import (
     BLOCKS_FROM_WINDOWS,
     banded_attention,
     banded_attention_forward,
     banded_mask,
-    has_windowed_flash,
 )
 
 
@@ -167,52 +163,3 @@ def test_short_16_bit_attention_is_exact_and_keeps_its_dtype(layer: int) -> None
     expected = naive_band(*(x.double() for x in inputs), window or 3 * WINDOW, None).transpose(1, 2)
     assert output.dtype == torch.bfloat16
     torch.testing.assert_close(output.double(), expected, rtol=2**-8, atol=1e-5)
-
-
-def test_flash_attention_with_a_window_is_the_written_out_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's varlen_attn as its documentation has it, in place of the kernel that only a GPU has."""
-    calls: list[tuple[list[int], tuple[int, int]]] = []
-
-    def varlen_attn(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, key_starts: torch.Tensor,
-        longest: int, longest_keys: int, *, scale: float | None, window_size: tuple[int, int],
-    ) -> torch.Tensor:  # fmt: skip
-        calls.append((starts.tolist(), window_size))
-        assert torch.equal(starts, key_starts)
-        assert longest == longest_keys == int(starts.diff().max())
-        assert starts.dtype == torch.int32
-        left, right = window_size
-        assert right == 0
-        parts = [
-            naive_band(*(x[begin:end].transpose(0, 1)[None] for x in (query, key, value)), left + 1, scale)
-            for begin, end in itertools.pairwise(starts.tolist())
-        ]  # (1, H, T, D)
-        return torch.cat([part[0].transpose(0, 1) for part in parts])
-
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-    monkeypatch.setattr(banded_module, "has_windowed_flash", lambda query: True)
-    ids, results = random_ids(2, 3 * WINDOW + 1), {}
-    for attention in ("eager", "banded"):
-        model = tiny_model(attention)
-        logits = model(ids).logits
-        logits.log_softmax(-1)[..., 5].sum().backward()
-        results[attention] = [logits.detach(), *(parameter.grad for parameter in model.parameters())]
-    assert calls == [([0, 25, 50], (WINDOW - 1, 0))]  # one banded layer of three
-    for value, reference in zip(results["banded"], results["eager"], strict=True):
-        torch.testing.assert_close(value, reference, rtol=2e-4, atol=2e-4 * float(reference.abs().max()))
-
-
-def test_flash_attention_with_a_window_is_for_16_bit_on_newer_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    capability = (8, 0)
-    monkeypatch.setattr(banded_module, "_capability", lambda device: capability)
-    with FakeTensorMode():
-        query = torch.empty(2, 3, 32, 64, device="cuda", dtype=torch.bfloat16)
-        assert has_windowed_flash(query)
-        assert has_windowed_flash(torch.empty(2, 3, 32, 64, device="cuda", dtype=torch.float16))
-        assert not has_windowed_flash(torch.empty(2, 3, 32, 64, device="cuda"))
-        assert not has_windowed_flash(torch.empty(2, 3, 32, 20, device="cuda", dtype=torch.bfloat16))
-        assert not has_windowed_flash(torch.empty(2, 3, 32, 64, dtype=torch.bfloat16))
-        capability = (7, 5)
-        assert not has_windowed_flash(query)

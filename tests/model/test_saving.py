@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from gpt3.model import GPT3Config, GPT3ForCausalLM, GPT3Model
 from without_gpt3 import python
 
-MODELLING_FILES = {"banded_attention.py", "configuration_gpt3.py", "loss.py", "modeling_gpt3.py"}
+MODELLING_FILES = {"banded_attention.py", "configuration_gpt3.py", "loss.py", "modeling_gpt3.py", "packed_documents.py"}
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 import gpt3
 from gpt3.corpus.shards import open_shards
 from gpt3.errors import InputError, RunError
+from gpt3.model.packed_documents import document_positions
 from gpt3.model_folder.load import load_transformers
 from gpt3.report.run_folder import read_metrics
 from gpt3.training import trainer
@@ -28,7 +29,7 @@ from gpt3.training.data import open_data
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import shape_of
 from gpt3.training.run import train
-from gpt3.training.trainer import Trainer, document_positions
+from gpt3.training.trainer import Trainer
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -113,8 +113,8 @@ def examine(device: torch.device, formats: list[torch.dtype] | None = None) -> D
     differences, faults = dict[str, float](), list[str]()
     for dtype in formats or formats_of(device):
         there = computed(moved(model, device), tokens, dtype)
-        for name, value in expected.items():
-            error = float((there[name] - value).norm() / value.norm())
+        for name, value in there.items():
+            error = float((value - expected[name]).norm() / expected[name].norm())
             text = f"{name} in {str(dtype).removeprefix('torch.')}"
             differences[text] = round(error, 6)
             if not error <= LIMITS[dtype]:
@@ -136,6 +136,8 @@ def computed(model: Any, tokens: torch.Tensor, dtype: torch.dtype) -> dict[str, 
     """
     from gpt3.inference.engine import Run
     from gpt3.inference.torch_engine import TorchEngine
+    from gpt3.model.banded_attention import has_windowed_flash
+    from gpt3.model.packed_documents import cumulative_lengths, document_positions
 
     device: torch.device = model.device
     exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
@@ -145,15 +147,22 @@ def computed(model: Any, tokens: torch.Tensor, dtype: torch.dtype) -> dict[str, 
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         each = model(**inputs, skip_logits=True, use_cache=False, loss_reduction="none").loss
         model(**inputs, skip_logits=True, use_cache=False).loss.backward()
+    packed = torch.zeros(0)
+    if device.type == "cpu" or has_windowed_flash(device, dtype, SHAPE["head_dim"]):  # else a mask, as padding has
+        positions = document_positions(tokens[:, :-1], int(tokens[0, CONTEXT // 3]))
+        documents = {"position_ids": positions.to(device), "cu_seq_lens_q": cumulative_lengths(positions).to(device)}
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            packed = model(**inputs, **documents, skip_logits=True, use_cache=False, loss_reduction="none").loss
     gradients = {name: weight.grad.to(**exact) for name, weight in model.named_parameters()}
     engine = TorchEngine(model.to(dtype))
     cache = engine.new_cache(2, CONTEXT)
     logits = [engine.forward(cache, [Run(row, tokens[row, : PROMPT - row].tolist()) for row in (0, 1)])]
     for step in range(NEW):  # all devices read the same tokens: a near tie must not part them
         logits.append(engine.forward(cache, [Run(row, [int(tokens[row, PROMPT - row + step])]) for row in (0, 1)]))
-    return {
+    found = {
         "losses": each.detach().to(**exact),
         "gradients of attention": torch.cat([value.flatten() for name, value in gradients.items() if ".attn." in name]),
         "other gradients": torch.cat([value.flatten() for name, value in gradients.items() if ".attn." not in name]),
         "logits of next tokens": torch.cat([part.to(**exact) for part in logits]),
     }
+    return found | ({"losses of packed documents": packed.to(**exact)} if len(packed) else {})

@@ -9,17 +9,18 @@ blocks of W; each attends to 2 W keys through torch's fused attention, the first
              2               ◥        ◣
 
 On a GPU with flash attention that takes a window (torch 2.11 or later) it is that: blocks have a mask, which excludes flash.
+There packed documents need no mask either; FlexAttention computes them where flash cannot (packed_documents.py).
 
 Registered with transformers as the attention implementation `banded`, with its mask function. It is the models' default;
 `sdpa` and `eager` compute the same with a (T, T) mask. Where blocks do not apply or do not pay (decoding with a cache, padding,
-packed documents, short contexts) it is `sdpa`.
+packed documents on a CPU, short contexts) it is `sdpa`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,11 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from .packed_documents import flex, flex_mask, has_flex
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 BANDED = "banded"
 BLOCKS_FROM_WINDOWS = 2
@@ -83,15 +89,15 @@ def _with_previous_block(x: Tensor, blocks: int) -> Tensor:
     return torch.cat([x[:, :, :-1], x[:, :, 1:]], dim=3).flatten(0, 1)
 
 
-def has_windowed_flash(query: Tensor) -> bool:
-    """Whether torch's flash attention takes these queries with a window: 16 bit, heads of up to 256, Ampere or later."""
+def has_windowed_flash(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether torch's flash attention takes such queries with a window: 16 bit, heads of up to 256, Ampere or later."""
     return (
-        query.is_cuda
-        and query.dtype in (torch.bfloat16, torch.float16)
-        and query.shape[-1] % 8 == 0
-        and query.shape[-1] <= 256
+        device.type == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
+        and head_dim % 8 == 0
+        and head_dim <= 256
         and _varlen_takes_windows()
-        and _capability(query.device) >= (8, 0)
+        and _capability(device) >= (8, 0)
     )
 
 
@@ -110,11 +116,15 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def windowed_flash(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float | None) -> Tensor:
-    """Banded attention by torch's flash attention for sequences of any lengths, which skips what is outside the window.
+def windowed_flash(
+    query: Tensor, key: Tensor, value: Tensor, window: int | None, scale: float | None, starts: Tensor | None = None
+) -> Tensor:
+    """Causal attention by torch's flash attention for sequences of any lengths, which skips what a query does not see.
 
     Args:
         query, key, value: (B, H, T, D).
+        window: keys a query sees, itself included; None: all of its document.
+        starts: of packed documents (`cumulative_lengths`); None: each row is one.
 
     Returns:
         (B, T, H, D).
@@ -123,8 +133,10 @@ def windowed_flash(query: Tensor, key: Tensor, value: Tensor, window: int, scale
 
     B, _, T, _ = query.shape
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))  # (B T, H, D)
-    starts = torch.arange(0, (B + 1) * T, T, dtype=torch.int32, device=query.device)
-    output = varlen_attn(q, k, v, starts, starts, T, T, scale=scale, window_size=(window - 1, 0))
+    if starts is None:
+        starts = torch.arange(0, (B + 1) * T, T, dtype=torch.int32, device=query.device)
+    left = -1 if window is None else window - 1
+    output = varlen_attn(q, k, v, starts, starts, T, T, scale=scale, window_size=(left, 0))  # T at most
     assert isinstance(output, Tensor)  # for the type checker
     return output.unflatten(0, (B, T))
 
@@ -134,13 +146,22 @@ def banded_attention_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | BlockMask | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    cu_seq_lens_q: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: (B, H, T, D) in, (B, T, H, D) out. No mask and T > window: in blocks."""
+    """transformers' attention interface: (B, H, T, D) in, (B, T, H, D) out. No mask and T > window: in blocks.
+
+    Args:
+        cu_seq_lens_q: of packed documents (`cumulative_lengths`), where `has_windowed_flash`; the mask is None then.
+    """
+    if cu_seq_lens_q is not None:
+        return windowed_flash(query, key, value, sliding_window, scaling, cu_seq_lens_q), None
+    if attention_mask is not None and not isinstance(attention_mask, Tensor):
+        return flex(query, key, value, attention_mask, scaling), None
     in_blocks = (
         sliding_window is not None
         and attention_mask is None
@@ -173,7 +194,7 @@ def banded_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert sliding_window is not None  # for the type checker
-    if dropout == 0 and has_windowed_flash(query):
+    if dropout == 0 and has_windowed_flash(query.device, query.dtype, query.shape[-1]):
         return windowed_flash(query, key, value, sliding_window, scaling), None
     output = banded_attention(query, key, value, sliding_window, scale=scaling, dropout=dropout)
     return output.transpose(1, 2).contiguous(), None
@@ -189,8 +210,9 @@ def banded_mask(
     local_size: int | None = None,
     allow_is_causal_skip: bool = True,
     **kwargs: Any,
-) -> Tensor | None:
-    """transformers' mask interface: no mask where the attention above knows it from the shapes, else `sdpa`'s.
+) -> Tensor | BlockMask | None:
+    """transformers' mask interface: no mask where the attention above knows it from the shapes, else `sdpa`'s, or FlexAttention's
+    for packed documents on a GPU.
 
     Args:
         attention_mask: (B, S) of the real tokens, or None.
@@ -198,15 +220,20 @@ def banded_mask(
         allow_is_causal_skip: False for packed documents and other patterns that a mask must carry.
 
     Returns:
-        None (causal, banded to `local_size` if given), or a bool mask (B, 1, T, S).
+        None (causal, banded to `local_size` if given), a bool mask (B, 1, T, S), or blocks of keys (FlexAttention).
     """
-    whole = allow_is_causal_skip and isinstance(q_offset, int) and q_offset == 0 and q_length == kv_length
+    square = isinstance(q_offset, int) and q_offset == 0 and q_length == kv_length
+    whole = allow_is_causal_skip and square
     if (
         whole
         and (local_size is None or q_length <= local_size or q_length >= BLOCKS_FROM_WINDOWS * local_size)
         and (attention_mask is None or (not torch.compiler.is_compiling() and bool(attention_mask.all())))
     ):
         return None
+    config, device = kwargs.get("config"), torch.device(kwargs.get("device", "cpu"))
+    packed = not allow_is_causal_skip and square and attention_mask is None
+    if packed and has_flex(device) and not (config and config.attn_pdrop):  # it has no dropout
+        return flex_mask(kwargs["mask_function"], batch_size, q_length, device)
     return sdpa_mask(
         batch_size=batch_size,
         q_length=q_length,

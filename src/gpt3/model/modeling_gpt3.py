@@ -25,7 +25,7 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .banded_attention import BANDED
+from .banded_attention import BANDED, has_windowed_flash
 from .configuration_gpt3 import GPT3Config
 from .loss import LossSteps, linear_cross_entropy
 
@@ -213,6 +213,8 @@ class GPT3Model(GPT3PreTrainedModel):
                 `attention_mask` and cache: packed documents, which then do not see each other.
             past_key_values: keys and values of the tokens before these.
             use_cache: return keys and values; None: the configuration's.
+            cu_seq_lens_q: with `position_ids` of packed documents, where each begins (`packed_documents.cumulative_lengths`).
+                It may be given anywhere, and spares the masks where flash attention takes it.
 
         Raises:
             ValueError: positions beyond `max_position_embeddings`.
@@ -242,6 +244,10 @@ class GPT3Model(GPT3PreTrainedModel):
             )
 
         masks: Any = attention_mask
+        if not (masks is None and past_key_values is None and self._flash_takes_documents(kwargs, device)):
+            kwargs.pop("cu_seq_lens_q", None)
+        else:
+            masks = dict.fromkeys(self.config.layer_types)
         if not isinstance(masks, dict):
             mask_kwargs = {"config": self.config, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             mask_kwargs |= {"past_key_values": past_key_values, "position_ids": packed}
@@ -255,6 +261,15 @@ class GPT3Model(GPT3PreTrainedModel):
             layer_kwargs = {"attention_mask": masks[layer_type], "past_key_values": past_key_values}
             hidden_states = block(hidden_states, position_ids=position_ids, **layer_kwargs, **kwargs)
         return BaseModelOutputWithPast(self.ln_f(hidden_states), past_key_values)
+
+    def _flash_takes_documents(self, kwargs: dict[str, Any], device: torch.device) -> bool:
+        """Whether packed documents were given by their beginnings, and flash attention computes them from those."""
+        if kwargs.get("cu_seq_lens_q") is None or self.config._attn_implementation != BANDED:
+            return False
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else self.wte.weight.dtype
+        dropout = self.training and self.config.attn_pdrop > 0
+        return not dropout and has_windowed_flash(device, dtype, self.config.head_dim)
 
 
 class GPT3ForCausalLM(GPT3PreTrainedModel, GenerationMixin):

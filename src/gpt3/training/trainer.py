@@ -18,6 +18,8 @@ from gpt3.corpus.mixture import Mixture
 from gpt3.device import empty_cache, ran_out_of_memory
 from gpt3.errors import RunError
 from gpt3.model import GPT3ForCausalLM
+from gpt3.model.banded_attention import has_windowed_flash
+from gpt3.model.packed_documents import cumulative_lengths, document_positions
 from gpt3.training import random_state
 from gpt3.training.compilation import is_compiled, sizes
 from gpt3.training.distributed import Compute, World, peers_lost
@@ -56,6 +58,7 @@ class Trainer:
         plan: the run's numbers; its micro-batch is smaller where the given one did not fit in memory.
         average: the moving average of the weights, where one is kept.
         noise: the gradient noise scale, where it is measured.
+        flash: whether flash attention takes packed documents by their beginnings.
         ahead: whether the next step's batches are read and sent while the device computes this one.
     """
 
@@ -80,6 +83,7 @@ class Trainer:
         self.noise = NoiseScale(list(model.parameters()), world.data_size) if options.noise_scale else None
         self.scaler = torch.amp.GradScaler(compute.device.type) if compute.dtype == torch.float16 else None
         self.compiled = is_compiled(forward)
+        self.flash = has_windowed_flash(compute.device, compute.dtype, model.config.head_dim)
         self.step = 0
         self.ahead = compute.device.type != "cpu"
         self._next: tuple[int, Plan, list[dict[str, torch.Tensor]]] | None = None
@@ -95,21 +99,28 @@ class Trainer:
         each exchange: where sequences run out, rows that count nothing.
         """
         numbers, mine, first, size = self.plan.sequences(step), self.share(step), 0, self.world.data_size
-        cuda = self.compute.device.type == "cuda"
         for rows in sizes(-(-len(numbers) // size), self.plan.micro_batch, self.compiled):
             part = mine[first : first + rows]
             filled = [*part, *itertools.repeat(numbers[0], rows - len(part))]
-            windows = torch.from_numpy(self.mixture.batch(filled))  # (rows, T + 1) int64
-            windows = (windows.pin_memory() if cuda else windows).to(self.compute.device, non_blocking=cuda)
+            here = torch.from_numpy(self.mixture.batch(filled))  # (rows, T + 1) int64
+            windows = self._sent(here)
             inputs, targets = windows[:, :-1], windows[:, 1:]
             if len(part) < rows:
                 targets = targets.clone()
                 targets[len(part) :] = IGNORED
             batch = {"input_ids": inputs, "shift_labels": targets}
             if self.options.mask_documents:
-                batch["position_ids"] = document_positions(inputs, self.end_of_text)
+                positions = document_positions(here[:, :-1], self.end_of_text)
+                batch["position_ids"] = self._sent(positions)
+                if self.flash:
+                    batch["cu_seq_lens_q"] = self._sent(cumulative_lengths(positions))
             yield batch
             first += rows
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor on the device; what is computed next does not wait for it."""
+        cuda = self.compute.device.type == "cuda"
+        return (tensor.pin_memory() if cuda else tensor).to(self.compute.device, non_blocking=cuda)
 
     def share(self, step: int) -> range:
         """Numbers of the sequences of step `step` (0-based) that this rank has."""
@@ -354,11 +365,3 @@ def enough(times: Sequence[float]) -> bool:
     if len(times) < 2:
         return False
     return sum(times) > MEASURE_SECONDS or (len(times) > MEASURE_STEPS and sum(times) > STEADY_SECONDS)
-
-
-def document_positions(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
-    """Positions (B, T) that start again at 0 after every end-of-text; the model masks documents from one another by them."""
-    index = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
-    starts = torch.zeros_like(inputs)
-    starts[:, 1:] = torch.where(inputs[:, :-1] == end_of_text, index[:, 1:], 0)
-    return index - starts.cummax(dim=1).values

@@ -19,12 +19,13 @@ from gpt3.errors import InputError, RunError
 from gpt3.inference.language_model import LanguageModel
 from gpt3.inference.options import SamplingOptions
 from gpt3.model import GPT3ForCausalLM
+from gpt3.model.packed_documents import cumulative_lengths, document_positions
 from gpt3.progress import say
 from gpt3.training.data import TrainingData
 from gpt3.training.distributed import ALONE, Compute, World
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import Plan
-from gpt3.training.trainer import IGNORED, Trainer, document_positions
+from gpt3.training.trainer import IGNORED, Trainer
 
 LEAST_TOKENS = 8192
 """A validation is not shortened below this: its loss would be too uncertain."""
@@ -108,10 +109,11 @@ def validate(
         first = 0
         while first < -(-chosen // world.data_size):
             inputs, targets, documents = read_windows(split, mine[first : first + rows] * context, ends, rows, context)
-            arrays = {"input_ids": inputs, "shift_labels": targets}
-            batch = {name: torch.from_numpy(array).to(compute.device) for name, array in arrays.items()}
+            here = {"input_ids": torch.from_numpy(inputs), "shift_labels": torch.from_numpy(targets)}
             if mask_documents:
-                batch["position_ids"] = document_positions(batch["input_ids"], split.end_of_text)
+                here["position_ids"] = document_positions(here["input_ids"], split.end_of_text)
+                here["cu_seq_lens_q"] = cumulative_lengths(here["position_ids"])
+            batch = {name: tensor.to(compute.device) for name, tensor in here.items()}
             try:
                 nats = nats_of(model, batch, compute)
             except RuntimeError as error:  # as in training; of several ranks none can begin anew alone
