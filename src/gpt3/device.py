@@ -7,6 +7,7 @@ needed: to learn that there is only a CPU, and to set its threads, it is not.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import re
@@ -109,6 +110,24 @@ def empty_cache(device: torch.device) -> None:
 
     if device.type != "cpu":
         getattr(torch, device.type).empty_cache()
+
+
+@functools.cache
+def compile_failure(device: torch.device) -> str | None:
+    """Why torch.compile does not work on `device`, in a few words; None where it does. It compiles one addition to find out."""
+    import torch
+
+    try:
+        torch.compile(_plus_one, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # no Triton, no compiler, a compiler that fails: each has exceptions of its own
+        cause = getattr(error, "inner_exception", error)
+        text = next(filter(None, map(str.strip, str(cause).splitlines())), type(cause).__name__)
+        return text.removesuffix(".")[:160]
+    return None
+
+
+def _plus_one(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
 
 
 def processor() -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gpt3.bench import generate_worker, harness
 from gpt3.bench.generate import (
@@ -196,3 +197,37 @@ def test_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [result["who"] for result in found["results"]] == ["gpt3", "transformers", "transformers-static"]
     assert all(len(result["decoding"]) == 2 and result["same_tokens"] == 1 for result in found["results"])
     assert len(found["machine"]["gemm_flops"]) == 3  # before the rounds and after each
+
+
+def test_on_a_gpu_peers_have_16_bit_weights_and_there_is_no_int4() -> None:
+    cpu, gpu = BenchGenerateOptions(nanogpt=None), BenchGenerateOptions(device="cuda:1")
+    assert System("gpt3", "int4") in cpu.systems()
+    assert System("transformers") in cpu.systems()
+    found = {
+        name: {system.weights for system in gpu.systems() if system.name == name} for name in ("gpt3", "transformers")
+    }
+    assert found == {"gpt3": {"fp32", "fp16", "bf16", "int8"}, "transformers": {"bf16"}}
+    with pytest.raises(InputError, match=r"--llama-cpp is for --device cpu, not cuda. Leave one of them out"):
+        BenchGenerateOptions(device="cuda", llama_cpp=True)
+
+
+def test_peers_get_the_device_and_the_format(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = generate_worker.load_transformers(models | {"weights": "bf16", "device": "cpu"})
+    assert next(model.parameters()).dtype == torch.bfloat16
+    assert generate_worker.load_transformers(models).dtype == torch.float32
+    asked: list[str] = []
+
+    def load(folder: str, weights: str, device: str) -> None:
+        asked.append(device)
+        raise NotImplementedError
+
+    monkeypatch.setattr(generate_worker, "load_model", load)
+    with pytest.raises(NotImplementedError):
+        answer_of(models, "gpt3", device="cuda:1")
+    assert asked == ["cuda:1"]
+
+
+def test_ratios_on_a_gpu_are_to_the_peers_in_their_format() -> None:
+    seconds = {System("gpt3", "bf16"): 1.0, System("transformers", "bf16"): 8.0}
+    results = [summary(CASE, "greedy", one, answers_of(spent), None, (1e9, 1e9)) for one, spent in seconds.items()]
+    assert table(results).splitlines()[2].split(" | ")[5] == "8.00"

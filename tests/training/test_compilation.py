@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from torch._dynamo.utils import counters
 from torch.distributed.fsdp import fully_shard
 
+from gpt3.device import compile_failure
 from gpt3.errors import InputError
 from gpt3.report.run_folder import read_metrics
-from gpt3.training.compilation import SIZES, chooses_compile, compile_block, failure, is_compiled, sizes
+from gpt3.training.compilation import SIZES, chooses_compile, compile_block, is_compiled, sizes
 from gpt3.training.distributed import ALONE
 from gpt3.training.options import TrainOptions
 from gpt3.training.run import train
@@ -48,11 +49,11 @@ def test_a_ramp_is_compiled_for_few_sizes_and_is_the_run_of_eager(tiny, tmp_path
     monkeypatch.setattr("gpt3.training.plan.PAPER_RAMP_START_TOKENS", 32)  # one sequence; then 2, ... to the batch's 8
     options = {"layers": 1, "steps": 12, "ramp_tokens": 800, "micro_batch": 2}
     train(tiny(out=str(tmp_path / "eager"), **options))
-    failure.cache_clear()
+    compile_failure.cache_clear()
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", lambda function, **kw: compile_with(function, backend=keep, **kw))
     train(tiny(out=str(tmp_path / "compiled"), compile=True, **options))
-    failure.cache_clear()
+    compile_failure.cache_clear()
     assert (
         len([count for count in graphs if count]) == 2
     )  # steps of 1, 2, ... sequences have micro-batches of 2 rows, or 1
@@ -100,8 +101,8 @@ def test_sharded_blocks_share_two_graphs_and_keep_their_hooks_outside(monkeypatc
 
 CODE = """
 import torch
-from gpt3.training.compilation import failure
-print(failure(torch.device("cpu")))
+from gpt3.device import compile_failure
+print(compile_failure(torch.device("cpu")))
 """
 
 
@@ -118,7 +119,9 @@ def test_a_machine_without_a_compiler_is_recognised(tmp_path: Path) -> None:
 
 def test_without_a_compiler_the_default_is_eager_and_says_so_and_the_option_is_refused(monkeypatch, capsys) -> None:
     cuda = torch.device("cuda")
-    monkeypatch.setattr("gpt3.training.compilation.failure", lambda device: "Cannot find a working triton installation")
+    monkeypatch.setattr(
+        "gpt3.training.compilation.compile_failure", lambda device: "Cannot find a working triton installation"
+    )
     assert not chooses_compile(TrainOptions(), cuda, ALONE)
     assert "torch.compile does not work here (Cannot find a working triton" in capsys.readouterr().err
     with pytest.raises(
@@ -127,6 +130,6 @@ def test_without_a_compiler_the_default_is_eager_and_says_so_and_the_option_is_r
         chooses_compile(TrainOptions(compile=True), cuda, ALONE)
     assert not chooses_compile(TrainOptions(compile=False), cuda, ALONE)
     assert not chooses_compile(TrainOptions(), torch.device("cpu"), ALONE)
-    monkeypatch.setattr("gpt3.training.compilation.failure", lambda device: None)
+    monkeypatch.setattr("gpt3.training.compilation.compile_failure", lambda device: None)
     assert chooses_compile(TrainOptions(), cuda, ALONE)
     assert capsys.readouterr().err == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import tempfile
@@ -45,14 +46,16 @@ class BenchGenerateOptions(Options):
     new_tokens: int = option(256, least=2)
     """Tokens generated per sequence."""
     formats: list[str] = option(list(FORMATS), choices=FORMATS)
-    """Formats of the weights of gpt3 and llama.cpp (its int8 is q8_0, its int4 q4_0); the other peers use fp32."""
+    """Formats of the weights of gpt3 and llama.cpp (its int8 is q8_0, its int4 q4_0); the other peers use fp32, on a GPU bf16."""
     transformers: bool = option(True, group="Peers")
     """Compare with transformers' generate, with a dynamic and with a static cache."""
     llama_cpp: bool = False
     """Compare with llama.cpp (package xllamacpp): same shape and weights, but dense layers and tanh GELU."""
     nanogpt: str | None = None
     """Checkout of github.com/karpathy/nanoGPT to compare with: dense layers, no cache."""
-    rounds: int = option(3, least=1, group="Measurement")
+    device: str = option("cpu", group="Measurement")
+    """cpu, cuda or cuda:N. There is no int4 and no llama.cpp on a GPU."""
+    rounds: int = option(3, least=1)
     """Times each system is started anew; they alternate."""
     threads: int | None = option(None, least=1)
     """Threads of each system. Default: as many as torch uses, the physical cores."""
@@ -69,12 +72,16 @@ class BenchGenerateOptions(Options):
             if not getattr(self, name):
                 yield f"--{name} is empty. Leave it out for all"
 
+        if self.llama_cpp and self.device != "cpu":
+            yield f"--llama-cpp is for --device cpu, not {self.device}. Leave one of them out"
+
     def systems(self) -> list[System]:
         """What is measured, in order of turn: those with one format next to each other."""
-        names = ["gpt3", *(["llama.cpp"] if self.llama_cpp else [])]
-        found = [System(name, weights) for weights in self.formats for name in names]
-        found += [System("transformers"), System("transformers-static")] if self.transformers else []
-        return found + ([System("nanogpt")] if self.nanogpt is not None else [])
+        names, cpu = ["gpt3", *(["llama.cpp"] if self.llama_cpp else [])], self.device == "cpu"
+        found = [System(name, weights) for weights in self.formats if cpu or weights != "int4" for name in names]
+        peers = ["transformers", "transformers-static"] if self.transformers else []
+        peers += ["nanogpt"] if self.nanogpt is not None else []
+        return found + [System(name, "fp32" if cpu else "bf16") for name in peers]
 
 
 def run(options: BenchGenerateOptions) -> None:
@@ -85,7 +92,9 @@ def run(options: BenchGenerateOptions) -> None:
         RunError: a system fails; with its last lines of standard error.
     """
     require_llama_cpp(options.llama_cpp)
-    speeds = [harness.machine(threads=options.threads, memory=True)]
+    products = "fp32" if options.device == "cpu" else "bf16"
+    look = functools.partial(harness.machine, options.device, [products], memory=True)
+    speeds = [look(threads=options.threads)]
     threads = speeds[0]["threads"]
     with tempfile.TemporaryDirectory() as folder:
 
@@ -95,7 +104,8 @@ def run(options: BenchGenerateOptions) -> None:
             request |= {
                 "task": "generate", "name": system.name, "weights": system.weights, "sampled": decode == "sampled",
                 "prompts": make_prompts(options.seed, case), "new_tokens": options.new_tokens, "seed": options.seed,
-                "threads": threads, "nanogpt": str(Path(options.nanogpt).resolve()) if options.nanogpt else None,
+                "threads": threads, "device": options.device,
+                "nanogpt": str(Path(options.nanogpt).resolve()) if options.nanogpt else None,
                 "shape": harness.gpt2_shape(case.model) | {"block_size": preset(case.model).context},
             }  # fmt: skip
             answer = harness.call(WORKER, request, SHOWN[system.name], threads=threads)
@@ -108,17 +118,18 @@ def run(options: BenchGenerateOptions) -> None:
             options.rounds,
             measure,
             describe=lambda answer: f"{later_tokens(answer) / answer['decoding']:,.1f} tokens/s",
-            after_round=lambda: speeds.append(harness.machine(threads=threads, memory=True)),
+            after_round=lambda: speeds.append(look(threads=threads)),
         )
-    reads, flops = ([one["read_bytes_per_s"] for one in speeds], [one["gemm_flops"]["fp32"] for one in speeds])
+    reads, flops = ([one["read_bytes_per_s"] for one in speeds], [one["gemm_flops"][products] for one in speeds])
     peaks = statistics.median(reads), statistics.median(flops)
     results = []
     for ((case, decode), system), answers in found.items():
         ours = found.get(((case, decode), System("gpt3"))) if decode == "greedy" else None
         results.append(summary(case, decode, system, answers, ours, peaks))
     machine = {"threads": threads, "torch": speeds[0]["torch"], "read_bytes_per_s": reads, "gemm_flops": flops}
-    line = f"cpu, {threads} threads; torch {machine['torch']}; memory read at {peaks[0] / 1e9:.1f} GB/s, "
-    line += f"fp32 GEMM at {peaks[1] / 1e9:,.0f} GFLOP/s; {options.new_tokens} new tokens"
+    where = speeds[0]["device_name"] or f"{speeds[0]['device']}, {threads} threads"
+    line = f"{where}; torch {machine['torch']}; memory read at {peaks[0] / 1e9:.1f} GB/s, "
+    line += f"{products} GEMM at {peaks[1] / 1e9:,.0f} GFLOP/s; {options.new_tokens} new tokens"
     harness.print_results(options.json, machine, results, line, table(results))
 
 
@@ -227,8 +238,9 @@ def table(results: Sequence[Result]) -> str:
     headings += ["× llama.cpp", "prompts read (× transformers)", "of memory bandwidth", "GFLOP/s (of GEMM)"]
     headings += ["peak memory (anonymous)", "same tokens"]
     rows = []
+    peers = next((r["weights"] for r in results if r["who"].startswith("transformers")), "fp32")
     for r in results:
-        ratios = [harness.times(r, results, "transformers", weights="fp32"), harness.times(r, results, "llama.cpp")]
+        ratios = [harness.times(r, results, "transformers", weights=peers), harness.times(r, results, "llama.cpp")]
         ratios = ratios if r["who"] == "gpt3" else [ratios[0], ""]
         seconds = statistics.median(r["first"])
         first = f"{seconds * 1000:,.0f} ms"

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from gpt3.bench.generate import GGUF_FORMATS
 from gpt3.bench.harness import Request, answer_request, call, load_model
-from gpt3.bench.train_worker import peak_bytes
+from gpt3.bench.train_worker import peak_bytes, synchronize
 from gpt3.device import in_passing_thread
 from gpt3.export.llama_cpp import LlamaCpp
 from gpt3.inference.decoding import Decoder
@@ -46,10 +46,20 @@ def sampling(request: Request) -> dict[str, Any]:
     return {"temperature": TEMPERATURE, "top_k": TOP_K} if request.get("sampled") else {}
 
 
+def device_of(request: Request) -> str:
+    """Where the system computes."""
+    return str(request.get("device", "cpu"))
+
+
+def dtype_of(request: Request) -> torch.dtype:
+    """The format of a peer's weights."""
+    return torch.bfloat16 if request.get("weights") == "bf16" else torch.float32
+
+
 def gpt3(request: Request) -> Generate:
     """This package, as `gpt3 generate` runs it: text is decoded as it is generated, in a slot per prompt or in `slots`."""
 
-    model = load_model(request["model"], request["weights"])
+    model = load_model(request["model"], request["weights"], device_of(request))
     how = sampling(request) or {"temperature": 0.0}
     slots = request.get("slots", len(request["prompts"]))
     capacity = len(request["prompts"][0]) + max(request["new_tokens"], WARM_UP)
@@ -70,13 +80,21 @@ def gpt3(request: Request) -> Generate:
 def clocked(model: torch.nn.Module, generate: Callable[[torch.Tensor, int], torch.Tensor]) -> Generate:
     """A model's own `generate`, from ids (B, T) and a count to ids (B, T + count); its first forward pass gives all firsts."""
     stamps: list[float] = []
-    model.register_forward_hook(lambda *_: stamps.append(time.perf_counter()))
+    device = next(model.parameters()).device
+
+    def stamp(*_: object) -> None:
+        if not stamps:
+            synchronize(device)
+            stamps.append(time.perf_counter())
+
+    model.register_forward_hook(stamp)
 
     def timed(prompts: list[list[int]], count: int) -> Answer:
         stamps.clear()
-        ids = torch.tensor(prompts)
+        ids = torch.tensor(prompts, device=device)
         began = time.perf_counter()
         rows = generate(ids, count)
+        synchronize(device)
         total = time.perf_counter() - began
         return {"tokens": rows[:, ids.shape[1] :].tolist(), "firsts": [stamps[0] - began], "total": total}
 
@@ -103,7 +121,8 @@ def load_transformers(request: Request) -> Any:
 
     import gpt3.model  # noqa: F401  # registers gpt3 with transformers
 
-    return AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(request["model"], dtype=dtype_of(request))
+    return model.to(device_of(request))
 
 
 def nanogpt(request: Request) -> Generate:
@@ -114,6 +133,7 @@ def nanogpt(request: Request) -> Generate:
 
     model = GPT(GPTConfig(**request["shape"], dropout=0.0, bias=True)).eval()
     model.load_state_dict(load_file(Path(request["model"]) / "model.safetensors"), strict=False)
+    model.to(device_of(request), dtype_of(request))
     return clocked(model, lambda ids, count: model.generate(ids, count, **(sampling(request) or {"top_k": 1})))
 
 
@@ -193,9 +213,9 @@ def timed_generation(request: Request) -> Answer:
 
     Args:
         request: `name` of the system, `model` (a folder), `weights` (the format), `prompts` (ids, all of one length),
-            `new_tokens`, `sampled`, `seed`, `threads`. Optional: `warm` (prompts of the warm-up; default: the same) and, of
-            gpt3, `slots` (default: one per prompt) and `prompt_tokens` (read in one step; default: all). For llama.cpp `ggufs`
-            (a folder), for nanoGPT `nanogpt` (a checkout) and `shape` (of its configuration).
+            `new_tokens`, `sampled`, `seed`, `threads`. Optional: `device` (default: the CPU), `warm` (prompts of the warm-up;
+            default: the same) and, of gpt3, `slots` (default: one per prompt) and `prompt_tokens` (read in one step; default:
+            all). For llama.cpp `ggufs` (a folder), for nanoGPT `nanogpt` (a checkout) and `shape` (of its configuration).
 
     Returns:
         tokens (ids of each sequence), firsts (seconds to the first token of each, or of all), total (seconds), cpu_seconds of
@@ -212,7 +232,7 @@ def timed_generation(request: Request) -> Answer:
     if {len(tokens) for tokens in answer["tokens"]} != {request["new_tokens"]}:
         lengths = sorted({len(tokens) for tokens in answer["tokens"]})
         raise SystemExit(f"{request['name']} generated {lengths} tokens instead of {request['new_tokens']}")
-    return answer | {"cpu_seconds": cpu, "peak_bytes": peak_bytes(torch.device("cpu"))}
+    return answer | {"cpu_seconds": cpu, "peak_bytes": peak_bytes(torch.device(device_of(request)))}
 
 
 def timed_serving(request: Request) -> Answer:

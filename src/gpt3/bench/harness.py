@@ -290,10 +290,12 @@ def measure_machine(request: Request) -> dict[str, Any]:
         "gemm_flops": {name: gemm_flops(compute.device, dtypes[name], seconds=1.0) for name in request["dtypes"]},
     }
     if request["memory"]:
-        data, seconds = torch.ones(READ_BYTES // 4), []
+        data, seconds = torch.ones(READ_BYTES // 4, device=compute.device), []
         for _ in range(8):
+            compute.synchronize()
             start = time.perf_counter()
             data.amax()
+            compute.synchronize()
             seconds.append(time.perf_counter() - start)
         found["read_bytes_per_s"] = READ_BYTES / min(seconds)
     return found
@@ -314,12 +316,12 @@ def random_ids(seed: int, vocabulary: int, rows: int, length: int) -> list[list[
     return [generator.choices(range(vocabulary), k=length) for _ in range(rows)]
 
 
-def load_model(folder: str | None, weights: str) -> LanguageModel:
-    """This package's model on the CPU with weights in one of FORMATS, which generates past EOS."""
+def load_model(folder: str | None, weights: str, device: str = "cpu") -> LanguageModel:
+    """This package's model with weights in one of FORMATS, which generates past EOS."""
     from gpt3.inference.language_model import load
 
     kind = {"quantize": weights} if weights in ("int8", "int4") else {"dtype": weights}
-    model = load(folder, device="cpu", **kind)
+    model = load(folder, device=device, **kind)
     model.ends = set()
     return model
 

@@ -56,7 +56,7 @@ class ScoreOptions(Options):
     dtype: DType = "auto"
     """Number format of weights and arithmetic. auto: on CUDA bf16, or fp16 where it lacks that; else fp32."""
     quantize: Quantize = "none"
-    """int8 or int4: 8- or 4-bit weights, on a CPU."""
+    """int8 or int4: 8- or 4-bit weights; int4 on a CPU."""
     threads: str = option("auto")
     """CPU threads: auto adapts to what else the machine does; a number is fixed."""
 

@@ -46,7 +46,7 @@ def load(
         dtype: format of the weights: fp32, bf16, fp16, or auto (on cuda bf16, or fp16 where it lacks that; else fp32). On a CPU
             sums and activations are float32 whatever it is.
         quantize: none; int8: 8-bit weights with one scale per output channel; int4: 4-bit weights with one for 32 of them in the
-            layers, int8 in embedding and head. On a CPU.
+            layers, int8 in embedding and head, on a CPU.
         threads: of the CPU, for every model of this process: a number, or auto, which adapts to what else the machine does
             (`gpt3.adaptive_threads`); None leaves them as they are.
 
@@ -66,9 +66,9 @@ def load(
         raise InputError(f"--dtype {dtype!r} must be one of {', '.join(get_args(DType))}")
     if quantize not in get_args(Quantize):
         raise InputError(f"--quantize {quantize!r} must be none, int8 or int4")
-    if quantize != "none" and kind != "cpu":
+    if quantize == "int4" and kind != "cpu":
         raise InputError(
-            f"--quantize {quantize} is for the CPU, but the device is {kind}. Use --device cpu, or --dtype bf16."
+            f"--quantize int4 is for the CPU, but the device is {kind}. Use --quantize int8 or --device cpu."
         )
     if quantize != "none" and dtype not in ("auto", "fp32"):
         raise InputError(f"--quantize {quantize} and --dtype {dtype} are two formats. Use one of them.")
@@ -85,8 +85,14 @@ def load(
             number_format = choose_dtype(dtype, where)
             weight_format = {number: name for name, number in TORCH_DTYPES.items()}[number_format]
         # on a CPU, weights are rounded as they are packed
-        model, tokenizer = load_model(folder, where, TORCH_DTYPES["fp32" if kind == "cpu" else weight_format])
+        there = kind != "cpu" and quantize == "none"
+        device_to_load = where if there else choose_device("cpu")
+        model, tokenizer = load_model(folder, device_to_load, TORCH_DTYPES[weight_format if there else "fp32"])
         parameters = model.num_parameters()
+        if kind != "cpu" and quantize != "none":
+            from gpt3.inference.int8_weights import quantized
+
+            model = quantized(model, number_format).to(where)
     weight_format = weight_format if quantize == "none" else quantize
     context = getattr(model.config, "max_position_embeddings", "unknown")
     family = getattr(model, "family", None) or model.config.model_type

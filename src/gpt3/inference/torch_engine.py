@@ -6,9 +6,10 @@ training. Each slot has a DynamicCache of its own, and runs go one after another
 
 The engine for GPUs (and any other device of torch) has static caches, so that a decode step can be one captured CUDA graph. A
 step that gives each text one token computes every slot of the cache, whether it has a token or not: shapes never change, and on
-CUDA the step is captured the first time and replayed. Prompts of about one length are read together, without a mask; several
-tokens of a text go run by run. Each layer's cache has one place more than it needs: there go the keys of slots that have no
-token in a step. What the host sends goes from pinned memory, so that nothing waits for a GPU but who reads the logits.
+CUDA the step is captured the first time and replayed. Prompts of about one length are read together, without a mask, on CUDA
+captured, too, at a few lengths (captured.py); several tokens of a text go run by run. Each layer's cache has one place more than
+it needs: there go the keys of slots that have no token in a step. What the host sends goes from pinned memory, so that nothing
+waits for a GPU but who reads the logits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt3.errors import InputError
+from gpt3.inference.captured import capture, captures, filled, padded_shape
 from gpt3.inference.engine import ROLLBACK, Cache, Engine, Run
 from gpt3.inference.packing import check
 from gpt3.inference.sampling import sent
@@ -175,8 +177,8 @@ class ReferenceEngine(Engine):
         return logits.float()
 
 
-def alike(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """Groups of several runs, none more than twice as long as another of its group, of at most TOGETHER tokens filled up."""
+def alike(runs: Sequence[Run], least: int = 2) -> Iterator[list[Run]]:
+    """Groups of `least` runs or more, none over twice as long as another of its group, of at most TOGETHER tokens filled up."""
     group: list[Run] = []
     for run in (*sorted(runs, key=lambda run: len(run.tokens)), None):
         fits = run is not None and (
@@ -184,7 +186,7 @@ def alike(runs: Sequence[Run]) -> Iterator[list[Run]]:
             or (len(run.tokens) <= 2 * len(group[0].tokens) and len(run.tokens) * (len(group) + 1) <= TOGETHER)
         )
         if not fits:
-            if len(group) > 1:
+            if len(group) >= least:
                 yield group
             group = []
         if run is not None:
@@ -205,7 +207,8 @@ class TorchCache(Cache):
         self.values = [torch.zeros(shape, dtype=model.dtype, device=model.device) for shape in shapes]
         self.step_inputs = torch.zeros(2, slots, dtype=torch.long, device=model.device)
         self.tokens, self.positions = self.step_inputs  # position -1: no token in this step
-        self.replay: Callable[[], Tensor] | None = None
+        self.replay: Callable[[], Tensor] | None = None  # a step, once captured
+        self.replays: dict[tuple[int, int], tuple[Tensor, Callable[[], Tensor]]] = {}  # prompts of a shape: input, pass
 
     def _copy(self, source: int, target: int) -> None:
         for x in (*self.keys, *self.values):
@@ -220,7 +223,8 @@ class TorchEngine(Engine):
     """
 
     def __init__(self, model: GPT3ForCausalLM) -> None:
-        super().__init__(model.config, model.device, sum(parameter.nbytes for parameter in model.parameters()))
+        tensors = itertools.chain(model.parameters(), model.buffers())  # int8 weights are buffers
+        super().__init__(model.config, model.device, sum(tensor.nbytes for tensor in tensors))
         self.model, self.config = model.eval(), model.config
         self.windows = {"full_attention": None, "sliding_attention": self.config.sliding_window}
         self._lock = threading.Lock()
@@ -236,7 +240,7 @@ class TorchEngine(Engine):
             longer = [run for run in runs if not len(run.tokens) == run.logits == 1]
             begin = [run for run in longer if not cache.ids[run.slot] and run.logits <= 1 and len(run.tokens) <= CHUNK]
             rows: dict[int, Tensor] = {}
-            for group in alike(begin):
+            for group in alike(begin, least=1 if captures(self.device) else 2):
                 rows |= self._read_together(cache, group)
             rows |= {run.slot: self._read(cache, run) for run in longer if run.slot not in rows}
             if single:
@@ -253,30 +257,11 @@ class TorchEngine(Engine):
         for run in runs:
             tokens[run.slot], positions[run.slot] = run.tokens[0], len(cache.ids[run.slot])
         cache.step_inputs.copy_(sent([tokens, positions], self.device))
-        if self.device.type != "cuda":
+        if not captures(self.device):
             return self._decode(cache)
         if cache.replay is None:
-            cache.replay = self._capture(cache)
+            cache.replay = capture(lambda: self._decode(cache), self.device)
         return cache.replay()
-
-    def _capture(self, cache: TorchCache) -> Callable[[], Tensor]:
-        """The step as a CUDA graph. What it writes on the way is written again by the replay."""
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):  # what is allocated at the first use, such as cuBLAS's workspace
-            for _ in range(2):
-                self._decode(cache)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # on this device's stream; other threads may use theirs while it is captured
-        with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            logits = self._decode(cache)
-
-        def replay() -> Tensor:
-            graph.replay()
-            return logits
-
-        return replay
 
     def _decode(self, cache: TorchCache) -> Tensor:
         """(slots, V) from cache.tokens and cache.positions."""
@@ -307,10 +292,28 @@ class TorchEngine(Engine):
 
         What fills up a shorter one comes after it, where nothing of it looks, and the places that it gets are not seen later on.
         """
-        transformer, B = self.model.transformer, len(runs)
         longest = max(len(run.tokens) for run in runs)
-        ids = sent([[*run.tokens, *[0] * (longest - len(run.tokens))] for run in runs], self.device)  # (B, n)
-        slots, last = sent([[run.slot for run in runs], [len(run.tokens) - 1 for run in runs]], self.device)
+        shape = padded_shape(len(runs), longest, cache.capacity) if captures(self.device) else None
+        new = sent(filled(runs, *(shape or (len(runs), longest))), self.device)
+        if shape is None:
+            logits = self._prefill(cache, new)
+        else:
+            if shape not in cache.replays:
+                inputs = new.clone()
+                cache.replays[shape] = inputs, capture(lambda: self._prefill(cache, inputs), self.device)
+            inputs, replay = cache.replays[shape]
+            inputs.copy_(new)
+            logits = replay().clone()
+        return {run.slot: logits[row : row + run.logits] for row, run in enumerate(runs)}
+
+    def _prefill(self, cache: TorchCache, inputs: Tensor) -> Tensor:
+        """The logits after prompts of empty slots, (B, V) float32.
+
+        Args:
+            inputs: (B, n + 2), see `filled`.
+        """
+        transformer, (B, longest) = self.model.transformer, (inputs.shape[0], inputs.shape[1] - 2)
+        slots, last, ids = inputs[:, 0], inputs[:, 1], inputs[:, 2:]
         x = transformer.wte(ids) + transformer.wpe(torch.arange(longest, device=self.device))  # (B, n, C)
         newest: dict[int, Tensor] = {}  # by places of a ring: the token that each place holds at the end, (B, places)
 
@@ -330,8 +333,7 @@ class TorchEngine(Engine):
             return attended.transpose(1, 2).flatten(0, 1)
 
         x = self._blocks(x.flatten(0, 1), attend).unflatten(0, (B, longest))
-        logits = self._head(x[torch.arange(B, device=self.device), last])
-        return {run.slot: logits[row : row + run.logits] for row, run in enumerate(runs)}
+        return self._head(x[torch.arange(B, device=self.device), last])
 
     def _read(self, cache: TorchCache, run: Run) -> Tensor:
         """One run alone: (run.logits, V) float32."""

@@ -55,7 +55,7 @@ class ServeOptions(Options):
     dtype: DType = option("auto")
     """Number format of the weights; auto: on CUDA bf16, or fp16 where it lacks that; else fp32. A CPU computes in fp32."""
     quantize: Quantize = option("none")
-    """none; int8 or int4: 8- or 4-bit weights, made at load; for CPUs."""
+    """none; int8 or int4: 8- or 4-bit weights, made at load; int4 for CPUs."""
     threads: str = option("auto")
     """CPU threads: auto adapts to what else the machine does; a number is fixed."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from gpt3.device import compile_failure
 from gpt3.errors import InputError
 from gpt3.progress import say
 from gpt3.training.distributed import World
@@ -27,7 +27,7 @@ def chooses_compile(options: TrainOptions, device: torch.device, world: World) -
     """
     if not (device.type == "cuda" and not options.tensor_parallel if options.compile is None else options.compile):
         return False
-    reason = failure(device)
+    reason = compile_failure(device)
     failures = int(world.all_reduce(torch.tensor(0 if reason is None else 1)))  # ranks that differ would not meet
     if not failures:
         return True
@@ -41,18 +41,6 @@ def chooses_compile(options: TrainOptions, device: torch.device, world: World) -
             f"torch.compile does not work here ({reason}): training without it, which is slower. Triton and a C compiler help."
         )
     return False
-
-
-@functools.cache
-def failure(device: torch.device) -> str | None:
-    """Why torch.compile does not work on `device`, in a few words; None where it does. It compiles one addition to find out."""
-    try:
-        torch.compile(_plus_one, dynamic=False)(torch.zeros(8, device=device))
-    except Exception as error:  # no Triton, no compiler, a compiler that fails: each has exceptions of its own
-        cause = getattr(error, "inner_exception", error)
-        text = next(filter(None, map(str.strip, str(cause).splitlines())), type(cause).__name__)
-        return text.removesuffix(".")[:160]
-    return None
 
 
 def compile_block(block: torch.nn.Module) -> None:
@@ -70,10 +58,6 @@ def is_compiled(forward: Any) -> bool:
     return hasattr(forward, "_orig_mod") or any(
         hasattr(block.forward, "_torchdynamo_orig_callable") for block in blocks
     )
-
-
-def _plus_one(x: torch.Tensor) -> torch.Tensor:
-    return x + 1
 
 
 def sizes(share: int, micro_batch: int, compiled: bool) -> Iterator[int]:
