@@ -15,6 +15,8 @@ import torch
 
 from gpt3.ladder.memory import (
     BYTES,
+    CHECKPOINTING_KINDS,
+    Checkpointing,
     activation_bytes,
     block_parameters,
     gathered_bytes,
@@ -25,6 +27,7 @@ from gpt3.ladder.memory import (
     training_memory,
 )
 from gpt3.ladder.presets import PRESETS, Preset, preset
+from gpt3.training.selective_checkpointing import enable_selective
 
 SMALL = dataclasses.replace(
     preset("demo"), n_layers=4, d_model=64, n_heads=2, d_head=32, context=512, batch_tokens=4 * 512, window=64, vocab_size=1001
@@ -37,7 +40,7 @@ SHAPES = {
 }
 
 
-def measured(entry: Preset, dtype: str, sequences: int, checkpointing: bool) -> tuple[int, int]:
+def measured(entry: Preset, dtype: str, sequences: int, checkpointing: Checkpointing) -> tuple[int, int]:
     """Bytes of all live tensors but weights after a forward pass of the trunk, and at the peak of its backward pass, weights'
     gradients left out; counted allocation by allocation."""
     from torch.distributed._tools.mem_tracker import MemTracker
@@ -46,8 +49,10 @@ def measured(entry: Preset, dtype: str, sequences: int, checkpointing: bool) -> 
 
     cpu = torch.device("cpu")
     model = GPT3ForCausalLM(entry.config()).train()
-    if checkpointing:
+    if checkpointing == "full":
         model.gradient_checkpointing_enable()
+    elif checkpointing == "selective":
+        enable_selective(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tracker = MemTracker()
@@ -65,16 +70,16 @@ def measured(entry: Preset, dtype: str, sequences: int, checkpointing: bool) -> 
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", CHECKPOINTING_KINDS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("shape", "sequences"), [("banded", 2), ("wide heads", 2), ("narrow heads", 1), ("dense", 3)])
 def test_activations_are_what_a_step_allocates(
-    shape: str, sequences: int, dtype: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+    shape: str, sequences: int, dtype: str, checkpointing: Checkpointing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpt3.model.banded_attention.EXACT_BELOW_KEYS", 0)  # a CPU's habit at short contexts
     entry = SHAPES[shape]
     _, peak = measured(entry, dtype, sequences, checkpointing)
-    cast_blocks = 1 if checkpointing else entry.n_layers
+    cast_blocks = entry.n_layers if checkpointing == "none" else 1
     casts = 2 * block_parameters(entry) * cast_blocks * (dtype == "bfloat16")
     assert activation_bytes(entry, dtype, sequences, checkpointing=checkpointing) + casts == pytest.approx(
         peak, rel=0.07
@@ -83,7 +88,7 @@ def test_activations_are_what_a_step_allocates(
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_checkpointing_keeps_one_input_a_layer() -> None:
-    kept, _ = measured(SMALL, "float32", 2, True)
+    kept, _ = measured(SMALL, "float32", 2, "full")
     token = 4 * SMALL.d_model
     assert kept == pytest.approx(2 * SMALL.context * token * (SMALL.n_layers + 2), rel=0.02)
 

@@ -29,12 +29,13 @@ def summary() -> list[str]:
     for index, name in enumerate(PRESETS):
         cells = []
         for plan in plans:
-            plain, checkpointed = plan[2 * index : 2 * index + 2]
-            row = plain if plain["fits"] else checkpointed
+            kinds = dict(zip(("", "s", "c"), plan[3 * index : 3 * index + 3], strict=True))
+            mark = next((mark for mark, row in kinds.items() if row["fits"]), "c")
+            row = kinds[mark]
             if not row["fits"]:
-                cells.append("no; " + row["remedy"].replace(" with gradient checkpointing", ", c"))
+                remedy = row["remedy"].replace(" with gradient checkpointing", ", c")
+                cells.append("no; " + remedy.replace(" with selective checkpointing", ", s"))
                 continue
-            mark = "" if row is plain else "c"
             mark += "" if row["batch_tokens"] == row["paper_batch_tokens"] else "*"
             cells.append(
                 f"{row['micro_batch']} × {row['accumulation']}{mark} on {row['gpus']:,}: "

@@ -57,6 +57,7 @@ def test_losses_of_several_processes_are_those_of_one(server: Server, tmp_path: 
         ({"optimizer": "muon"}, "float64", 5e-3),  # whose orthogonalization is bfloat16
         ({"optimizer": "lion", "lion_lr": 4e-3}, "float64", 1e-9),
         ({"gradient_checkpointing": True, "mask_documents": True}, "float64", 1e-9),
+        ({"selective_checkpointing": True}, "float64", 1e-9),
         ({"compile": True}, "float64", 1e-9),
         ({"opt_state_on_cpu": True}, "float64", 1e-9),
     ],

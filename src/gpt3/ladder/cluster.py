@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gpt3.errors import InputError
-from gpt3.ladder.memory import TrainingMemory, training_memory
+from gpt3.ladder.memory import CHECKPOINTING_KINDS, Checkpointing, TrainingMemory, training_memory
 from gpt3.ladder.presets import PAPER_TOKENS, PRESETS, Preset, nearest, three_digits
 from gpt3.tables import aligned
 
@@ -22,7 +22,8 @@ RESERVE = 2e9
 """Bytes of each GPU left to the CUDA context, NCCL's buffers and cuBLAS's workspace."""
 BATCH_SLACK = 0.05
 """Where no micro-batch makes the paper's batch exactly, a larger one is taken if it comes this near to it."""
-CHECKPOINTING = "gradient checkpointing"
+WITH: dict[Checkpointing, str] = {"none": "", "selective": "selective checkpointing", "full": "gradient checkpointing"}
+"""What is kept less, in words."""
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -186,7 +187,7 @@ def lay_out(preset: Preset, gpus: int, fitting: int) -> Batch:
     return next(layout for layout in layouts if abs(layout.sequences - wanted) <= slack)
 
 
-def fitting_sequences(preset: Preset, cluster: Cluster, gpus: int, checkpointing: bool) -> int:
+def fitting_sequences(preset: Preset, cluster: Cluster, gpus: int, checkpointing: Checkpointing) -> int:
     """The largest micro-batch whose memory fits beside RESERVE, up to the GPU's share of the paper's batch; 0: none."""
     counts = range(1, max(1, round(preset.sequences / gpus)) + 1)  # memory grows with sequences
 
@@ -196,7 +197,9 @@ def fitting_sequences(preset: Preset, cluster: Cluster, gpus: int, checkpointing
     return bisect.bisect_right(counts, cluster.memory, key=need)
 
 
-def memory_of(preset: Preset, cluster: Cluster, gpus: int, sequences: int, checkpointing: bool) -> TrainingMemory:
+def memory_of(
+    preset: Preset, cluster: Cluster, gpus: int, sequences: int, checkpointing: Checkpointing
+) -> TrainingMemory:
     """gpt3.ladder.memory's estimate for one of `gpus` GPUs of `cluster` that have different sequences."""
     shards = min(gpus, cluster.shards or gpus) if cluster.fsdp else 1
     return training_memory(
@@ -212,16 +215,16 @@ def remedy(preset: Preset, cluster: Cluster) -> str:
     gpus = cluster.gpus if cluster.fsdp else 1
     while gpus < preset.sequences:
         gpus = min(2 * gpus, preset.sequences)
-        for checkpointing in (False, True):
-            if fitting_sequences(preset, sharded, gpus, checkpointing):
-                return f"FSDP over {gpus:,} GPUs" + (" with gradient checkpointing" if checkpointing else "")
+        for kind in CHECKPOINTING_KINDS:
+            if fitting_sequences(preset, sharded, gpus, kind):
+                return f"FSDP over {gpus:,} GPUs" + (f" with {WITH[kind]}" if WITH[kind] else "")
     most = max(2, preset.sequences)
-    need = memory_of(preset, sharded, most, 1, True).total + RESERVE
+    need = memory_of(preset, sharded, most, 1, "full").total + RESERVE
     return f"no number of these GPUs, but {most:,} of {math.ceil(need / 1e9)} GB with FSDP and gradient checkpointing"
 
 
 def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
-    """Two dictionaries per preset, smallest first: without and with gradient checkpointing. Sizes in bytes.
+    """Three dictionaries per preset, smallest first: without, with selective and with gradient checkpointing. Sizes in bytes.
 
     Where nothing fits, `memory` is that of one sequence and `remedy` says what would help.
     """
@@ -230,16 +233,18 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
         tensor = cluster.tensor
         used = min(cluster.gpus // tensor, entry.sequences)
         days = PAPER_TOKENS * entry.flops_per_token / (used * tensor * cluster.flops * cluster.mfu) / 86_400
-        fits = [fitting_sequences(entry, cluster, used, checkpointing) for checkpointing in (False, True)]
+        fits = [fitting_sequences(entry, cluster, used, kind) for kind in CHECKPOINTING_KINDS]
         if entry.n_heads % tensor:
-            fits = [0, 0]
-        for checkpointing, fitting in zip((False, True), fits, strict=True):
+            fits = [0, 0, 0]
+        helps = next((WITH[kind] for kind, fit in zip(CHECKPOINTING_KINDS, fits, strict=True) if fit), None)
+        for kind, fitting in zip(CHECKPOINTING_KINDS, fits, strict=True):
             batch = lay_out(entry, used, max(1, fitting))
-            memory = memory_of(entry, cluster, used, batch.micro_batch, checkpointing)
+            memory = memory_of(entry, cluster, used, batch.micro_batch, kind)
             rows.append(
                 {
                     "name": entry.name,
-                    "gradient_checkpointing": checkpointing,
+                    "gradient_checkpointing": kind == "full",
+                    "selective_checkpointing": kind == "selective",
                     "fits": fitting > 0,
                     "largest_micro_batch": fitting,
                     **dataclasses.asdict(batch) | {"gpus": used * tensor},
@@ -248,7 +253,7 @@ def plan_rows(cluster: Cluster) -> list[dict[str, Any]]:
                     "gpus_that_divide_the_batch": tensor
                     * next(n for n in range(used, 0, -1) if entry.sequences % n == 0),
                     "memory": dataclasses.asdict(memory) | {"reserve": RESERVE, "total": memory.total + RESERVE},
-                    "remedy": None if fitting else CHECKPOINTING if fits[1] else remedy(entry, cluster),
+                    "remedy": None if fitting else helps or remedy(entry, cluster),
                     "flops_per_token": entry.flops_per_token,
                     "flops_of_6nd": entry.flops_per_token / (6 * entry.parameters),
                     "days_300b": days if fitting else None,
@@ -264,7 +269,8 @@ def plan_table(cluster: Cluster) -> str:
     memory = [["model", "checkpointing", *parts]]
     rows = plan_rows(cluster)
     for row in rows:
-        first = [row["name"], "yes" if row["gradient_checkpointing"] else "no"]
+        kind = "full" if row["gradient_checkpointing"] else "selective" if row["selective_checkpointing"] else "none"
+        first = [row["name"], kind]
         sizes = [f"{row['memory'][part] / 1e9:.1f}" for part in parts]
         layout, batch, time = "-", "-", "-"
         if row["fits"]:
@@ -292,7 +298,7 @@ def plan_table(cluster: Cluster) -> str:
             "of the batch. GPUs x micro x acc: sequences of a step; *: not the paper's batch.",
             "days: to 300B tokens, by the matrix products of this model; of 6ND: those over 6 x parameters.",
             "They count attention over the keys that its masks leave, and no positions and biases. MFU counts",
-            "no recomputation: with checkpointing a GPU reaches up to a quarter less of it.",
+            "no recomputation: with full checkpointing a GPU reaches up to a quarter less of it.",
             "",
             "Memory of each GPU in GB (1e9 bytes):",
             *aligned(memory, left=()),
@@ -308,7 +314,7 @@ def notes(cluster: Cluster, rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"{row['name']} does not fit. What would: {row['remedy']}."
         for row in rows
-        if not row["fits"] and (row["gradient_checkpointing"] or row["remedy"] != CHECKPOINTING)
+        if not row["fits"] and row["gradient_checkpointing"]
     ]
     if idle := {row["name"]: row["gpus"] for row in rows if row["gpus"] < cluster.gpus}:
         some = ", ".join(f"{name} {used:,}" for name, used in idle.items())

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from gpt3.ladder.presets import Preset
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 18 / 32}
 """Bytes a number takes, by dtype; int4 has a 16-bit scale for 32."""
+Checkpointing = Literal["none", "selective", "full"]
+CHECKPOINTING_KINDS: tuple[Checkpointing, ...] = ("none", "selective", "full")
+"""What a block keeps for its backward pass: all it needs; matrix products and attention; its input alone."""
 LOSS_ROWS = {4.0: 4096, 2.0: 8192}
 """Rows of logits the vocabulary loss holds at a time on a GPU, by bytes of its dtype (gpt3.model.loss); a CPU's are an eighth."""
 LOSS_SCRATCH_ROWS = 512
@@ -52,7 +55,7 @@ def training_memory(
     dtype: str = "float32",
     sequences: int = 1,
     *,
-    checkpointing: bool = False,
+    checkpointing: Checkpointing = "none",
     shards: int = 1,
     moments: float = 8.0,
     regather: bool = True,
@@ -64,7 +67,7 @@ def training_memory(
     Args:
         dtype: of the matrix products: float32, bfloat16 or float16.
         sequences: sequences of the full context in a GPU's micro-batch.
-        checkpointing: keep each block's input only, and compute the block again in backward.
+        checkpointing: what each block keeps; the rest is computed again in backward.
         shards: GPUs over which FSDP shards weights, gradients and moments; 1: each GPU has all of them (one GPU, DDP).
         moments: bytes of optimizer state per weight; 8 for AdamW's two moments in float32.
         regather: under FSDP, weights are freed after a block's forward pass and gathered again for its backward pass.
@@ -147,7 +150,7 @@ def gathered_at_loss(preset: Preset, dtype: str, regather: bool = True, tensor: 
 
 
 def activation_bytes(
-    preset: Preset, dtype: str, sequences: int = 1, *, checkpointing: bool = False, tensor: int = 1
+    preset: Preset, dtype: str, sequences: int = 1, *, checkpointing: Checkpointing = "none", tensor: int = 1
 ) -> float:
     """What forward keeps for backward, and backward's own working set, for `sequences` of the full context.
 
@@ -161,8 +164,9 @@ def activation_bytes(
       the first block), and the output once more, w of b. In addition, its mask of 2 x window^2 numbers of b.
 
     The last layer norm has 2 C of 4 bytes. Backward holds gradients of the MLP's inside and of the stream, 4 C of b and 2 C of
-    4 bytes. With checkpointing each layer keeps its input, C of 4 bytes, and one layer at a time all of the above.
-    With `tensor` the insides of attention and MLP, w and 8 C of the 10 C, are split.
+    4 bytes. With checkpointing each layer keeps its input, C of 4 bytes, and one layer at a time all of the above; selective
+    checkpointing also q, k, v, the attention's output, its projection and the MLP before the GELU, 5 C + 4 w of b.
+    With `tensor` the insides of attention and MLP, w and 8 C of the 10 C (4 C of the 5 C), are split.
     """
     size, width, attention = BYTES[dtype], preset.d_model, preset.n_heads * preset.d_head / tensor
     tokens = sequences * preset.context
@@ -174,9 +178,13 @@ def activation_bytes(
         banded, mask = dense + size * attention * again, size * 2 * preset.window**2
     banded_layers = preset.n_layers // 2  # every second, dense first
     working = size * 4 * width / tensor + 8.0 * width
-    if checkpointing:
-        largest, its_mask = (banded, mask) if banded_layers else (dense, 0.0)
-        return tokens * (4.0 * width * (preset.n_layers - 1) + largest + working) + its_mask
+    if checkpointing != "none":
+        kept = 4.0 * width + size * (width + 4 * width / tensor + 4 * attention) * (checkpointing == "selective")
+        last = kept * (preset.n_layers - 1)  # of the layers before the one that backward is at
+        largest, its_mask = (last + banded, mask) if banded_layers else (last + dense, 0.0)
+        if preset.n_layers % 2 and banded_layers:  # the last one is dense
+            largest = max(last + dense, last - kept + banded)
+        return tokens * (largest + working) + its_mask
     layers = (preset.n_layers - banded_layers) * dense + banded_layers * banded
     return tokens * (layers + 8.0 * width + working) + banded_layers * mask
 

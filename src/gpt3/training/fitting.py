@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gpt3.errors import RunError
-from gpt3.ladder.memory import TrainingMemory, training_memory
+from gpt3.ladder.memory import CHECKPOINTING_KINDS, TrainingMemory, training_memory
 from gpt3.ladder.presets import PRESETS, Preset, readable_size
+from gpt3.options import flag
 from gpt3.progress import say
 from gpt3.tables import counted
 from gpt3.training.distributed import Compute, World, is_sharded, shards_of
@@ -44,7 +46,7 @@ def memory_of(
     """Memory of each device; by default of the most frugal `Exchange` that the options allow."""
     exchange = exchange or Exchange(options.regather is not False, options.reduce_once is True)
     memory = training_memory(
-        shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.gradient_checkpointing,
+        shape, str(compute.dtype).removeprefix("torch."), plan.micro_batch, checkpointing=options.checkpointing,
         shards=shards_of(options, world), moments=0.0 if options.opt_state_on_cpu else OPTIMIZERS[plan.optimizer].state_bytes,
         regather=exchange.regather, whole_gradients=exchange.reduce_once, tensor=world.tensor,
     )  # fmt: skip
@@ -158,7 +160,12 @@ def shortage(plan: Plan, options: TrainOptions, shape: Preset, compute: Compute,
 
 def smaller_runs(options: TrainOptions, shape: Preset) -> list[list[tuple[str, Preset, TrainOptions]]]:
     """What may be tried where memory is short, kind by kind, the largest first: the option, then shape and options with it."""
-    checkpointing = ("--gradient-checkpointing", shape, dataclasses.replace(options, gradient_checkpointing=True))
+    ways: list[dict[str, Any]] = [{"selective_checkpointing": True}, {"gradient_checkpointing": True}]
+    neither = dataclasses.replace(options, selective_checkpointing=False)
+    checkpointing = [
+        (flag(*way), shape, dataclasses.replace(neither, **way))
+        for way in ways[CHECKPOINTING_KINDS.index(options.checkpointing) :]
+    ]
     contexts = [shape.context >> halvings for halvings in range(1, shape.context.bit_length())]
     shorter = [
         (f"--context {n}", dataclasses.replace(shape, context=n), options) for n in contexts if n >= LEAST_CONTEXT
@@ -166,7 +173,7 @@ def smaller_runs(options: TrainOptions, shape: Preset) -> list[list[tuple[str, P
     presets = sorted(PRESETS.values(), key=lambda preset: -preset.parameters)
     models = [(f"--model {one.name}", one, options) for one in presets if one.parameters < shape.parameters]
     own_shape = (options.init_from, options.layers, options.width, options.heads) != (None, None, None, None)
-    return [[] if options.gradient_checkpointing else [checkpointing], shorter, [] if own_shape else models]
+    return [checkpointing, shorter, [] if own_shape else models]
 
 
 def divisors(plan: Plan, most: int) -> Iterator[int]:

@@ -29,6 +29,7 @@ from gpt3.training.compilation import chooses_compile, compile_block, is_compile
 from gpt3.training.distributed import Compute, World, is_sharded, peers_lost, shards_of
 from gpt3.training.lean.products import has_onednn
 from gpt3.training.options import TrainOptions
+from gpt3.training.selective_checkpointing import enable_selective
 from gpt3.training.tensor_parallel import split_block, split_rest
 
 Weights = Callable[[str], torch.Tensor]
@@ -58,6 +59,8 @@ def build_model(
         model = GPT3ForCausalLM(config)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    elif options.selective_checkpointing:
+        enable_selective(model)
     forward: Any = model
     with peers_lost():
         if is_sharded(options, world):
@@ -138,7 +141,8 @@ def choose_step(
     before = None if recorded is None else recorded.get("onednn")
     if recorded is not None and before is None:
         return compute
-    if is_compiled(forward) or is_sharded(options, world) or not lean.fits(model, compute.device, compute.dtype):
+    other = is_compiled(forward) or is_sharded(options, world) or options.selective_checkpointing
+    if other or not lean.fits(model, compute.device, compute.dtype):
         return compute
     onednn = world.agree(lambda: lean.choose(model, rows, compute.dtype) if before is None else before)
     if onednn and not has_onednn():

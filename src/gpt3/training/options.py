@@ -10,6 +10,7 @@ from typing import Literal
 from gpt3.adaptive_threads import threads_error
 from gpt3.corpus.options import FEWEST_FOLDS, MOST_FOLDS
 from gpt3.curation.options import FILTERS
+from gpt3.ladder.memory import Checkpointing
 from gpt3.options import DType, Options, flag, option
 from gpt3.training.continuing import conflicts
 from gpt3.training.optimizers import OPTIMIZERS
@@ -185,6 +186,8 @@ class TrainOptions(Options):
     """Compile the model with torch.compile. Default: on CUDA, where it works."""
     gradient_checkpointing: bool = option(False)
     """Recompute activations in the backward pass: a third more time for much less memory."""
+    selective_checkpointing: bool = option(False)
+    """Recompute all but matrix products and attention: little more time for less memory."""
     nproc: int | None = option(None, least=1)
     """Processes to start on this machine, one per GPU (several machines: docs/scaling-out.md)."""
     parallel: Literal["ddp", "fsdp"] = option("ddp")
@@ -221,6 +224,11 @@ class TrainOptions(Options):
         return AUTO if self.minutes is not None and set(given) == {None} else DEMO
 
     @property
+    def checkpointing(self) -> Checkpointing:
+        """What each block keeps for its backward pass."""
+        return "full" if self.gradient_checkpointing else "selective" if self.selective_checkpointing else "none"
+
+    @property
     def is_demo(self) -> bool:
         """Whether this is the demo, and no length is given."""
         length = (self.tokens, self.steps, self.minutes)
@@ -254,6 +262,8 @@ class TrainOptions(Options):
         for name in ("shards", "tensor_parallel", "regather", "reduce_once"):
             if self.parallel != "fsdp" and getattr(self, name) is not None:
                 yield f"{flag(name)} is for --parallel fsdp; add that, or leave it out"
+        if self.gradient_checkpointing and self.selective_checkpointing:
+            yield "--gradient-checkpointing and --selective-checkpointing both say what is computed again; give one"
         if self.noise_scale and self.parallel == "fsdp":
             yield "--noise-scale does not work with --parallel fsdp; leave one of them out"
         if self.tensor_parallel and (self.dropout or self.compile or self.opt_state_on_cpu):

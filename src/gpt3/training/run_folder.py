@@ -51,8 +51,8 @@ SHARDING = ("shards", "tensor_parallel", "regather", "reduce_once")
 FREE_TO_CHANGE = frozenset(
     {
         "resume", "out", "track", "keep_checkpoints", "keep_every", "checkpoint_every", "workers", "device", "nproc",
-        "trust_device", "opt_state_on_cpu",
-        "parallel", "micro_batch", "noise_scale", "profile", "plan", "gradient_checkpointing", "compile", "threads", *SHARDING,
+        "trust_device", "opt_state_on_cpu", "gradient_checkpointing", "selective_checkpointing",
+        "parallel", "micro_batch", "noise_scale", "profile", "plan", "compile", "threads", *SHARDING,
     }
 )  # fmt: skip
 """Options that may change when a run resumes: they do not change what is computed, but for the order of sums."""

@@ -288,7 +288,7 @@ class Trainer:
             "micro_batch": self.plan.micro_batch,
             "device": self.compute.device.type,
             "compile": self.compiled,
-            "gradient_checkpointing": self.options.gradient_checkpointing,
+            "gradient_checkpointing": self.options.gradient_checkpointing or self.options.selective_checkpointing,
             "threads": torch.get_num_threads() if self.compute.adaptive is None else "auto",
             "torch": torch.__version__,
             "onednn": None if self.compute.onednn is None else list(self.compute.onednn),
