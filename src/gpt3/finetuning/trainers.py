@@ -222,10 +222,10 @@ class ConversationTrainer(Checkpointing, SFTTrainer):
             inputs = self._prepare_inputs(batch)
             with torch.no_grad(), self.compute_loss_context_manager():
                 outputs = model(**inputs, use_cache=False, fused_lm_head=True)
-            nats = -outputs.log_probs.cpu().double().sum()  # MPS has no float64
-            sums += torch.stack(
-                [nats, *(number.cpu().double() for number in (outputs.label_mask.sum(), outputs.is_top1.sum()))]
-            )
+            counts = torch.stack([outputs.label_mask.sum(), outputs.is_top1.sum()])
+            there = torch.cat([-outputs.log_probs.flatten().float(), counts])
+            found = there.cpu().double()  # one wait for the device; MPS has no float64
+            sums += torch.stack([found[:-2].sum(), *found[-2:]])
         loss, tokens, right = sums.tolist()
         metrics = {"eval_loss": loss / max(tokens, 1), "eval_mean_token_accuracy": right / max(tokens, 1)}
         self._metrics["eval"].clear()
