@@ -1,4 +1,4 @@
-"""TRL's training step and our held-out loss on a device without kernels (tests/training/stub_accelerator.py); prints the counts.
+"""TRL's training step and our held-out loss on the device of tests/training/stub_accelerator.py, in a process of its own.
 
 Trainer itself is set up on the CPU, as accelerate knows no such device, and is then given the device and a model there.
 """
@@ -76,7 +76,8 @@ def tuned(lora: bool, device: torch.device, folder: str) -> Any:
     return trainer, batches[0][0]
 
 
-def main() -> None:
+def measure() -> dict[str, Any]:
+    """What a step and an evaluation do there, of all weights and of adapters."""
     quiet()
     device, found = register(), dict[str, Any]()
     count_reads()
@@ -95,8 +96,13 @@ def main() -> None:
                 step()  # makes the optimizer's state
                 found[f"{name}: step"] = audited(step)
                 found[f"{name}: held out"] = audited(trainer.evaluate)
-    json.dump(found, sys.stdout)
+    return found
+
+
+def write(path: Path) -> None:
+    """`measure` as JSON in a file."""
+    path.write_text(json.dumps(measure()), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write(Path(sys.argv[1]))
