@@ -61,7 +61,7 @@ SURFACE = {
     "report": "live out overwrite port runs",
     "bench contexts": "contexts json model out overwrite rounds seed steps threads weights",
     "bench formats": "formats json model new_tokens prompt_tokens prompts seed text",
-    "bench generate": "cases decode formats json llama_cpp nanogpt new_tokens rounds seed threads transformers",
+    "bench generate": "cases decode device formats json llama_cpp nanogpt new_tokens rounds seed threads transformers",
     "bench serve": "cases formats json llama_cpp new_tokens rounds seed threads transformers",
     "bench start": "json llama_cpp model new_tokens rounds seed threads transformers",
     "bench train": "cases compile data device dtype json litgpt litgpt_python nanogpt rounds seed steps transformers warmup",
