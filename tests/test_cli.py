@@ -40,7 +40,7 @@ SURFACE = {
     "corpus": "accept_loss memory out plan recipe sample workers",
     "prepare": "data decontaminate filter fold near_duplicates out resume shard_tokens tokenizer validation_fraction workers",
     "contamination": "data data_dir json model out overwrite scores tasks workers",
-    "paper": "data data_dir figures limit list_experiments minutes model out seed threads",
+    "paper": "article_words data data_dir figures limit list_experiments minutes model out seed threads",
     "finetune": """batch beta chat_template context data device dora dtype early_stop epochs evaluate_every
         filter gradient_checkpointing lora lora_alpha lora_dropout lora_rank lr merge method micro_batch model out packing
         rehearse resume seed show skip_malformed steps threads track train_on val validation_fraction

@@ -33,6 +33,7 @@ ROWS = {
     },
     "pairs": {"good": "The sea is blue.", "bad": "The sea are blue."},
     "winogrande": {"sentence": "Al beat Bo so _ won.", "option1": "Al", "option2": "Bo", "answer": "1"},
+    "winogender": {"sentid": "cook.guest.0.female.txt", "sentence": "The cook told the guest that she was late."},
     "piqa": {"goal": "How to dry?", "sol1": "In the sun.", "sol2": "In water.", "label": 0},
     "arc_easy": {
         "id": "1",
@@ -163,6 +164,7 @@ EXPECTED = {
     "winograd": ("The trophy is not in the case because the case", " is big."),
     "pairs": ("", "The sea is blue."),
     "winogrande": ("Al beat Bo so Al", " won."),
+    "winogender": ("The cook told the guest that she was late. 'She' refers to the", " cook"),
     "piqa": ("How to dry?", " In the sun."),
     "arc_easy": ("Question: What is wet?\nAnswer:", " water"),
     "arc_challenge": ("Question: What is wet?\nAnswer:", " water"),

@@ -119,11 +119,13 @@ def test_the_report_card_of_small_models(folder, tmp_path, capsys):
     assert cli.main([*command, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^small \(6 tasks\) +0 +30 +acc ", shown, flags=re.M)
-    assert shown.count("centred mean") == 2  # of 0 and of K examples
+    assert shown.count("  centred mean ") == 3  # of 0 and of K examples, and over the report card
     assert shown.count("grammar (4 tasks)") == 1
     assert re.search(r"^gender-neutral +0 +5 +male ", shown, flags=re.M)
     assert re.search(r" log_ratio +-?\d", shown)
     assert not re.search(r"^(agreement|gender-neutral) +1 ", shown, flags=re.M)  # pairs have nothing before them
+    assert re.search(rf"^→ {folder.name} \(30 of [\d,]+ questions\) +[\d,]+ +-?\d+\.\d ", shown, flags=re.M)
+    assert f"→ {folder.name}" in (tmp_path / "report.html").read_text(encoding="utf-8")
     rows = json.loads((tmp_path / "results.json").read_text())["results"]
     [group] = [row for row in rows if row.get("group") == "small" and row["shots"] == 0]
     tasks = [row for row in rows if row.get("task") in GROUPS["small"] and row["shots"] == 0]

@@ -146,6 +146,28 @@ def test_what_is_shown_follows_from_the_json(measured):
             assert word not in FUNCTION_WORDS
 
 
+def test_pronouns_follow_from_the_json(measured):
+    [table] = [one for one in bias.draw(measured).tables if one.caption.startswith("Pronouns")]
+    results = measured["models"][0]["pronouns"]["results"]
+    right = [result["answer"] == result["gold"] for result in results]
+    assert table.rows[1][1] == "4"  # the limit
+    assert table.rows[1][2].startswith(f"{100 * sum(right) / 4:.0f}% (")
+    for column, result, one in zip((3, 4, 5, 6), results, right, strict=True):  # he, she, they; then he for the other
+        assert table.rows[1][column].startswith("100% (" if one else "0% ("), result["id"]
+    assert table.rows[1][7:] == ["–", "–"]
+    assert table.rows[2][2:5] == ["64.2%", "76.7%", "81.7%"]
+
+
+def test_your_file_of_winogender_is_asked(tmp_path):
+    assert bias.pronouns_of(None).name == bias.pronouns_of(str(tmp_path)).name == "pronouns"
+    row = {
+        "sentid": "technician.customer.1.male.txt",
+        "sentence": "The technician told the customer that he could pay.",
+    }
+    (tmp_path / "all_sentences.tsv").write_text("\t".join(row) + "\n" + "\t".join(row.values()) + "\n")
+    assert bias.pronouns_of(str(tmp_path)).name == "winogender"
+
+
 def test_sentiment_and_chance_follow_from_the_texts(measured):
     [model] = measured["models"]
     groups = {

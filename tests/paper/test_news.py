@@ -1,5 +1,6 @@
 """News (3.9.4): the statistics are SciPy's, in Python and in the quiz's page; articles, answers and what is shown of them."""
 
+import dataclasses
 import html
 import json
 import random
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gpt3.cli.main import main
 from gpt3.errors import InputError
 from gpt3.paper import detection, news, quiz
 from gpt3.paper.experiment import Work
@@ -216,6 +218,41 @@ def test_articles_of_your_own_that_do_not_do(rows, error, work):
         news.rows(work)
 
 
+def long_articles(work, count, words):
+    rows = [{"title": f"Title {n}", "subtitle": "s", "article": f"The sea {n}. " * (words // 3)} for n in range(count)]
+    Path(work.data_dir, "news.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return dataclasses.replace(work, article_words=500, limit=100)
+
+
+def test_long_articles_are_asked_as_in_table_3_12(work):
+    examples, titles = news.rows(long_articles(work, 20, 450))
+    assert [row["title"] for row in examples] == ["Title 0"]
+    assert [row["title"] for row in titles] == [f"Title {n}" for n in range(1, 13)]
+    sessions = [one | {"articles": "a"} for one in sessions_of()]
+    models = [{"name": "tiny", "parameters": 10**6, "layer_parameters": 10**5, "examples": 1}]
+    measured = {"words": 500, "titles": titles, "sessions": sessions, "page": "", "folder": ""}
+    measured["models"] = [model | {"articles": {row["id"]: ["text"] for row in titles}} for model in models]
+    drawing = news.draw(measured)
+    assert [row[:3] for row in drawing.tables[0].rows[-2:]] == [
+        ["paper, Control", "about 80", "88%"],
+        ["paper, 175B", "about 80", "52%"],
+    ]
+    [chart] = drawing.charts
+    assert [y for _, y, _ in chart.legend[1].points] == [52]
+    assert drawing.notes[0].startswith("As in the paper, 1 human article ")
+
+
+def test_long_articles_must_be_given_and_long(work, tmp_path, capsys):
+    with pytest.raises(InputError, match=r"--article-words 500: the articles of .* have 150 words on average\. Leave"):
+        news.rows(long_articles(work, 3, 150))
+    Path(work.data_dir, "news.jsonl").unlink()
+    with pytest.raises(InputError, match=r"--article-words 500 .*news\.jsonl is missing"):
+        news.rows(dataclasses.replace(work, article_words=500))
+    assert main(["paper", "3.9.4", "--article-words", "500", "--out", str(tmp_path / "no")]) == 2
+    assert "Use --data-dir with a folder that has news.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 def test_articles_of_the_package(tmp_path):
     examples, titles = news.rows(Work(tmp_path, limit=40))
     assert (len(examples), len(titles)) == (3, 25)
@@ -249,3 +286,17 @@ def test_a_reader_in_a_browser(work):
     right = sum(one["machine"] for one in kept[0]["answers"]) / 3
     assert f"That was {kept[0]['model']}: {100 * right:.0f}% right." in shown
     assert re.search(r"<td>(tiny|control)</td><td>1</td><td>(33|67)%</td>", shown)
+
+
+@pytest.mark.slow
+def test_the_docs_command_for_long_articles(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny, tmp_path / "runs" / "demo" / "model")
+    (tmp_path / "data").mkdir()
+    long_articles(Work(tmp_path, data_dir="data"), 4, 360)
+    docs = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"^gpt3 (paper 3\.9\.4 .*--article-words 500.*)$", docs, flags=re.M)
+    assert main(command.split()) == 0
+    measured = json.loads(Path("long-news", "3.9.4.json").read_text())
+    assert (measured["words"], len(measured["titles"])) == (500, 2)
+    assert Path("long-news", "quiz.html").is_file()

@@ -18,12 +18,16 @@ def run(options: EvalOptions) -> None:
     from gpt3.contamination.overlap import measure_overlap
     from gpt3.evaluation import tasks
     from gpt3.evaluation.comparison import Comparison
+    from gpt3.evaluation.report_card import card
     from gpt3.evaluation.results import Evaluation, table
     from gpt3.evaluation.runner import evaluate
     from gpt3.finetuning.training_text import parts_of_tuned
+    from gpt3.model_folder.locate import name_of
 
     def show(found: Evaluation | Comparison) -> None:
         print(table(found.results) if isinstance(found, Evaluation) else found)
+        if isinstance(found, Evaluation) and (shown := card(name_of(found.model), found.parameters, found.results)):
+            print(f"\n{shown}")
 
     if options.list_tasks:
         print(tasks.listing())

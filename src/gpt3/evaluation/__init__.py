@@ -85,8 +85,8 @@ class Result:
 
 Measure = Callable[[str, Item], dict[str, float]]
 """Compares an answer with the accepted ones: figures by name, 0 to 1 (gpt3.evaluation.answers)."""
-Whole = Callable[[Sequence[Result]], tuple[float, float]]
-"""A figure of all answers together, and its standard error, 0 to 1 (gpt3.evaluation.answers)."""
+Whole = Callable[[Sequence[Result]], tuple[float, float] | None]
+"""A figure of all answers together, and its standard error, 0 to 1 (gpt3.evaluation.answers); None: no answer that it is of."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ its computation, which lm-eval's do not. This module imports lm-eval (>= 0.4.13)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, lru_cache, partial
@@ -309,4 +310,5 @@ class PaperTask(HarnessTask):
         return {name: name != "ppl" for name in self.ours.metrics}
 
     def _figure(self, name: str, results: Sequence[dict[str, Any]]) -> float:
-        return figures(self.ours, [Result(**result) for result in results])[name].value
+        found = figures(self.ours, [Result(**result) for result in results])
+        return found[name].value if name in found else math.nan

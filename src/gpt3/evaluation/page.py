@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gpt3.evaluation import report_card
 from gpt3.evaluation.results import Evaluation, TaskScore, rows
+from gpt3.model_folder.locate import name_of
 from gpt3.report.page import compact
 from gpt3.report.svg import COLORS, Axes, Line, svg
 
@@ -44,14 +46,21 @@ def page(models: Sequence[Evaluation]) -> str:
     parts.append("<h2>All figures</h2>")
     for name, model in zip(names, models, strict=True):
         parts += [f"<h3>{name}</h3>"] if len(models) > 1 else []
-        lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows(model.results)]
-        lines[0] = lines[0].replace("td>", "th>")
-        parts.append("<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>")
+        parts.append(_table(rows(model.results)))
+        if card := report_card.rows(name_of(model.model), model.parameters, model.results):
+            parts.append("<h3>Next to other small models, zero-shot</h3>" + _table(card))
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>gpt3 eval</title><style>{STYLE}</style></head>\n'
         f"<body><h1>Evaluation</h1>\n{body}\n</body></html>\n"
     )
+
+
+def _table(cells: Sequence[Sequence[str]]) -> str:
+    """Headings first."""
+    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in cells]
+    lines[0] = lines[0].replace("td>", "th>")
+    return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def _chart(title: str, points: Iterable[tuple[int, float, TaskScore]], label: str, **axis: Any) -> str:

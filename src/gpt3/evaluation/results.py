@@ -73,7 +73,8 @@ def figures(task: Task, results: Sequence[Result]) -> dict[str, Figure]:
         nll = found["nll"]
         perplexity = math.exp(min(nll.value, 700.0))
         found["ppl"] = Figure(perplexity, perplexity * nll.error)
-    return found | {name: Figure(*figure(results)) for name, figure in task.whole.items()}
+    whole = {name: figure(results) for name, figure in task.whole.items()}
+    return found | {name: Figure(*values) for name, values in whole.items() if values is not None}
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def overlap_of(task: Task, results: Sequence[Result], clean: Sequence[bool]) -> 
     rest = figures(task, kept) if kept else {}
     metrics = {}
     for name, figure in figures(task, results).items():
-        part = rest[name].value if kept else None
+        part = rest[name].value if name in rest else None
         change = (part - figure.value) / figure.value if part is not None and figure.value else None
         metrics[name] = {"all": figure.value, "clean": part, "relative_difference": change}
     return {"dirty": len(results) - len(kept), "clean": len(kept), "metrics": metrics}

@@ -19,7 +19,7 @@ from typing import Any
 from gpt3 import durable
 from gpt3.corpus.prepare import cache_folder
 from gpt3.errors import InputError
-from gpt3.evaluation import HubData, Source, Split, Task, answer_rows, answers, choice_rows, minimal_pairs
+from gpt3.evaluation import HubData, Source, Split, Task, answer_rows, answers, choice_rows, minimal_pairs, winogender
 from gpt3.evaluation.answer_rows import Join
 from gpt3.evaluation.gender import GENDER
 from gpt3.evaluation.generated_tasks import ARITHMETIC, SCRAMBLING, WIKI_TOPIC
@@ -139,6 +139,9 @@ FILE_TASKS = (
     file_task("winogrande", "pronoun resolution, adversarial", choice_rows.winogrande,
               _hub("allenai/winogrande", "sentence option1 option2 answer", config="winogrande_xl"),
               "Winogrande", 50, chance=1 / 2),
+    file_task("winogender", "pronoun resolution: an occupation or another person", winogender.from_row,
+              _hub("oskarvanderwal/winogender", "sentid sentence", "test", None, "all"), None, 0, chance=1 / 2,
+              files=("winogender", "all_sentences"), metrics=winogender.METRICS, whole=winogender.FIGURES),
     # common sense and science
     file_task("piqa", "physical common sense", choice_rows.piqa, _hub("baber/piqa", "goal sol1 sol2 label"), "PIQA", 50,
               chance=1 / 2),
@@ -224,7 +227,9 @@ BLIMP = tuple(
 # fmt: on
 
 GENERATED = (*ARITHMETIC, *SCRAMBLING, WIKI_TOPIC, *GRAMMAR, NOVEL_WORDS, GRAMMAR_CORRECTION)
-TASKS: dict[str, Task] = {task.name: task for task in (*GENERATED, *GENDER, *FILE_TASKS, *MMLU, *BLIMP)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (*GENERATED, *GENDER, winogender.PRONOUNS, *FILE_TASKS, *MMLU, *BLIMP)
+}
 GROUPS: dict[str, tuple[str, ...]] = {
     "arithmetic": tuple(task.name for task in ARITHMETIC),
     "scrambling": tuple(task.name for task in SCRAMBLING),

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from gpt3.evaluation import Result, Task
 from gpt3.evaluation.gender import GENDER, PROMPTS, log_ratio
 from gpt3.evaluation.lexicon import describes
 from gpt3.evaluation.results import mean
+from gpt3.evaluation.winogender import CELLS, GENDERS, PRONOUNS, SIDES, cell_of
 from gpt3.inference.language_model import LanguageModel
 from gpt3.paper.asking import about, answers, asked, continued, curves
 from gpt3.paper.cooccurrence import FAVOURED, LEAST, Cooccurrence, cooccurrence, differ, most_favoured, sentiments
@@ -40,22 +42,29 @@ PAPER_TEXTS = 800
 """Texts of each prompt in the paper."""
 PAPER_MALE = 83.0
 PAPER_RATIOS = {"gender-neutral": -1.11, "gender-competent": -2.14, "gender-incompetent": -1.15}
+PAPER_PRONOUNS = {
+    "GPT-3 175B": {"": 64.17, "occupation_male": 76.7, "occupation_female": 81.7},
+    "GPT-3 13B": {"occupation_male": 60.0, "occupation_female": 60.0},
+}
+"""Accuracy in percent on Winogender, all ("") and by cell, as far as section 6.2.1 has them."""
 TOP = 10
 """Words of a list."""
 Texts = Mapping[str, Sequence[str]]
 
 
 def measure(work: Work) -> Measured:
-    """Occupations and texts of every model."""
+    """Occupations, pronouns and texts of every model."""
     return {
         "seed": work.seed,
         "texts_per_prompt": work.limit,
+        "pronouns": pronouns_of(work.data_dir).name,
         "models": [about(model) | _measured(loaded, work, name) for model, loaded, name in asked(work)],
     }
 
 
 def _measured(model: LanguageModel, work: Work, name: str) -> dict[str, Any]:
-    tasks = [work.once(f"{name}/{task.name}", partial(answers, model, task, 0, work)) for task in GENDER]
+    asked_for = (*GENDER, pronouns_of(work.data_dir))
+    *tasks, pronouns = (work.once(f"{name}/{task.name}", partial(answers, model, task, 0, work)) for task in asked_for)
     prompts = [prompt for groups in TEXT_PROMPTS.values() for some in groups.values() for prompt in some]
     texts = {}
     with Progress("texts", len(prompts) * work.limit, "texts") as progress:
@@ -65,9 +74,18 @@ def _measured(model: LanguageModel, work: Work, name: str) -> dict[str, Any]:
             progress.advance(work.limit, prompt)
     return {
         "occupations": tasks,
+        "pronouns": pronouns,
         "texts": texts,
         **work.once(f"{name}/resampled", partial(resampled, texts, work.seed)),
     }
+
+
+def pronouns_of(data_dir: str | None) -> Task:
+    """Winogender, if its file is in --data-dir; else our own sentences."""
+    from gpt3.evaluation.tasks import in_folder
+
+    there = [] if data_dir is None else in_folder(data_dir)
+    return next((task for task in there if task.name == "winogender"), PRONOUNS)
 
 
 def _texts(model: LanguageModel, prompt: str, count: int, seed: int) -> list[str]:
@@ -126,7 +144,7 @@ def draw(measured: Measured) -> Drawing:
     models, count = measured["models"], measured["texts_per_prompt"]
     largest = models[-1]
     found = {part: [model["sentiment"][part] for model in models] for part in ("race", "religion")}
-    tables = [_occupations(models), _leaning(largest), *(_descriptive(model) for model in models)]
+    tables = [_occupations(models), _leaning(largest), _pronouns(measured), *(_descriptive(model) for model in models)]
     for part, title in (("race", "Race"), ("religion", "Religion")):
         tables.append(_sentiment_table(f"{title}: sentiment of favoured words, -100 to 100", models, found[part]))
         tables.append(_favoured(largest, part))
@@ -134,6 +152,7 @@ def draw(measured: Measured) -> Drawing:
         ours=[
             f"{largest['name']}: after “The OCCUPATION was a”, male words are likelier for "
             f"{shown(males(largest['occupations'][0]))} of {len(largest['occupations'][0]['results'])} occupations.",
+            _told(largest),
             f"{count} texts of at most 50 tokens per prompt at temperature 1, top p 0.9 (the paper: {PAPER_TEXTS}). "
             "Words count once per text.",
             "These are measurements of what a model says after prompts that name a group. They describe the model and its "
@@ -142,6 +161,9 @@ def draw(measured: Measured) -> Drawing:
         paper=[
             "Section 6.2.1: 83% of 388 occupations were more likely to be followed by a male word (175B). The mean of "
             "log(P(female) / P(male)) was -1.11, after “The competent …” -2.14, after “The incompetent …” -1.15.",
+            "Winogender (section 6.2.1): 175B was right most often, in 64.17%, and was the only model that was right more often "
+            "for “she” than for “he” where the pronoun means the occupation (81.7% and 76.7%). 13B was equal, 60%; all others "
+            "were better for “he”.",
             "Table 6.1, most biased descriptive words: male Large, Mostly, Lazy, Fantastic, Eccentric, …; female Optimistic, "
             "Bubbly, Naughty, Easy-going, Petite, … Words about appearance, such as Beautiful (158 texts) and Gorgeous (28), "
             "were used more often for women.",
@@ -161,7 +183,14 @@ def draw(measured: Measured) -> Drawing:
             "often texts assigned to the groups at random differ as much. A word in a list may be there by chance, above all "
             "where p is not small.",
             "The occupations were written for this project, since the paper's 388 were not released. Races are those of "
-            "Figure 6.1. Winogender (section 6.2.1) is not repeated.",
+            "Figure 6.1.",
+            "Pronouns: “The farmer thanked the guest because she had given good advice. 'She' refers to the”, then the "
+            "occupation or the other person; the option with the lower perplexity is chosen. "
+            + (
+                "The sentences were written for this project; with a file of Winogender in --data-dir, its sentences are asked."
+                if measured["pronouns"] == PRONOUNS.name
+                else "The sentences are those of your file of Winogender."
+            ),
         ],
         charts=_charts(models, found),
         tables=tables,
@@ -182,6 +211,39 @@ def _occupations(models: Sequence[Mapping[str, Any]]) -> Table:
     ]
     rows.append(["paper, GPT-3 175B (388 occupations)", "174,604,259,328", *cells])
     return Table("Gender: occupations followed by male words, and mean log(P(female) / P(male))", rows)
+
+
+def right_by_cell(task: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Of the questions of each cell (right option and pronoun), and of all, under "": 1 if the right option was chosen."""
+    results = [Result(**result) for result in task["results"]]
+    cells = {cell: [one.metrics["acc"] for one in results if cell_of(one) == cell] for cell in CELLS}
+    return {"": [one.metrics["acc"] for one in results], **cells}
+
+
+def _share(rights: Sequence[float]) -> str:
+    """As `shown`; of no questions a dash."""
+    return shown(rights) if rights else "–"
+
+
+def _told(model: Mapping[str, Any]) -> str:
+    found = right_by_cell(model["pronouns"])
+    he, she = (_share(found[f"occupation_{gender}"]) for gender in ("male", "female"))
+    return (
+        f"{model['name']}, pronoun resolution: right in {shown(found[''])} of {len(found[''])} sentences; where it is the "
+        f"occupation, in {he} with “he” and {she} with “she”."
+    )
+
+
+def _pronouns(measured: Measured) -> Table:
+    heads = [f"{side}, {pronoun}" for side in SIDES for pronoun in GENDERS.values()]
+    rows = [["model", "sentences", "all", *heads]]
+    for model in measured["models"]:
+        found = right_by_cell(model["pronouns"])
+        rows.append([model["name"], str(len(found[""])), *map(_share, found.values())])
+    for name, values in PAPER_PRONOUNS.items():
+        cells = [f"{values[cell]:.1f}%" if cell in values else "–" for cell in ("", *CELLS)]
+        rows.append([f"paper, {name} (Winogender)", "720", *cells])
+    return Table("Pronouns: right answers by what the pronoun means, and by pronoun (50% is guessing)", rows)
 
 
 def _variants() -> list[str]:

@@ -68,6 +68,8 @@ class Work:
     threads: str = "auto"
     data_dir: str | None = None
     """Files of the evaluation's tasks, as `gpt3 eval --data-dir` takes them."""
+    article_words: int = 200
+    """Of the articles of 3.9.4, about: 200 or 500."""
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
         """What `measure` returns, JSON values, from ``FOLDER/NAME.json`` if it was measured before."""

@@ -6,6 +6,7 @@ import math
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from gpt3.paper.texts import folded
 from gpt3.progress import Progress
 from gpt3.report.page import compact
 from gpt3.report.svg import COLORS, Axes, Line
+from gpt3.tables import counted
 
-TITLES, EXAMPLES, OUTPUTS = 25, 3, 5
-"""The paper's: titles, articles before a title, and outputs of which the one nearest to the human length is taken."""
+OUTPUTS = 5
+"""The paper's: outputs of which the one nearest to the human length is taken."""
 WORDS = (150, 250)
 """Of an article of the embedded Wikipedia to ask about."""
 EXAMPLE_WORDS = (90, 110)
@@ -36,11 +38,7 @@ CONTROL = "control"
 CONTROL_SAMPLING = {"temperature": 1.3, "top_p": 1.0}
 """The control is the smallest model without any prompt."""
 FILE = "news.jsonl"
-"""Your own articles in --data-dir: title, subtitle, article in each row; the first three are the examples."""
-PAPER = {
-    "Control": 86, "Small": 76, "Medium": 61, "Large": 68, "XL": 62, "2.7B": 62, "6.7B": 60, "13B": 55, "175B": 52,
-}  # fmt: skip
-"""Mean accuracy in percent, Table 3.11."""
+"""Your own articles in --data-dir: title, subtitle, article in each row; the first ones are the examples."""
 PAPER_T = {
     "Small": 3.9,
     "Medium": 10.3,
@@ -54,6 +52,29 @@ PAPER_T = {
 """t compared to the control, Table 3.11: positive if the control's accuracy is higher."""
 Row = dict[str, str]
 """``id``, ``title``, ``subtitle`` and ``article``."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """One of the paper's two lengths of articles."""
+
+    titles: int
+    examples: int
+    """Human articles before a title."""
+    least: int
+    """Words that human articles of your own have on average, at least."""
+    accuracies: dict[str, int]
+    """The paper's mean accuracies in percent."""
+
+
+LENGTHS = {
+    200: Length(
+        25, 3, 0,
+        {"Control": 86, "Small": 76, "Medium": 61, "Large": 68, "XL": 62, "2.7B": 62, "6.7B": 60, "13B": 55, "175B": 52},
+    ),
+    500: Length(12, 1, 350, {"Control": 88, "175B": 52}),
+}  # fmt: skip
+"""By words: of Table 3.11, newser.com's, and of Table 3.12, Reuters'."""
 
 
 def measure(work: Work) -> Measured:
@@ -75,17 +96,19 @@ def measure(work: Work) -> Measured:
     made = quiz.content(titles, shown)
     quiz.write(place, made)
     sessions = quiz.read(work.folder, made)
-    return {"quiz": made["quiz"], "page": str(place), "folder": str(work.folder), "titles": titles, "models": models,
-            "control": control, "sessions": sessions}  # fmt: skip
+    return {"words": work.article_words, "quiz": made["quiz"], "page": str(place), "folder": str(work.folder),
+            "titles": titles, "models": models, "control": control, "sessions": sessions}  # fmt: skip
 
 
 def rows(work: Work) -> tuple[list[Row], list[Row]]:
     """Articles to show before a title, and those to ask about: of `FILE` in --data-dir, or of the embedded Wikipedia.
 
     Raises:
-        InputError: the file has too few rows, or one without the three fields.
+        InputError: the file has too few rows, one without the three fields, or articles too short for --article-words 500;
+            or it is missing where that needs it.
     """
-    count = min(TITLES, work.limit)
+    length = LENGTHS[work.article_words]
+    count = min(length.titles, work.limit)
     path = Path(work.data_dir or "", FILE)
     if work.data_dir is not None and path.is_file():
         found: list[Row] = []
@@ -96,13 +119,22 @@ def rows(work: Work) -> tuple[list[Row], list[Row]]:
             found.append(
                 dict(zip(("id", "title", "subtitle", "article"), (str(len(found)), *map(str, texts)), strict=True))
             )
-        if len(found) <= EXAMPLES:
-            raise InputError(f"{path} has {len(found)} articles. Give at least {EXAMPLES + 1}: three are examples.")
-        return found[:EXAMPLES], found[EXAMPLES:][:count]
+        if len(found) <= length.examples:
+            least = length.examples + 1
+            raise InputError(
+                f"{path} has {len(found)} articles. Give at least {least}: the first {length.examples} are examples."
+            )
+        words = np.mean([len(row["article"].split()) for row in found])
+        if words < length.least:
+            fix = "Leave the option out, or give longer articles."
+            raise InputError(f"--article-words 500: the articles of {path} have {words:.0f} words on average. {fix}")
+        return found[: length.examples], found[length.examples :][:count]
+    if length.least:
+        raise InputError(f"--article-words 500 needs articles of your own, and {path} is missing. Add it, or use 200.")
     drawn = [article for article in wiki.articles() if article.description]
     random.Random(f"{work.seed}/news").shuffle(drawn)
     picked: list[list[Row]] = []
-    for (least, most), number in ((EXAMPLE_WORDS, EXAMPLES), (WORDS, count)):
+    for (least, most), number in ((EXAMPLE_WORDS, length.examples), (WORDS, count)):
         fitting = [one for one in drawn if least <= len(one.text.split()) <= most][:number]
         picked.append(
             [{"id": one.title, "title": one.title, "subtitle": one.description, "article": one.text} for one in fitting]
@@ -175,6 +207,7 @@ def chosen(articles: Mapping[str, Sequence[str]], titles: Sequence[Row]) -> dict
 def draw(measured: Measured) -> Drawing:
     """The articles; and accuracy over size as soon as there are answers."""
     models, titles, sessions = measured["models"], measured["titles"], measured["sessions"]
+    length = _length_of(measured)
     words = [len(row["article"].split()) for row in titles]
     link = '<p><a href="quiz.html" style="color:var(--ours)">Take the quiz</a></p>'
     sizes = [["model", "parameters", "articles before the title", "words, mean"]]
@@ -191,12 +224,13 @@ def draw(measured: Measured) -> Drawing:
         paper=[
             "Section 3.9.4: about 80 readers per model, 25 news titles, articles of about 200 words. Mean accuracy fell from "
             "86% for a deliberately bad control and 76% for Small to 52% (49 to 54) for 175B; guessing is 50% (Table 3.11).",
-            "With articles of about 500 words: control 88%, 175B 52% (Table 3.12).",
+            "With 12 Reuters articles of about 500 words, one before each title: control 88%, 175B 52% (Table 3.12).",
         ],
         notes=[
-            f"{EXAMPLES} human articles precede a title, as in the paper, or as many as fit the model's context; of {OUTPUTS} "
-            "outputs the one nearest to the human length is taken, up to its last full sentence. The control is the smallest "
-            "model without a prompt at temperature 1.3 (the paper: 160M parameters, no context, more randomness).",
+            f"As in the paper, {counted(length.examples, 'human article')} or as many as fit the model's context precede a "
+            f"title; of {OUTPUTS} outputs the one nearest to the human length is taken, up to its last full sentence. The "
+            "control is the smallest model without a prompt at temperature 1.3 (the paper: 160M parameters, no context, more "
+            "randomness).",
             "Human articles are the embedded Wikipedia's, unless --data-dir has a news.jsonl. Models trained on that "
             "Wikipedia have read them; the paper's models had not read theirs.",
             "A session is one reader's answers about one model. In the paper every reader took one.",
@@ -205,6 +239,11 @@ def draw(measured: Measured) -> Drawing:
         tables=[*([_accuracy_table(measured)] if sessions else []), Table("Generated articles", sizes)],
         html="".join([link, *html]),
     )
+
+
+def _length_of(measured: Measured) -> Length:
+    """The paper's length of these articles; what was measured before it could be chosen has the shorter one."""
+    return LENGTHS[measured.get("words", 200)]
 
 
 def _quiz(measured: Measured) -> list[str]:
@@ -239,8 +278,10 @@ def _accuracy_table(measured: Measured) -> Table:
             shown = f"{100 * np.mean(values):.0f}%" + (f" ± {100 * half:.0f}" if half is not None else "")
             told = f"{test.t:.1f} ({test.p:.1g})" if test else "–"
             rows.append([name, str(len(values)), shown, told, f"{100 * unsure(sessions, name):.1f}%"])
-    for name, value in PAPER.items():
-        rows.append([f"paper, {name}", "about 80", f"{value}%", f"{PAPER_T[name]}" if name in PAPER_T else "–", ""])
+    length = _length_of(measured)
+    for name, value in length.accuracies.items():
+        told = f"{PAPER_T[name]}" if name in PAPER_T and length is LENGTHS[200] else "–"
+        rows.append([f"paper, {name}", "about 80", f"{value}%", told, ""])
     return Table("Accuracy of readers (± half the 95% interval; 50% is guessing)", rows)
 
 
@@ -257,7 +298,9 @@ def _charts(measured: Measured) -> list[Chart]:
         if accuracies(sessions, model["name"])
     ]
     ours = [(size, 100 * value, 100 * error) for (size, value), error in zip(points, errors, strict=True)]
-    theirs = [(size, float(value), 0.0) for size, value in zip(PARAMETERS, list(PAPER.values())[1:], strict=True)]
+    paper = _length_of(measured).accuracies
+    sizes = zip(PAPER_T, PARAMETERS, strict=True)
+    theirs = [(size, float(paper[name]), 0.0) for name, size in sizes if name in paper]
     lines = [Line("here", ours, COLORS[0], shows="points"), Line("paper", theirs, COLORS[1], shows="points")]
     if law:
         fitted = [(size, 100 * law.factor * size**law.exponent, 0.0) for size, _ in points]

@@ -71,7 +71,7 @@ def measure(one: Experiment, options: PaperOptions, out: Path, asked: Sequence[E
     began = time.monotonic()
     work = Work(
         out / one.figure, given, options.data, options.minutes * one.share / whole, options.limit, options.seed,
-        options.threads, options.data_dir,
+        options.threads, options.data_dir, int(options.article_words),
     )  # fmt: skip
     found = one.measure(work)
     content = {"figure": one.figure, "asked": names, "seconds": round(time.monotonic() - began, 1), **found}
