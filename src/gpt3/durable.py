@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from gpt3.errors import InputError
 
 TEMPORARY_SUFFIX = ".partial"
+PROCESS = secrets.token_hex(4)
+"""With its number, no other process' name, not even on another machine that shares the disk."""
 PRIVATE = 0o600
 """Permissions of a file that its owner alone reads and writes."""
 
@@ -48,7 +51,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise InputError(f"{path} is a device or a pipe. Name a file.")
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    mine = f"{path.name}.{os.getpid()}-{PROCESS}"
+    temporary = path.with_name(f"{mine}{TEMPORARY_SUFFIX}")
     discard(temporary)
     try:
         yield temporary
@@ -56,7 +60,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         for written in (*sorted(temporary.rglob("*")), temporary):
             fsync_folder(written) if written.is_dir() else fsync_file(written)
         if temporary.is_dir() and path.is_dir():  # os.replace cannot replace a folder that holds files
-            old = path.with_name(f"{path.name}.{os.getpid()}.old{TEMPORARY_SUFFIX}")
+            old = path.with_name(f"{mine}.old{TEMPORARY_SUFFIX}")
             os.replace(path, old)
             try:
                 os.replace(temporary, path)

@@ -35,7 +35,7 @@ Quantize = Literal["none", "int8", "int4"]
 
 PATHS = (
     "data_dir", "decontaminate", "draft", "evaluation", "files", "html", "init_from", "input", "json_schema", "load",
-    "mixture", "out", "output", "prompt_file", "resume", "scores", "tokenizer",
+    "mixture", "out", "output", "prompt_file", "resume", "scores", "tls_ca", "tls_cert", "tls_key", "tokenizer",
 )  # fmt: skip
 """Options that name a file or a folder, wherever they occur; ``~`` in them is the home directory."""
 MOST_WHOLE = 2**63
@@ -100,6 +100,18 @@ def option(default: T, **declared: Any) -> T:
 def option_of(field: dataclasses.Field[Any]) -> Option:
     """What the declaration of a dataclass field says; an empty `Option` for a plain field."""
     return field.metadata.get(_KEY, Option())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    import ipaddress
+
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def flag(name: str) -> str:

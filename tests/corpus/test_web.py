@@ -4,15 +4,18 @@ import gzip
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from gpt3.cli import main as cli
 from gpt3.corpus import page_parser
+from gpt3.corpus.shards import documents, open_shards
 from gpt3.corpus.skipped import take
 from gpt3.corpus.sources import open_rows, open_sources
 from gpt3.corpus.web import MOST_BYTES
+from gpt3.errors import InputError
 
 PAGE = (
     "<html><head><title>News</title></head><body><nav><a href=x>Home</a> <a href=y>Contact</a></nav><main><article><h1>Water</h1>"
@@ -153,6 +156,32 @@ def test_a_page_that_crashes_or_hangs_the_parser_costs_itself(
         page_parser.CRASHED: {"count": 3, "places": ["http://a/1", "http://a/3", f"http://a/{len(pages) - 1}"]},
         page_parser.FAILED: {"count": 1, "places": ["http://a/4"]},
     }
+
+
+def test_comments_and_dates_are_not_the_text(tmp_path: Path) -> None:
+    below = '<div class="comments"><h2>Comments</h2><p class="comment">First! I have a mill to sell.</p></div></main>'
+    (tmp_path / "a.html").write_text(PAGE.replace("</main>", below), encoding="utf-8")
+    (found,) = texts(tmp_path / "a.html")
+    assert [line for line in found.splitlines() if line] == TEXT
+
+
+def test_a_recipe_chooses_the_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """trafilatura finds what it finds when it is called itself; elsewhere the usual parser remains."""
+    trafilatura = pytest.importorskip("trafilatura")
+    monkeypatch.chdir(tmp_path)
+    page = PAGE.replace("</p>", " and the wheels turn in the water of the river.</p>" * 3)
+    (tmp_path / "a.warc").write_bytes(response("http://a/1", page.encode()))
+    recipe = "sources: [{name: web, data: a.warc}]\nhtml: trafilatura\nvalidation_fraction: 0\n"
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    assert cli.main(["corpus", "recipe.yaml", "--out", "out", "--workers", "1"]) == 0
+    shards = open_shards(tmp_path / "out/shards/web")
+    (ids,) = documents(shards.split("train"))
+    text = shards.tokenizer().decode(ids)
+    assert text == trafilatura.extract(page, include_comments=False)
+    assert text not in texts(tmp_path / "a.warc")
+    monkeypatch.setitem(sys.modules, "trafilatura", None)
+    with pytest.raises(InputError, match=r"html: trafilatura needs trafilatura; install it with: .*\[trafilatura\]"):
+        page_parser.check_parser("trafilatura")
 
 
 def test_a_page_is_a_document(tmp_path: Path) -> None:

@@ -62,4 +62,5 @@ def test_every_ladder_command_of_the_page_runs(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_the_slurm_script_is_bash() -> None:
-    subprocess.run(["bash", "-n", str(ROOT / "examples" / "slurm.sbatch")], check=True)
+    for name in ("slurm", "corpus"):
+        subprocess.run(["bash", "-n", str(ROOT / "examples" / f"{name}.sbatch")], check=True)

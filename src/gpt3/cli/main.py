@@ -72,6 +72,7 @@ GROUPS = {
         "data": Command("gpt3.cli.data", "look at data before training: amounts, lengths, fields, warnings", "data"),
         "prepare": Command("gpt3.cli.prepare", "turn documents into token shards"),
         "corpus": Command("gpt3.cli.corpus", "filter, deduplicate and mix raw text into training text", "recipe"),
+        "corpus worker": Command("gpt3.cli.corpus:work", "work for a gpt3 corpus on another machine", "out"),
         "tokenizer train": Command("gpt3.cli.tokenizer", "train a byte-level BPE"),
         "contamination": Command("gpt3.cli.contamination", "which benchmark examples appear in the training text"),
     },

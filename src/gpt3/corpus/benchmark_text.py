@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,7 +224,7 @@ def cut_out(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     return pieces
 
 
-def prepare_folder(folder: Path, index: NgramIndex, parts: Sequence[Part], workers: int) -> None:
+def prepare_folder(folder: Path, index: NgramIndex, parts: Sequence[Part], workers: int | Executor) -> None:
     """Write to `folder` what `CleanPart`s need: the index, and which grams are in more than `MOST_DOCUMENTS` of the documents.
 
     Reads all parts once. A folder that is complete is left as it is.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpt3.corpus import formats, records
+from gpt3.corpus import formats, page_parser, records
 from gpt3.corpus.documents import PART_BYTES, Part, Source, not_blank
 from gpt3.corpus.formats import TEXT
 from gpt3.corpus.records import KNOWN, PARQUET, RATIOS, explained, format_of, open_stream
@@ -329,6 +329,8 @@ class FileSource(Source):
         digest = hashlib.sha256(repr(("files", 1, self.field, self.part_bytes)).encode())
         for file in self.files:
             digest.update(repr((file.path.absolute().as_posix(), file.size, file.changed)).encode())
+            if file.format in formats.PAGES:
+                digest.update(repr(("pages", page_parser.VERSION)).encode())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:

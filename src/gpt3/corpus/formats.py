@@ -302,6 +302,9 @@ READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
 BY_MEMBER = (".warc", ".wet")
 """Formats whose readers decompress gzip themselves, one member after the other."""
 
+PAGES = (".warc", ".html", ".htm")
+"""Formats of pages, whose text a parser finds."""
+
 TEXT = (".txt", ".md")
 """Formats of plain text, which have no fields; `read_text` reads them."""
 

@@ -13,6 +13,7 @@ import functools
 import itertools
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,12 +254,14 @@ def scan_part(index: NgramIndex, part: Part, report: Report) -> Found:
     return found
 
 
-def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: int, label: str = "reading") -> Found:
+def scan_parts(
+    index: NgramIndex, parts: Sequence[Part], folder: Path, workers: int | Executor, label: str = "reading"
+) -> Found:
     """Read all parts once.
 
     Args:
         folder: an empty one, where the index is saved for the processes to share, unless it is there.
-        workers: processes, at most.
+        workers: processes, at most; or an executor.
         label: what the progress is called.
 
     Raises:
@@ -266,12 +269,13 @@ def scan_parts(index: NgramIndex, parts: Sequence[Part], folder: Path, workers: 
         RunError: a process was killed.
     """
     total = total_size(parts)
-    workers = min(workers, len(parts)) if total is None or total > POOL_BYTES else 1
-    if workers > 1 and not (folder / "points.npy").exists():
+    if not isinstance(workers, Executor):
+        workers = min(workers, len(parts)) if total is None or total > POOL_BYTES else 1
+    if workers != 1 and not (folder / "points.npy").exists():
         index.save(folder)
     found = Found()
     with Progress(label, total / 1e6 if total else None, "MB") as progress:
-        place = folder if workers > 1 else index
+        place = index if workers == 1 else folder
         for part in share(_scanner, (place,), parts, workers, progress, "give fewer --workers"):
             found.add(part)
     return found

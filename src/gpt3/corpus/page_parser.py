@@ -1,4 +1,4 @@
-"""The main text of HTML pages by Resiliparse, in a process of its own: a page on which it crashes or hangs costs only itself.
+"""The main text of HTML pages by a library, in a process of its own: a page on which it crashes or hangs costs only itself.
 
 Pages go to the process as lengths and bytes, and texts come back in the same order. So when it dies, the page it died on is the
 first one without an answer. It dies of itself if a page takes too much of its CPU time, which other programs do not change.
@@ -16,11 +16,18 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from gpt3.errors import RunError, require
 
 EXTRA = "web"
+PARSERS = {"resiliparse": EXTRA, "trafilatura": "trafilatura"}
+"""What finds the main text, and the extra that brings it. The encoding is Resiliparse's finding in any case."""
+LEFT_OUT = {"alt_texts": False, "links": False, "comments": False, "post_meta": False}
+"""Of Resiliparse: what readers wrote below a text, and who wrote it when, are not the text."""
+VERSION = 2
+"""Counts changes in the text of pages."""
 CPU_SECONDS = 10.0
 """For one page; a usual one takes a thousandth of a second."""
 WALL_SECONDS = 300.0
@@ -28,23 +35,50 @@ WALL_SECONDS = 300.0
 AHEAD, AHEAD_BYTES = 16, 2 << 20
 """Pages that are sent before an answer is waited for, and their bytes."""
 FAILED, CRASHED = "page that the parser fails on", "page that crashes or hangs the parser"
-PAGE, ANSWER = struct.Struct("<?HI"), struct.Struct("<?I")
+PAGE, ANSWER = struct.Struct("<BHI"), struct.Struct("<?I")
+CHOICES = (None, *PARSERS)
 
 Key = TypeVar("Key")
 
 
-def page_text(data: bytes, charset: str | None = None, main_content: bool = True) -> str | None:
+_chosen: ContextVar[str] = ContextVar("parser", default="resiliparse")
+
+
+@contextlib.contextmanager
+def parsed_by(parser: str) -> Iterator[None]:
+    """Have the pages that are begun here parsed by one of `PARSERS`."""
+    token = _chosen.set(parser)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def check_parser(parser: str) -> None:
+    """Refuse one of `PARSERS` that is not installed.
+
+    Raises:
+        InputError: with the command that installs it.
+    """
+    require(parser, extra=PARSERS[parser], purpose=f"html: {parser}")
+
+
+def page_text(data: bytes, charset: str | None = None, parser: str | None = "resiliparse") -> str | None:
     """The main text of a page, paragraphs on lines of their own; None where the parser fails on it.
 
     Args:
         charset: of the HTTP header, where there is one.
-        main_content: without navigation, advertisements and what else is around the text.
+        parser: one of `PARSERS`, which leaves out navigation, advertisements and what else is around the text; None: all text.
     """
     encoding: Any = require("resiliparse.parse.encoding", extra=EXTRA, purpose="reading HTML")
     html2text: Any = require("resiliparse.extract.html2text", extra=EXTRA, purpose="reading HTML")
     try:
         page = encoding.bytes_to_str(data, charset or encoding.detect_encoding(data))
-        text = html2text.extract_plain_text(page, main_content=main_content, alt_texts=False, links=False)
+        if parser == "trafilatura":
+            trafilatura: Any = require(parser, extra=PARSERS[parser], purpose="reading HTML")
+            text = trafilatura.extract(page, include_comments=False) or ""
+        else:
+            text = html2text.extract_plain_text(page, main_content=parser is not None, **LEFT_OUT)
     except (ValueError, RuntimeError, UnicodeError, LookupError):
         return None
     return str(text).replace("\0", "").strip()
@@ -57,7 +91,7 @@ def page_texts(
 
     Args:
         pages: of each a key, its bytes and its charset; in place of bytes a text, which stays as it is.
-        main_content: see `page_text`.
+        main_content: whether a parser finds the main text, the one of `parsed_by`; else all text is given.
 
     Yields:
         The key, the text, and why there is none: None, `FAILED` or `CRASHED`.
@@ -68,7 +102,7 @@ def page_texts(
     """
     sent: deque[tuple[Key, bytes | str, str | None]] = deque()
     parser, size = PageParser.idle(), 0
-    parser.main_content = main_content
+    parser.choice = _chosen.get() if main_content else None
     try:
         for page in pages:
             sent.append(page)
@@ -89,7 +123,7 @@ class PageParser:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.process: subprocess.Popen[bytes] | None = None
-        self.main_content = True
+        self.choice: str | None = None
 
     @classmethod
     def idle(cls) -> PageParser:
@@ -121,7 +155,7 @@ class PageParser:
             name = (charset or "").encode()
             with contextlib.suppress(OSError):  # it has died: seen by the missing answer
                 assert self.process.stdin is not None
-                self.process.stdin.write(PAGE.pack(self.main_content, len(name), len(data)) + name + data)
+                self.process.stdin.write(PAGE.pack(CHOICES.index(self.choice), len(name), len(data)) + name + data)
                 self.process.stdin.flush()
 
     def answer(self, sent: deque[tuple[Key, bytes | str, str | None]]) -> tuple[Key, str, str | None]:
@@ -188,10 +222,10 @@ def serve(seconds: float) -> None:
 
     answer("")
     while head := pages.read(PAGE.size):
-        main_content, name, size = PAGE.unpack(head)
+        choice, name, size = PAGE.unpack(head)
         charset = pages.read(name).decode()
         data = pages.read(size)
         limit(seconds)
-        text = page_text(data, charset or None, main_content)
+        text = page_text(data, charset or None, CHOICES[choice])
         limit(0)
         answer(text)

@@ -1,19 +1,28 @@
-"""Work shared among processes that die at once when the parent stops or dies."""
+"""Work shared among processes that die at once when the parent stops or dies; or among those of another executor.
+
+Tasks read and write files, and may be done again or twice: what they write is the same, and is renamed into place.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-from gpt3.errors import RunError
+from gpt3 import __version__
+from gpt3.errors import InputError, RunError
 from gpt3.progress import Progress
 
 POLL_SECONDS = 0.2
@@ -26,7 +35,7 @@ def share(
     make: Callable[..., Callable[[Any], Any]],
     arguments: tuple[Any, ...],
     items: Sequence[Any],
-    workers: int,
+    workers: int | Executor,
     progress: Progress,
     remedy: str,
 ) -> list[Any]:
@@ -35,7 +44,7 @@ def share(
     Args:
         make: called once in each process, with a `Report` as its last argument; picklable, as `arguments` and `items` are. The
             arguments should be small: until they have arrived, Ctrl-C still ends a worker with a traceback.
-        workers: processes; 1: this one.
+        workers: processes; 1: this one; or an executor, whose workers share this machine's files (see `Task`).
         progress: of the work, in MB.
         remedy: what to do if a process is killed.
 
@@ -43,6 +52,8 @@ def share(
         InputError: as the work does.
         RunError: a process was killed.
     """
+    if isinstance(workers, Executor):
+        return _share_over(workers, make, arguments, items, progress)
     if workers == 1:
         work = make(*arguments, progress.advance)
         return [work(item) for item in items]
@@ -107,3 +118,77 @@ def _die_with_parent(watched: Connection) -> None:
 
 def _work_on(item: Any) -> Any:
     return _work(item)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an executor's workers do with each item, wherever they are: they need the same version and the same folder.
+
+    Args:
+        token: of this work; a worker calls `make` once for it.
+        folder: the working folder of the command, from which paths count.
+        version: of this package, which the files depend on.
+    """
+
+    token: str
+    make: Callable[..., Callable[[Any], Any]]
+    arguments: tuple[Any, ...]
+    folder: str
+    version: str
+
+    def __call__(self, item: Any) -> tuple[Any, float]:
+        """The result, and the MB of text done.
+
+        Raises:
+            InputError: as the work does; or this worker's version or folder is another.
+        """
+        if _here.token != self.token:
+            if self.version != __version__:
+                raise InputError(
+                    f"the worker on {platform.node()} is gpt3 {__version__}, the command {self.version}; install one version"
+                )
+            try:
+                os.chdir(self.folder)
+            except OSError as error:
+                raise InputError(
+                    f"{self.folder} is not a folder of {platform.node()} ({error.strerror}). Run the command in a folder, "
+                    "with sources and --out, that all machines share."
+                ) from None
+            _here.work, _here.token = self.make(*self.arguments, _here.report), self.token
+        _here.size = 0.0
+        return _here.work(item), _here.size
+
+
+class _Here(threading.local):
+    """What a thread of an executor's worker works on."""
+
+    token, size = "", 0.0
+    work: Callable[[Any], Any]
+
+    def report(self, size: float) -> None:
+        self.size += size
+
+
+_here = _Here()
+
+
+def _share_over(
+    executor: Executor,
+    make: Callable[..., Callable[[Any], Any]],
+    arguments: tuple[Any, ...],
+    items: Sequence[Any],
+    progress: Progress,
+) -> list[Any]:
+    """`share` by an executor. What its own errors mean is its opener's to say (`gpt3.curation.engines`)."""
+    task = Task(secrets.token_hex(8), make, arguments, str(Path.cwd()), __version__)
+    finished: SimpleQueue[Future[Any]] = SimpleQueue()
+    futures = [executor.submit(task, item) for item in items]
+    try:
+        for future in futures:
+            future.add_done_callback(finished.put)
+        for _ in futures:
+            progress.advance(finished.get().result()[1])
+        return [future.result()[0] for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +113,20 @@ class Preparation:
     Args:
         elsewhere: what the user may choose instead of the folder if there is no space.
         sources: of the data, where they are open already.
+        executor: what the parts are tokenized by in place of processes; see `gpt3.corpus.pool.share`.
 
     Attributes:
         identity: everything the shards' bytes depend on, ready for JSON.
     """
 
     def __init__(
-        self, options: PrepareOptions, elsewhere: str = "another --out", sources: Sequence[Source] | None = None
+        self,
+        options: PrepareOptions,
+        elsewhere: str = "another --out",
+        sources: Sequence[Source] | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        self.options, self.elsewhere = options, elsewhere
+        self.options, self.elsewhere, self.executor = options, elsewhere, executor
         self.sources = list(sources or open_sources(options.data, tokenizer=options.tokenizer))
         self.tokenizer = load_tokenizer(options.tokenizer)
         self.vocab_size = len(self.tokenizer)
@@ -299,11 +305,12 @@ class Preparation:
             return
         cores = self.options.worker_count()
         workers = min(cores, len(left)) if total is None or total - start > POOL_BYTES else 1
-        tokenizer = self.tokenizer if workers == 1 else work / segments.SHARDS / TOKENIZER_FOLDER
-        arguments = (work, tokenizer, max(1, cores // workers), self.dtype)
+        here = workers == 1 and self.executor is None
+        tokenizer = self.tokenizer if here else work / segments.SHARDS / TOKENIZER_FOLDER
+        arguments = (work, tokenizer, 1 if self.executor else max(1, cores // workers), self.dtype)
         with Progress("tokenizing", total / 1e6 if total else None, "MB", start=start / 1e6) as progress:
             remedy = "what is done is kept: run the same command again, with fewer --workers"
-            share(segments.SegmentWriter, arguments, left, workers, progress, remedy)
+            share(segments.SegmentWriter, arguments, left, self.executor or workers, progress, remedy)
 
 
 def _settings(identity: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gpt3.corpus.benchmark_text import (
 )
 from gpt3.corpus.documents import Part, Source
 from gpt3.corpus.options import PrepareOptions
+from gpt3.corpus.page_parser import check_parser
 from gpt3.corpus.prepare import Preparation
 from gpt3.corpus.shards import open_shards
 from gpt3.corpus.skipped import Skipped, add
@@ -29,7 +31,9 @@ from gpt3.corpus.sources import open_sources
 from gpt3.curation.chunks import KeptPart, KeptSource, read_sources
 from gpt3.curation.deduplication import write_kept
 from gpt3.curation.documents import Documents, SourceOptions
+from gpt3.curation.engines import SCHEDULER
 from gpt3.curation.funnel import write_funnel
+from gpt3.curation.parsed import ParsedSource
 from gpt3.curation.recipe import STAGES, Recipe
 from gpt3.curation.selected import ByShare, SelectedSource
 from gpt3.curation.stages import Engine, digest
@@ -52,19 +56,28 @@ class Corpus:
     Args:
         recipe: what to do.
         out: the folder.
-        engine: shares the work.
+        opening: opens what shares the work.
         memory: bytes that comparing documents may take in one process.
         sample: share of the documents to read, by a hash of their text.
         accept_loss: whether a source may lose nearly everything.
     """
 
     def __init__(
-        self, recipe: Recipe, out: Path, engine: Engine, memory: int, sample: float = 1.0, accept_loss: bool = False
+        self,
+        recipe: Recipe,
+        out: Path,
+        opening: AbstractContextManager[Engine],
+        memory: int,
+        sample: float = 1.0,
+        accept_loss: bool = False,
     ) -> None:
-        self.recipe, self.out, self.engine, self.memory = recipe, out, engine, memory
+        self.recipe, self.out, self.opening, self.memory = recipe, out, opening, memory
         self.sample, self.accept_loss = sample, accept_loss
         self.work = out / WORK
         self.opened = [open_sources(source.data, tokenizer=recipe.tokenizer) for source in recipe.sources]
+        if recipe.html != Recipe.html:
+            check_parser(recipe.html)
+            self.opened = [[ParsedSource(each.name, each, recipe.html) for each in sources] for sources in self.opened]
         if sample < 1:
             share = ByShare(sample)
             self.opened = [[SelectedSource(each.name, each, share) for each in sources] for sources in self.opened]
@@ -76,11 +89,17 @@ class Corpus:
             InputError: a source cannot be read, or loses nearly everything; the folder holds something else.
         """
         if not (self.out / WORK).exists():
-            check_out(self.out, overwrite=False, kind=(LOCK,))
+            check_out(self.out, overwrite=False, kind=(LOCK, SCHEDULER))
         with locked_folder(self.out):
-            for left in [*self.work.rglob(f"*{TEMPORARY_SUFFIX}"), *(self.out / SHARDS).glob(f"*/*{TEMPORARY_SUFFIX}")]:
-                discard(left)
-            self._run()
+            self._tidy()
+            with self.opening as self.engine:
+                self._run()
+            self._tidy()  # what workers left that were killed, while others did their work
+
+    def _tidy(self) -> None:
+        """Remove what killed processes were writing."""
+        for left in [*self.work.rglob(f"*{TEMPORARY_SUFFIX}"), *(self.out / SHARDS).glob(f"*/*{TEMPORARY_SUFFIX}")]:
+            discard(left)
 
     def plan(self) -> list[list[str]]:
         """What would be read and done, in rows."""
@@ -183,7 +202,7 @@ class Corpus:
             )
             key = digest({"before": key, "benchmarks": fingerprint(index), "most": MOST_DOCUMENTS})
             folder = self.work / f"benchmarks-{key}"
-            prepare_folder(folder, index, parts, self.engine.workers)
+            prepare_folder(folder, index, parts, self.engine.executor or self.engine.workers)
             wrapped = [CleanPart(part.name, part.size, part, folder) for part in parts]
         made: dict[str, Any] = {}
         for number, source in enumerate(recipe.sources):
@@ -210,7 +229,7 @@ class Corpus:
             [source.name], out=str(out), tokenizer=recipe.tokenizer, validation_fraction=recipe.validation_fraction,
             workers=self.engine.workers,
         )  # fmt: skip
-        preparation = Preparation(options, sources=[kept])
+        preparation = Preparation(options, sources=[kept], executor=self.engine.executor)
         same = {**preparation.identity}
         working = out.with_name(f"{out.name}.preparing") / "preparation.json"
         if out.exists() and open_shards(out).manifest.preparation != same:

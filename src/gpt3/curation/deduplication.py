@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ VERSION = 1
 """Counts changes in which documents are dropped."""
 MEMORY = 1 << 28
 """Bytes for sorting keys and for the documents of some clusters."""
-SIGNATURES, KEYS, SETS, PLACES = ".signatures.npy", ".keys.npy", ".sets.npy", ".places.npy"
+SIGNATURES, KEYS, ROWS, SETS, PLACES = ".signatures.npy", ".keys.npy", ".rows.npy", ".sets.npy", ".places.npy"
 WITNESSES, SIMILARITIES, SIZES, COMPLETE = "witnesses.npy", "similarities.npy", "sizes.npy", "left_out"
 
 DUPLICATES = "duplicates.parquet"
@@ -51,16 +51,16 @@ class SignatureWriter:
 
 
 class SetWriter:
-    """Writes the shingles of chosen documents of chunks; what one process does."""
+    """Writes the shingles of chosen documents of chunks, whose rows are in a file for each; what one process does."""
 
-    def __init__(self, folder: Path, size: int, rows: Mapping[str, Array], report: Report) -> None:
-        self.folder, self.size, self.rows, self.report = folder, size, rows, report
+    def __init__(self, folder: Path, size: int, report: Report) -> None:
+        self.folder, self.size, self.report = folder, size, report
 
     def __call__(self, chunk: Chunk) -> None:
         """The shingles, and where each document's begin; documents that are not chosen have none."""
         from gpt3.curation.shingles import shingle_sets
 
-        rows = self.rows[chunk.name]
+        rows = np.load(self.folder / f"{chunk.name}{ROWS}")
         sets = [shingle_sets([text], self.size)[0] for text in chosen_texts(chunk, rows)]
         lengths = np.zeros(chunk.documents, dtype=np.int64)
         lengths[rows] = [len(each) for each in sets]
@@ -166,12 +166,14 @@ def find_duplicates(
         if options.verify == "exact":
             sets = place(work, "shingles", identity)
             counts = np.bincount(parents, minlength=len(parents))
-            rows, start = {}, 0
+            needed, start = [], 0
             for chunk in chunks:
-                rows[chunk.name] = np.flatnonzero(counts[parents[start : start + chunk.documents]] > 1)
+                rows = np.flatnonzero(counts[parents[start : start + chunk.documents]] > 1)
                 start += chunk.documents
-            needed = [chunk for chunk in chunks if len(rows[chunk.name])]
-            over_chunks(sets, SetWriter, (options.shingle, rows), needed, (SETS, PLACES), engine, "shingles")
+                if len(rows):
+                    write_array(sets / f"{chunk.name}{ROWS}", rows)
+                    needed.append(chunk)
+            over_chunks(sets, SetWriter, (options.shingle,), needed, (SETS, PLACES), engine, "shingles")
             shingles = functools.partial(gather_sets, sets, chunks)
         found = clusters.judge(blocks, parents, options.at_least, memory, shingles)
         for name, array in ((WITNESSES, found.witnesses), (SIMILARITIES, found.similarities), (SIZES, found.sizes)):

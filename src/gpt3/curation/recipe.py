@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gpt3.corpus.page_parser import PARSERS
 from gpt3.curation.documents import Documents, Judgment, SourceOptions
 from gpt3.errors import InputError, yaml_fault
 from gpt3.options import Options, option
@@ -74,6 +75,7 @@ class Recipe:
     stages: Mapping[str, Any]
     """What each key of `STAGES` says, of those that take part, in their order."""
     decontaminate: tuple[str, ...] = ()
+    html: str = "resiliparse"
     tokenizer: str = "gpt2"
     validation_fraction: float = 0.005
     seed: int = 0
@@ -83,6 +85,7 @@ class Recipe:
 class PlainKeys(Options):
     """Keys of a recipe with one value."""
 
+    html: str = option("resiliparse", choices=PARSERS)
     tokenizer: str = "gpt2"
     validation_fraction: float = option(0.005, least=0, below=1)
     seed: int = option(0, least=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from gpt3.progress import Progress
 
 
 class Engine:
-    """What shares work: processes of this machine. One that shares it among machines has the same two members.
+    """What shares work: processes of this machine, or the workers of an executor (`gpt3.curation.engines`).
 
     Args:
         workers: processes.
+        executor: what takes the tasks in their place.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, executor: Executor | None = None) -> None:
+        self.workers, self.executor = workers, executor
 
     def run(
         self,
@@ -35,7 +37,7 @@ class Engine:
     ) -> list[Any]:
         """``[make(*arguments, report)(item) for item in items]``, done in any order; see `gpt3.corpus.pool.share`."""
         remedy = "what is done is kept: run the same command again, with fewer --workers"
-        return share(make, arguments, items, min(self.workers, max(1, len(items))), progress, remedy)
+        return share(make, arguments, items, self.executor or min(self.workers, max(1, len(items))), progress, remedy)
 
 
 def digest(identity: Mapping[str, Any]) -> str:

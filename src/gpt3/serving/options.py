@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gpt3.options import DType, Options, Quantize, option
+from gpt3.options import DType, Options, Quantize, is_loopback, option
 from gpt3.tables import counted
 
 KEY_VARIABLE = "GPT3_API_KEY"
@@ -67,12 +66,7 @@ class ServeOptions(Options):
     @property
     def loopback(self) -> bool:
         """Whether only this machine reaches the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def extensible(self) -> bool:
