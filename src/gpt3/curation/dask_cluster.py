@@ -51,7 +51,7 @@ def executor(settings: Settings) -> Iterator[Executor]:
     distributed: Any = require("distributed", extra=EXTRA, purpose="--engine dask")
     import dask
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # an error becomes one line of ours
+    silence()
     with dask.config.set(CONFIG), (_connected if settings.address else _started)(settings) as client:
         try:
             if not client.scheduler_info()["workers"]:
@@ -70,6 +70,12 @@ def executor(settings: Settings) -> Iterator[Executor]:
 def _join(settings: Settings) -> str:
     """The command by which a worker joins."""
     return f"dask worker {settings.address}" if settings.address else f"gpt3 corpus worker {settings.out}"
+
+
+def silence() -> None:
+    """No log of Dask and of what it is made of: an error becomes one line of ours."""
+    for name in ("distributed", "tornado.application", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def security(tls: Tls | None) -> Any:
@@ -155,7 +161,7 @@ def work(out: Path, workers: int, memory: int, tls: Tls | None, wait: float) -> 
     require("distributed", extra=EXTRA, purpose="gpt3 corpus worker")
     import dask
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    silence()
     file, until, said = out / SCHEDULER, time.monotonic() + wait, False
     with dask.config.set(CONFIG):
         while True:
