@@ -8,7 +8,8 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gpt3.errors import InputError
@@ -105,6 +106,19 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     """Replace the file at `path` by `data`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_hashed(path: Path, contents: Iterable[bytes | memoryview]) -> tuple[int, str]:
+    """Write a new file, flushed to the disk. Returns its bytes and its sha256 in hex. Other threads can run during it."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "wb") as file, ThreadPoolExecutor(1) as hashing:  # while the disk works
+        for content in contents:
+            hashing.submit(digest.update, content)
+            file.write(content)
+            size += len(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -13,6 +16,22 @@ from gpt3.model import GPT3Config, GPT3ForCausalLM
 from gpt3.training.checkpoint import named_tensors
 
 VOCABULARY = 33  # no world size divides it
+
+
+def read_set(folder: Path, stem: str) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint's set, in however many files."""
+    return {
+        name: tensor for path in sorted(folder.glob(f"{stem}*.safetensors")) for name, tensor in load_file(path).items()
+    }
+
+
+def same_tensors(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    """Whether two sets have the same names, number formats and bits."""
+    return one.keys() == other.keys() and all(
+        each.dtype == other[name].dtype
+        and torch.equal(each.view(-1).view(torch.uint8), other[name].view(-1).view(torch.uint8))
+        for name, each in one.items()
+    )
 
 
 def make_model(seed: int = 0, **changes: Any) -> GPT3ForCausalLM:

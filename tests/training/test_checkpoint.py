@@ -1,5 +1,6 @@
 """A checkpoint holds all of a run, to the bit; one that is damaged is named and skipped."""
 
+import hashlib
 import json
 import random
 import re
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_case import average_of, make_model, make_optimizer, make_tokenizer, train_step
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from gpt3.errors import InputError
@@ -25,7 +28,7 @@ from gpt3.training.checkpoint import (
     read_state,
 )
 from gpt3.training.checkpoint_writer import CheckpointWriter
-from gpt3.training.tensor_files import Piece, piece_of, plan_layout
+from gpt3.training.tensor_files import plan_files, write_tensors
 
 ALL_ROWS = slice(None)
 
@@ -121,7 +124,7 @@ def test_the_model_folder_is_transformers_own(tmp_path: Path) -> None:
 
 
 def test_the_files_are_safetensors_own(tmp_path: Path) -> None:
-    """Byte for byte what safetensors writes, whatever the formats and shapes; also in two pieces of rows or columns."""
+    """Byte for byte what safetensors writes, whatever the formats and shapes; and the size and sum of what was written."""
     dtypes = (torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool, torch.float16)
     tensors = {f"b.{d}": (torch.randn(5, 4) * 9).to(d) for d in dtypes} | {
         f"a.{d}": torch.ones((), dtype=d) for d in dtypes
@@ -129,21 +132,28 @@ def test_the_files_are_safetensors_own(tmp_path: Path) -> None:
     tensors |= {"é": torch.randn(3, 2, 4), "empty": torch.zeros(0, 3), "turned": torch.randn(4, 6).T}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
-    whole = {name: piece_of(tensor) for name, tensor in tensors.items()}
-    for dim in (None, 0, 1):
-        layout = plan_layout("ours", whole)
-        layout.create(tmp_path)
-        for half in (0, 1):
-            pieces = {}
-            for name, tensor in tensors.items():
-                shape, cut = tuple(tensor.shape), None if dim is None or tensor.dim() < 2 else dim
-                begin = 0 if cut is None else tensor.shape[cut] // 2 * half
-                length = 0 if cut is None else tensor.shape[cut] // 2 + half * (tensor.shape[cut] % 2)
-                part = tensor if cut is None else tensor.narrow(cut, begin, length)
-                offsets = tuple(begin if d == cut else 0 for d in range(tensor.dim()))
-                pieces[name] = Piece(part, shape, offsets, True), part
-            layout.write(tmp_path, pieces)
-        assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+    size, digest = write_tensors(tmp_path / "ours.safetensors", tensors)
+    content = (tmp_path / "theirs.safetensors").read_bytes()
+    assert (tmp_path / "ours.safetensors").read_bytes() == content
+    assert (size, digest) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+sizes = st.dictionaries(st.sampled_from("abcdefghij"), st.integers(1, 50), max_size=10)
+
+
+@given(st.dictionaries(st.sampled_from(["model", "optimizer", "ema"]), sizes, min_size=1), st.integers(1, 5))
+def test_each_tensor_has_one_file_and_each_file_one_rank(sets: dict[str, dict[str, int]], ranks: int) -> None:
+    limit = 60
+    plan = plan_files(sets, ranks, limit)
+    loads = [0] * ranks
+    for stem, files in plan.items():
+        assert sorted(name for file in files for name in file.tensors) == sorted(sets[stem])
+        assert len({file.name for file in files}) == len(files)
+        for file in files:
+            size = sum(sets[stem][name] for name in file.tensors)
+            assert size <= limit
+            loads[file.rank] += size
+    assert max(loads) - min(loads) <= max((size for each in sets.values() for size in each.values()), default=0)
 
 
 def test_a_large_set_is_split_as_transformers_does(tmp_path: Path) -> None:

@@ -1,43 +1,38 @@
-"""The final model folder holds the model and nothing of the run's state, whole or in several files, averaged or not."""
+"""The final model folder holds the model and nothing of the run's state, averaged or not, whoever wrote the checkpoint."""
 
-import json
 from pathlib import Path
 
+import pytest
+from checkpoint_case import average_of, make_model, make_optimizer, make_tokenizer, read_set, same_tensors, train_step
+
+from gpt3.model_folder.load import load_transformers
+from gpt3.training.checkpoint import named_tensors
+from gpt3.training.checkpoint_writer import CheckpointWriter
+from gpt3.training.distributed import World
 from gpt3.training.run_folder import extract_model
 
 
-def checkpoint(folder: Path, *names: str) -> Path:
-    folder.mkdir()
-    for name in names:
-        (folder / name).write_text(name, encoding="utf-8")
-    return folder
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_state_and_generators_stay_behind(tmp_path: Path) -> None:
-    state = ("optimizer.safetensors", "random-0.safetensors", "random-1.safetensors", "state.json", "manifest.json")
-    extract_model(
-        checkpoint(tmp_path / "step-4", "config.json", "model.safetensors", "loss.py", *state), tmp_path / "model"
-    )
-    assert names(tmp_path / "model") == ["config.json", "loss.py", "model.safetensors"]
-
-
-def test_the_average_takes_the_weights_place_in_files_and_index(tmp_path: Path) -> None:
-    files = [f"{kind}-0000{n}-of-00002.safetensors" for kind in ("model", "ema", "optimizer") for n in (1, 2)]
-    step = checkpoint(tmp_path / "step-4", "config.json", "random.safetensors", *files)
-    for kind in ("model", "ema"):
-        index = {"weight_map": {"a.weight": f"{kind}-00001-of-00002.safetensors"}}
-        (step / f"{kind}.safetensors.index.json").write_text(json.dumps(index))
-    extract_model(step, tmp_path / "model")
-    found = names(tmp_path / "model")
-    assert found == [
-        "config.json",
-        "model-00001-of-00002.safetensors",
-        "model-00002-of-00002.safetensors",
-        "model.safetensors.index.json",
-    ]
-    assert (tmp_path / "model" / found[1]).read_text() == "ema-00001-of-00002.safetensors"
-    assert json.loads((tmp_path / "model" / found[3]).read_text())["weight_map"] == {"a.weight": found[1]}
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("averaged", [False, True])
+def test_state_and_generators_stay_behind(ranks: int, averaged: bool, tmp_path: Path) -> None:
+    """The weights are in one file again, with the bytes that one process writes; they are the average, if there is one."""
+    writers, worlds = [], [World(rank, ranks) for rank in range(ranks)]
+    for world in worlds:
+        model = make_model()
+        optimizer, average = make_optimizer(model), average_of(model)
+        train_step(model, model, optimizer, average, 0, slice(None))
+        writers.append(CheckpointWriter(tmp_path, model, make_tokenizer(), world=world, timeout=20))
+        checkpoint = writers[-1].save(optimizer, {"step": 4}, extra={"ema": average} if averaged else {})
+    for writer in writers:
+        writer.close()
+    extract_model(checkpoint, tmp_path / "model")
+    model.save_pretrained(tmp_path / "theirs")
+    make_tokenizer().save_pretrained(tmp_path / "theirs")
+    files = [{path.name for path in (tmp_path / name).iterdir() if path.is_file()} for name in ("model", "theirs")]
+    assert files[0] == files[1]
+    assert same_tensors(read_set(tmp_path / "model", "model"), average if averaged else named_tensors(model))
+    if not averaged:
+        content = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "theirs")]
+        assert content[0] == content[1]
+    loaded, _ = load_transformers(checkpoint, device="cpu", dtype="fp32")  # a model folder, in one file or two
+    assert same_tensors(named_tensors(loaded), named_tensors(model))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint_case import read_set, same_tensors
 from kill_server import Server
 from parity_ranks import KINDS
-from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks; gloo with DTensor is tested on Linux")
 QUICK = ("single", "hsdp", "tensor, fsdp")
@@ -32,12 +32,12 @@ def check_alike(server: Server, folder: Path, jobs: list[dict[str, Any]], tolera
     assert len(first["losses"]) == steps
     assert first["losses"][-1] < 0.8 * first["losses"][0]
     assert all(norm > 0.5 for norm in first["norms"][:5])  # clipped
-    sets = [load_file(folder / jobs[0]["name"] / f"step-{steps}" / f"{stem}.safetensors") for stem in ("model", "ema")]
+    sets = [read_set(folder / jobs[0]["name"] / f"step-{steps}", stem) for stem in ("model", "ema")]
     for job in jobs[1:]:
         for name in ("losses", "norms"):
             assert found[job["name"]][name] == pytest.approx(first[name], rel=tolerance), (job["name"], name)
         for stem, expected in zip(("model", "ema"), sets, strict=True):
-            there = load_file(folder / job["name"] / f"step-{steps}" / f"{stem}.safetensors")
+            there = read_set(folder / job["name"] / f"step-{steps}", stem)
             for key, value in there.items():
                 scale = float(expected[key].abs().max()) + 1e-3
                 width = max(tolerance, 1e-6 if stem == "ema" else 0)  # averages are float32
@@ -86,7 +86,5 @@ def test_a_checkpoint_of_each_resumes_in_each_other(server: Server, tmp_path: Pa
     for job in then:
         assert found[job["name"]]["losses"] == pytest.approx(found["single"]["losses"][10:], rel=1e-9), job["name"]
         for stem in ("model", "optimizer", "ema"):
-            read, written = (
-                tmp_path / place / f"{stem}.safetensors" for place in (job["resume"], f"{job['name']}/step-10")
-            )
-            assert read.read_bytes() == written.read_bytes(), (job["name"], stem)
+            read, written = (read_set(tmp_path / place, stem) for place in (job["resume"], f"{job['name']}/step-10"))
+            assert same_tensors(read, written), (job["name"], stem)

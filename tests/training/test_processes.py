@@ -16,7 +16,8 @@ import torch.distributed as dist
 from checkpoint_case import make_model, make_optimizer, make_tokenizer
 
 from gpt3.errors import InputError, RunError
-from gpt3.training import checkpoint_writer, distributed
+from gpt3.training import checkpoint, checkpoint_writer, distributed
+from gpt3.training.checkpoint import newest_whole
 from gpt3.training.checkpoint_writer import CheckpointWriter
 from gpt3.training.distributed import (
     PeersLostError,
@@ -27,7 +28,7 @@ from gpt3.training.distributed import (
     shards_of,
 )
 from gpt3.training.options import TrainOptions
-from gpt3.training.rendezvous import check_shared
+from gpt3.training.shared_folder import check_shared
 
 
 class Exchange:
@@ -53,6 +54,9 @@ class Threads(World):
 
     def agree(self, work: Callable[[], Any]) -> Any:
         return self.control.swap(self.rank, work() if self.first else None)[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        return self.control.swap(self.rank, value)
 
 
 def on_two(work: Callable[[World], Any]) -> list[Any]:
@@ -83,13 +87,13 @@ def test_a_folder_on_each_machines_own_disk_is_refused_at_the_start(tmp_path: Pa
 
 
 def test_a_failed_write_stops_all_ranks_at_the_next_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(path: Path) -> None:
+    def fails(path: Path, contents: object) -> None:
         raise OSError(5, "Input/output error")
 
     def work(world: World) -> None:
         model = make_model()
         writer = CheckpointWriter(tmp_path, model, make_tokenizer(), world=world, timeout=5)
-        monkeypatch.setattr(checkpoint_writer, "fsync_file", fails)
+        monkeypatch.setattr(checkpoint_writer, "write_hashed", fails)
         writer.save(make_optimizer(model), {"step": 1})
         if not world.first:  # its own part was written
             writer._pending = None
@@ -99,6 +103,23 @@ def test_a_failed_write_stops_all_ranks_at_the_next_save(tmp_path: Path, monkeyp
     assert isinstance(first, RunError)
     assert "step-1 could not be written" in str(first)
     assert isinstance(second, PeersLostError)
+
+
+def test_each_rank_checks_its_share_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    with CheckpointWriter(tmp_path, model, make_tokenizer()) as writer:
+        path = writer.save(make_optimizer(model), {"step": 1})
+    files = sorted(file for file in path.iterdir() if file.name != "manifest.json")
+    real, hashed = checkpoint.sha256_of, list[Path]()
+    monkeypatch.setattr(checkpoint, "sha256_of", lambda file: hashed.append(file) or real(file))
+    assert on_two(lambda world: newest_whole(tmp_path, world)) == [(path, [])] * 2
+    assert sorted(hashed) == files
+    for file in files[:2]:  # neighbours are different ranks'
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        reason = f"{file.name} is damaged: its sha256 is not the one in manifest.json"
+        assert on_two(lambda world: newest_whole(tmp_path, world)) == [(None, [(path, reason)])] * 2
+        file.write_bytes(content)
 
 
 def test_the_device_of_one_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ from gpt3.device import usable_cores
 from gpt3.durable import TEMPORARY_SUFFIX, discard, sha256_of
 from gpt3.errors import InputError
 from gpt3.training import random_state
-from gpt3.training.tensor_files import Entry, described, entries_of, piece_of, read_into
+from gpt3.training.distributed import ALONE, World
+from gpt3.training.tensor_files import Entry, described, entries_of, read_into
 
 FORMAT = 2
 STATE, MANIFEST = "state.json", "manifest.json"
@@ -74,12 +75,35 @@ def manifest_text(files: Mapping[str, tuple[int, str]]) -> str:
     return json.dumps({"format": FORMAT, "files": listed}, indent=1) + "\n"
 
 
-def damage(path: Path) -> str | None:
+def damage(path: Path, world: World = ALONE) -> str | None:
     """What is wrong with the checkpoint at `path`, in a few words; None if it is whole, to the bit.
+
+    A collective of the `world`: each rank hashes its share of the files.
 
     Raises:
         InputError: another version wrote it, in another format: it may be whole, and to skip it would lose its steps.
     """
+    found: str | dict[str, str] = world.agree(lambda: _listed(path))
+    if isinstance(found, str):
+        return found
+
+    def differs(entry: tuple[str, str]) -> str | None:
+        name, digest = entry
+        try:
+            if sha256_of(path / name) != digest:
+                return f"{name} is damaged: its sha256 is not the one in {MANIFEST}"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        return None
+
+    share = list(found.items())[world.rank :: world.size]
+    with ThreadPoolExecutor(usable_cores()) as threads:  # hashing lets other threads run
+        own = next(filter(None, threads.map(differs, share)), None)
+    return next(filter(None, world.gather(own)), None)
+
+
+def _listed(path: Path) -> str | dict[str, str]:
+    """Each file's sha256 by the manifest of the checkpoint at `path`, all files having their sizes; else what is wrong."""
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -100,36 +124,28 @@ def damage(path: Path) -> str | None:
         )
     if text != manifest_text(files) or STATE not in files:
         return f"{MANIFEST} is damaged"
-    for name, (size, _) in files.items():  # the cheap look first
+    for name, (size, _) in files.items():
         try:
             found = (path / name).stat().st_size
         except OSError:
             return f"{name} is missing"
         if found != size:
             return f"{name} has {found:,} bytes, {MANIFEST} says {size:,}"
-
-    def differs(entry: tuple[str, tuple[int, str]]) -> str | None:
-        name, (_, digest) = entry
-        try:
-            if sha256_of(path / name) != digest:
-                return f"{name} is damaged: its sha256 is not the one in {MANIFEST}"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-        return None
-
-    with ThreadPoolExecutor(usable_cores()) as threads:  # hashing lets other threads run
-        return next(filter(None, threads.map(differs, files.items())), None)
+    return {name: digest for name, (_, digest) in files.items()}
 
 
-def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+def newest_whole(folder: Path, world: World = ALONE) -> tuple[Path | None, list[tuple[Path, str]]]:
     """The newest whole checkpoint in `folder`, and the newer ones that were skipped, each with what is wrong.
+
+    A collective of the `world`.
 
     Raises:
         InputError: one is of another format.
     """
     passed_over: list[tuple[Path, str]] = []
-    for path in reversed(checkpoints(folder)):
-        reason = damage(path)
+    found: list[Path] = world.agree(lambda: checkpoints(folder))
+    for path in reversed(found):
+        reason = damage(path, world)
         if reason is None:
             return path, passed_over
         passed_over.append((path, reason))
@@ -217,7 +233,7 @@ def load_checkpoint(
     known = rank < state["world_size"]
     generators = load_file(path / random_name(rank if known else 0, state["world_size"]))
     for stem, tensors in sets.items():
-        read_into({name: piece_of(tensor, name=name) for name, tensor in tensors.items()}, found[stem])
+        read_into(tensors, found[stem])
     if optimizer is not None:
         load_optimizer_state(model, optimizer, saved, state["optimizer"]["numbers"])
     if known:
@@ -292,7 +308,7 @@ def load_optimizer_state(
             optimizer.state[weight] = state
             if optimizer.state.get(weight) is not state:
                 raise TypeError(f"{type(optimizer).__name__}.state is a copy; a checkpoint must be able to fill it")
-    read_into({key: piece_of(tensor, name=key) for key, tensor in tensors.items()}, entries)
+    read_into(tensors, entries)
 
 
 def random_name(rank: int, world_size: int) -> str:

@@ -1,21 +1,17 @@
 """Writing checkpoints while training continues.
 
-`CheckpointWriter.save` copies what must be saved to the CPU and returns; a thread writes the copy. Each rank writes the rows that
-it holds into the same files (tensor_files.py). The ranks' writers meet in the half-written folder, by marker files, not in a
-collective: a rank that fails or dies makes the others give up after a message or a time-out, and can hang nobody's training.
-
-    rank 0: make the folder and its files at full size ┐
-    all:    write own rows, fsync                       ├ meet: "written"
-    all:    sha256 of every world_size-th file          ├ meet: "hashed"
-    rank 0: manifest.json, fsync, rename, remove what is no longer kept
+`CheckpointWriter.save` gives each rank its share of whole tensors (whole_tensors.py), copies it to the CPU and returns; a thread
+writes the copy into files of the rank's own (tensor_files.py), in a folder of its own, and takes their sha256. Rank 0 moves the
+files into its folder, writes the manifest, and renames the folder. The threads need no collective: a rank that fails leaves a
+word for rank 0, one that dies makes it give up after a time-out, and none can hang training.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,11 +21,10 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpt3.durable import TEMPORARY_SUFFIX, discard, fsync_file, replacing, sha256_of
+from gpt3.durable import TEMPORARY_SUFFIX, discard, replacing, write_hashed
 from gpt3.errors import RunError
 from gpt3.model_folder.write import model_folder_files
 from gpt3.progress import say
@@ -48,9 +43,10 @@ from gpt3.training.checkpoint import (
     retained,
     step_of,
 )
-from gpt3.training.distributed import ALONE, PeersLostError, World
-from gpt3.training.rendezvous import Rendezvous, check_shared, polls
-from gpt3.training.tensor_files import SHARD_BYTES, Layout, Piece, piece_of, plan_layout
+from gpt3.training.distributed import ALONE, PeersLostError, World, peers_lost
+from gpt3.training.shared_folder import check_shared, polls
+from gpt3.training.tensor_files import SHARD_BYTES, indices, plan_files, write_tensors
+from gpt3.training.whole_tensors import Key, gathered
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 """What the system says when a file cannot grow: disk full, file-size limit, quota."""
@@ -64,21 +60,14 @@ class Snapshot:
     """Where it goes: …/step-N."""
     number: int
     """Number of this save in this session, the same on all ranks."""
-    layouts: dict[str, Layout]
-    """Each set's files, by its name (model, optimizer, …)."""
-    pieces: dict[str, dict[str, tuple[Piece, Tensor]]]
-    """Each set's pieces that this rank writes, and their values on the CPU."""
-    generators: dict[str, Tensor]
-    """This rank's random generators."""
-    state: str
-    """state.json."""
+    size: int
+    """Bytes of all tensors of all ranks."""
+    tensors: dict[str, dict[str, Tensor]]
+    """The tensors that this rank writes, on the CPU, by file and name."""
+    others: dict[str, bytes]
+    """The files without tensors, which rank 0 writes: the model folder's, state.json, indices."""
     best_step: int | None
     """The step whose checkpoint is kept as the best."""
-
-    @property
-    def bytes(self) -> int:
-        """The size of the whole, configuration and tokenizer left out."""
-        return sum(sum(layout.sizes.values()) for layout in self.layouts.values())
 
 
 class CheckpointWriter:
@@ -96,7 +85,7 @@ class CheckpointWriter:
         world: the processes of the run; by default this one alone. Those with a control group find out together whether
             `folder` is the same to all, and whether a checkpoint failed.
         timeout: seconds to wait for another rank's part of a checkpoint.
-        shard_bytes: a set of tensors larger than this is split over several files.
+        shard_bytes: of tensors in a file, at most.
     """
 
     def __init__(
@@ -119,7 +108,7 @@ class CheckpointWriter:
         self.timeout = timeout
         self.shard_bytes = shard_bytes
         self._saves = 0
-        self._buffers: dict[str, Tensor] = {}
+        self._buffers: dict[Key, Tensor] = {}
         self._pending: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._files: dict[str, bytes] = {}
@@ -146,7 +135,7 @@ class CheckpointWriter:
             best_step: the best checkpoint's step, which stays whatever its age.
 
         Raises:
-            RunError: the checkpoint before this one could not be written (a full disk, a rank that failed).
+            RunError: the checkpoint before this one could not be written (a full disk, a rank that failed); a rank was lost.
         """
         self._wait_together()
         path = self.folder / f"step-{state['step']}"
@@ -158,16 +147,22 @@ class CheckpointWriter:
             "optimizer": {"class": kind_of(optimizer), "numbers": numbers},
         }
         sets = {"model": named_tensors(self.model), "optimizer": tensors, **(extra or {})}
-        pieces = {
-            stem: {name: piece_of(tensor, self.world.rank, name) for name, tensor in named.items()}
-            for stem, named in sets.items()
+        sizes = {stem: {name: of.numel() * of.itemsize for name, of in named.items()} for stem, named in sets.items()}
+        plan = plan_files(sizes, self.world.size, self.shard_bytes)
+        owners = {(stem, name): file.rank for stem, files in plan.items() for file in files for name in file.tensors}
+        with peers_lost():
+            copies = self._copies(sets, owners)
+        mine = {
+            file.name: {name: copies[stem, name] for name in file.tensors}
+            for stem, files in plan.items()
+            for file in files
+            if file.rank == self.world.rank
         }
-        layouts = {stem: plan_layout(stem, held, self.shard_bytes) for stem, held in pieces.items()}
+        mine[random_name(self.world.rank, self.world.size)] = random_state.capture()
+        others = {**self._files, STATE: json.dumps(described, indent=1).encode(), **indices(sizes, plan)}
         self._saves += 1
-        snapshot = Snapshot(
-            path, self._saves, layouts, self._copies(pieces), random_state.capture(), json.dumps(described, indent=1),
-            best_step,
-        )  # fmt: skip
+        total = sum(sum(each.values()) for each in sizes.values())
+        snapshot = Snapshot(path, self._saves, total, mine, others, best_step)
         self._pending = self._thread.submit(self._write, snapshot)
         return path
 
@@ -215,27 +210,22 @@ class CheckpointWriter:
                 raise
             say(str(failure))  # the first error is the one to raise
 
-    def _copies(self, pieces: dict[str, dict[str, Piece]]) -> dict[str, dict[str, tuple[Piece, Tensor]]]:
-        """The pieces this rank writes and their values on the CPU, in buffers used again by each save; pinned for a GPU."""
-        copies: dict[str, dict[str, tuple[Piece, Tensor]]] = {}
+    def _copies(self, sets: Mapping[str, Mapping[str, Tensor]], owners: Mapping[Key, int]) -> dict[Key, Tensor]:
+        """The tensors this rank writes, on the CPU, in buffers used again by each save; pinned for a GPU."""
+        tensors = {(stem, name): tensor.detach() for stem, named in sets.items() for name, tensor in named.items()}
+        self._buffers = {key: old for key, old in self._buffers.items() if owners.get(key) == self.world.rank}
         gpu = False
-        for stem, held in pieces.items():
-            copies[stem] = {}
-            for name, piece in held.items():
-                if not piece.owned:
-                    continue
-                data, key = piece.data, f"{stem}/{name}"
-                on_gpu = data.device.type == "cuda"
-                buffer = self._buffers.get(key)
-                if buffer is None or buffer.shape != data.shape or buffer.dtype != data.dtype:
-                    buffer = torch.empty(data.shape, dtype=data.dtype, device="cpu", pin_memory=on_gpu)
-                    self._buffers[key] = buffer
-                buffer.copy_(data, non_blocking=on_gpu)
-                copies[stem][name] = piece, buffer
-                gpu |= on_gpu
+        for key, place, part in gathered(tensors, owners, self.world.rank):
+            shape, on_gpu = tensors[key].shape, part.device.type == "cuda"
+            buffer = self._buffers.get(key)
+            if buffer is None or buffer.shape != shape or buffer.dtype != part.dtype:
+                buffer = torch.empty(shape, dtype=part.dtype, device="cpu", pin_memory=on_gpu)
+                self._buffers[key] = buffer
+            buffer[place].copy_(part, non_blocking=on_gpu)
+            gpu |= on_gpu
         if gpu:
             torch.cuda.synchronize()  # of the current device, which the run's is (`choose_compute`)
-        return copies
+        return self._buffers
 
     def _write(self, snapshot: Snapshot) -> None:
         """The thread's work."""
@@ -247,26 +237,25 @@ class CheckpointWriter:
                 self._follow(snapshot)
         except OSError as error:
             raise RunError(
-                f"checkpoint {name} could not be written in {self.folder}: {describe(error, self.folder, snapshot.bytes)}; "
+                f"checkpoint {name} could not be written in {self.folder}: {describe(error, self.folder, snapshot.size)}; "
                 "older checkpoints are untouched, --resume auto continues from the newest"
             ) from error
 
     def _lead(self, snapshot: Snapshot) -> None:
-        """Rank 0's part: the folder, the manifest, the rename, and what goes afterwards."""
-        with replacing(snapshot.path) as temporary:
-            temporary.mkdir()
-            for name, content in self._files.items():
-                (temporary / name).write_bytes(content)
-            (temporary / STATE).write_text(snapshot.state, encoding="utf-8")
-            for layout in snapshot.layouts.values():
-                layout.create(temporary)
-            rendezvous = Rendezvous(temporary / rendezvous_name(snapshot), 0, self.world.size, self.timeout)
-            rendezvous.folder.mkdir()
-            files = self._write_part(snapshot, temporary, rendezvous)
-            discard(rendezvous.folder)
-            for name in files:
-                fsync_file(temporary / name)
-            (temporary / MANIFEST).write_text(manifest_text(files), encoding="utf-8")
+        """Rank 0's work: its own files and the others', the manifest, the rename, and what goes afterwards."""
+        try:
+            with replacing(snapshot.path) as temporary:
+                temporary.mkdir()
+                files = {name: write_hashed(temporary / name, [content]) for name, content in snapshot.others.items()}
+                files |= write_files(temporary, snapshot)
+                for rank in range(1, self.world.size):
+                    files |= self._collect(self._part(snapshot, rank), temporary, rank)
+                (temporary / MANIFEST).write_bytes(manifest_text(files).encode())
+        except BaseException:
+            for rank in range(1, self.world.size):
+                for left in (part := self._part(snapshot, rank), failure_of(part)):
+                    discard(left)
+            raise
         steps = {step_of(path): path for path in checkpoints(self.folder)}
         stay = retained(
             steps, step_of(snapshot.path), keep=self.keep, keep_every=self.keep_every, best=snapshot.best_step
@@ -276,48 +265,53 @@ class CheckpointWriter:
             os.replace(steps[step], leaving)
             discard(leaving)
 
+    def _part(self, snapshot: Snapshot, rank: int) -> Path:
+        """Where another rank puts its files; numbered, so that two saves of one step do not mix."""
+        return self.folder / f"{snapshot.path.name}.{snapshot.number}-{rank}{TEMPORARY_SUFFIX}"
+
     def _follow(self, snapshot: Snapshot) -> None:
-        """Another rank's part: to write its rows into the folder that rank 0 makes."""
-        pattern = re.compile(re.escape(snapshot.path.name) + r"\.\d+" + re.escape(TEMPORARY_SUFFIX))
-        for _ in polls(self.timeout):
-            for temporary in self.folder.glob(f"{snapshot.path.name}.*{TEMPORARY_SUFFIX}"):
-                folder = temporary / rendezvous_name(snapshot)
-                if pattern.fullmatch(temporary.name) and folder.is_dir():
-                    rendezvous = Rendezvous(folder, self.world.rank, self.world.size, self.timeout)
-                    try:
-                        self._write_part(snapshot, temporary, rendezvous)
-                    except FileNotFoundError as error:  # the folder went while this rank wrote
-                        name = snapshot.path.name
-                        raise RunError(f"checkpoint {name} was given up by rank 0, whose message says why") from error
-                    return
-        raise RunError(f"checkpoint {snapshot.path.name}: rank 0 did not begin to write it within {self.timeout:g} s")
-
-    def _write_part(self, snapshot: Snapshot, temporary: Path, rendezvous: Rendezvous) -> dict[str, tuple[int, str]]:
-        """Write this rank's rows and generators, then hash its share of the files; all files' (bytes, sha256) on rank 0."""
-        rank, size = self.world.rank, self.world.size
+        """Another rank's work: its files, with their sizes and sums, for rank 0."""
+        part = self._part(snapshot, self.world.rank)
         try:
-            for stem, layout in snapshot.layouts.items():
-                layout.write(temporary, snapshot.pieces[stem])
-            generators = temporary / random_name(rank, size)
-            save_file(snapshot.generators, generators, metadata={"format": "pt"})
-            fsync_file(generators)
-            rendezvous.arrive("written")
-            rendezvous.wait("written")
-            names = sorted(path.name for path in temporary.iterdir() if path.is_file())
-            mine = {n: ((temporary / n).stat().st_size, sha256_of(temporary / n)) for n in names[rank::size]}
-            rendezvous.arrive("hashed", json.dumps(mine))
+            with replacing(part) as temporary:
+                temporary.mkdir()
+                files = write_files(temporary, snapshot)
+                (temporary / MANIFEST).write_text(json.dumps(files), encoding="utf-8")
         except OSError as error:
-            rendezvous.fail(error.strerror or str(error))
+            with contextlib.suppress(
+                OSError
+            ):  # on a full disk the bare name may fit; else rank 0 waits until the time-out
+                failure_of(part).touch()
+                failure_of(part).write_text(error.strerror or str(error), encoding="utf-8")
             raise
-        if rank > 0:
-            return mine
-        parts = rendezvous.wait("hashed")
-        return {n: (entry[0], entry[1]) for part in parts for n, entry in json.loads(part).items()}
+
+    def _collect(self, part: Path, folder: Path, rank: int) -> dict[str, tuple[int, str]]:
+        """Move another rank's files to `folder` once they are there. Returns their (bytes, sha256).
+
+        Raises:
+            RunError: it failed, or has not come in time.
+        """
+        for _ in polls(self.timeout):
+            if part.is_dir():
+                files = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
+                for name in files:
+                    os.replace(part / name, folder / name)
+                discard(part)
+                return {name: (size, digest) for name, (size, digest) in files.items()}
+            if failure_of(part).exists():
+                reason = failure_of(part).read_text(encoding="utf-8") or "no reason given"
+                raise RunError(f"a checkpoint was given up: rank {rank} could not write its part ({reason})")
+        raise RunError(f"a checkpoint was given up: rank {rank} did not write its part in {self.timeout:g} s")
 
 
-def rendezvous_name(snapshot: Snapshot) -> str:
-    """The rendezvous's folder name; numbered, so that two saves of one step do not mix."""
-    return f"ranks-{snapshot.number}"
+def write_files(folder: Path, snapshot: Snapshot) -> dict[str, tuple[int, str]]:
+    """Write this rank's tensors. Returns the files' (bytes, sha256)."""
+    return {name: write_tensors(folder / name, tensors) for name, tensors in snapshot.tensors.items()}
+
+
+def failure_of(part: Path) -> Path:
+    """The file in which a rank says why it cannot write its part."""
+    return part.with_name(f"{part.name}.failed{TEMPORARY_SUFFIX}")
 
 
 def describe(error: OSError, folder: Path, need: int) -> str:

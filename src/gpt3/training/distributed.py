@@ -247,6 +247,14 @@ class World:
             raise failure if self.first or isinstance(failure, InputError) else PeersLostError(str(failure))
         return found
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, by rank."""
+        values = [value] * self.size
+        if self.size > 1:
+            with peers_lost():
+                dist.all_gather_object(values, value, group=self.control)
+        return values
+
 
 ALONE = World()
 """One process."""

@@ -82,15 +82,15 @@ def train(options: TrainOptions | None = None, *, evaluators: Sequence[Evaluator
         contextlib.ExitStack() as held,
     ):
         held.callback(torch.set_num_threads, torch.get_num_threads())
+        resume = options.resume if options.resume in AUTOMATIC else str(named_checkpoint(options.resume, world))
 
-        def claim() -> tuple[Path, bool, str]:
-            resume = options.resume if options.resume in AUTOMATIC else str(named_checkpoint(options.resume))
+        def claim() -> tuple[Path, bool]:
             found = run_folder.choose_folder(dataclasses.replace(options, resume=resume), name)
             if not options.plan:
                 held.enter_context(locked_folder(found[0]))
-            return *found, resume
+            return found
 
-        folder, resumes, resume = world.agree(claim)
+        folder, resumes = world.agree(claim)
         return train_in(folder, resumes, dataclasses.replace(options, resume=resume), world, evaluators)
 
 

@@ -37,6 +37,7 @@ from gpt3.training.origin import card_parts, read_origin
 from gpt3.training.panel import sparkline
 from gpt3.training.plan import Plan, shape_of
 from gpt3.training.same_run import AUTOMATIC, check_same_run, extended, move_aside, run_folder_for, saved_options
+from gpt3.training.tensor_files import entries_of, write_set
 from gpt3.training.validation import Score
 
 ASKED = "asked.json"
@@ -193,17 +194,12 @@ def find_checkpoint(folder: Path, options: TrainOptions, world: World) -> Path |
 
     Damaged ones are named and skipped.
     """
-
-    def newest() -> Path | None:
-        path, damaged = newest_whole(folder)
-        for bad, reason in damaged:
-            say(f"Skipping {bad}: {reason}.")
-        return path
-
     if options.resume not in AUTOMATIC:
         return Path(options.resume)
-    found: Path | None = world.agree(newest)
-    return found
+    path, damaged = newest_whole(folder, world)
+    for bad, reason in damaged if world.first else ():
+        say(f"Skipping {bad}: {reason}.")
+    return path
 
 
 def say_what_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -285,18 +281,14 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def extract_model(checkpoint: Path, folder: Path) -> None:
-    """Copy a checkpoint's model folder to `folder`, which is made.
+    """Copy a checkpoint's model folder to `folder`, which is made. Its weights go into as few files as one process would write.
 
-    The weights are their moving average (``ema.safetensors``) where the checkpoint holds one; both go by the parameters' names.
+    The weights are their moving average (the set ``ema``) where the checkpoint holds one; both go by the parameters' names.
     """
-    averaged = any(checkpoint.glob("ema*.safetensors"))
-    left = ("state.json", "manifest.json", "optimizer*", "random*", "model*.safetensors*" if averaged else "ema*")
-    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*left), copy_function=shutil.copyfile)
-    for path in folder.glob("ema*"):
-        path.rename(folder / path.name.replace("ema", "model", 1))
-    index = folder / "model.safetensors.index.json"  # transformers' list of which tensor is in which file
-    if averaged and index.exists():
-        index.write_text(index.read_text(encoding="utf-8").replace('"ema-', '"model-'), encoding="utf-8")
+    left = shutil.ignore_patterns("state.json", "manifest.json", "*.safetensors", "*.safetensors.index.json")
+    shutil.copytree(checkpoint, folder, ignore=left, copy_function=shutil.copyfile)
+    entries = entries_of(checkpoint, "ema") or entries_of(checkpoint, "model")
+    write_set(folder, "model", entries)
 
 
 def model_card(

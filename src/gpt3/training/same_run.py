@@ -20,6 +20,7 @@ from gpt3.report.run_folder import CONFIG, FINAL_MODEL
 from gpt3.tables import counted
 from gpt3.tokenizer.loading import TOKENIZER_FILE, load_tokenizer, tokenizer_hash
 from gpt3.training.checkpoint import STATE, checkpoints, damage, newest_whole, read_state, step_of
+from gpt3.training.distributed import ALONE, World
 from gpt3.training.options import TrainOptions
 from gpt3.training.plan import Plan
 from gpt3.work_folder import Settings, differences
@@ -34,15 +35,20 @@ SAME = (
 ASIDE = "aside-"
 
 
-def named_checkpoint(resume: str) -> Path:
+def named_checkpoint(resume: str, world: World = ALONE) -> Path:
     """The checkpoint that ``--resume PATH`` names, whole: PATH itself, or the newest whole one of the run PATH.
+
+    A collective of the `world`.
 
     Raises:
         InputError: there is none, it is damaged, of another format, or without its run's config.yaml.
     """
     path = Path(resume)
-    if not (path / STATE).is_file():
-        newest = newest_whole(path / "checkpoints")[0]
+    reason: str | None = None
+    if world.agree((path / STATE).is_file):
+        reason = damage(path, world)
+    else:
+        newest = newest_whole(path / "checkpoints", world)[0]
         if newest is None:
             raise InputError(
                 f"--resume {resume} is neither auto, never nor a checkpoint or a run that has one. Name a run folder, or a "
@@ -52,7 +58,7 @@ def named_checkpoint(resume: str) -> Path:
     step = read_state(path)["step"]
     if path.name != f"step-{step}":
         raise InputError(f"--resume {path} holds step {step}. Rename it to step-{step}, so that its place is known")
-    if reason := damage(path):
+    if reason:
         raise InputError(f"--resume {path} is damaged: {reason}; use --resume auto for the newest whole one")
     if not (home(path) / CONFIG).is_file():
         raise InputError(

@@ -14,6 +14,7 @@ batches: neighbours that share the matrices compute the same sequences.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +32,8 @@ from torch.distributed.tensor.parallel import (
 from gpt3.model import GPT3ForCausalLM
 
 Rows = TypeVar("Rows", Tensor, range)
+Place = tuple[slice, ...]
+"""Where a part lies in a whole tensor."""
 
 
 class HeadwiseParallel(ColwiseParallel):
@@ -100,33 +103,42 @@ def _without_parts(module: nn.Module, inputs: Any, options: dict[str, Any], outp
     return output
 
 
-def held_of(tensor: DTensor, name: str) -> tuple[tuple[tuple[int, int], ...], int]:
-    """What this process holds of a DTensor on a mesh with a ``tensor`` dimension, in the model's own order of rows.
+def held_of(tensor: Tensor, name: str, coordinate: Sequence[int] | None = None) -> list[Place]:
+    """What a process holds of a tensor, in the model's own order of rows: the place of each stretch of neighbouring rows.
 
     Args:
+        tensor: a plain one, which is all there, or a DTensor of FSDP2, tensor parallelism or both.
         name: the parameter's, or one of its optimizer state; that of c_attn tells its order.
-
-    Returns:
-        First row and number of each stretch of rows, and the first column.
+        coordinate: of the process in the DTensor's mesh; None: this process.
     """
-    mesh, placements = (
-        tensor.device_mesh,
-        dict(zip(tensor.device_mesh.mesh_dim_names or (), tensor.placements, strict=True)),
-    )
-    place = dict(zip(placements, mesh.get_coordinate() or (), strict=True))
-    processes, split = mesh["tensor"].size(), placements["tensor"]
-    rows, first_column = torch.arange(tensor.shape[0]), 0
-    if ".attn.c_attn." in name:
-        rows = by_process(rows, processes)
-    if split.is_shard(1):
-        first_column = place["tensor"] * -(-tensor.shape[1] // processes)
-    elif split.is_shard(0):
-        rows = part_of(rows, processes, place["tensor"])
-    if "shard" in place:
-        rows = part_of(rows, mesh["shard"].size(), place["shard"])
+    if not isinstance(tensor, DTensor) or not tensor.dim():
+        return [tuple(slice(0, size) for size in tensor.shape)]
+    mesh = tensor.device_mesh
+    names, at = mesh.mesh_dim_names or ("",) * mesh.ndim, coordinate or mesh.get_coordinate() or ()
+    cuts = list(zip(names, tensor.placements, mesh.mesh.shape, at, strict=True))
+    rows, columns = torch.arange(tensor.shape[0]), range(tensor.shape[1] if tensor.dim() > 1 else 0)
+    if "tensor" in names and ".attn.c_attn." in name:
+        rows = by_process(rows, mesh["tensor"].size())
+    for _, placement, processes, process in sorted(cuts, key=lambda cut: cut[0] != "tensor"):  # FSDP2 cuts what is left
+        if placement.is_shard(1):
+            columns = part_of(columns, processes, process)
+        elif not placement.is_replicate():
+            rows = part_of(rows, processes, process)
     breaks = (rows.diff() != 1).nonzero().flatten() + 1
-    stretches = [stretch for stretch in rows.tensor_split(breaks) if len(stretch)]
-    return tuple((int(stretch[0]), len(stretch)) for stretch in stretches), first_column
+    rest = (columns, *map(range, tensor.shape[2:])) if tensor.dim() > 1 else ()
+    others = [slice(each.start, each.stop) for each in rest]
+    return [
+        (slice(int(stretch[0]), int(stretch[-1]) + 1), *others) for stretch in rows.tensor_split(breaks) if len(stretch)
+    ]
+
+
+def parts_of(tensor: Tensor, places: Sequence[Place]) -> list[tuple[Place, Tensor]]:
+    """What a process holds of a tensor, cut into the parts whose `places` `held_of` names."""
+    held: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    if not held.dim():
+        return [((), held)]
+    counts = [place[0].stop - place[0].start for place in places]
+    return list(zip(places, held.split(counts), strict=True)) if places else []
 
 
 def part_of(rows: Rows, parts: int, part: int) -> Rows:
