@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gpt3.corpus.ngram_kernels import BASE, FACTOR, ONE, START, mix
+from gpt3.corpus.ngram_kernels import FACTOR, ONE, START, mix
 from gpt3.corpus.ngrams import TABLE_SIZE
+from gpt3.curation.repeated_grams import clear, count_grams, slot_of
 
 Array = np.ndarray[Any, Any]
 
@@ -89,21 +90,6 @@ def _hash(points):
 @njit(cache=True, nogil=True)
 def _kind(table, point):
     return table[point] if point < len(table) else LETTER
-
-
-@njit(cache=True, nogil=True)
-def _clear(table):
-    for slot in range(len(table)):  # numba compiles loops faster than assignments of slices
-        table[slot] = 0
-
-
-@njit(cache=True, nogil=True)
-def _slot(table, h):
-    mask = np.uint64(len(table) - 1)
-    slot = h & mask
-    while table[slot] != 0 and table[slot] != h:
-        slot = (slot + ONE) & mask
-    return slot
 
 
 @njit(cache=True, nogil=True)
@@ -250,7 +236,7 @@ def _words(points, table, stops, abbreviations, hashes, lengths, row):
 @njit(cache=True, nogil=True)
 def _pieces(points, table, feeds, seen, row, lines):
     """Lines, or paragraphs, which `feeds` line feeds or more part: how many there are, and which came before."""
-    _clear(seen)
+    clear(seen)
     i = 0
     while i < len(points):
         while i < len(points) and points[i] == FEED:
@@ -277,7 +263,7 @@ def _pieces(points, table, feeds, seen, row, lines):
         if not blank:
             row[LINES if lines else PARAGRAPHS] += 1
             h = _hash(points[i:end]) | ONE
-            slot = _slot(seen, h)
+            slot = slot_of(seen, h)
             if seen[slot]:
                 row[REPEATED_LINES if lines else REPEATED_PARAGRAPHS] += 1
                 row[REPEATED_LINE_CHARACTERS if lines else REPEATED_PARAGRAPH_CHARACTERS] += end - i
@@ -315,59 +301,6 @@ def _line(points, table, row):
 
 
 @njit(cache=True, nogil=True)
-def _grams(hashes, lengths, seen, counts, rows, row):
-    """Characters in the most frequent n-grams, and in those that came before.
-
-    Args:
-        rows: (2, words) int64, to work in: places whose grams may occur more than once, and their slots.
-    """
-    places, slots = rows[0], rows[1]
-    prefix, characters = np.empty(len(hashes) + 1, np.uint64), np.empty(len(hashes) + 1, np.int64)
-    prefix[0], characters[0] = 0, 0
-    for i in range(len(hashes)):
-        prefix[i + 1] = prefix[i] * BASE + hashes[i]
-        characters[i + 1] = characters[i] + lengths[i]
-        places[i] = i
-    several, power = len(hashes), BASE
-    for n in range(2, 11):
-        power *= BASE
-        _clear(seen)
-        if n < 5:  # only a gram whose words but the last occur twice can itself
-            best, most, left = 0, 1, 0
-            for p in range(several):
-                i = places[p]
-                slots[p] = -1
-                if i + n > len(hashes):
-                    continue
-                h = mix(prefix[i + n] - prefix[i] * power) | ONE
-                slot = _slot(seen, h)
-                counts[slot] = counts[slot] + 1 if seen[slot] == h else 1
-                seen[slot] = h
-                slots[p] = slot
-            for p in range(several):
-                if slots[p] >= 0 and counts[slots[p]] > 1:
-                    if counts[slots[p]] > most:
-                        best, most = places[p], counts[slots[p]]
-                    places[left] = places[p]
-                    left += 1
-            several = left
-            if n <= len(hashes):
-                row[TOP + n - 2] = most * (characters[best + n] - characters[best] + n - 1)
-            continue
-        free = 0
-        for p in range(several):  # those whose first four words occur twice
-            i = places[p]
-            if i < free or i + n > len(hashes):
-                continue
-            h = mix(prefix[i + n] - prefix[i] * power) | ONE
-            slot = _slot(seen, h)
-            if seen[slot] == h:
-                row[REPEATED_GRAMS + n - 5] += characters[i + n] - characters[i]
-                free = i + n
-            seen[slot] = h
-
-
-@njit(cache=True, nogil=True)
 def _measure(points, places, table, stops, abbreviations, ipsum, out):
     for d in range(len(places) - 1):
         text, row = points[places[d] : places[d + 1]], out[d]
@@ -398,7 +331,8 @@ def _measure(points, places, table, stops, abbreviations, ipsum, out):
         rows = np.empty((2, count), dtype=np.int64)
         _pieces(text, table, 1, seen, row, True)
         _pieces(text, table, 2, seen, row, False)
-        _grams(hashes[:count], lengths[:count], seen, counts, rows, row)
+        found = row[TOP:SENTENCES]
+        count_grams(hashes[:count], lengths[:count], seen, counts, rows, found)
 
 
 def measure(texts: Sequence[str]) -> Array:
