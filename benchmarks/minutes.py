@@ -1,7 +1,7 @@
 """What a few minutes buy: bits per byte of held-out text after the same wall-clock time, by this package and by its peers.
 
     python benchmarks/minutes.py --novels novels.jsonl --out runs/minutes [--minutes 1 5] [--seeds 1 2 3] [--threads 2]
-        [--python PEERS/bin/python] [--nanogpt PATH] [--nanochat PATH] [--trainer]
+        [--python PEERS/bin/python] [--nanogpt PATH] [--nanochat PATH] [--trainer] [--litgpt]
 
 The training text is the embedded Wikipedia and the novels (JSONL with the key text), less two held-out sets: every 40th
 article, and the last 150,000 characters of every 25th novel, whose other text is left out. Each system gets the wall-clock
@@ -14,6 +14,8 @@ counts no byte.
 - nanochat: its runs/runcpu.sh (6 layers of 384, 512 tokens, 16,384 a step, a BPE of 32,768 entries), not compiled.
 - Trainer: transformers' with GPT-2's tokenizer and a GPT2LMHeadModel of the demo's shape, 16 × 128 tokens a step, 5e-4 and
   linear to 0, else its defaults.
+- litGPT: its pretrain of pythia-14m, its smallest model (6 layers of 128, GPT-2's tokens, 16 × 512 a step, AdamW's defaults,
+  warm-up over a twentieth, cosine to 4e-5). Compiled if the time is 3 minutes or more.
 
 results.jsonl in --out has a line for each run; the same command goes on after an interruption.
 """
@@ -32,7 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minutes_peers import NANOCHAT_SCORE, NANOGPT_SCORE, TRAINER, nanochat_data, nanogpt_data
+from minutes_peers import LITGPT, NANOCHAT_SCORE, NANOGPT_SCORE, TRAINER, gpt2_data, nanochat_data, nanogpt_data
 
 from gpt3.corpus.wiki import articles, document
 from gpt3.durable import write_text
@@ -42,7 +44,9 @@ from gpt3.tables import markdown
 SETS = ("wiki", "novels")
 TAIL = 150_000
 """Characters of a held-out novel."""
-PACE_STEPS = {"nanogpt": 300, "nanochat": 4, "trainer": 40}
+COMPILED = 3
+"""Minutes from which litGPT compiles its model."""
+PACE_STEPS = {"nanogpt": 300, "nanochat": 4, "trainer": 10, "litgpt": 4}
 """Iterations of the run that measures an iteration's time."""
 
 
@@ -95,7 +99,7 @@ def ours(bench: Bench, work: Path, minutes: float, seed: int) -> tuple[float, di
     return seconds, {name: last[f"val/{name}/bits_per_byte"] for name in SETS}
 
 
-def nanogpt(bench: Bench, work: Path, steps: int, seed: int) -> tuple[float, dict[str, float]]:
+def nanogpt(bench: Bench, work: Path, steps: int, seed: int, score: bool) -> tuple[float, dict[str, float]]:
     """nanoGPT's train.py for `steps` iterations."""
     checkout = bench.arguments.nanogpt.resolve()
     nanogpt_data(checkout, held_out(bench.out, "train"), {name: held_out(bench.out, name) for name in SETS})
@@ -108,13 +112,13 @@ def nanogpt(bench: Bench, work: Path, steps: int, seed: int) -> tuple[float, dic
     code = f"open('train.py').read().replace('manual_seed(1337', 'manual_seed({seed}')"
     python = bench.arguments.python
     seconds, _ = run(bench, [python, "-c", f"import sys; sys.argv = {words!r}; exec({code})"], checkout)
-    return seconds, scores(bench, [python, "-c", NANOGPT_SCORE, str(work)], checkout)
+    return seconds, scores(bench, [python, "-c", NANOGPT_SCORE, str(work)], checkout) if score else {}
 
 
-def nanochat(bench: Bench, work: Path, steps: int, seed: int) -> tuple[float, dict[str, float]]:
+def nanochat(bench: Bench, work: Path, steps: int, seed: int, score: bool) -> tuple[float, dict[str, float]]:
     """nanochat's base_train for `steps` iterations, as runs/runcpu.sh calls it, without its evaluations on the way."""
     checkout, base = bench.arguments.nanochat.resolve(), (bench.out / "nanochat").absolute()
-    bench.environment |= {"NANOCHAT_BASE_DIR": str(base), "TORCHDYNAMO_DISABLE": "1", "WANDB_MODE": "disabled"}
+    bench.environment.update({"NANOCHAT_BASE_DIR": str(base), "WANDB_MODE": "disabled"})
     python = bench.arguments.python
     if not (base / "tokenizer").exists():
         nanochat_data(base, held_out(bench.out, "train"), held_out(bench.out, "wiki"))
@@ -130,15 +134,28 @@ def nanochat(bench: Bench, work: Path, steps: int, seed: int) -> tuple[float, di
         f"seed = torch.manual_seed; torch.manual_seed = lambda _: seed({seed}); exec(open('scripts/base_train.py').read())"
     )
     seconds, _ = run(bench, [python, "-c", code], checkout)
-    return seconds, scores(bench, [python, "-c", NANOCHAT_SCORE, work.name], checkout)
+    return seconds, scores(bench, [python, "-c", NANOCHAT_SCORE, work.name], checkout) if score else {}
 
 
-def trainer(bench: Bench, work: Path, steps: int, seed: int) -> tuple[float, dict[str, float]]:
+def trainer(bench: Bench, work: Path, steps: int, seed: int, score: bool) -> tuple[float, dict[str, float]]:
     """transformers' Trainer for `steps` steps."""
-    words = [str(bench.out / "texts"), str(work), str(steps), str(seed)]
-    _, printed = run(bench, [sys.executable, "-c", TRAINER, *words])
+    return with_gpt2(bench, [sys.executable, "-c", TRAINER], work, steps, seed, score)
+
+
+def litgpt(bench: Bench, work: Path, steps: int, seed: int, score: bool) -> tuple[float, dict[str, float]]:
+    """litGPT's pretrain for `steps` steps."""
+    return with_gpt2(bench, [bench.arguments.python, "-c", LITGPT], work, steps, seed, score)
+
+
+def with_gpt2(
+    bench: Bench, command: list[str], work: Path, steps: int, seed: int, score: bool
+) -> tuple[float, dict[str, float]]:
+    """A program that reads GPT-2's tokens, and prints its seconds of training and its nats."""
+    texts = bench.out / "texts"
+    gpt2_data(texts, {name: held_out(bench.out, name) for name in ("train", *SETS)})
+    _, printed = run(bench, [*command, str(texts), str(work), str(steps), str(seed), *(["score"] if score else [])])
     found = json.loads(printed.strip().splitlines()[-1])
-    return found.pop("seconds"), bits(bench, found)
+    return found.pop("seconds"), bits(bench, found) if score else {}
 
 
 def scores(bench: Bench, command: list[str], cwd: Path) -> dict[str, float]:
@@ -154,7 +171,7 @@ def bits(bench: Bench, nats: dict[str, float]) -> dict[str, float]:
 
 
 PEERS: dict[str, Callable[..., tuple[float, dict[str, float]]]] = {
-    "nanogpt": nanogpt, "nanochat": nanochat, "trainer": trainer,
+    "nanogpt": nanogpt, "nanochat": nanochat, "trainer": trainer, "litgpt": litgpt,
 }  # fmt: skip
 
 
@@ -169,10 +186,13 @@ def measure(bench: Bench, minutes: float, seed: int, done: list[dict[str, Any]])
             work = (bench.out / f"{name}-{minutes:g}-{seed}").absolute()
             steps = 0
             if name == "gpt3":
+                bench.environment.pop("TORCHDYNAMO_DISABLE", None)
                 seconds, found = ours(bench, work, minutes, seed)
             else:
-                steps = round((budget - START.get(name, 0.0)) / pace(bench, name))
-                seconds, found = PEERS[name](bench, work, steps, seed)
+                bench.environment["TORCHDYNAMO_DISABLE"] = "0" if name == "litgpt" and minutes >= COMPILED else "1"
+                start, each = pace(bench, name, bench.environment["TORCHDYNAMO_DISABLE"])
+                steps = max(1, round((budget - start) / each))
+                seconds, found = PEERS[name](bench, work, steps, seed, True)
             known = {**key, "seconds": round(seconds, 1), "steps": steps, "bits_per_byte": found}
             done.append(known)
             with (bench.out / "results.jsonl").open("a", encoding="utf-8") as file:
@@ -181,17 +201,19 @@ def measure(bench: Bench, minutes: float, seed: int, done: list[dict[str, Any]])
         print(json.dumps(known), flush=True)
 
 
-START: dict[str, float] = {}
-"""Seconds that a peer takes to start, measured with its pace."""
-
-
-def pace(bench: Bench, name: str) -> float:
-    """Seconds of an iteration, from two short runs, one twice as long as the other; what is left over is the start."""
-    steps = PACE_STEPS[name]
-    short, long = (PEERS[name](bench, (bench.out / f"pace-{name}-{n}").absolute(), n, 1)[0] for n in (steps, 2 * steps))
-    each = max(1e-4, (long - short) / steps)
-    START[name] = max(0.0, short - each * steps)
-    return each
+def pace(bench: Bench, name: str, eager: str) -> tuple[float, float]:
+    """Seconds of a peer's start and of an iteration, from two short runs, one twice as long as the other. Measured once."""
+    file = bench.out / "pace.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if (key := f"{name} {eager}") not in known:
+        steps = PACE_STEPS[name]
+        short, long = (
+            PEERS[name](bench, (bench.out / f"pace-{name}-{n}").absolute(), n, 1, False)[0] for n in (steps, 3 * steps)
+        )
+        each = max(1e-4, (long - short) / (2 * steps))
+        known[key] = [max(0.0, short - each * steps), each]
+        write_text(file, json.dumps(known))
+    return known[key][0], known[key][1]
 
 
 def table(done: list[dict[str, Any]]) -> str:
@@ -223,6 +245,7 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, help="a checkout")
     parser.add_argument("--nanochat", type=Path, help="a checkout")
     parser.add_argument("--trainer", action="store_true")
+    parser.add_argument("--litgpt", action="store_true")
     arguments = parser.parse_args()
     bench = Bench(arguments.out, arguments, {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)})
     if not (arguments.out / "texts" / "novels.jsonl").exists():

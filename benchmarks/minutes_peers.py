@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt3.tokenizer.gpt2 import gpt2_tokenizer
+
 END = "\x00"
 
 
@@ -29,6 +31,15 @@ def nanogpt_data(checkout: Path, train: list[str], sets: dict[str, list[str]]) -
     numbers = {character: number for number, character in enumerate(characters)}
     meta = {"vocab_size": len(characters), "stoi": numbers, "itos": dict(enumerate(characters))}
     (folder / "meta.pkl").write_bytes(pickle.dumps(meta))  # nanoGPT's own format
+
+
+def gpt2_data(texts: Path, sets: dict[str, list[str]]) -> None:
+    """Each set's documents in GPT-2's tokens, each with its end, as a NumPy file: what Trainer and litGPT read."""
+    tokenizer = gpt2_tokenizer()
+    for name, documents in sets.items():
+        if not (texts / f"{name}.npy").exists():
+            ends = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in documents]
+            np.save(texts / f"{name}.npy", np.concatenate(ends).astype(np.uint16))
 
 
 def nanochat_data(base: Path, train: list[str], held_out: list[str]) -> None:
@@ -83,23 +94,11 @@ print(json.dumps(found))
 """
 
 TRAINER = """
-import json, sys, time, torch
+import json, sys, time, numpy as np, torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
-from gpt3.tokenizer.gpt2 import gpt2_tokenizer
 texts, work, steps, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-tokenizer = gpt2_tokenizer()
-def ids(name):
-    found = []
-    for line in open(f"{texts}/{name}.jsonl", encoding="utf-8"):
-        found += tokenizer(json.loads(line)["text"])["input_ids"] + [tokenizer.eos_token_id]
-    return torch.tensor(found)
-file = f"{texts}/gpt2.pt"
-try:
-    data = torch.load(file)
-except FileNotFoundError:
-    data = ids("train")
-    torch.save(data, file)
-rows = data[: len(data) // 128 * 128].view(-1, 128)
+ids = {name: torch.from_numpy(np.load(f"{texts}/{name}.npy").astype(np.int64)) for name in ("train", "wiki", "novels")}
+rows = ids["train"][: len(ids["train"]) // 128 * 128].view(-1, 128)
 torch.manual_seed(seed)
 config = GPT2Config(n_positions=128, n_embd=192, n_layer=4, n_head=3, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
 model = GPT2LMHeadModel(config)
@@ -112,12 +111,62 @@ drawn = rows[torch.randperm(len(rows))[: steps * 16]]
 Trainer(model, arguments, train_dataset=[{"input_ids": row, "labels": row} for row in drawn]).train()
 found = {"seconds": time.perf_counter() - began}
 model.eval()
-for name in ("wiki", "novels"):
-    data, nats = ids(name), 0.0
+for name in ("wiki", "novels") if "score" in sys.argv else ():
+    data, nats = ids[name], 0.0
     with torch.no_grad():
         for i in range(0, len(data) - 1, 127):
             piece = data[i : i + 128]
             nats += model(piece[None], labels=piece[None]).loss.double().item() * (len(piece) - 1)
+    found[name] = nats
+print(json.dumps(found))
+"""
+
+LITGPT = """
+import json, sys, time, numpy as np, torch
+from pathlib import Path
+from litgpt import pretrain
+from litgpt.args import EvalArgs, TrainArgs
+from litgpt.data import DataModule
+texts, work, steps, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+ids = {name: torch.from_numpy(np.load(f"{texts}/{name}.npy").astype(np.int64)) for name in ("train", "wiki", "novels")}
+SIZE, BATCH = 512, 16
+
+class Encoded(DataModule):
+    def connect(self, tokenizer=None, batch_size=1, max_seq_length=-1):
+        self.batch_size = batch_size
+
+    def loader(self, data):
+        rows = data[: len(data) // (SIZE + 1) * (SIZE + 1)].view(-1, SIZE + 1)
+        draw = torch.Generator().manual_seed(seed)
+        return torch.utils.data.DataLoader(rows, self.batch_size, shuffle=True, generator=draw, drop_last=True)
+
+    def train_dataloader(self):
+        return self.loader(ids["train"])
+
+    def val_dataloader(self):
+        return self.loader(ids["novels"])
+
+began = time.perf_counter()
+pretrain.setup(
+    "pythia-14m", out_dir=work, data=Encoded(), logger_name="csv", seed=seed,
+    train=TrainArgs(
+        save_interval=None, log_interval=50, global_batch_size=BATCH, micro_batch_size=BATCH, max_tokens=steps * BATCH * SIZE,
+        max_norm=1.0, min_lr=4e-5, lr_warmup_steps=max(1, steps // 20), max_seq_length=SIZE, tie_embeddings=False,
+    ),
+    eval=EvalArgs(interval=10**9, max_iters=1, final_validation=False),
+)
+found = {"seconds": time.perf_counter() - began}
+model = pretrain.GPT(pretrain.Config.from_name("pythia-14m"))
+saved = torch.load(work / "final" / "lit_model.pth")["model"]
+model.load_state_dict({name.removeprefix("_orig_mod."): tensor for name, tensor in saved.items()})
+model.eval()
+for name in ("wiki", "novels") if "score" in sys.argv else ():
+    data, nats = ids[name], 0.0
+    with torch.no_grad():
+        for i in range(0, len(data) - 1, SIZE):
+            piece = data[i : i + SIZE + 1]
+            logits = model(piece[None, :-1])
+            nats += torch.nn.functional.cross_entropy(logits[0].float(), piece[1:], reduction="sum").double().item()
     found[name] = nats
 print(json.dumps(found))
 """
