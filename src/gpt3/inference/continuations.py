@@ -21,7 +21,7 @@ import numpy as np
 from gpt3.errors import InputError
 from gpt3.inference.decoding import common
 from gpt3.inference.engine import Cache, Engine, Logits, Run
-from gpt3.inference.scoring import Scores, judge
+from gpt3.inference.likelihoods import Likelihoods, likelihoods
 
 SPARE = 15
 """Slots for continuations; each holds a copy of its context's keys and values."""
@@ -75,11 +75,11 @@ class _Continuation:
     """Without those that its stem has."""
     scored: int
     dropped: int
-    parts: list[Scores] = field(default_factory=list)
+    parts: list[Likelihoods] = field(default_factory=list)
 
     def score(self) -> ContinuationScore:
-        scores = Scores.joined(self.parts)[-self.scored :]
-        return ContinuationScore(tuple(scores.logprobs.tolist()), bool((scores.ranks == 1).all()), self.dropped)
+        logprobs, greedy = (np.concatenate(some)[-self.scored :] for some in zip(*self.parts, strict=True))
+        return ContinuationScore(tuple(logprobs.tolist()), bool(greedy.all()), self.dropped)
 
 
 @dataclass(eq=False)
@@ -93,24 +93,15 @@ class _Stem:
     """How many of the last ids are the first of each continuation rather than the context's."""
     continuations: list[_Continuation] = field(default_factory=list)
 
-    def judge_firsts(self, logits: Logits, rows: int) -> None:
+    def judge_firsts(self, logits: Logits) -> None:
         """Score the continuations' first tokens, those alike and one more, by the logits before these: (alike + 1, V)."""
         if self.alike:
-            same = judge(logits[:-1], self.ids[-self.alike :])
+            same = likelihoods(logits[:-1], self.ids[-self.alike :])
             for continuation in self.continuations:
                 continuation.parts.append(same)
-        is_numpy = isinstance(logits, np.ndarray)
-        for begin in range(0, len(self.continuations), rows):
-            some = self.continuations[begin : begin + rows]
-            same_row = logits[-1:]
-            lines = (
-                np.broadcast_to(same_row, (len(some), same_row.shape[1]))
-                if is_numpy
-                else same_row.expand(len(some), -1)
-            )
-            scores = judge(lines, [one.tokens[0] for one in some])
-            for place, continuation in enumerate(some):
-                continuation.parts.append(scores[place : place + 1])
+        firsts = likelihoods(logits[-1:], [one.tokens[0] for one in self.continuations])
+        for place, continuation in enumerate(self.continuations):
+            continuation.parts.append(Likelihoods(*(part[place : place + 1] for part in firsts)))
 
 
 def continuation_logprobs(
@@ -214,12 +205,12 @@ def _read_packed(engine: ReferenceEngine, stems: list[_Stem], rows: int) -> list
         logits = engine.tree_logits(trees)
         row = 0
         for stem in pack:
-            stem.judge_firsts(logits[row : row + 1 + stem.alike], rows)
+            stem.judge_firsts(logits[row : row + 1 + stem.alike])
             row += 1 + stem.alike
             for one in stem.continuations:
                 if len(one.tokens) > 1:
                     end = row + len(one.tokens) - 1
-                    one.parts.append(judge(logits[row:end], one.tokens[1:]))
+                    one.parts.append(likelihoods(logits[row:end], one.tokens[1:]))
                     row = end
     return [stem for stem in stems if not short(stem)]
 
@@ -244,7 +235,7 @@ def _read(engine: Engine, stems: list[_Stem], batch: int, rows: int) -> None:
             runs.append(Run(slot, stem.ids[stem.cut :], 1 + stem.alike))
         logits = engine.forward(cache, runs)
         for stem, run, end in zip(group, runs, itertools.accumulate(run.logits for run in runs), strict=True):
-            stem.judge_firsts(logits[end - run.logits : end], rows)
+            stem.judge_firsts(logits[end - run.logits : end])
         del logits  # before the next ones
         longer = [(slot, one) for slot, stem in enumerate(group) for one in stem.continuations if len(one.tokens) > 1]
         # where an engine's numbers depend on what is computed together, only continuations of one request are
@@ -263,11 +254,11 @@ def _score_pack(
         for begin in range(0, len(first.tokens) - 1, rows):
             tokens = first.tokens[begin : begin + rows + 1]
             logits = engine.forward(cache, [Run(spare[0], tokens[:-1], len(tokens) - 1)])
-            first.parts.append(judge(logits, tokens[1:]))
+            first.parts.append(likelihoods(logits, tokens[1:]))
         return
     logits = engine.look_ahead(cache, [(slot, one.tokens[:-1]) for slot, one in pack], spare)
-    scores = judge(logits, [token for _, one in pack for token in one.tokens[1:]])
+    scores = likelihoods(logits, [token for _, one in pack for token in one.tokens[1:]])
     done = 0
     for _, one in pack:
-        one.parts.append(scores[done : done + len(one.tokens) - 1])
+        one.parts.append(Likelihoods(*(part[done : done + len(one.tokens) - 1] for part in scores)))
         done += len(one.tokens) - 1
