@@ -18,8 +18,11 @@ import numpy as np
 from gpt3.corpus.sources import open_sources
 from gpt3.curation import clusters
 from gpt3.curation.features import FEATURES, scores
+from gpt3.curation.language import languages
 from gpt3.curation.near_duplicates import NearDuplicateOptions
 from gpt3.curation.statistics import measure
+from gpt3.tokenizer.encoder import Encoder
+from gpt3.tokenizer.loading import load_tokenizer
 
 
 def wiki(megabytes: float) -> list[str]:
@@ -72,6 +75,7 @@ def main() -> None:
     texts = wiki(given.megabytes)
     few = texts[: max(1, len(texts) // 20)]
     options, weights = NearDuplicateOptions(), np.zeros(FEATURES)
+    encoder = Encoder(load_tokenizer("gpt2"), threads=1)
     signed = made_up_signatures(given.documents)
     keys = options.keys(signed)
 
@@ -87,6 +91,8 @@ def main() -> None:
     stages: dict[str, tuple[Callable[[], object], float, str]] = {
         "signatures": (lambda: options.signatures(texts), size(texts), "MB/s"),
         "figures of heuristics": (lambda: measure(texts), size(texts), "MB/s"),
+        "languages": (lambda: languages(few), size(few), "MB/s"),
+        "GPT-2's tokens": (lambda: encoder.encode_batch(texts), size(texts), "MB/s"),
         "quality scores": (lambda: scores(texts, weights, 0.0), size(texts), "MB/s"),
         "clusters": (cluster, given.documents, "documents/s"),
         "datasketch's signatures": (lambda: datasketch_signatures(few), size(few), "MB/s"),

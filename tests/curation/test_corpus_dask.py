@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from test_corpus import sums, write_inputs
 
+from gpt3 import __version__
 from gpt3.cli import main as cli
+from gpt3.corpus.pool import Task
 from gpt3.curation import chunks, dask_cluster, engines
 from gpt3.errors import InputError, RunError
 from gpt3.tokenizer.train import train_tokenizer
@@ -99,6 +101,18 @@ def test_a_scheduler_that_is_not_there(
         dask_cluster.work(Path("out"), 1, 1 << 30, None, 0)
 
 
+def test_a_worker_of_another_version_or_without_the_folder_is_refused(tmp_path: Path) -> None:
+    def make(report: Callable[[float], None]) -> Callable[[int], int]:
+        return lambda item: report(0.5) or item + 1
+
+    here = str(Path.cwd())
+    assert Task("a", make, (), here, __version__)(1) == (2, 0.5)
+    with pytest.raises(InputError, match="is not a folder of"):
+        Task("b", make, (), str(tmp_path / "nowhere"), __version__)(1)
+    with pytest.raises(InputError, match=f"is gpt3 {__version__}, the command 0.0.1; install one version"):
+        Task("c", make, (), here, "0.0.1")(1)
+
+
 def test_who_may_connect(tmp_path: Path) -> None:
     def said(*of: Any) -> str:
         return "; ".join(engines.engine_errors(*of))
@@ -168,6 +182,12 @@ def files(folder: Path, stage: str, count: int) -> Callable[[], bool]:
     return lambda: len([*(folder / "out/work").glob(f"{stage}-*/*")]) >= count
 
 
+def listening(process: subprocess.Popen[str]) -> set[str]:
+    """The addresses at which a process and those that it started can be reached."""
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    return {each.laddr.ip for one in tree for each in one.net_connections() if each.status == psutil.CONN_LISTEN}
+
+
 def kill_a_worker(process: subprocess.Popen[str]) -> None:
     """SIGKILL one process that works for another."""
     workers = [
@@ -204,6 +224,7 @@ def test_worker_processes_make_the_same_bytes(folder: Path, workers: str) -> Non
 def test_a_worker_is_killed(folder: Path, stage: str) -> None:
     process = start(folder, *WORDS, "--engine", "dask", "--workers", "2")
     until(files(folder, stage, 5), process)
+    assert listening(process) == {"127.0.0.1"}
     kill_a_worker(process)
     ended(process)
 
@@ -219,6 +240,7 @@ def test_the_driver_is_killed_and_its_workers_wait_for_the_next(folder: Path) ->
         process.wait()
         process = start(folder, *driver)
     until(files(folder, "scores", 5), process)
+    assert {*listening(process), *listening(workers[0]), *listening(workers[1])} == {"127.0.0.1"}
     workers[0].send_signal(signal.SIGKILL)
     ended(process)
     ended(workers[1])

@@ -35,8 +35,12 @@ CONFIG = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,  # a paused worker would wait forever for memory that no task frees
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
 }
+NO_PAGES = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""There is an HTTP server in any case, without pages (see `CONFIG`) and without TLS."""
 KEPT = "what is done is kept: run the same command again"
 
 
@@ -74,7 +78,10 @@ def _join(settings: Settings) -> str:
 
 def silence() -> None:
     """No log of Dask and of what it is made of: an error becomes one line of ours."""
-    for name in ("distributed", "tornado.application", "asyncio"):
+    mine = [
+        name for name in logging.root.manager.loggerDict if name.startswith("distributed")
+    ]  # each has its own level
+    for name in (*mine, "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -112,7 +119,7 @@ def _started(settings: Settings) -> Iterator[Any]:
 
     secure, file = security(settings.tls), settings.out / SCHEDULER
     protocol = "tls://" if settings.tls else "tcp://"
-    place = {"host": settings.host, "protocol": protocol, "security": secure, "dashboard": False}
+    place = {"host": settings.host, "protocol": protocol, "security": secure, **NO_PAGES}
     with tempfile.TemporaryDirectory(prefix="gpt3-corpus-", ignore_cleanup_errors=True) as scratch:
         local = {
             number: {"cls": Nanny, "options": place | nanny_options(settings.memory, Path(scratch, str(number)))}
@@ -187,27 +194,42 @@ def _address(file: Path, tls: Tls | None) -> str | None:
         address = str(json.loads(file.read_text(encoding="utf-8"))["address"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    protocol, _, place = address.partition("://")
+    protocol = address.partition("://")[0]
     if (protocol == "tls") != (tls is not None):
         given = "is not" if tls else "is"
         raise InputError(f"{file}: {address} {given} under TLS. Give --tls-cert, --tls-key and --tls-ca here as there.")
-    if tls is None and not is_loopback(place.rpartition(":")[0].strip("[]")):
+    if tls is None and not is_loopback(host_of(address)):
         raise InputError(
             f"{file}: {address} is another machine, without TLS. Start both with --tls-cert, --tls-key and --tls-ca."
         )
     return address
 
 
+def host_of(address: str) -> str:
+    """``PROTOCOL://HOST:PORT`` without the others."""
+    return address.partition("://")[2].rpartition(":")[0].strip("[]")
+
+
 async def _work_for(address: str, workers: int, memory: int, tls: Tls | None) -> bool:
     """Work until the scheduler ends. False: it does not answer."""
     from distributed import Nanny
+    from distributed.utils import get_ip
 
+    place = {
+        "host": get_ip(host_of(address)),
+        "security": security(tls),
+        **NO_PAGES,
+    }  # where the scheduler reaches it, and no other
     with tempfile.TemporaryDirectory(prefix="gpt3-corpus-", ignore_cleanup_errors=True) as scratch:
         options = [nanny_options(memory, Path(scratch, str(number))) for number in range(workers)]
-        nannies = [Nanny(address, security=security(tls), dashboard=False, **each) for each in options]
+        nannies = [Nanny(address, **place, **each) for each in options]
         try:
             await asyncio.gather(*nannies)
-        except (OSError, TimeoutError, asyncio.TimeoutError):
+        except (
+            OSError,
+            RuntimeError,
+            asyncio.TimeoutError,
+        ):  # the second is what a nanny raises for all that fails at its start
             return False
         else:
             await asyncio.gather(*(nanny.finished() for nanny in nannies))
