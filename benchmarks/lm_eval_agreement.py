@@ -33,6 +33,8 @@ from gpt3.bench.harness import alternate, common_prefix
 from gpt3.tables import markdown
 
 Row = dict[str, Any]
+SUBJECT = "high_school_psychology"
+"""Of MMLU, with 545 questions."""
 
 
 def hellaswag(row: Row) -> Row:
@@ -73,6 +75,11 @@ def boolq(row: Row) -> Row:
     return {"passage": passage, "question": question.rstrip("?"), "answer": right, "label": int(right)}
 
 
+def mmlu(row: Row) -> Row | None:
+    """One subject of the file that has all."""
+    return row if (row["subject"], row["split"]) == (SUBJECT, "test") else None
+
+
 @dataclass(frozen=True)
 class Task:
     """A task under both names."""
@@ -83,8 +90,10 @@ class Task:
     """lm-eval's definition, below its folder of tasks."""
     file: str
     """In --data."""
-    row: Callable[[Row], Row]
-    """From a row of the file to the hub's layout."""
+    row: Callable[[Row], Row | None]
+    """From a row of the file to the hub's layout; None: it is not of this task."""
+    saved: str = ""
+    """Name of the rows' file for gpt3 eval; default: the task's."""
 
 
 TASKS = (
@@ -95,6 +104,7 @@ TASKS = (
     Task("winogrande", "winogrande/default.yaml", "winogrande", winogrande),
     Task("lambada", "lambada/lambada_openai.yaml", "lambada_openai", lambada),
     Task("boolq", "super_glue/boolq/default.yaml", "boolq", boolq),
+    Task(f"mmlu_{SUBJECT}", f"mmlu/default/mmlu_{SUBJECT}.yaml", "mmlu", mmlu, "mmlu"),
 )
 
 
@@ -104,12 +114,13 @@ def prepare(task: Task, data: Path, out: Path, rows: int) -> None:
 
     (out / "data").mkdir(parents=True, exist_ok=True)
     (out / "tasks").mkdir(exist_ok=True)
-    target = out / "data" / f"{task.ours}.jsonl"
+    target = out / "data" / f"{task.saved or task.ours}.jsonl"
     with gzip.open(data / f"{task.file}.jsonl.gz", "rt", encoding="utf-8") as source:
-        lines = [json.dumps(task.row(json.loads(line))) + "\n" for line in itertools.islice(source, rows)]
+        made = (row for line in source if (row := task.row(json.loads(line))) is not None)
+        lines = [json.dumps(row) + "\n" for row in itertools.islice(made, rows)]
     target.write_text("".join(lines), encoding="utf-8")
     # A definition scores test, or validation without one; zero-shot, train is never used.
-    files = dict.fromkeys(("train", "validation", "test"), str(target))
+    files = dict.fromkeys(("train", "dev", "validation", "test"), str(target))
     source_of_rows = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
     definition = Path(lm_eval.__file__).parent / "tasks" / task.theirs
     changes = {"include": str(definition), "task": f"local_{task.ours}", "tag": [], **source_of_rows}
