@@ -278,10 +278,8 @@ class CheckpointWriter:
                 files = write_files(temporary, snapshot)
                 (temporary / MANIFEST).write_text(json.dumps(files), encoding="utf-8")
         except OSError as error:
-            with contextlib.suppress(
-                OSError
-            ):  # on a full disk the bare name may fit; else rank 0 waits until the time-out
-                failure_of(part).touch()
+            with contextlib.suppress(OSError):  # then rank 0 waits until the time-out
+                failure_of(part).touch()  # on a full disk the bare name may be all that fits
                 failure_of(part).write_text(error.strerror or str(error), encoding="utf-8")
             raise
 
