@@ -116,6 +116,31 @@ def test_flash_attention_is_not_taken_where_it_cannot_be(flash_calls: list[Call]
     assert flash_calls == []
 
 
+@pytest.mark.slow
+def test_flash_attention_of_packed_documents_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own function, which is captured here and cannot run: without a mask and without a break."""
+
+    class CapturedError(Exception):
+        pass
+
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: object) -> Any:
+        graphs.append(graph)
+        raise CapturedError
+
+    monkeypatch.setattr(banded_attention, "has_windowed_flash", lambda *_: True)
+    monkeypatch.setattr(modeling_gpt3, "has_windowed_flash", lambda *_: True)
+    torch._dynamo.reset()
+    forward = torch.compile(tiny_model("banded").transformer, backend=keep, dynamic=False, fullgraph=True)
+    with pytest.raises(Exception, match="CapturedError"), torch.autocast("cpu", torch.bfloat16):
+        forward(**packed_batch(), use_cache=False)
+    nodes = [str(node.target) for node in graphs[0].graph.nodes]
+    assert sum("varlen_attn" in name for name in nodes) == 3
+    assert not any("scaled_dot_product" in name or "nonzero" in name for name in nodes)
+    torch._dynamo.reset()
+
+
 def test_flex_attention_keeps_packed_documents_apart(flex_on_cpu: list[Any]) -> None:
     batch = packed_batch()
     agree(computed("banded", batch), computed("eager", batch))

@@ -247,6 +247,7 @@ def main() -> None:
     from gpt3.training.distributed import ALONE, Compute
     from gpt3.training.options import TrainOptions
     from gpt3.training.plan import make_plan
+    from gpt3.training.selective_checkpointing import enable_selective
     from gpt3.training.trainer import Trainer
     from gpt3.training.validation import validate
 
@@ -279,6 +280,15 @@ def main() -> None:
                 trainer = Trainer(options, make_plan(options, 10**6), *parts)  # type: ignore[arg-type]
                 trainer.one_step()  # makes the optimizer's state
                 found[f"{name} {dtype}"] = audited(trainer.one_step)
+        options = TrainOptions(
+            steps=4, context=128, batch_tokens=1024, micro_batch=4, mask_documents=True, selective_checkpointing=True
+        )
+        model = empty_model(device, **shape).train()
+        enable_selective(model)
+        parts = (model, model, Windows(), 0, Compute(device, torch.bfloat16, 1e12), ALONE)
+        trainer = Trainer(options, make_plan(options, 10**6), *parts)  # type: ignore[arg-type]
+        trainer.one_step()
+        found["packed, selective torch.bfloat16"] = audited(trainer.one_step)
         model = empty_model(device, **shape)
         on_device = Compute(device, torch.bfloat16, 1e12)
         found["validation"] = audited(lambda: validate(model, HeldOut(), on_device, 128, 2))  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def audits(script) -> dict[str, Any]:
 
 def test_a_training_step_reads_back_its_loss_and_its_norm_alone(audits: dict[str, Any]) -> None:
     steps = {name: audit for name, audit in audits.items() if "torch." in name}
-    assert len(steps) == 6
+    assert len(steps) == 7
     for name, audit in steps.items():
         assert audit["operators"] > 100
         assert all("tolist()" in line or "float(norm" in line for line in audit["reads"]), (name, audit["reads"])
