@@ -179,6 +179,8 @@ def test_flex_attention_has_no_dropout_and_no_padding(flex_on_cpu: list[Any]) ->
     mask[0, :3] = 0
     tiny_model("banded", attn_pdrop=0.5)(**batch, use_cache=False)
     tiny_model("banded")(batch["input_ids"], attention_mask=mask)
+    made = banded_attention.banded_mask(2, LENGTH, LENGTH, attention_mask=mask.bool(), allow_is_causal_skip=False)
+    assert isinstance(made, torch.Tensor)
     assert flex_on_cpu == []
 
 

@@ -42,7 +42,8 @@ class TrainingMemory:
     activations: float
     """What backward needs of forward, see `activation_bytes`."""
     loss: float
-    """The vocabulary loss, see `loss_bytes`. Under FSDP what it needs beyond `copies`, since it is done before those peak."""
+    """The vocabulary loss, see `loss_bytes`. Under FSDP what it needs beyond `copies`, and with checkpointing beyond a layer that
+    is computed again, since it is done before those peak."""
 
     @property
     def total(self) -> float:
@@ -79,9 +80,13 @@ def training_memory(
     copies, gradients = BYTES[dtype] * number * (BYTES[dtype] < 4), 4.0 * number
     if shards > 1:
         copies = gathered_bytes(preset, dtype, regather, tensor, whole_gradients)
-        loss = max(0.0, loss + gathered_at_loss(preset, dtype, regather, tensor) - copies)
+        loss += gathered_at_loss(preset, dtype, regather, tensor) - copies
         gradients += 4.0 * shard_numbers(preset, 1, tensor) * whole_gradients
     activations = activation_bytes(preset, dtype, sequences, checkpointing=checkpointing, tensor=tensor)
+    if checkpointing != "none":  # the loss is done before a layer is computed again
+        kept = checkpoint_bytes(preset, dtype, checkpointing, tensor) * preset.n_layers + 8.0 * preset.d_model
+        loss += min(0.0, sequences * preset.context * kept - activations)
+    loss = max(0.0, loss)
     return TrainingMemory(4.0 * number, gradients, moments * number, copies, activations, loss)
 
 
@@ -165,8 +170,8 @@ def activation_bytes(
 
     The last layer norm has 2 C of 4 bytes. Backward holds gradients of the MLP's inside and of the stream, 4 C of b and 2 C of
     4 bytes. With checkpointing each layer keeps its input, C of 4 bytes, and one layer at a time all of the above; selective
-    checkpointing also q, k, v, the attention's output, its projection and the MLP before the GELU, 5 C + 4 w of b.
-    With `tensor` the insides of attention and MLP, w and 8 C of the 10 C (4 C of the 5 C), are split.
+    checkpointing also q, k, v, the attention's output, its projection, the MLP's and that before the GELU, 6 C + 4 w of b.
+    With `tensor` the insides of attention and MLP, w and 8 C of the 10 C (4 C of the 6 C), are split.
     """
     size, width, attention = BYTES[dtype], preset.d_model, preset.n_heads * preset.d_head / tensor
     tokens = sequences * preset.context
@@ -179,7 +184,7 @@ def activation_bytes(
     banded_layers = preset.n_layers // 2  # every second, dense first
     working = size * 4 * width / tensor + 8.0 * width
     if checkpointing != "none":
-        kept = 4.0 * width + size * (width + 4 * width / tensor + 4 * attention) * (checkpointing == "selective")
+        kept = checkpoint_bytes(preset, dtype, checkpointing, tensor)
         last = kept * (preset.n_layers - 1)  # of the layers before the one that backward is at
         largest, its_mask = (last + banded, mask) if banded_layers else (last + dense, 0.0)
         if preset.n_layers % 2 and banded_layers:  # the last one is dense
@@ -187,6 +192,13 @@ def activation_bytes(
         return tokens * (largest + working) + its_mask
     layers = (preset.n_layers - banded_layers) * dense + banded_layers * banded
     return tokens * (layers + 8.0 * width + working) + banded_layers * mask
+
+
+def checkpoint_bytes(preset: Preset, dtype: str, checkpointing: Checkpointing, tensor: int = 1) -> float:
+    """What a layer keeps of each token where it is computed again, see `activation_bytes`."""
+    width, attention = preset.d_model, preset.n_heads * preset.d_head / tensor
+    products = BYTES[dtype] * (2 * width + 4 * width / tensor + 4 * attention)
+    return 4.0 * width + products * (checkpointing == "selective")
 
 
 def loss_bytes(preset: Preset, dtype: str, sequences: int = 1, tensor: int = 1) -> float:
