@@ -73,14 +73,12 @@ def test_replayed_passes_are_the_reference(shape: str, graphs: list[Recorder]) -
     model = make_model(**SHAPES[shape])
     engine, slow = TorchEngine(model), ReferenceEngine(model)
     caches = engine.new_cache(4, CONTEXT), slow.new_cache(4, CONTEXT)
-    rounds = [
-        [(0, 30), (1, 25), (3, 20)],
-        [(2, 31), (3, 29), (1, 17)],
-        [(1, 90)],
-        [(3, 70)],
+    rounds = [[(0, 30), (1, 25), (3, 20)], [(2, 31), (3, 29), (1, 17)], [(1, 90)], [(3, 70)]]
+    rounds += [
         [(0, 8), (2, 12)],
         [(1, 14)],
-    ]
+        [(0, 5), (2, 11)],
+    ]  # the last two are read by one graph, one after the other
     for seed, lengths in enumerate(rounds):
         for cache in caches:
             for slot, _ in lengths:
