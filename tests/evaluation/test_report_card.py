@@ -3,12 +3,14 @@
 import dataclasses
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from gpt3.cli import main as cli
 from gpt3.evaluation import report_card
 from gpt3.evaluation.page import page
 from gpt3.evaluation.results import Evaluation, Figure, GroupScore
@@ -101,3 +103,12 @@ def test_the_report_has_it():
     assert "small models" not in page([about])
     shown = page([dataclasses.replace(about, results=[group(0.25, 0.02)])])
     assert "<td>→ a&amp;b</td><td>1</td><td></td><td>25.0</td><td>21.1 to 28.9</td>" in shown
+
+
+@pytest.mark.slow
+def test_the_pages_command_measures_the_starter_model_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    [command] = re.findall(r"^gpt3 (eval .*)$", PAGE, flags=re.M)
+    assert cli.main(command.split()) == 0
+    [found] = re.findall(r"^→ starter +5,128,960 +(\d+\.\d) ", capsys.readouterr().out, flags=re.M)
+    assert float(found) == pytest.approx(100 * report_card.known()["models"][-1]["centred"]["value"], abs=1)
