@@ -51,6 +51,6 @@ def likelihoods(logits: Logits, ids: Sequence[int]) -> Likelihoods:
     for place in np.flatnonzero(greedy):
         greedy[place] = not bool((logits[int(rows[place]), : int(targets[place])] == float(chosen[place])).any())
     logprobs = chosen - highest[rows] - normalizer[rows]
-    if not (np.isfinite(normalizer).all() and np.isfinite(logprobs).all()):
+    if not np.isfinite(logprobs).all():  # a NaN or infinity of any token makes them so
         raise RunError("the model's logits are NaN or infinite; its weights are damaged")
     return Likelihoods(logprobs, greedy)
