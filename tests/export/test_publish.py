@@ -104,7 +104,7 @@ def test_what_is_published_is_loaded_by_its_name(hub, run, tmp_path, capfd):
     assert publish("runs/demo", "me/tiny", "--gguf", "f16,q8_0", "--license", "mit") == 0
     out, err = capfd.readouterr()
     assert TOKEN not in out + err
-    assert out.splitlines()[0].startswith("me/tiny (private), 13 files, 1.")
+    assert out.splitlines()[0].startswith("me/tiny (private), 14 files, 1.")
     assert f"published: {hub.endpoint}/me/tiny" in out
     assert hub.private == {"me/tiny"}
     assert len(hub.commits) == 1
@@ -148,7 +148,7 @@ def test_a_dry_run_shows_all_and_uploads_nothing(run, capsys, monkeypatch):
     before = sorted(Path().rglob("*"))
     assert publish("me/tiny", "--dry-run", "--public") == 0  # the newest run
     out, err = capsys.readouterr()
-    assert out.startswith("me/tiny (public), 11 files")
+    assert out.startswith("me/tiny (public), 12 files")
     size = (run / "model.safetensors").stat().st_size
     assert re.search(rf"^  model.safetensors +{size:,} bytes$", out, re.MULTILINE)
     assert "\n# demo\n" in out

@@ -87,7 +87,7 @@ def test_a_killed_work_asks_and_trains_nothing_twice(
         raise AssertionError
 
     monkeypatch.setattr("gpt3.training.run.train", never)
-    monkeypatch.setattr("gpt3.inference.language_model.load", never)
+    monkeypatch.setattr("gpt3.paper.asking.answers", never)
     settings = json.loads((out / "settings.json").read_text())
     words = ["--minutes", str(settings["minutes"]), "--data", str(text_file), "--limit", "5", "--threads", "1"]
     assert main(["paper", "1.2", "--out", "paper", *words]) == 0

@@ -213,13 +213,13 @@ def _clear(total):
         total[k] = 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=False)
 def _add(hidden, vector):
     for k in range(len(hidden)):
         hidden[k] += vector[k]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=False)
 def _add_grams(hidden, data, start, stop, vectors, grams, shortest, longest):
     """Add the vectors of the n-grams of ``<word>``; how many there are."""
     count = 0
@@ -245,7 +245,7 @@ def _add_grams(hidden, data, start, stop, vectors, grams, shortest, longest):
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=False)
 def _add_word(total, data, start, stop, h, model, label):
     """Add the vectors of a word and of its n-grams; how many there are."""
     vectors, words, grams, shortest, longest = model
@@ -258,7 +258,7 @@ def _add_word(total, data, start, stop, h, model, label):
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=False)
 def _predict(data, places, model, tree, nodes, known, label, last, best, scores):
     keys, totals, counts = known
     mask = np.uint64(len(keys) - 1)
