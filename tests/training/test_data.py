@@ -9,9 +9,11 @@ import pytest
 
 from gpt3.corpus.mixture import Mixture
 from gpt3.corpus.shards import documents
+from gpt3.corpus.sources import open_sources
 from gpt3.errors import InputError
+from gpt3.tokenizer.train import train_tokenizer
 from gpt3.training import named_sets
-from gpt3.training.data import TrainingData, open_data
+from gpt3.training.data import TrainingData, cached_tokenizer, open_data
 from gpt3.training.named_sets import parse_val, set_rows, trained_on, val_sets, warning
 from gpt3.training.plan import shape_of
 from gpt3.training.run import train
@@ -152,3 +154,19 @@ def test_a_source_too_short_for_a_window_is_named(tiny, mixture_file: Path) -> N
     data = open_mixture(tiny(), mixture_file)
     with pytest.raises(InputError, match="source letters of the mixture: split 'train' has"):
         data.mixture(20_000, seed=1)
+
+
+def test_a_sampled_tokenizer_is_trained_on_the_same_share_of_each_document(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GPT3_CACHE", str(tmp_path / "cache"))
+    texts = ["abcd" * 200 + "wxyz" * 200, "efgh" * 100 + "wxyz" * 100]  # the second halves would decide the merges
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    sources = open_sources(str(tmp_path / "own.jsonl"))
+    size = sum(source.size_bytes() or 0 for source in sources)
+    whole, half, more = (cached_tokenizer(sources, 262, sample=sample) for sample in (None, size // 2, size))
+    assert whole == more != half
+
+    def merges(folder: Path) -> object:
+        return json.loads((folder / "tokenizer.json").read_text())["model"]["merges"]
+
+    expected = train_tokenizer([text[: len(text) // 2] for text in texts], 262)
+    assert merges(half) == json.loads(expected.backend_tokenizer.to_str())["model"]["merges"] != merges(whole)
