@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import re
 import unicodedata
 from collections import Counter
@@ -188,3 +189,32 @@ def test_prepare_with_a_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert cli.main(["prepare", "--data", str(path), "--filter", "web"]) == 2
     assert "--filter web must be one of none, gopher, c4, fineweb" in capsys.readouterr().err
     assert np.asarray(broken((), measure([GOOD]))).tolist() == [-1]
+
+
+def plain_grams(words: list[str]) -> list[int]:
+    """Characters in the most frequent grams of 2 to 4 words, and in those of 5 to 10 that came before."""
+    found = []
+    for n in range(2, 11):
+        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        if n < 5:
+            most = max((grams.count(gram) for gram in grams), default=0)
+            first = next((gram for gram in grams if grams.count(gram) == most), ())
+            found.append(most * len(" ".join(first)))
+            continue
+        seen, characters, i = set(), 0, 0
+        while i < len(grams):
+            repeated = grams[i] in seen
+            seen.add(grams[i])
+            characters += len("".join(grams[i])) * repeated
+            i += n if repeated else 1
+        found.append(characters)
+    return found
+
+
+def test_repeated_grams_of_few_different_words() -> None:
+    draw = random.Random(0)
+    first, last = FIELDS.index("top_2_gram_characters"), FIELDS.index("repeated_10_gram_characters")
+    documents = [[draw.choice(["a", "bb", "ccc"][: draw.randrange(1, 4)]) for _ in range(n)] for n in range(80)]
+    found = measure([" ".join(words) for words in documents])
+    for words, row in zip(documents, found, strict=True):
+        assert row[first : last + 1].tolist() == plain_grams(words), words
