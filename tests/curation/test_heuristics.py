@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt3.cli import main as cli
+from gpt3.corpus.ngrams import TABLE_SIZE
 from gpt3.corpus.shards import open_shards
 from gpt3.curation.heuristics import SETS, broken, figures, rules_of
 from gpt3.curation.options import FILTERS
@@ -28,9 +29,8 @@ PIECES = st.sampled_from(
      "\n", "\n\n", "\n\n\n", "the cat sat.", "Is it?", "{", "Lorem ipsum", "lorem\nipsum", "\t", "🎉", "\"x.\"",
      "e.g. this!", "𠀀"]
 )  # fmt: skip
-SHORT = st.text(
-    st.characters(exclude_categories=("Cs", "Cn")), max_size=3
-)  # unassigned beyond the table: taken for letters
+SHORT = st.text(st.characters(exclude_categories=("Cs",), max_codepoint=TABLE_SIZE - 1), max_size=3)
+"""Characters beyond the table are all taken for letters."""
 TEXTS = st.lists(PIECES | SHORT, max_size=40).map(lambda pieces: " ".join(pieces).replace(" \n ", "\n"))
 
 
