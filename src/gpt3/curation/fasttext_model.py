@@ -2,14 +2,13 @@
 
 A text is the mean of the vectors of its words and of their character n-grams (Joulin et al. 2016, arXiv 1607.01759), those that
 the model was pruned to (Joulin et al. 2016, arXiv 1612.03651); labels are the leaves of a binary tree. What fastText's `predict`
-does, ten times as fast: vectors are decoded once, and numba compiles the loop over a text.
+does, several times as fast: vectors are decoded once, numba compiles the loop over texts, and words that come again are known.
 """
 
 # numba compiles some of these functions: types are in the docstrings, and loops are plain loops.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"
 from __future__ import annotations
 
-import functools
 import io
 import math
 import struct
@@ -29,7 +28,7 @@ MAGIC, FORMAT, HIERARCHICAL = 793712314, 12, 1
 CENTROIDS = 256
 LABEL, END = "__label__", b"</s>"
 KNOWN = 1 << 16
-"""Words that are kept with the sums of their vectors: most of a text's words came before."""
+"""Words that a call keeps with the sums of their vectors: most of a text's words came before."""
 EPSILON = 1e-5
 """What fastText adds before it takes a logarithm."""
 FNV_START, FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)
@@ -60,12 +59,6 @@ class FastText:
     tree: Array
     nodes: Array
 
-    @functools.cached_property
-    def _known(self) -> tuple[Array, Array, Array]:
-        """Words that occurred, the sums of their vectors, and of how many: keys, totals, counts."""
-        totals = np.zeros((KNOWN, self.vectors.shape[1]), dtype=np.float32)
-        return np.zeros(KNOWN, dtype=np.uint64), totals, np.zeros(KNOWN, dtype=np.int64)
-
     def predict(self, texts: Sequence[str]) -> tuple[Array, Array]:
         """The number of each text's likeliest label, or -1 for a text of no known word, and its probability.
 
@@ -78,10 +71,16 @@ class FastText:
         places = np.concatenate([[0], np.cumsum([len(each) for each in data], dtype=np.int64)]).astype(np.int64)
         best, scores = np.full(len(texts), -1, dtype=np.int64), np.zeros(len(texts), dtype=np.float32)
         model = (self.vectors, self.words, self.grams, *self.lengths)
+        totals = np.zeros((KNOWN, self.vectors.shape[1]), dtype=np.float32)
+        known = (
+            np.zeros(KNOWN, dtype=np.uint64),
+            totals,
+            np.zeros(KNOWN, dtype=np.int64),
+        )  # of this call: threads share a model
         joined = np.frombuffer(b"".join(data), dtype=np.uint8)
         label, end = (np.frombuffer(word, dtype=np.uint8) for word in (LABEL.encode(), END))
         last = np.uint64(_wide(end, 0, len(end)))
-        _predict(joined, places, model, self.tree, self.nodes, self._known, label, last, best, scores)
+        _predict(joined, places, model, self.tree, self.nodes, known, label, last, best, scores)
         return best, scores
 
 
@@ -91,6 +90,15 @@ def read_model(path: Path) -> FastText:
     Raises:
         InputError: it is no such file, or of a kind that is not read here.
     """
+    try:
+        return _read(path)
+    except InputError:  # a ValueError, too
+        raise
+    except (struct.error, ValueError, IndexError):
+        raise InputError(f"{path}: a damaged model; install its package again") from None
+
+
+def _read(path: Path) -> FastText:
     with open(path, "rb") as file:
         if _numbers(file, "2i") != (MAGIC, FORMAT):
             raise InputError(f"{path}: no model of fastText's format {FORMAT}")
@@ -260,6 +268,13 @@ def _add_word(total, data, start, stop, h, model, label):
 
 @njit(cache=True, nogil=True, fastmath=False)
 def _predict(data, places, model, tree, nodes, known, label, last, best, scores):
+    """`FastText.predict` of the texts data[places[d] : places[d + 1]], into `best` and `scores`.
+
+    Args:
+        known: hashes of words, the sums of their vectors, and of how many: each at one place, where another may replace it.
+        label: the prefix of labels, which are no words.
+        last: the hash of the token that ends a line.
+    """
     keys, totals, counts = known
     mask = np.uint64(len(keys) - 1)
     hidden = np.zeros(totals.shape[1], dtype=np.float32)
