@@ -36,8 +36,9 @@ def likelihoods(logits: Logits, ids: Sequence[int]) -> Likelihoods:
     rows = np.arange(len(targets)) if len(logits) > 1 else np.zeros(len(targets), np.int64)
     if isinstance(logits, np.ndarray):
         groups = [logits[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(logits), ROWS_AT_ONCE)]
-        highest = np.concatenate([group.max(1) for group in groups])
-        sums = [np.exp(group - group.max(1)[:, None]).sum(1) for group in groups]
+        tops = [group.max(1) for group in groups]
+        sums = [np.exp(group - top[:, None]).sum(1) for group, top in zip(groups, tops, strict=True)]
+        highest = np.concatenate(tops)
         normalizer, chosen = np.log(np.concatenate(sums)), logits[rows, targets]
     else:
         import torch
