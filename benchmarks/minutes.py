@@ -202,7 +202,11 @@ def measure(bench: Bench, minutes: float, seed: int, done: list[dict[str, Any]])
 
 
 def pace(bench: Bench, name: str, eager: str) -> tuple[float, float]:
-    """Seconds of a peer's start and of an iteration, from two short runs, one twice as long as the other. Measured once."""
+    """Seconds of a peer's start and of an iteration, from two short runs, one three times as long as the other. Measured once.
+
+    Args:
+        eager: "1" without torch.compile, "0" with it.
+    """
     file = bench.out / "pace.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if (key := f"{name} {eager}") not in known:

@@ -23,7 +23,7 @@ RESERVE = 2e9
 BATCH_SLACK = 0.05
 """Where no micro-batch makes the paper's batch exactly, a larger one is taken if it comes this near to it."""
 WITH: dict[Checkpointing, str] = {"none": "", "selective": "selective checkpointing", "full": "gradient checkpointing"}
-"""What is kept less, in words."""
+"""Each kind of checkpointing as a remedy names it."""
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 

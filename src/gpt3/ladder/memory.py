@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from gpt3.ladder.presets import Preset
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 18 / 32}
 """Bytes a number takes, by dtype; int4 has a 16-bit scale for 32."""
 Checkpointing = Literal["none", "selective", "full"]
-CHECKPOINTING_KINDS: tuple[Checkpointing, ...] = ("none", "selective", "full")
+CHECKPOINTING_KINDS: tuple[Checkpointing, ...] = get_args(Checkpointing)
 """What a block keeps for its backward pass: all it needs; matrix products and attention; its input alone."""
 LOSS_ROWS = {4.0: 4096, 2.0: 8192}
 """Rows of logits the vocabulary loss holds at a time on a GPU, by bytes of its dtype (gpt3.model.loss); a CPU's are an eighth."""

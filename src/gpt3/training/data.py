@@ -198,6 +198,7 @@ def open_shard_folders(
     if own:
         every = [source for sources in opened for source in sources]
         most = TOKENIZER_BYTES if is_streamed(options, data, every) else None
+        # other runs read all, as they did when those that now resume began
         sample = SAMPLE_BYTES if most is None and options.model == AUTO else None
         tokenizer = str(cached_tokenizer(every or open_sources(data), int(tokenizer.removeprefix(OWN)), most, sample))
     prepared = {name: getattr(options, name) for name in ("validation_fraction", "fold", "workers")}

@@ -158,7 +158,7 @@ def entries_of(folder: Path, stem: str) -> dict[str, Entry]:
 
 
 def write_set(folder: Path, stem: str, entries: Mapping[str, Entry]) -> None:
-    """Write tensors that are on disk as the set `stem` in `folder`, in one process's files. No more than one is in memory."""
+    """Write tensors that are on disk as the set `stem` in `folder`, in one process's files, one file in memory at a time."""
     sizes = {stem: {name: entry.dtype.itemsize * math.prod(entry.shape) for name, entry in entries.items()}}
     files = plan_files(sizes)
     for file in files[stem]:
